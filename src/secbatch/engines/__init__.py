@@ -1,0 +1,1 @@
+"""Engines move shards through a worker and hand finished tables to the store."""

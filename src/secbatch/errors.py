@@ -1,0 +1,55 @@
+"""The errors that reach a user: one sentence each (what, where, how to mend it) and an exit code."""
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_REJECTS = 3
+EXIT_HELD = 75
+EXIT_INTERRUPTED = 130
+
+
+class SecbatchError(Exception):
+    """Something a user can mend; its text is one clear sentence, printed without a traceback."""
+
+    exit_code = EXIT_FAILURE
+
+
+class JobError(SecbatchError):
+    """The job file or the command line asks for something that cannot be."""
+
+    exit_code = EXIT_USAGE
+
+
+class InputError(SecbatchError):
+    """The input as a whole cannot be read as the job describes it (no such file, no such column)."""
+
+    exit_code = EXIT_USAGE
+
+
+class ModelError(SecbatchError):
+    """A model cannot be had, is not what the task needs, or its files are broken."""
+
+
+class OutputError(SecbatchError):
+    """The output cannot be written where the job wants it."""
+
+
+class OutputHeldError(SecbatchError):
+    """Another run holds the output."""
+
+    exit_code = EXIT_HELD
+
+
+class Interrupted(SecbatchError):  # noqa: N818  (an interrupt is no error)
+    """The run was asked to stop; what is finished is kept and a rerun goes on from there."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
+def nearest(word: str, known: "list[str] | tuple[str, ...]") -> str:
+    """A hint ` (did you mean 'x'?)` naming the entry of `known` most like `word`, or an empty string."""
+    import difflib
+
+    folded = {name.casefold(): name for name in known}
+    close = difflib.get_close_matches(word.casefold(), list(folded), n=1, cutoff=0.5)
+    return f" (did you mean '{folded[close[0]]}'?)" if close else ""

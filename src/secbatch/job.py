@@ -1,0 +1,165 @@
+"""The job file: frozen, strict models. An unknown key is an error that names the nearest known one."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+TASK_NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
+CHAT_PROMPT = "Under the context of network and cyber security. {text}"
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+def _one_or_several(value: Any) -> Any:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+class Input(Strict):
+    """Where rows come from."""
+
+    path: str  # file, glob, folder, or a URI of an object store
+    format: Literal["csv", "parquet", "jsonl"] | None = None  # None: by the file's ending
+    id: Names = ()  # columns that name a row
+    types: Mapping[str, str] = {}  # CSV columns are strings unless named here
+    delimiter: str | None = None  # None: found in the header
+    encoding: str | None = None  # None: by byte order mark, else UTF-8
+    sentences: str | None = None  # document column that is split into sentence rows
+
+    _id = field_validator("id", mode="before")(_one_or_several)
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, value: str | None) -> str | None:
+        value = "\t" if value in ("\\t", "tab") else value
+        if value is not None and (len(value) != 1 or value in '"\r\n' or ord(value) > 127):
+            raise ValueError("delimiter must be one ASCII character other than a quote or a line end")
+        return value
+
+
+class TaskBase(Strict):
+    model: str  # catalog name, hub id, or a folder
+    revision: str | None = None  # branch, tag or commit on the hub; the catalog pins its own
+
+
+class FillMask(TaskBase):
+    """The best words for each `<mask>`."""
+
+    type: Literal["fill-mask"]
+    text: str  # a column, or a template with {columns}
+    top_k: int = Field(10, ge=1, le=1000)
+    targets: Names | None = None  # rank only these words
+
+    _targets = field_validator("targets", mode="before")(_one_or_several)
+
+
+class Embed(TaskBase):
+    """`last_hidden_state`, pooled to one vector a row."""
+
+    type: Literal["embed"]
+    text: str
+    pooling: Literal["mean", "first"] = "mean"
+    normalize: bool = False  # L2
+    dimension: int | None = Field(None, ge=1)  # refuse a model of another width
+
+
+class Conversation(Strict):
+    """Rows of one conversation, in order, each seeing the turns before it."""
+
+    id: str
+    order: str
+
+
+class Generation(Strict):
+    """How answers are generated; None keeps the model's own default."""
+
+    max_new_tokens: int | None = Field(None, ge=1, le=8192)
+    min_new_tokens: int | None = Field(None, ge=0, le=8192)
+    num_beams: int | None = Field(None, ge=1, le=64)
+    do_sample: bool | None = None
+    temperature: float | None = Field(None, gt=0)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=1)
+    length_penalty: float | None = None
+    no_repeat_ngram_size: int | None = Field(None, ge=0)
+    repetition_penalty: float | None = Field(None, gt=0)
+    seed: int = 0
+
+
+class Chat(TaskBase):
+    """An answer to each question."""
+
+    type: Literal["chat"]
+    text: str
+    prompt: str = "{text}"  # put around each question; must contain {text}
+    system: str | None = None  # system message, for models with a chat template
+    conversation: Conversation | None = None
+    generation: Generation = Generation()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _blenderbot_prompt(cls, values: Any) -> Any:
+        # The notebook's prefix is what the Blenderbot job asks with unless the job says otherwise.
+        if isinstance(values, dict) and "prompt" not in values:
+            model = str(values.get("model", "")).lower()
+            if "blenderbot" in model or model == "builtin/chat":
+                return {**values, "prompt": CHAT_PROMPT}
+        return values
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_text(cls, value: str) -> str:
+        if "{text}" not in value:
+            raise ValueError("prompt must contain {text}, the place of the question")
+        return value
+
+
+TaskSpec = Annotated[FillMask | Embed | Chat, Field(discriminator="type")]
+
+
+class Output(Strict):
+    """Where the dataset goes."""
+
+    path: str
+    partition_by: Names = ()
+    mode: Literal["incremental", "overwrite", "fail-if-exists"] = "incremental"
+
+    _partition_by = field_validator("partition_by", mode="before")(_one_or_several)
+
+
+class Job(Strict):
+    """What to do: the whole job file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    input: Input
+    tasks: Mapping[Annotated[str, Field(pattern=TASK_NAME)], TaskSpec] = Field(min_length=1)
+    output: Output
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    max_rejects: str = "1%"  # a count or a percentage of the rows read
+
+    @field_validator("max_rejects", mode="before")
+    @classmethod
+    def _count_or_percent(cls, value: Any) -> str:
+        text = str(value).strip()
+        number = text.removesuffix("%").strip()
+        try:
+            amount = float(number) if text.endswith("%") else int(number)
+        except ValueError:
+            amount = -1
+        if isinstance(value, bool) or amount < 0 or (text.endswith("%") and amount > 100):
+            raise ValueError("max_rejects must be a count such as 100 or a percentage such as 1%")
+        return text
+
+    def rejects_allowed(self, rows_read: int) -> float:
+        """How many rejected rows are still fine, of `rows_read` rows (parsed and unparseable together)."""
+        if self.max_rejects.endswith("%"):
+            return float(self.max_rejects[:-1]) / 100 * rows_read
+        return float(self.max_rejects)

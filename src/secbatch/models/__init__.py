@@ -1,0 +1,1 @@
+"""Models: from token ids to tensors and back; no column names in here."""

@@ -1,0 +1,17 @@
+"""A model whose files are at hand."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model in a local folder (a hub cache snapshot, a user's folder, or a built-in)."""
+
+    name: str  # as the job names it
+    hub_id: str | None  # owner/name on the hub, None for a folder
+    revision: str | None  # commit hash of the snapshot, None for a folder
+    folder: Path
+    weights_hash: str  # sha256 over the weight files (names and contents)
+    tokenizer_hash: str  # sha256 over the tokenizer files
+    licence: str | None  # from the catalog, None when unknown

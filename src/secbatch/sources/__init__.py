@@ -1,0 +1,1 @@
+"""Sources: files in, shards and rejected lines out."""

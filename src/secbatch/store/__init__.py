@@ -1,0 +1,1 @@
+"""The store: what is done, and what readers see."""

@@ -1,0 +1,1 @@
+"""Tasks: one enrichment a file, from columns to token ids and back to columns."""

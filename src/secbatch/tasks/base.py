@@ -1,0 +1,53 @@
+"""What every task is to the worker: declared columns and three stages."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class TaskColumns:
+    """What a task adds to a shard of n rows: columns of length n, and rows it could not do."""
+
+    columns: dict[str, "pa.Array"]  # by full name (the task's name is the prefix), in the order of `fields`
+    errors: dict[int, str] = field(default_factory=dict)  # position in the shard -> one sentence
+    tokens: int = 0  # real tokens that went through the model
+    padding: int = 0  # padded positions that went through it besides
+
+
+class Task(Protocol):
+    """One enrichment. `encode` runs on a CPU thread, `compute` on the device thread, `finish` on a CPU thread.
+
+    The three are pure functions of the shard: the same rows give the same columns. Null or empty text gives
+    nulls without an error.
+    """
+
+    name: str
+    reads: tuple[str, ...]  # input columns it needs
+
+    @property
+    def fields(self) -> "tuple[pa.Field, ...]":
+        """The columns it adds, full names, never of null type. Needs no weights."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Hex digest of all that decides the result: parameters, model and tokenizer hashes, precision, code."""
+        ...
+
+    def load(self) -> None:
+        """Brings the weights to the device; called once, before the first `compute`."""
+        ...
+
+    def encode(self, table: "pa.Table", ids: "pa.Array", usable: "pa.Array") -> Any:
+        """Rows to token ids. `ids`: string row identities; `usable`: bool, False for rows that are rejected."""
+        ...
+
+    def compute(self, encoded: Any) -> Any:
+        """Token ids to numbers on the device."""
+        ...
+
+    def finish(self, computed: Any) -> TaskColumns:
+        """Numbers to columns."""
+        ...
