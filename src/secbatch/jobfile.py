@@ -1,0 +1,141 @@
+"""Reads a job file: YAML with its line numbers, overrides from the command line, one sentence for what is wrong."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from secbatch.errors import JobError, nearest
+from secbatch.job import Chat, Conversation, Embed, FillMask, Generation, Input, Job, Output
+
+TASK_TYPES: dict[str, type[BaseModel]] = {"fill-mask": FillMask, "embed": Embed, "chat": Chat}
+
+
+def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
+    """The job in the file at `path`, with `key.key=value` overrides applied.
+
+    Raises JobError (one sentence with file and line) for what is not a job.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise JobError(f"Job file '{path}' does not exist; check the path.") from None
+    except UnicodeDecodeError:
+        raise JobError(f"Job file '{path}' is not UTF-8 text; save it as UTF-8.") from None
+    except OSError as error:
+        raise JobError(f"Job file '{path}' cannot be read: {error.strerror}.") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_duplicate_keys(node, path)
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "it cannot be parsed"
+        raise JobError(f"Job file '{path}'{where} is not valid YAML: {problem}.") from None
+    if not isinstance(values, dict):
+        raise JobError(f"Job file '{path}' must be a mapping with name, input, tasks and output.")
+    for override in overrides:
+        _apply(values, override)
+    return validate(values, path, node)
+
+
+def validate(values: dict[str, Any], origin: str, node: yaml.Node | None = None) -> Job:
+    """The job that `values` describe; `origin` is what an error message calls the place they come from."""
+    try:
+        return Job.model_validate(values)
+    except ValidationError as error:
+        # An unknown key first: it is what usually explains a missing one.
+        found = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+        problems = [_sentence(problem, origin, node) for problem in found]
+        more = f" ({len(problems) - 1} more after this one)" if len(problems) > 1 else ""
+        raise JobError(problems[0] + more) from None
+
+
+def _refuse_duplicate_keys(node: yaml.Node | None, path: str) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise JobError(f"{path} line {line}: key '{key.value}' stands twice; remove one.")
+            seen.add(key.value)
+            _refuse_duplicate_keys(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_duplicate_keys(value, path)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise JobError(f"--set {override}: write it as key=value, for example tasks.mask.top_k=5.")
+    *parents, last = key.split(".")
+    place = values
+    for parent in parents:
+        inside = place.setdefault(parent, {})
+        if not isinstance(inside, dict):
+            raise JobError(f"--set {override}: '{parent}' holds a value, not keys.")
+        place = inside
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        place[last] = text
+
+
+def _sentence(problem: Any, origin: str, node: yaml.Node | None) -> str:
+    location = [str(part) for part in problem["loc"]]
+    path, line = _walk(location, node)
+    place = f"{origin} line {line}" if line else origin
+    key = ".".join(path) or "the job"
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        hint = nearest(location[-1], known) or f"; known keys are {', '.join(known)}"
+        return f"{place}: unknown key '{key}'{hint}."
+    if kind == "missing":
+        return f"{place}: '{key}' is missing; add it."
+    if kind.startswith("union_tag"):
+        return f"{place}: '{key}' needs a type, one of {', '.join(TASK_TYPES)}."
+    given = problem.get("input")
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) or given is None else ""
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{place}: '{key}' is wrong: {message[:1].lower()}{message[1:]}{shown}."
+
+
+def _walk(location: list[str], node: yaml.Node | None) -> tuple[list[str], int | None]:
+    """The key path without pydantic's union tags, and the line of its deepest part that stands in the file."""
+    path: list[str] = []
+    line = None
+    for depth, part in enumerate(location):
+        is_tag = len(location) > 2 and location[0] == "tasks" and depth == 2 and part in TASK_TYPES
+        if is_tag or part == "[key]":
+            continue
+        path.append(part)
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == part:
+                    line, node = key.start_mark.line + 1, value
+                    break
+            else:
+                node = None
+        elif isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
+            node = node.value[int(part)]
+            line = node.start_mark.line + 1
+        else:
+            node = None
+    return path, line
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    models: dict[str, type[BaseModel]] = {
+        "input": Input,
+        "output": Output,
+        "conversation": Conversation,
+        "generation": Generation,
+        **TASK_TYPES,
+    }
+    model = models.get(location[-1], Job) if location else Job
+    return list(model.model_fields)

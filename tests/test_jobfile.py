@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pytest
+
+from secbatch.errors import JobError
+from secbatch.jobfile import load_job
+
+GOOD = """\
+name: nightly
+input:
+  path: reports/*.csv
+  id: report
+tasks:
+  mask:
+    type: fill-mask
+    model: securebert
+    text: sentence
+  answer:
+    type: chat
+    model: blenderbot
+    text: question
+output:
+  path: out
+"""
+
+
+def write(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_good_job_loads_with_defaults(tmp_path: Path) -> None:
+    job = load_job(write(tmp_path, GOOD))
+    assert job.input.id == ("report",)
+    assert job.tasks["mask"].top_k == 10
+    assert job.tasks["answer"].prompt == "Under the context of network and cyber security. {text}"
+    assert job.output.mode == "incremental"
+
+
+def test_overrides_replace_keys(tmp_path: Path) -> None:
+    job = load_job(write(tmp_path, GOOD), ["tasks.mask.top_k=5", "output.partition_by=[day]", "device=cpu"])
+    assert (job.tasks["mask"].top_k, job.output.partition_by, job.device) == (5, ("day",), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("    text: sentence", "    txt: sentence", 9, "unknown key 'tasks.mask.txt' (did you mean 'text'?)"),
+        ("  path: out", "  paht: out", 15, "unknown key 'output.paht' (did you mean 'path'?)"),
+        ("    text: sentence", "    text: sentence\n    top_k: many", 10, "'tasks.mask.top_k' is wrong"),
+        ("    text: sentence", "    text: sentence\n    top_k: 1001", 10, "less than or equal to 1000"),
+        ("name: nightly", "name: [a]", 1, "'name' is wrong"),
+        ("type: fill-mask", "type: fillmask", 6, "needs a type, one of fill-mask, embed, chat"),
+        ("  path: out", "  path: out\n  path: two", 16, "stands twice"),
+        ("  path: out", "  path: out\nmax_rejects: lots", 16, "max_rejects must be a count"),
+        ("    text: question", "    text: question\n    prompt: no place", 14, "must contain {text}"),
+    ],
+)
+def test_mistakes_are_named_with_their_line(tmp_path: Path, old: str, new: str, line: int, words: str) -> None:
+    with pytest.raises(JobError) as caught:
+        load_job(write(tmp_path, GOOD.replace(old, new)))
+    assert words in str(caught.value)
+    assert f"line {line}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_broken_yaml_and_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="line 3 is not valid YAML"):
+        load_job(write(tmp_path, "name: x\ninput: [a\ntasks: }"))
+    with pytest.raises(JobError, match="does not exist"):
+        load_job(str(tmp_path / "absent.yaml"))
+    with pytest.raises(JobError, match="must be a mapping"):
+        load_job(write(tmp_path, "- a\n"))
+    with pytest.raises(JobError, match="write it as key=value"):
+        load_job(write(tmp_path, GOOD), ["top_k"])
