@@ -1,0 +1,42 @@
+# Two commands are all a newcomer needs: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint soak models sample-data clean
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	@# torch first and pinned: any other package would bring a build for GPUs, several gigabytes of it.
+	$(BIN)/pip install --quiet --constraint constraints.txt "torch"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## install, run the main job on bundled data with bundled models, look at the result
+	$(BIN)/secbatch run jobs/quickstart.yaml
+	$(BIN)/secbatch show enriched/quickstart --rows 8
+
+test: $(STAMP)  ## the whole suite
+	$(BIN)/python -m pytest -m "not soak"
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+soak: $(STAMP)  ## the long runs
+	$(BIN)/python -m pytest -m soak
+
+models: $(STAMP)  ## train the built-in models from a folder of corpora: make models CORPUS=DIR
+	@test -n "$(CORPUS)" || { echo "say where the corpora are: make models CORPUS=DIR"; exit 2; }
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[train]"
+	$(BIN)/python -m secbatch.training.masked_lm --corpus "$(CORPUS)" --output src/secbatch/builtin/mlm
+	$(BIN)/python -m secbatch.training.chat --corpus "$(CORPUS)" --output src/secbatch/builtin/chat
+
+sample-data: $(STAMP)  ## rebuild the Parquet file of sample_data from its readable source
+	$(BIN)/python sample_data/build.py
+
+clean:
+	rm -rf $(VENV) build dist enriched

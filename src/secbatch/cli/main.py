@@ -1,0 +1,73 @@
+"""The command line's root, and the one place where errors become sentences and exit codes."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+import secbatch
+from secbatch.cli.ask import ask, mask
+from secbatch.cli.models import models
+from secbatch.cli.run import enrich, plan, run
+from secbatch.cli.show import show
+from secbatch.errors import EXIT_FAILURE, EXIT_INTERRUPTED, Interrupted, SecbatchError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(secbatch.__version__, prog_name="secbatch")
+def cli() -> None:
+    """Enrich security text in batches: masked-word predictions, embeddings and answers, into Parquet.
+
+    \b
+    Exit codes: 0 all rows done · 1 internal or environment failure · 2 wrong usage or job file
+                3 finished, with rejects above max_rejects · 75 another run holds the output
+                130 interrupted (run again to go on)
+    """
+
+
+for command in (run, enrich, plan, show, mask, ask, models):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits. SECBATCH_DEBUG=1 shows tracebacks."""
+    # Both are read when the libraries are imported, so they are set before any command imports them.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    debug = bool(os.environ.get("SECBATCH_DEBUG"))
+    try:
+        result = cli.main(args=list(arguments) if arguments is not None else None, prog_name="secbatch", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (Interrupted, KeyboardInterrupt, click.Abort) as error:
+        text = str(error) or "Interrupted"
+        click.echo(f"{text}.".replace("..", "."), err=True)
+        return EXIT_INTERRUPTED
+    except SecbatchError as error:
+        if debug:
+            raise
+        click.echo(f"Error: {_one_line(str(error))}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of a pipe has seen enough (`| head`). Keep Python from complaining while it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+    except Exception as error:
+        if debug:
+            raise
+        what = _one_line(f"{type(error).__name__}: {error}")[:500]
+        click.echo(f"Error: internal failure ({what}); run again with SECBATCH_DEBUG=1 for the details.", err=True)
+        return EXIT_FAILURE
+    return result if isinstance(result, int) else 0
+
+
+def _one_line(text: str) -> str:
+    from secbatch.cli.terminal import printable
+
+    return printable(text)

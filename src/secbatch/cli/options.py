@@ -1,0 +1,32 @@
+"""Options that several commands share, defined once."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+log_format = click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to log to stderr."
+)
+limit = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")
+overrides = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key: --set tasks.mask.top_k=5."
+)
+device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+precision = click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="auto is bfloat16 where the hardware has it.",
+)
+MASK_MODEL = "builtin/mlm"
+CHAT_MODEL = "builtin/chat"
+mask_model = click.option(
+    "--mask-model", "--model", "mask_model", default=MASK_MODEL, show_default=True, help="Catalog name, hub id or folder."
+)
+chat_model = click.option(
+    "--chat-model", "--model", "chat_model", default=CHAT_MODEL, show_default=True, help="Catalog name, hub id or folder."
+)

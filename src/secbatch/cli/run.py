@@ -1,0 +1,208 @@
+"""`secbatch run`, `enrich` and `plan`."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from secbatch.cli import options
+from secbatch.cli.watch import Watch, duration
+from secbatch.errors import EXIT_REJECTS, Interrupted
+
+if TYPE_CHECKING:
+    from secbatch.job import Job
+    from secbatch.runner import RunResult
+
+
+@click.command()
+@click.argument("job_file", metavar="JOB.yaml")
+@options.overrides
+@click.option("--input", "input_path", metavar="PATH", help="Read this instead of the job's input.path.")
+@click.option("--output", "output_path", metavar="FOLDER", help="Write here instead of the job's output.path.")
+@options.limit
+@click.option("--dry-run", is_flag=True, help="Check everything and show the plan; write nothing.")
+@options.log_format
+def run(
+    job_file: str,
+    overrides: tuple[str, ...],
+    input_path: str | None,
+    output_path: str | None,
+    limit: int | None,
+    dry_run: bool,
+    log_format: str,
+) -> int:
+    """Run the job in JOB.yaml; a second run goes on where the first stopped, or does nothing."""
+    job = _load(job_file, overrides, input_path, output_path)
+    if dry_run:
+        _show_plan(job, limit)
+        return 0
+    return _run(job, limit, log_format)
+
+
+@click.command()
+@click.argument("job_file", metavar="JOB.yaml")
+@options.overrides
+@options.limit
+def plan(job_file: str, overrides: tuple[str, ...], limit: int | None) -> int:
+    """Show what a run of JOB.yaml would do: rows, shards, tokens, time, what is done already."""
+    _show_plan(_load(job_file, overrides, None, None), limit)
+    return 0
+
+
+@click.command()
+@click.argument("source", metavar="IN")
+@click.option("-o", "--output", "output_path", required=True, metavar="OUT", help="A folder, or one .parquet file.")
+@click.option("--mask", metavar="COLUMN", help="Predict each <mask> in this column, or in a template with {columns}.")
+@click.option("--ask", metavar="COLUMN", help="Answer the question in this column.")
+@click.option("--embed", metavar="COLUMN", help="Embed the text in this column.")
+@click.option("--mask-model", default=options.MASK_MODEL, show_default=True, help="For --mask and --embed.")
+@click.option("--chat-model", default=options.CHAT_MODEL, show_default=True, help="For --ask.")
+@click.option("--top-k", type=click.IntRange(1, 1000), default=10, show_default=True, help="Words for each <mask>.")
+@click.option("--target", "targets", multiple=True, metavar="WORD", help="Rank only these words (repeatable).")
+@click.option("--sentences", metavar="COLUMN", help="Split this document column into sentence rows first.")
+@click.option("--id", "id_columns", multiple=True, metavar="COLUMN", help="Column that names a row (repeatable).")
+@click.option("--delimiter", metavar="CHARACTER", help="Of a CSV file; found in its header when not given.")
+@click.option("--encoding", metavar="NAME", help="Of a CSV file: cp1252, utf-16, ...; UTF-8 when not given.")
+@click.option("--max-rejects", default="1%", show_default=True, help="Above this count or share the exit code is 3.")
+@options.device
+@options.precision
+@options.limit
+@options.log_format
+def enrich(
+    source: str,
+    output_path: str,
+    mask: str | None,
+    ask: str | None,
+    embed: str | None,
+    mask_model: str,
+    chat_model: str,
+    top_k: int,
+    targets: tuple[str, ...],
+    sentences: str | None,
+    id_columns: tuple[str, ...],
+    delimiter: str | None,
+    encoding: str | None,
+    max_rejects: str,
+    device: str,
+    precision: str,
+    limit: int | None,
+    log_format: str,
+) -> int:
+    """Enrich one file, glob or folder IN without a job file.
+
+    \b
+    secbatch enrich reports.csv -o enriched.parquet --mask sentence --ask question
+    """
+    from secbatch.jobfile import validate
+
+    tasks: dict[str, Any] = {}
+    if mask:
+        tasks["mask"] = {"type": "fill-mask", "model": mask_model, "text": mask, "top_k": top_k}
+        if targets:
+            tasks["mask"]["targets"] = list(targets)
+    if embed:
+        tasks["vec"] = {"type": "embed", "model": mask_model, "text": embed, "normalize": True}
+    if ask:
+        tasks["answer"] = {"type": "chat", "model": chat_model, "text": ask}
+    if not tasks:
+        raise click.UsageError("say what to do with which column: --mask COLUMN, --ask COLUMN or --embed COLUMN.")
+    single = output_path.endswith(".parquet")
+    values = {
+        "name": "enrich",
+        "input": {
+            "path": source,
+            "id": list(id_columns),
+            "delimiter": delimiter,
+            "encoding": encoding,
+            "sentences": sentences,
+        },
+        "tasks": tasks,
+        "output": {"path": output_path},
+        "device": device,
+        "precision": precision,
+        "max_rejects": max_rejects,
+    }
+    job = validate(values, "command line")
+    return _run(job, limit, log_format, Path(output_path) if single else None)
+
+
+def _load(path: str, overrides: tuple[str, ...], input_path: str | None, output_path: str | None) -> "Job":
+    from secbatch.jobfile import load_job
+
+    replaced = [f"input.path={_quoted(input_path)}"] if input_path else []
+    replaced += [f"output.path={_quoted(output_path)}"] if output_path else []
+    return load_job(path, [*overrides, *replaced])
+
+
+def _quoted(text: str) -> str:
+    import json
+
+    return json.dumps(text)  # a JSON string is a YAML string: no path is read as a number or a list
+
+
+def _run(job: "Job", limit: int | None, log_format: str, single_file: Path | None = None) -> int:
+    with Watch(log_format) as watch, _interruptible():
+        # Imported in here so that Ctrl-C during the slow imports is an interrupt like any other.
+        from secbatch.runner import run_job
+        from secbatch.single_file import run_into_file
+
+        if single_file:
+            result = run_into_file(job, single_file, limit=limit, reporter=watch)
+        else:
+            result = run_job(job, limit=limit, reporter=watch)
+    from dataclasses import asdict
+
+    record = {key: value for key, value in asdict(result).items() if key != "part_files"}
+    watch.summary(_summary(result, job), record)
+    return result.exit_code
+
+
+class _interruptible:  # noqa: N801  (used like a function)
+    """Makes SIGTERM and Ctrl-C raise Interrupted in the main thread."""
+
+    def __enter__(self) -> None:
+        self._before = {number: signal.signal(number, self._raise) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @staticmethod
+    def _raise(number: int, frame: FrameType | None) -> None:
+        raise Interrupted("Interrupted; what is finished is kept, run the same command again to go on")
+
+
+def _summary(result: "RunResult", job: "Job") -> list[tuple[str, str]]:
+    rate = f" ({result.enriched / result.seconds:,.1f} rows/s)" if result.enriched and result.seconds else ""
+    rows = f"{result.read:,} read · {result.enriched:,} enriched · {result.reused:,} reused"
+    if result.superseded:
+        rows += f" · {result.superseded:,} superseded by a later row with the same id"
+    lines = [("Rows", rows)]
+    bad = result.rejected + result.unparseable
+    if bad:
+        kept = f"{result.rejected:,} kept with secbatch_status = rejected"
+        where = f"{result.unparseable:,} not parseable, under {result.output}/_secbatch/rejects"
+        lines.append(("Rejected", " · ".join(text for text, n in ((kept, result.rejected), (where, result.unparseable)) if n)))
+    if result.unreadable_files:
+        lines.append(("Unreadable", f"{result.unreadable_files:,} files could not be read to their end"))
+    lines += [
+        ("Time", duration(result.seconds) + rate),
+        ("Device", f"{result.device}, {result.precision}"),
+        ("Output", f"{result.output} · {result.rows_in_dataset:,} rows"),
+    ]
+    if not result.output.endswith(".parquet"):
+        lines[-1] = ("Output", f"{result.output}/data · {result.rows_in_dataset:,} rows · version {result.version}")
+    if result.exit_code == EXIT_REJECTS:
+        lines.append(("Attention", f"rejects are above max_rejects ({job.max_rejects}); exit code {EXIT_REJECTS}"))
+    return lines
+
+
+def _show_plan(job: "Job", limit: int | None) -> None:
+    from secbatch.planning import plan_job
+
+    with _interruptible():
+        planned = plan_job(job, limit=limit)
+    for name, text in planned.lines():
+        click.echo(f"{name:<10}  {text}")

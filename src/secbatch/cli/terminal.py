@@ -1,0 +1,22 @@
+"""Text for a terminal: nothing that came from data may move the cursor, colour or reorder what is shown."""
+
+import re
+import unicodedata
+
+_SAFE_CONTROLS = re.compile(r"[\t\r\n]+")
+# Cc: C0 and C1 controls (escape sequences). Cf: invisible format characters, the bidirectional overrides among
+# them. Zl, Zp: line and paragraph separators. Cs, Co: surrogates and private use, which fonts may map to anything.
+_HIDDEN = {"Cc", "Cf", "Zl", "Zp", "Cs", "Co"}
+
+
+def printable(text: str) -> str:
+    """`text` on one line; characters that a terminal would obey rather than show stand as \\xNN or \\uNNNN."""
+    text = _SAFE_CONTROLS.sub(" ", text)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escape(c) if unicodedata.category(c) in _HIDDEN else c for c in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

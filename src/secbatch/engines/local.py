@@ -1,0 +1,97 @@
+"""The local engine: three threads around one device, with bounded queues between them."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+Encoded = TypeVar("Encoded")
+Computed = TypeVar("Computed")
+Item = TypeVar("Item")
+
+QUEUE_SHARDS = 2  # shards that wait between two stages: enough to hide jitter, few enough for memory
+
+
+class LocalEngine(Generic[Encoded, Computed]):
+    """Drives `encode` (its own thread) -> `compute` (the caller's thread) -> `finish` (its own thread).
+
+    Order is kept. The first exception of any stage stops the others and is raised in the caller. When it is the
+    caller's own (an interrupt), what is computed already is finished first: it is a checkpoint gained.
+    """
+
+    def __init__(
+        self,
+        encoded: Iterator[Encoded],
+        compute: Callable[[Encoded], Computed],
+        finish: Callable[[Computed], None],
+    ) -> None:
+        """`encoded` is drawn on the encoding thread, so that it may do that stage's work."""
+        self._encoded, self._compute, self._finish = encoded, compute, finish
+        self._to_compute: queue.Queue[Encoded | None] = queue.Queue(QUEUE_SHARDS)
+        self._to_finish: queue.Queue[Computed | None] = queue.Queue(QUEUE_SHARDS)
+        self._stopped = threading.Event()
+        self._failures: list[BaseException] = []
+
+    def run(self) -> None:
+        first = threading.Thread(target=self._guard, args=(self._encode_all,), name="encode", daemon=True)
+        last = threading.Thread(target=self._guard, args=(self._finish_all,), name="finish", daemon=True)
+        first.start()
+        last.start()
+        try:
+            while not self._stopped.is_set():
+                item = self._get(self._to_compute)
+                if item is None:
+                    break
+                self._put(self._to_finish, self._compute(item))
+        finally:
+            if not self._failures:
+                self._drain_into_finish(last)
+            self._stopped.set()
+            first.join()
+            last.join()
+        if self._failures:
+            raise self._failures[0]
+
+    def _drain_into_finish(self, last: threading.Thread) -> None:
+        while last.is_alive() and not self._failures:
+            try:
+                self._to_finish.put(None, timeout=0.1)
+                break
+            except queue.Full:
+                continue
+        while last.is_alive() and not self._failures:
+            last.join(timeout=0.1)
+
+    def _guard(self, stage: Callable[[], None]) -> None:
+        try:
+            stage()
+        except BaseException as failure:  # carried to the caller's thread, where it is raised
+            self._failures.append(failure)
+            self._stopped.set()
+
+    def _encode_all(self) -> None:
+        for item in self._encoded:
+            if not self._put(self._to_compute, item):
+                return
+        self._put(self._to_compute, None)
+
+    def _finish_all(self) -> None:
+        while (item := self._get(self._to_finish)) is not None:
+            self._finish(item)
+
+    def _put(self, target: "queue.Queue[Item | None]", item: "Item | None") -> bool:
+        while not self._stopped.is_set():
+            try:
+                target.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def _get(self, source: "queue.Queue[Item | None]") -> "Item | None":
+        while not self._stopped.is_set():
+            try:
+                return source.get(timeout=0.1)
+            except queue.Empty:
+                continue
+        return None

@@ -1,0 +1,25 @@
+"""What a run tells whoever watches it."""
+
+from typing import Protocol
+
+
+class Reporter(Protocol):
+    """Called from the runner's threads; implementations must be quick and thread-safe."""
+
+    def notice(self, text: str) -> None:
+        """Something worth saying once."""
+        ...
+
+    def progress(self, rows: int, rejected: int, fraction: float) -> None:
+        """Rows done and rejected so far, and the share of the input behind them (0 to 1)."""
+        ...
+
+
+class Silent:
+    """A reporter for callers who only want the result."""
+
+    def notice(self, text: str) -> None:
+        return
+
+    def progress(self, rows: int, rejected: int, fraction: float) -> None:
+        return

@@ -1,0 +1,470 @@
+"""The one door: `run_job(job)` for the command line, Python callers and tests."""
+
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+import secbatch
+from secbatch.engines.local import LocalEngine
+from secbatch.errors import EXIT_OK, EXIT_REJECTS, InputError, Interrupted, OutputError, SecbatchError
+from secbatch.identity import Identities, content_key
+from secbatch.job import Chat, Job
+from secbatch.reporting import Reporter, Silent
+from secbatch.sources import open_source
+from secbatch.sources.shard import Shard
+from secbatch.store.assemble import Assembly
+from secbatch.store.filesystem import check_output_place, make_folder
+from secbatch.store.layout import Layout
+from secbatch.store.ledger import Ledger, Part
+from secbatch.store.lock import hold
+from secbatch.store.parts import check_partition_columns, read_part, write_part
+from secbatch.store.rejects import RejectWriter
+from secbatch.store.run_files import write_run_file
+from secbatch.store.versions import prune, publish
+from secbatch.worker import Enriched, Work, Worker
+
+if TYPE_CHECKING:
+    from secbatch.models.device import Compute
+    from secbatch.models.resolved import ResolvedModel
+    from secbatch.sources import Source
+
+RUN_FILE_VERSION = 1
+PUBLISH_SECONDS = 600.0  # how often a first run shows what it has so far
+
+
+@dataclass
+class RunResult:
+    """What a run did. Rows: `read` = parsed rows; each is enriched, reused or superseded."""
+
+    run: str
+    output: str
+    state: str = "running"  # finished, interrupted or failed
+    read: int = 0
+    enriched: int = 0
+    reused: int = 0
+    superseded: int = 0  # a later row has the same id
+    rejected: int = 0  # parsed, in the dataset with secbatch_status = rejected
+    unparseable: int = 0  # pieces of files under rejects/
+    unreadable_files: int = 0
+    rows_in_dataset: int = 0
+    tokens: int = 0
+    padding: int = 0
+    shards: int = 0
+    seconds: float = 0.0
+    device_seconds: float = 0.0
+    version: int = 0
+    published: bool = False
+    device: str = ""
+    precision: str = ""
+    notices: list[str] = field(default_factory=list)
+    part_files: list[str] = field(default_factory=list)  # of the version, in row order, relative to OUT/data
+    exit_code: int = EXIT_OK
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def shard_rows_schedule(job: Job, cuda: bool) -> tuple[int, ...]:
+    """Row targets of the first, second and all later shards: about a minute of work at most, the first small."""
+    chat = any(isinstance(spec, Chat) for spec in job.tasks.values())
+    if cuda:
+        return (512, 2048, 4096) if chat else (2048, 16_384, 65_536)
+    return (32, 128, 256) if chat else (128, 1024, 2048)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that is known before the first row is read: checked, but no weights loaded."""
+
+    job: Job
+    compute: "Compute"
+    models: "dict[str, ResolvedModel]"
+    source: "Source"
+    worker: Worker
+
+
+def set_up(job: Job, run: str, schedule: tuple[int, ...] | None = None, reporter: Reporter | None = None) -> Setup:
+    """Resolves models, opens the input, fits tasks to columns. Raises one-sentence errors for all that is wrong."""
+    from secbatch.models.device import choose
+    from secbatch.models.resolve import resolve
+
+    compute = choose(job.device, job.precision)
+    models = {name: resolve(spec.model, spec.revision) for name, spec in job.tasks.items()}
+    rows = schedule or shard_rows_schedule(job, compute.device.startswith("cuda"))
+    source = open_source(job.input, lambda index: rows[min(index, len(rows) - 1)])
+    _check_columns(job, source.schema)
+    return Setup(job, compute, models, source, Worker(job, source.schema, models, compute, run))
+
+
+def _check_columns(job: Job, schema: pa.Schema) -> None:
+    from secbatch.errors import nearest
+
+    wanted = [(name, "input.id") for name in job.input.id]
+    wanted += [(name, "output.partition_by") for name in job.output.partition_by]
+    for name, key in wanted:
+        if name not in schema.names:
+            raise InputError(
+                f"Column '{name}', named in {key}, is not in the input{nearest(name, schema.names)}; "
+                f"it has {', '.join(schema.names)}."
+            )
+    check_partition_columns(job.output.partition_by, schema)
+
+
+def run_job(job: Job, *, limit: int | None = None, reporter: Reporter | None = None) -> RunResult:
+    """Runs `job` to its end, or goes on with its unfinished run.
+
+    Raises SecbatchError (with an exit code) for what stops a run as a whole; rows that fail do not.
+    Interrupted is raised after finished shards have been recorded.
+    """
+    layout = Layout(Path(job.output.path))
+    check_output_place(layout.root)
+    with hold(layout.lock):
+        ledger = Ledger(layout.ledger)
+        try:
+            return _Run(job, layout, ledger, limit, reporter or Silent()).execute()
+        finally:
+            ledger.close()
+
+
+class _Run:
+    """One run on an output that this process holds."""
+
+    def __init__(self, job: Job, layout: Layout, ledger: Ledger, limit: int | None, reporter: Reporter) -> None:
+        self.job, self.layout, self.ledger, self.limit, self.reporter = job, layout, ledger, limit, reporter
+        described = json.dumps({"job": job.model_dump(mode="json"), "limit": limit}, sort_keys=True)
+        unfinished = ledger.unfinished_run(described)
+        self.described = described
+        self.run = unfinished or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        self._check_mode(resuming=unfinished is not None)
+        self.result = RunResult(self.run, str(layout.root))
+        self.parts: list[tuple[int, Part]] = []  # shard index, part; in order
+        self.winners: dict[str, int] = {}  # id that stands in several shards -> the last of them
+        self.loaded = False
+        self.last_published = 0.0
+        self.read_whole = False
+
+    def _check_mode(self, resuming: bool) -> None:
+        if self.job.output.mode == "fail-if-exists" and self.ledger.latest_version() and not resuming:
+            raise OutputError(
+                f"Output '{self.layout.root}' exists already and the job says `mode: fail-if-exists`; "
+                "choose another output or mode."
+            )
+
+    def execute(self) -> RunResult:
+        started, begin = now(), time.monotonic()
+        try:
+            setup = set_up(self.job, self.run, self._schedule(), self.reporter)
+            self._settle_settings(setup)
+            self.ledger.start_run(self.run, self.described, started)
+            self._go(setup)
+            self.result.state = "finished"
+        except Interrupted:
+            self.result.state = "interrupted"
+            raise
+        except BaseException:
+            self.result.state = "failed"
+            raise
+        finally:
+            self.result.seconds = time.monotonic() - begin
+            if self.result.device:  # it got as far as work
+                self.ledger.end_run(self.run, self.result.state, now())
+                self._record(started)
+        return self.result
+
+    # -- before work
+
+    def _schedule(self) -> tuple[int, ...] | None:
+        return self.ledger.shard_rows()
+
+    def _settle_settings(self, setup: Setup) -> None:
+        """Row identity and shard boundaries are fixed by the first run on an output."""
+        settings = {
+            "id": json.dumps(self.job.input.id),
+            "sentences": json.dumps(self.job.input.sentences),
+            "partition_by": json.dumps(self.job.output.partition_by),
+        }
+        for key, value in settings.items():
+            fixed = self.ledger.setting(key)
+            if fixed is not None and fixed != value:
+                raise OutputError(
+                    f"Output '{self.layout.root}' was made with {key} = {fixed}, the job says {value}; "
+                    "that cannot change: use another output."
+                )
+            self.ledger.fix_setting(key, value)
+        if self.ledger.setting("shard_rows") is None:
+            cuda = setup.compute.device.startswith("cuda")
+            self.ledger.fix_setting("shard_rows", json.dumps(shard_rows_schedule(self.job, cuda)))
+
+    # -- work
+
+    def _go(self, setup: Setup) -> None:
+        self.setup, self.worker = setup, setup.worker
+        self.result.device, self.result.precision = setup.compute.description, setup.compute.dtype
+        for text in (*setup.compute.notices, *setup.source.notices):
+            self._notice(text)
+        make_folder(self.layout.parts)
+        self.base = self._base_parts()
+        self.rejects = RejectWriter(self.layout.rejects, self.run)
+        self.identities = Identities(self.job.input.id, self.job.input.sentences is not None)
+        self.begin = time.monotonic()
+        self.last_published = self.begin
+        engine: LocalEngine[Work | Part, Work | Part] = LocalEngine(self._encoded(), self._compute, self._finish)
+        self.indices: list[int] = []
+        engine.run()
+        self.rejects.flush()
+        self.result.unparseable, self.result.unreadable_files = self.rejects.count, len(self.rejects.broken_files)
+        self._publish(final=True)
+        self._judge()
+
+    def _base_parts(self) -> list[Part]:
+        """Parts of the dataset as it stood before this run."""
+        if self.job.output.mode == "overwrite":
+            return []
+        return self.ledger.version_parts(self.ledger.version_before(self.run))
+
+    def _shards(self) -> Iterator[Shard]:
+        shards = self.setup.source.shards()
+        conversations = [spec.conversation for spec in self.job.tasks.values() if isinstance(spec, Chat) and spec.conversation]
+        if conversations:
+            from secbatch.sources.grouped import group_by_conversation
+
+            if len({(c.id, c.order) for c in conversations}) > 1:
+                raise InputError("Two chat tasks group conversations by different columns; use one grouping in a job.")
+            schedule = self.ledger.shard_rows() or (1,)
+            spill = self.layout.checkpoints / "conversations"
+            shutil.rmtree(spill, ignore_errors=True)
+            make_folder(spill)
+            shards = group_by_conversation(
+                shards,
+                conversations[0].id,
+                conversations[0].order,
+                lambda index: schedule[min(index, len(schedule) - 1)],
+                spill,
+            )
+        yield from limited_shards(shards, self.limit)
+        self.read_whole = self.limit is None
+
+    def _encoded(self) -> Iterator[Work | Part]:
+        for shard in self._shards():
+            self.rejects.add(shard.rejects)
+            self.result.read += shard.num_rows
+            if not shard.num_rows:
+                continue
+            identified = self.identities.name(shard)
+            self.result.superseded += identified.superseded
+            self.winners |= dict.fromkeys(identified.repeated, shard.index)
+            self.indices.append(shard.index)
+            key = content_key(identified)
+            known = self._known_parts(key)
+            whole = next((part for part in known if part.tasks == self.worker.fingerprints), None)
+            if whole is not None:
+                yield whole
+                continue
+            if not self.loaded:
+                self.worker.load()
+                self.loaded = True
+            yield self.worker.encode(Work(identified, key, self._reusable(known, identified.ids)))
+
+    def _known_parts(self, key: str) -> list[Part]:
+        parts = self.ledger.parts_of(key)
+        if self.job.output.mode == "overwrite":
+            parts = [part for part in parts if part.run == self.run]
+        return [part for part in parts if all((self.layout.parts / file).exists() for file in part.files)]
+
+    def _reusable(self, known: list[Part], ids: pa.Array) -> dict[str, pa.Table]:
+        """Columns of tasks that have not changed, from a part whose other tasks have."""
+        reused: dict[str, pa.Table] = {}
+        for part in known:
+            if part.rejected:  # its error column mixes the tasks' errors
+                continue
+            for name, fingerprint in self.worker.fingerprints.items():
+                if name not in reused and part.tasks.get(name) == fingerprint:
+                    columns = [f.name for f in self.worker.tasks[name].fields]
+                    table = read_part(self.layout.parts, part.files, ["secbatch_id", *columns])
+                    place = pa.compute.index_in(ids, value_set=table.column("secbatch_id").combine_chunks())
+                    reused[name] = table.take(place)
+        return reused
+
+    def _compute(self, item: Work | Part) -> Work | Part:
+        if isinstance(item, Part):
+            return item
+        begin = time.monotonic()
+        done = self.worker.compute(item)
+        self.result.device_seconds += time.monotonic() - begin
+        return done
+
+    def _finish(self, item: Work | Part) -> None:
+        index = self.indices[self.result.shards]
+        if isinstance(item, Part):
+            part = item
+            self.result.reused += part.rows
+        else:
+            enriched = self.worker.finish(item)
+            part = self._write(item, enriched)
+            self.result.enriched += part.rows
+            self.result.tokens += enriched.tokens
+            self.result.padding += enriched.padding
+        self.parts.append((index, part))
+        self.result.shards += 1
+        self.result.rejected += part.rejected
+        self.reporter.progress(
+            self.result.enriched + self.result.reused, self.result.rejected + self.rejects.count, self._fraction()
+        )
+        due = time.monotonic() - self.last_published > PUBLISH_SECONDS or len(self.parts) == 1
+        if due and not self.base and not self.job.output.mode == "overwrite":
+            self._publish(final=False)
+
+    def _write(self, work: Work, enriched: Enriched) -> Part:
+        fingerprints = self.worker.fingerprints
+        digest = json.dumps(fingerprints, sort_keys=True)
+        name = f"{work.key[:24]}-{_short_hash(digest + str(self.worker.schema))}"
+        table = enriched.table.replace_schema_metadata(self._footer())
+        files = write_part(self.layout.parts, name, table, self.job.output.partition_by)
+        sources = tuple(sorted(set(enriched.table.column("secbatch_source").unique().to_pylist())))
+        part = Part(name, work.key, fingerprints, files, sources, table.num_rows, enriched.rejected, self.run)
+        self.ledger.add_part(part)
+        return part
+
+    def _footer(self) -> dict[bytes, bytes]:
+        specs = {name: spec.model_dump(mode="json") for name, spec in self.job.tasks.items()}
+        about = {"job": self.job.name, "tasks": self.worker.fingerprints, "specs": specs, **self._provenance()}
+        return {b"secbatch": json.dumps(about).encode()}
+
+    def _provenance(self) -> dict[str, Any]:
+        import tokenizers
+        import torch
+        import transformers
+
+        models = {
+            name: {
+                "model": model.name,
+                "hub_id": model.hub_id,
+                "revision": model.revision,
+                "weights": model.weights_hash,
+                "tokenizer": model.tokenizer_hash,
+                "licence": model.licence,
+            }
+            for name, model in self.setup.models.items()
+        }
+        versions = {
+            "secbatch": secbatch.__version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "tokenizers": tokenizers.__version__,
+            "pyarrow": pa.__version__,
+        }
+        return {"models": models, "precision": self.result.precision, "versions": versions}
+
+    def _fraction(self) -> float:
+        done = self.result.enriched + self.result.reused
+        if self.limit:
+            return min(done / self.limit, 1.0)
+        source = self.setup.source
+        share = source.bytes_read / source.bytes_total if source.bytes_total else 1.0
+        return min(share * done / max(self.result.read, 1), 1.0)
+
+    # -- after work
+
+    def _publish(self, final: bool) -> None:
+        self.last_published = time.monotonic()
+        assembly = Assembly(
+            self.layout, self.ledger, self.worker.schema, self.job.output.partition_by, self._footer()
+        )
+        finished = self.parts[-1][0] if self.parts else -1
+        winners = {name: index for name, index in self.winners.copy().items() if index <= finished}
+        current = assembly.without_superseded(list(self.parts), winners)
+        if final:
+            self.result.superseded += sum(p.rows for _, p in self.parts) - sum(p.rows for p in current)
+            replaced = self._replaced_sources()
+            seen = self.identities.seen
+            kept = assembly.kept(self.base, current, replaced, lambda ids: seen.contains(seen.digests(ids)))
+            current = [*kept, *current]
+            if not current:
+                current = [self._empty_part()]
+        number = self.ledger.latest_version()
+        shown = [part.name for part in self.ledger.version_parts(number)]
+        if not final and len(shown) >= len(current):
+            return  # a resumed run shows nothing less than what is shown already
+        if shown != [part.name for part in current] or not self.layout.data.is_symlink():
+            number = publish(self.layout, self.ledger, self.run, current, now())
+            self.result.published = True
+        self.result.version = number
+        self.result.rows_in_dataset = sum(part.rows for part in current)
+        self.result.part_files = [file for part in current for file in part.files]
+        prune(self.layout, self.ledger, keep_unused_parts=not final)
+
+    def _replaced_sources(self) -> set[str]:
+        """Files that this run read whole: what earlier runs had of them is replaced."""
+        if not self.read_whole:
+            return set()
+        broken = self.rejects.broken_files
+        return {file.path for file in self.setup.source.files if file.path not in broken}
+
+    def _empty_part(self) -> Part:
+        name = f"empty-{_short_hash(str(self.worker.schema))}"
+        table = self.worker.schema.empty_table().replace_schema_metadata(self._footer())
+        files = write_part(self.layout.parts, name, table, ())
+        part = Part(name, name, self.worker.fingerprints, files, (), 0, 0, self.run)
+        self.ledger.add_part(part)
+        return part
+
+    def _judge(self) -> None:
+        bad = self.result.rejected + self.result.unparseable
+        allowed = self.job.rejects_allowed(self.result.read + self.result.unparseable)
+        if bad > allowed or self.result.unreadable_files:
+            self.result.exit_code = EXIT_REJECTS
+
+    def _notice(self, text: str) -> None:
+        self.result.notices.append(text)
+        self.reporter.notice(text)
+
+    def _record(self, started: str) -> None:
+        record = {
+            "schema": RUN_FILE_VERSION,
+            **{key: value for key, value in asdict(self.result).items() if key != "part_files"},
+            "started": started,
+            "finished": now(),
+            "process": os.getpid(),
+            "job": self.job.model_dump(mode="json"),
+            **self._provenance(),
+        }
+        try:
+            write_run_file(self.layout.runs, self.run, record)
+        except SecbatchError as error:
+            # The run's own outcome matters more than its record; a full disk must not hide it.
+            self._notice(f"The run's record could not be written: {error}")
+
+
+def _short_hash(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def limited_shards(shards: Iterator[Shard], limit: int | None) -> Iterator[Shard]:
+    """The shards of the first `limit` rows, the last one cut; all of them when there is no limit."""
+    left = limit
+    for shard in shards:
+        if left is not None and shard.num_rows > left:
+            shard = _head(shard, left)
+        yield shard
+        if left is not None:
+            left -= shard.num_rows
+            if left <= 0:
+                return
+
+
+def _head(shard: Shard, rows: int) -> Shard:
+    errors = {position: text for position, text in shard.errors.items() if position < rows}
+    table, source, row = shard.table.slice(0, rows), shard.source.slice(0, rows), shard.row.slice(0, rows)
+    return Shard(shard.index, table, source, row, errors, shard.rejects)

@@ -1,0 +1,54 @@
+"""A run whose output is one Parquet file that appears whole at the end."""
+
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from secbatch.errors import OutputError
+from secbatch.job import Job
+from secbatch.reporting import Reporter
+from secbatch.runner import RunResult, run_job
+from secbatch.store.filesystem import check_output_place, explain, write_atomically
+from secbatch.store.layout import Layout
+from secbatch.store.parts import ROW_GROUP_ROWS
+
+
+def run_into_file(job: Job, path: Path, *, limit: int | None, reporter: Reporter) -> RunResult:
+    """Runs `job` in a hidden folder beside `path` and writes the rows to `path`; the folder is then removed.
+
+    An interrupted run leaves the folder, and the next goes on from it. Unparseable lines go to
+    `<name>.rejects.parquet` beside the file.
+    """
+    check_output_place(path)
+    if path.is_dir():
+        raise OutputError(f"Output '{path}' is a folder; give a file name that ends in .parquet, or another name.")
+    work = path.with_name(f".{path.name}.secbatch")
+    output = job.output.model_copy(update={"path": str(work)})
+    result = run_job(job.model_copy(update={"output": output}), limit=limit, reporter=reporter)
+    layout = Layout(work)
+    files = sorted(layout.data.glob("*.parquet"))
+    order = [layout.data / file for file in result.part_files]
+    write_atomically(path, lambda temporary: _concatenate(order or files, temporary))
+    rejects = sorted(layout.rejects.glob("*.parquet"))
+    beside = path.with_name(f"{path.stem}.rejects.parquet")
+    if rejects:
+        write_atomically(beside, lambda temporary: _concatenate(rejects, temporary))
+        reporter.notice(f"{result.unparseable:,} lines could not be parsed; they are in {beside}.")
+    else:
+        beside.unlink(missing_ok=True)  # of an earlier run into the same file
+    try:
+        shutil.rmtree(work)
+    except OSError as error:
+        raise explain(error, work) from None
+    result.output = str(path)
+    return result
+
+
+def _concatenate(files: list[Path], target: Path) -> None:
+    """Row groups of `files` in one file, without ever holding more than one of them."""
+    with pq.ParquetWriter(target, pq.read_schema(files[0]), compression="zstd") as writer:
+        for file in files:
+            reader = pq.ParquetFile(file)
+            for batch in reader.iter_batches(batch_size=ROW_GROUP_ROWS):
+                writer.write_batch(batch)

@@ -1,0 +1,84 @@
+"""Durable steps on a local file system: write, fsync, rename; and what is refused."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from secbatch.errors import OutputError
+
+NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "lustre", "9p", "afs"}
+NETWORK_FUSE = ("fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone", "fuse.goofys", "fuse.blobfuse")
+
+
+def explain(error: OSError, path: Path) -> OutputError:
+    """One sentence for an operating system's refusal to write at `path`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(
+            f"The disk of '{path}' is full; free space and run again, finished work is kept and reused."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError(f"Output '{path}' is not writable ({error.strerror}); choose another or mend its rights.")
+    return OutputError(f"Output '{path}' cannot be written: {error.strerror or error}.")
+
+
+def check_output_place(path: Path) -> None:
+    """Refuses what cannot keep the promises of the store: object stores and network file systems."""
+    if "://" in str(path) or str(path).startswith(("s3:/", "gs:/", "hdfs:/")):
+        raise OutputError(f"Output '{path}' is not a local folder; write to a local disk and copy it from there.")
+    kind = _file_system_type(path)
+    if kind in NETWORK_FILE_SYSTEMS or (kind or "").startswith(NETWORK_FUSE):
+        raise OutputError(
+            f"Output '{path}' is on a network file system ({kind}), where renames and locks are not reliable; "
+            "write to a local disk and copy it from there."
+        )
+
+
+def _file_system_type(path: Path) -> str | None:
+    try:
+        mounts = Path("/proc/self/mounts").read_text().splitlines()
+    except OSError:  # no /proc: not Linux, nothing to look up
+        return None
+    real = str(path.resolve())
+    best, kind = "", None
+    for line in mounts:
+        _, mount, mount_kind, *_ = line.split()
+        mount = mount.encode().decode("unicode_escape")
+        inside = real == mount or real.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best):
+            best, kind = mount, mount_kind
+    return kind
+
+
+def make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain(error, path) from None
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the names in a folder durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """`write` fills a temporary file, which is fsynced and then renamed to `path`: whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    make_folder(path.parent)
+    try:
+        write(temporary)
+        handle = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        temporary.rename(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise explain(error, path) from None

@@ -1,0 +1,47 @@
+"""Where things lie under an output folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """OUT/data is what readers open; OUT/_secbatch is the store's own."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def internal(self) -> Path:
+        return self.root / "_secbatch"
+
+    @property
+    def parts(self) -> Path:
+        return self.internal / "parts"
+
+    @property
+    def versions(self) -> Path:
+        return self.internal / "versions"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.internal / "checkpoints"
+
+    @property
+    def rejects(self) -> Path:
+        return self.internal / "rejects"
+
+    @property
+    def runs(self) -> Path:
+        return self.internal / "runs"
+
+    @property
+    def ledger(self) -> Path:
+        return self.internal / "ledger.sqlite"
+
+    @property
+    def lock(self) -> Path:
+        return self.internal / "lock"
