@@ -132,14 +132,16 @@ def _take(shard: Shard, keep: list[int]) -> Shard:
 
 def content_hashes(table: pa.Table) -> list[str]:
     """A 128-bit BLAKE2b of each row, 32 hex digits: of column names and values, whatever the columns' order."""
-    pieces = []
+    pieces: list[pa.ChunkedArray | pa.Scalar] = []
+    empty = pa.scalar("", pa.large_string())
     for name in sorted(table.column_names):
         text = _as_text(table.column(name))
-        length = pc.fill_null(pc.cast(pc.binary_length(text), pa.large_string()), "null")
-        pieces += [pa.scalar(f"{name}=", pa.large_string()), length, ":", pc.fill_null(text, "")]
+        length = pc.fill_null(pc.cast(pc.binary_length(text), pa.large_string()), pa.scalar("null", pa.large_string()))
+        head = pa.scalar(f"{name}=", pa.large_string())
+        pieces += [head, length, pa.scalar(":", pa.large_string()), pc.fill_null(text, empty)]
     if not pieces:
         return [hashlib.blake2b(b"", digest_size=16).hexdigest()] * table.num_rows
-    rows = pc.binary_join_element_wise(*pieces, pa.scalar("", pa.large_string()))
+    rows = pc.binary_join_element_wise(*pieces, empty)
     return [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in rows.to_pylist()]
 
 

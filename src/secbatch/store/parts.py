@@ -65,17 +65,11 @@ def write_part(folder: Path, name: str, table: pa.Table, partition_by: tuple[str
 def _partition_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Folder-safe text of each value."""
     texts = column.cast(pa.string())
-    misread = misread_partitions(texts)
     distinct = texts.unique()
-    safe = [NULL_PARTITION if value is None else _escape(value) for value in distinct.to_pylist()]
-    indices = pc.index_in(texts, value_set=distinct)
-    escaped = pa.chunked_array([pa.array(safe, pa.string()).take(indices.combine_chunks())])
-    if not misread:
-        return escaped
-    values = escaped.to_pylist()
-    for position in misread:
-        values[position] = NULL_PARTITION
-    return pa.chunked_array([pa.array(values, pa.string())])
+    misread = {distinct[place].as_py() for place in misread_partitions(pa.chunked_array([distinct]))}
+    safe = [NULL_PARTITION if value is None or value in misread else _escape(value) for value in distinct.to_pylist()]
+    places = pc.index_in(texts, value_set=distinct)
+    return pa.chunked_array([pa.array(safe, pa.string())]).take(places)
 
 
 def _escape(value: str) -> str:

@@ -1,0 +1,57 @@
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from secbatch.engines.local import LocalEngine
+
+
+def test_order_is_kept_and_stages_have_their_threads() -> None:
+    done: list[tuple[int, str]] = []
+    threads: set[str] = set()
+
+    def numbers() -> Iterator[int]:
+        threads.add(threading.current_thread().name)
+        yield from range(50)
+
+    def finish(item: int) -> None:
+        done.append((item, threading.current_thread().name))
+
+    LocalEngine(numbers(), lambda item: item * 2, finish).run()
+    assert [item for item, _ in done] == [n * 2 for n in range(50)]
+    assert threads == {"encode"}
+    assert {name for _, name in done} == {"finish"}
+
+
+@pytest.mark.parametrize("stage", ["encode", "compute", "finish"])
+def test_a_failure_in_any_stage_reaches_the_caller(stage: str) -> None:
+    def broken(item: int) -> int:
+        if item == 3:
+            raise ValueError(stage)
+        return item
+
+    def numbers() -> Iterator[int]:
+        for n in range(1000):
+            yield broken(n) if stage == "encode" else n
+
+    def finish(item: int) -> None:
+        if stage == "finish":
+            broken(item)
+
+    engine = LocalEngine(numbers(), broken if stage == "compute" else lambda item: item, finish)
+    with pytest.raises(ValueError, match=stage):
+        engine.run()
+    assert threading.active_count() == 1
+
+
+def test_what_was_computed_before_an_interrupt_is_finished() -> None:
+    done: list[int] = []
+
+    def compute(item: int) -> int:
+        if item == 5:
+            raise KeyboardInterrupt
+        return item
+
+    with pytest.raises(KeyboardInterrupt):
+        LocalEngine(iter(range(10)), compute, done.append).run()
+    assert done == [0, 1, 2, 3, 4]

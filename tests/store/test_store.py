@@ -1,0 +1,120 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+
+from secbatch.errors import JobError, OutputError, OutputHeldError
+from secbatch.store.filesystem import check_output_place, write_atomically
+from secbatch.store.layout import Layout
+from secbatch.store.ledger import Ledger, Part
+from secbatch.store.lock import hold
+from secbatch.store.parts import NULL_PARTITION, check_partition_columns, read_part, write_part
+from secbatch.store.versions import prune, publish
+
+
+def part(layout: Layout, ledger: Ledger, name: str, values: list[str]) -> Part:
+    files = write_part(layout.parts, name, pa.table({"text": values}), ())
+    made = Part(name, name, {"mask": "f"}, files, ("a.csv",), len(values), 0, "run")
+    ledger.add_part(made)
+    return made
+
+
+def test_a_version_is_what_readers_see_and_old_ones_are_pruned(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    ledger = Ledger(layout.ledger)
+    for number in range(1, 7):
+        newest = part(layout, ledger, f"p{number}", [str(number)] * number)
+        assert publish(layout, ledger, "run", [newest], "now") == number
+        prune(layout, ledger)
+        assert pd.read_parquet(layout.data)["text"].tolist() == [str(number)] * number
+    assert ledger.versions() == [4, 5, 6]
+    assert sorted(p.name for p in layout.versions.iterdir()) == ["000004", "000005", "000006"]
+    assert sorted(p.name for p in layout.parts.iterdir()) == ["p4.parquet", "p5.parquet", "p6.parquet"]
+
+
+def test_publishing_again_after_a_crash_before_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(tmp_path)
+    ledger = Ledger(layout.ledger)
+    made = part(layout, ledger, "p", ["x"])
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "add_version", crash)
+        with pytest.raises(KeyboardInterrupt):
+            publish(layout, ledger, "run", [made], "now")
+    assert publish(layout, ledger, "run", [made], "now") == 2
+    prune(layout, ledger)
+    assert pd.read_parquet(layout.data)["text"].tolist() == ["x"]
+    assert [p.name for p in layout.versions.iterdir()] == ["000002"]
+
+
+def test_partition_folders_are_read_back_with_their_values(tmp_path: Path) -> None:
+    days = ["2025-01-01", "a/b=c%", None, "..", "_hidden", "2025-01-01"]
+    table = pa.table({"day": days, "n": list(range(6))})
+    files = write_part(tmp_path, "p", table, ("day",))
+    assert len(files) == 5
+    assert any(NULL_PARTITION in file for file in files)
+    found = ds.dataset(tmp_path, format="parquet", partitioning="hive").to_table().to_pylist()
+    assert {(row["day"], row["n"]) for row in found} == set(zip(days, range(6), strict=True))
+
+
+def test_partition_values_that_readers_misread_stand_as_null(tmp_path: Path) -> None:
+    files = write_part(tmp_path, "p", pa.table({"code": ["007", "", "x"], "n": [1, 2, 3]}), ("code",))
+    assert sorted(file.split("/")[0] for file in files) == [f"code={NULL_PARTITION}", "code=x"]
+    assert read_part(tmp_path, files).num_rows == 3
+
+
+@pytest.mark.parametrize(("name", "kind"), [("_x", pa.string()), ("x", pa.float64()), ("x", pa.list_(pa.int8()))])
+def test_partition_columns_that_cannot_be(name: str, kind: pa.DataType) -> None:
+    with pytest.raises(JobError):
+        check_partition_columns((name,), pa.schema([(name, kind)]))
+
+
+def test_the_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
+    lock = tmp_path / "_secbatch" / "lock"
+    with hold(lock), pytest.raises(OutputHeldError, match=f"process {os.getpid()} on"), hold(lock):
+        pass
+    with hold(lock):
+        pass
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    code = f"from secbatch.store.lock import hold\nfrom pathlib import Path\nimport os\nwith hold(Path({str(lock)!r})): os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    with hold(lock):
+        pass
+
+
+def test_a_newer_ledger_is_refused_and_a_broken_one_named(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    ledger = Ledger(path)
+    ledger._connection.execute("PRAGMA user_version = 99")
+    ledger.close()
+    with pytest.raises(OutputError, match="newer secbatch"):
+        Ledger(path)
+    path.write_bytes(b"not a database" * 100)
+    with pytest.raises(OutputError, match="cannot be opened"):
+        Ledger(path)
+
+
+def test_outputs_that_are_not_local_are_refused() -> None:
+    with pytest.raises(OutputError, match="not a local folder"):
+        check_output_place(Path("s3://bucket/out"))
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match="disk of .* is full"):
+        write_atomically(tmp_path / "x", fail)
+    assert list(tmp_path.iterdir()) == []
