@@ -1,0 +1,129 @@
+"""Batched generation that gives each prompt, in float32, the tokens that it gets alone.
+
+Greedy search, beam search and sampling, for sequence-to-sequence and decoder-only models of transformers.
+Prompts of like length share a batch; finished rows leave it. What the batched loops do not know (see
+`generation_settings.STOCK_ONLY`, and models whose state is no cache of keys and values) goes through
+transformers' own `generate`, one prompt at a time.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from secbatch.models.generation_search import Answer, Start, cut_at_end, search
+from secbatch.models.generation_settings import GenerationSettings
+from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps, Steps
+
+# Positions of keys and values in one batch (sequences times their longest length). On a CPU more rows only
+# make the rows that finish early wait; a GPU wants many rows to be busy.
+CPU_BUDGET = 24_576
+CUDA_BUDGET = 262_144
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids as the model gets them, and the seed of the row's own random numbers (used when sampling)."""
+
+    tokens: list[int]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Answers in the order of the prompts, and how many positions were worked on for it."""
+
+    answers: list[Answer]
+    tokens: int  # prompt and new tokens
+    padding: int  # padded prompt positions besides
+
+
+class Generator:
+    """Generates for lists of prompts with one loaded model."""
+
+    def __init__(self, model: Any, settings: GenerationSettings, budget: int | None = None) -> None:
+        """`model`: a transformers model for (conditional) generation, in eval mode on its device."""
+        self.model, self.settings = model, settings
+        self.encoder_decoder = bool(model.config.is_encoder_decoder)
+        self.budget = budget or (CUDA_BUDGET if model.device.type == "cuda" else CPU_BUDGET)
+        self.stock = bool(settings.stock) or bool(getattr(model, "_is_stateful", False))
+        # A decoder that takes no position ids may count padding as text: batches of equal lengths only.
+        self.pads = self.encoder_decoder or DecoderSteps(model, 0).accepts_positions
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[Prompt]) -> Generated:
+        """Answers for `prompts` (none of them empty). A row that cannot be done has its reason in `error`."""
+        answers: list[Answer | None] = [None] * len(prompts)
+        starts = [self._start(prompt) for prompt in prompts]
+        padding = 0
+        for batch in self._batches(starts):
+            done = self._run([starts[place] for place in batch])
+            longest = len(starts[batch[0]].prompt)
+            for place, answer in zip(batch, done, strict=True):
+                answers[place] = answer
+                padding += longest - len(starts[place].prompt)
+        whole = [answer for answer in answers if answer is not None]
+        tokens = sum(len(prompt.tokens) for prompt in prompts) + sum(len(answer.tokens) for answer in whole)
+        return Generated(whole, tokens, padding)
+
+    def _start(self, prompt: Prompt) -> Start:
+        decoder_length = 1 if self.encoder_decoder else len(prompt.tokens)
+        return Start(prompt.tokens, self.settings.new_token_limit(decoder_length), prompt.seed)
+
+    def _batches(self, starts: list[Start]) -> Iterator[list[int]]:
+        """Positions in `starts`, longest prompts first; a pure function of `starts` and the budget."""
+        order = sorted(range(len(starts)), key=lambda place: -len(starts[place].prompt))
+        taken = 0
+        while taken < len(order):
+            first = starts[order[taken]]
+            cost = self.settings.num_beams * (len(first.prompt) + first.limit)
+            size = 1 if self.stock else max(1, self.budget // cost)
+            batch = order[taken : taken + size]
+            if not self.pads:
+                batch = [place for place in batch if len(starts[place].prompt) == len(first.prompt)]
+            yield batch
+            taken += len(batch)
+
+    def _run(self, starts: list[Start]) -> list[Answer]:
+        try:
+            return [self._alone(starts[0])] if self.stock else self._together(starts)
+        except (RuntimeError, MemoryError) as problem:
+            if not _is_out_of_memory(problem):
+                raise
+        # out of the except block, so that the failed batch's tensors are free
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(starts) == 1:
+            need = len(starts[0].prompt) + starts[0].limit
+            return [Answer([], f"{need} tokens (prompt and answer) do not fit in the device's memory")]
+        self.budget = max(1, self.budget // 2)
+        half = len(starts) // 2
+        return self._run(starts[:half]) + self._run(starts[half:])
+
+    def _together(self, starts: list[Start]) -> list[Answer]:
+        pad_token = self.model.generation_config.pad_token_id or 0
+        steps: Steps
+        if self.encoder_decoder:
+            assert self.settings.decoder_start_token_id is not None
+            steps = EncoderDecoderSteps(self.model, self.settings.decoder_start_token_id, pad_token)
+        else:
+            steps = DecoderSteps(self.model, pad_token)
+        return search(steps, starts, self.settings, self.model.device)
+
+    def _alone(self, start: Start) -> Answer:
+        """transformers' own `generate`, its random numbers seeded by the row."""
+        ids = torch.tensor([start.prompt], device=self.model.device)
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(start.seed)
+            overrides = dict(self.settings.overrides)
+            out = self.model.generate(ids, attention_mask=torch.ones_like(ids), **overrides)
+        new = out[0, 1 if self.encoder_decoder else len(start.prompt) :].tolist()
+        return Answer(cut_at_end(new, self.settings.end_tokens))
+
+
+def _is_out_of_memory(problem: BaseException) -> bool:
+    if isinstance(problem, torch.cuda.OutOfMemoryError | MemoryError):
+        return True
+    return "can't allocate memory" in str(problem)  # torch's allocator on the CPU

@@ -1,0 +1,151 @@
+"""A model one token at a time: prompts in, then a token a sequence in and the scores of the next one out.
+
+Both classes hold R sequences (rows, or rows times beams) of one batch, all with the same number of new
+tokens. The encoder runs once a row and the keys of its text are computed once a row, never once a beam.
+"""
+
+import inspect
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+NO_TOKEN = -1
+
+
+class Steps(Protocol):
+    """What the search loops need of a model."""
+
+    def start(self, prompts: list[list[int]]) -> Tensor:
+        """Takes B prompts; logits [B, V] float32 of the first new token."""
+        ...
+
+    def spread(self, copies: int) -> None:
+        """Makes `copies` neighbouring sequences of each one."""
+        ...
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Takes the newest token of each sequence [R]; logits [R, V] float32 of the one after it."""
+        ...
+
+    def reorder(self, source: Tensor) -> None:
+        """Sequence i goes on from sequence source[i] [R], which belongs to the same row."""
+        ...
+
+    def keep(self, rows: Tensor) -> None:
+        """Drops all sequences but `rows` [R'], in their order."""
+        ...
+
+
+def pad(sequences: list[list[int]], fill: int, left: bool, device: "torch.device | str") -> Tensor:
+    """[B, longest] int64, filled on the left or on the right."""
+    width = max(map(len, sequences))
+    rows = [[fill] * (width - len(s)) + s if left else s + [fill] * (width - len(s)) for s in sequences]
+    return torch.tensor(rows, dtype=torch.long, device=device)
+
+
+def _select(cache: Any, rows: Tensor) -> None:
+    for layer in cache.layers:
+        layer.batch_select_indices(rows)
+
+
+def _repeat(cache: Any, copies: int) -> None:
+    for layer in cache.layers:
+        layer.batch_repeat_interleave(copies)
+
+
+class EncoderDecoderSteps:
+    """A sequence-to-sequence model: the prompt is the encoder's text, padded on the right and masked."""
+
+    def __init__(self, model: Any, start_token: int, pad_token: int) -> None:
+        self.model, self.start_token, self.pad_token = model, start_token, pad_token
+
+    def start(self, prompts: list[list[int]]) -> Tensor:
+        ids = pad(prompts, NO_TOKEN, left=False, device=self.model.device)  # [B, S]
+        self.mask = (ids != NO_TOKEN).long()
+        ids = ids.masked_fill(ids == NO_TOKEN, self.pad_token)
+        encoder = self.model.get_encoder()
+        self.encoded = encoder(input_ids=ids, attention_mask=self.mask, return_dict=True).last_hidden_state
+        self.cache: Any = None
+        return self.step(torch.full((len(prompts),), self.start_token, device=self.model.device))
+
+    def step(self, tokens: Tensor) -> Tensor:
+        out = self.model(
+            encoder_outputs=(self.encoded,),  # [R, S, width]
+            attention_mask=self.mask,
+            decoder_input_ids=tokens[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+            return_dict=True,
+        )
+        self.cache = out.past_key_values
+        logits: Tensor = out.logits[:, -1].float()
+        return logits
+
+    def spread(self, copies: int) -> None:
+        self.encoded = self.encoded.repeat_interleave(copies, 0)
+        self.mask = self.mask.repeat_interleave(copies, 0)
+        _repeat(self.cache.self_attention_cache, copies)
+        _repeat(self.cache.cross_attention_cache, copies)
+
+    def reorder(self, source: Tensor) -> None:
+        # the keys of the encoder's text are the same for all beams of a row
+        _select(self.cache.self_attention_cache, source)
+
+    def keep(self, rows: Tensor) -> None:
+        self.encoded, self.mask = self.encoded[rows], self.mask[rows]
+        _select(self.cache.self_attention_cache, rows)
+        _select(self.cache.cross_attention_cache, rows)
+
+
+class DecoderSteps:
+    """A decoder-only model: prompts padded on the left and masked, positions counted from the first token."""
+
+    def __init__(self, model: Any, pad_token: int) -> None:
+        self.model, self.pad_token = model, pad_token
+        accepts = inspect.signature(model.forward).parameters
+        self.accepts_positions = "position_ids" in accepts
+        self.extra = {"logits_to_keep": 1} if "logits_to_keep" in accepts else {}
+
+    def start(self, prompts: list[list[int]]) -> Tensor:
+        ids = pad(prompts, NO_TOKEN, left=True, device=self.model.device)  # [B, S]
+        real = ids != NO_TOKEN
+        # without padding there is no mask, as in transformers: attention then takes its faster causal form
+        self.mask = None if bool(real.all()) else real.long()
+        self.positions = (real.long().cumsum(-1) - 1).clamp(min=0)
+        self.cache: Any = None
+        return self._forward(ids.masked_fill(~real, self.pad_token))
+
+    def step(self, tokens: Tensor) -> Tensor:
+        if self.mask is not None:
+            self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], 1)
+        self.positions = self.positions[:, -1:] + 1
+        return self._forward(tokens[:, None])
+
+    def _forward(self, ids: Tensor) -> Tensor:
+        positions = {"position_ids": self.positions} if self.accepts_positions else {}
+        out = self.model(
+            input_ids=ids,
+            attention_mask=self.mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            return_dict=True,
+            **positions,
+            **self.extra,
+        )
+        self.cache = out.past_key_values
+        logits: Tensor = out.logits[:, -1].float()
+        return logits
+
+    def spread(self, copies: int) -> None:
+        self.mask = None if self.mask is None else self.mask.repeat_interleave(copies, 0)
+        self.positions = self.positions.repeat_interleave(copies, 0)
+        _repeat(self.cache, copies)
+
+    def reorder(self, source: Tensor) -> None:
+        _select(self.cache, source)
+
+    def keep(self, rows: Tensor) -> None:
+        self.mask = None if self.mask is None else self.mask[rows]
+        self.positions = self.positions[rows]
+        _select(self.cache, rows)
