@@ -1,0 +1,36 @@
+"""Which sequences go through the model together."""
+
+import numpy as np
+
+
+def plan_batches(
+    lengths: np.ndarray, token_budget: int, *, padded: bool = False, max_rows: int | None = None
+) -> list[np.ndarray]:
+    """Splits rows into batches of at most `token_budget` tokens, longest rows first.
+
+    `lengths`: [n] token counts. With `padded`, a batch costs rows × its longest row, as a rectangular tensor
+    does; otherwise it costs its tokens, as sequences laid end to end do. A row longer than the budget is a
+    batch alone. `max_rows` bounds the rows of a batch. Returns row numbers (int64), one array a batch; every
+    row is in exactly one batch. Pure and stable: the same lengths give the same plan, and rows of one length
+    keep their order.
+    """
+    if token_budget < 1:
+        raise ValueError("token_budget must be at least 1")
+    lengths = np.asarray(lengths, np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    ordered = lengths[order]
+    ends = np.cumsum(ordered)  # tokens up to and with each row
+    batches = []
+    start = 0
+    while start < len(order):
+        if padded:
+            stop = start + int(token_budget // max(int(ordered[start]), 1))
+        else:
+            before = int(ends[start] - ordered[start])
+            stop = int(np.searchsorted(ends, before + token_budget, side="right"))
+        stop = max(stop, start + 1)
+        if max_rows is not None:
+            stop = min(stop, start + max_rows)
+        batches.append(order[start : min(stop, len(order))])
+        start = stop
+    return batches

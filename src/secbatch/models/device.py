@@ -1,0 +1,101 @@
+"""Where the numbers are computed, and in which precision."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from secbatch.errors import SecbatchError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and a number format, settled once for a run."""
+
+    device: str  # torch device string: "cpu", "cuda:0"
+    dtype: str  # "float32" or "bfloat16"
+    description: str  # for people: "CPU (2 threads)"
+    notices: tuple[str, ...] = ()  # what a user should know about the choice
+
+    @property
+    def torch_dtype(self) -> "torch.dtype":
+        import torch
+
+        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
+
+
+def choose(device: str = "auto", precision: str = "auto") -> Compute:
+    """Settles `device` (auto, cpu, cuda, cuda:N) and `precision` (auto, float32, bfloat16).
+
+    `auto` precision is bfloat16 where the hardware multiplies it (CUDA from Ampere on, CPUs with AMX-BF16),
+    float32 elsewhere. On CUDA, float32 is strict: TF32 is switched off for the process.
+
+    Raises SecbatchError when the device asked for is not there.
+    """
+    import torch
+
+    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+        return _choose_cuda("cuda" if device == "auto" else device, precision)
+    notices: tuple[str, ...] = ()
+    dtype = precision
+    if precision == "auto":
+        dtype = "bfloat16" if cpu_has_amx_bf16() else "float32"
+    elif precision == "bfloat16" and not (cpu_has_amx_bf16() or "avx512_bf16" in _cpu_flags()):
+        notices = (
+            "this CPU has no bfloat16 arithmetic (AMX or AVX512-BF16), so precision: bfloat16 is emulated"
+            " and slow;"
+            " precision: float32 is faster here",
+        )
+    threads = torch.get_num_threads()
+    return Compute("cpu", dtype, f"CPU ({threads} thread{'s' if threads != 1 else ''})", notices)
+
+
+def _choose_cuda(device: str, precision: str) -> Compute:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SecbatchError(
+            f"device: {device} was asked for, but torch {torch.__version__} sees no CUDA GPU here;"
+            " use device: cpu, or install a CUDA build of torch and check `nvidia-smi`"
+        )
+    index = int(device.partition(":")[2] or 0)
+    if index >= torch.cuda.device_count():
+        raise SecbatchError(
+            f"device: {device} was asked for, but this machine has {torch.cuda.device_count()} CUDA GPU(s),"
+            f" cuda:0 to cuda:{torch.cuda.device_count() - 1}"
+        )
+    # Ampere (compute capability 8) is the first generation with bfloat16 matrix units.
+    native = torch.cuda.get_device_capability(index) >= (8, 0)
+    notices: tuple[str, ...] = ()
+    dtype = precision
+    if precision == "auto":
+        dtype = "bfloat16" if native else "float32"
+    elif precision == "bfloat16" and not native:
+        notices = ("this GPU has no bfloat16 arithmetic, so precision: bfloat16 is emulated and slow",)
+    if dtype == "float32":
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+    return Compute(f"cuda:{index}", dtype, f"{torch.cuda.get_device_name(index)} (cuda:{index})", notices)
+
+
+@cache
+def _cpu_flags() -> frozenset[str]:
+    """The instruction sets that Linux reports for the first core; empty on other systems."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
+
+
+def cpu_has_amx_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 tiles (Intel AMX) and the system lets us."""
+    import torch
+
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    if supported is not None and not supported():
+        return False
+    return "amx_bf16" in _cpu_flags()

@@ -1,0 +1,273 @@
+"""Model files to tokenizers and models on a device: weights only, never code."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from secbatch.errors import ModelError
+from secbatch.models.device import Compute
+from secbatch.models.resolved import ResolvedModel
+from secbatch.models.tokenizer import TextTokenizer
+
+Kind = Literal["masked-lm", "encoder", "seq2seq", "causal"]
+
+_AUTO_CLASS = {
+    "masked-lm": "AutoModelForMaskedLM",
+    "encoder": "AutoModel",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+    "causal": "AutoModelForCausalLM",
+}
+_PURPOSE = {
+    "masked-lm": "a masked language model (fill-mask)",
+    "encoder": "an encoder (embed)",
+    "seq2seq": "a sequence-to-sequence model (chat)",
+    "causal": "a decoder-only language model (chat)",
+}
+# Position embeddings of these start after the padding index, so that many positions are never used.
+_OFFSET_POSITIONS = frozenset(
+    (
+        *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text"),
+        *("xmod", "longformer", "mpnet", "luke", "mluke", "ibert", "lilt", "esm"),
+    )
+)
+_MANY_POSITIONS = 8192  # for models without a bound of their own (relative positions)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model on its device, in evaluation mode."""
+
+    model: Any  # transformers.PreTrainedModel
+    config: Any  # transformers.PretrainedConfig
+    notices: tuple[str, ...] = ()  # what a user should know, one sentence each
+
+
+def load_config(resolved: ResolvedModel) -> Any:
+    """The model's configuration. Raises ModelError when it is missing, broken, or asks to run code."""
+    raw = _read_json(resolved, "config.json")
+    with _quiet():
+        from transformers import CONFIG_MAPPING, AutoConfig
+
+        kind = raw.get("model_type")
+        if kind not in CONFIG_MAPPING:
+            if "auto_map" in raw:
+                raise ModelError(
+                    f"model {resolved.name} brings code of its own (auto_map in config.json), which is"
+                    " never run;"
+                    " use a model whose architecture transformers knows"
+                )
+            known = f"'{kind}'" if kind else "missing"
+            raise ModelError(
+                f"model {resolved.name}: the model_type in {resolved.folder / 'config.json'} is {known},"
+                " which this version of transformers does not know"
+            )
+        _refuse_kernels(resolved, raw)
+        with _explained(resolved, "its config.json"):
+            return AutoConfig.from_pretrained(resolved.folder, trust_remote_code=False, local_files_only=True)
+
+
+def load_tokenizer(resolved: ResolvedModel) -> TextTokenizer:
+    """The model's tokenizer. Raises ModelError when its files are missing or broken."""
+    config = load_config(resolved)
+    with _quiet():
+        from transformers import AutoTokenizer
+
+        with _explained(resolved, "its tokenizer"):
+            hf = AutoTokenizer.from_pretrained(
+                resolved.folder, trust_remote_code=False, local_files_only=True
+            )
+        if not hf.is_fast:
+            raise ModelError(
+                f"model {resolved.name}: its tokenizer ({type(hf).__name__}) has no form for the tokenizers"
+                " library;"
+                " save it with a tokenizer.json"
+            )
+        if _lost_lstrip(resolved, hf):
+            from tokenizers import AddedToken
+
+            mask = AddedToken(hf.mask_token, lstrip=True, special=True, normalized=False)
+            with _explained(resolved, "its tokenizer"):
+                hf = AutoTokenizer.from_pretrained(
+                    resolved.folder, trust_remote_code=False, local_files_only=True, mask_token=mask
+                )
+    with _explained(resolved, "its tokenizer"):
+        return TextTokenizer(hf, max_positions(config, hf))
+
+
+def _lost_lstrip(resolved: ResolvedModel, hf: Any) -> bool:
+    """Whether the mask should swallow the space before it and does not.
+
+    Byte-level vocabularies write the space into the word ("Ġmalware"), so models saw masks without a space
+    before them. A tokenizer.json says so itself; one built of vocab.json and merges.txt loses it.
+    """
+    if hf.mask_token is None or (resolved.folder / "tokenizer.json").is_file():
+        return False
+    pre_tokenizer = json.loads(hf.backend_tokenizer.to_str()).get("pre_tokenizer") or {}
+    mask = hf.backend_tokenizer.get_added_tokens_decoder().get(hf.mask_token_id)
+    return pre_tokenizer.get("type") == "ByteLevel" and mask is not None and not mask.lstrip
+
+
+def max_positions(config: Any, hf: Any) -> int:
+    """How many tokens one sequence can have, special tokens counted."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    bound = next(
+        (
+            value
+            for name in ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
+            if isinstance(value := getattr(text, name, None), int) and value > 0
+        ),
+        None,
+    )
+    if bound is not None and config.model_type in _OFFSET_POSITIONS:
+        bound -= (config.pad_token_id or 0) + 1
+    stated = hf.model_max_length if hf.model_max_length < 1_000_000 else None
+    known = [value for value in (bound, stated) if value]
+    return int(min(known)) if known else _MANY_POSITIONS
+
+
+def load_model(resolved: ResolvedModel, kind: Kind, compute: Compute) -> LoadedModel:
+    """Brings the weights to the device.
+
+    Raises ModelError when the folder has no weights or broken ones, when the architecture is not of `kind`,
+    or when weights that `kind` needs are missing from the checkpoint (they would be random).
+    """
+    config = load_config(resolved)
+    notices = _weight_notices(resolved)
+    with _quiet():
+        import transformers
+
+        auto_class = getattr(transformers, _AUTO_CLASS[kind])
+        if type(config) not in auto_class._model_mapping:
+            raise ModelError(
+                f"model {resolved.name} is a {config.model_type} model and cannot serve as {_PURPOSE[kind]}"
+            )
+        if kind == "causal" and hasattr(config, "is_decoder") and _trained_for_masks(config):
+            raise ModelError(
+                f"model {resolved.name} was trained to fill masks ({config.architectures[0]}) and cannot"
+                " serve as"
+                f" {_PURPOSE[kind]}"
+            )
+        with _explained(resolved, "its weights"):
+            model, info = auto_class.from_pretrained(
+                resolved.folder,
+                config=config,
+                dtype=compute.torch_dtype,
+                trust_remote_code=False,
+                local_files_only=True,
+                weights_only=True,
+                output_loading_info=True,
+            )
+    _check_complete(resolved, kind, model, info)
+    model.eval().requires_grad_(False)
+    with _explained(resolved, f"moving it to {compute.device}"):
+        model.to(compute.device)
+    return LoadedModel(model, config, notices)
+
+
+def _weight_notices(resolved: ResolvedModel) -> tuple[str, ...]:
+    folder = resolved.folder
+    if any(folder.glob("*.safetensors")):
+        return ()
+    pickled = sorted(folder.glob("pytorch_model*.bin"))
+    if not pickled:
+        raise ModelError(
+            f"model {resolved.name}: no weights (model.safetensors or pytorch_model.bin) in {folder}"
+        )
+    return (
+        f"the weights of {resolved.name} are a pickle ({pickled[0].name}); they were read with torch's"
+        " weights-only"
+        " loader, which runs no code, but a safetensors file is safer and loads faster",
+    )
+
+
+def _trained_for_masks(config: Any) -> bool:
+    return bool(config.architectures) and all(name.endswith("ForMaskedLM") for name in config.architectures)
+
+
+def _check_complete(resolved: ResolvedModel, kind: Kind, model: Any, info: dict[str, Any]) -> None:
+    """Weights that the checkpoint lacks would be random: refuse, save for a pooler that nothing here uses."""
+    if info["mismatched_keys"] or info["error_msgs"]:
+        detail = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
+        raise ModelError(
+            f"model {resolved.name}: its weights do not fit its config.json"
+            f" ({(detail or list(info['error_msgs']))[0]})"
+        )
+    missing = sorted(
+        key for key in info["missing_keys"] if not (kind == "encoder" and "pooler" in key.split("."))
+    )
+    if not missing:
+        return
+    prefix = model.base_model_prefix + "."
+    if kind != "encoder" and not any(key.startswith(prefix) for key in missing):
+        raise ModelError(
+            f"model {resolved.name} has no trained language-model head ({missing[0]} is not in its"
+            " checkpoint), so it"
+            f" cannot serve as {_PURPOSE[kind]}"
+        )
+    raise ModelError(
+        f"model {resolved.name}: {len(missing)} weights are missing from its checkpoint (the first is"
+        f" {missing[0]})"
+    )
+
+
+def _read_json(resolved: ResolvedModel, name: str) -> dict[str, Any]:
+    path = resolved.folder / name
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"model {resolved.name}: no {name} in {resolved.folder}") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model {resolved.name}: {path} cannot be read as JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"model {resolved.name}: {path} is no JSON object")
+    return value
+
+
+def _refuse_kernels(resolved: ResolvedModel, value: Any) -> None:
+    """A config can name attention kernels on the hub, which are code: refuse them."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if "implementation" in key and isinstance(entry, str) and "/" in entry:
+                raise ModelError(
+                    f"model {resolved.name} asks for code from the hub ({key}: {entry} in config.json),"
+                    " which is never"
+                    " run; remove the line from the file"
+                )
+            _refuse_kernels(resolved, entry)
+
+
+@contextmanager
+def _explained(resolved: ResolvedModel, what: str) -> Iterator[None]:
+    """Turns whatever a loading library raises into one sentence that names the model."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        detail = lines[0][:300] if lines else type(error).__name__
+        raise ModelError(
+            f"model {resolved.name}: {what} in {resolved.folder} cannot be loaded ({detail})"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No log lines, warnings or progress bars of transformers."""
+    import warnings
+
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,56 @@
+"""Token ids of many texts, laid end to end."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class TokenSequences:
+    """n sequences of token ids in one flat array; sequence i is `ids[offsets[i]:offsets[i + 1]]`."""
+
+    ids: np.ndarray  # [total tokens] int32
+    offsets: np.ndarray  # [n + 1] int64, first 0, last the total
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.ids[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """[n] int64"""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]] | Sequence[np.ndarray]) -> "TokenSequences":
+        """From one sequence of ids for each row."""
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        return cls(_flat(rows, int(offsets[-1])), offsets)
+
+    def select(self, rows: np.ndarray) -> "TokenSequences":
+        """The sequences `rows` ([m] int), in that order."""
+        lengths = self.lengths[rows]
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        # Position of every token in `self.ids`: its place in its row, moved by the row's start.
+        source = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        return TokenSequences(self.ids[source], offsets)
+
+    def padded(self, pad_id: int, left: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """[n, longest] int64 ids and an attention mask of the same shape (1 real, 0 padding)."""
+        lengths = self.lengths
+        width = int(lengths.max(initial=0))
+        columns = np.arange(width)
+        real = columns >= width - lengths[:, None] if left else columns < lengths[:, None]
+        ids = np.full((len(self), width), pad_id, np.int64)
+        ids[real] = self.ids
+        return ids, real.astype(np.int64)
+
+
+def _flat(rows: Iterable[Iterable[int]], count: int) -> np.ndarray:
+    return np.fromiter(chain.from_iterable(rows), np.int32, count)

@@ -1,0 +1,63 @@
+"""Texts to token ids in bulk, and ids to words."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from secbatch.models.sequences import TokenSequences
+from secbatch.models.untrusted_text import untrusted_tokenizer
+
+
+class TextTokenizer:
+    """A model's tokenizer for untrusted text (see `untrusted_text`), Rust underneath.
+
+    `hf` is the transformers tokenizer it was made from, for trusted text and for decoding.
+    """
+
+    def __init__(self, hf: Any, max_length: int) -> None:
+        self.hf = hf
+        self.max_length = max_length  # positions of the model, special tokens counted
+        self.mask_id: int | None = hf.mask_token_id
+        self.pad_id: int = hf.pad_token_id if hf.pad_token_id is not None else (hf.eos_token_id or 0)
+        self._backend, self._secret = untrusted_tokenizer(hf.backend_tokenizer, hf.mask_token)
+        # A word between them tells the special tokens before a text from those after it.
+        marked = self._backend.encode("a")
+        body = [i for i, special in enumerate(marked.special_tokens_mask) if not special]
+        first, last = (body[0], body[-1] + 1) if body else (len(marked.ids), len(marked.ids))
+        self.before = np.array(marked.ids[:first], np.int32)  # special tokens before every text
+        self.after = np.array(marked.ids[last:], np.int32)  # and after it
+        self._words: np.ndarray = np.zeros(0, object)  # by id; 0 where not yet decoded
+
+    def encode(self, texts: Sequence[str], special_tokens: bool = True) -> TokenSequences:
+        """Token ids of untrusted texts, whole: nothing is cut."""
+        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=special_tokens)
+        return TokenSequences.of([encoding.ids for encoding in encodings])
+
+    def trusted(self, text: str) -> str:
+        """`text` with its special tokens in the form that `encode` takes for special tokens.
+
+        For text that the program itself wrote, such as the frame of a chat template; rows are put in
+        afterwards.
+        """
+        for name in sorted(self._secret, key=len, reverse=True):
+            text = text.replace(name, self._secret[name])
+        return text
+
+    def words(self, ids: np.ndarray) -> np.ndarray:
+        """The word of each id, decoded and stripped: object array of str, of the shape of `ids`.
+
+        Each vocabulary entry is decoded once.
+        """
+        top = int(ids.max(initial=-1)) + 1
+        if top > len(self._words):
+            grown = np.zeros(max(top, len(self.hf)), object)
+            grown[: len(self._words)] = self._words
+            self._words = grown
+        found = self._words[ids]
+        unknown = np.unique(ids[found == 0])
+        if len(unknown):
+            decoded = self.hf.batch_decode([[token] for token in unknown.tolist()])
+            self._words[unknown] = [word.strip() for word in decoded]
+            found = self._words[ids]
+        return found

@@ -1,0 +1,65 @@
+"""A tokenizer for text that nobody vouches for: `<mask>` is the only special token that it can contain.
+
+A stock tokenizer turns `</s>`, `[SEP]` or `<|im_end|>` in a text into control tokens, so a row could end its
+own sequence or speak for the assistant. Here every special token answers only to a secret name that no text
+can hold, and its printed form is ordinary characters; all else (normaliser, pre-tokeniser, merges,
+post-processor, added words) is the model's own, so other texts get the model's own tokens.
+"""
+
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from tokenizers import Tokenizer
+
+MASK = "<mask>"  # the mask in every data file, whatever the model's own mask token is
+
+
+def untrusted_tokenizer(backend: Tokenizer, mask_token: str | None) -> tuple[Tokenizer, dict[str, str]]:
+    """A copy of `backend` in which `<mask>` means `mask_token` and other special tokens are hidden.
+
+    With None for `mask_token`, `<mask>` is ordinary too. Returns the copy and the secret name of each special
+    token, by its printed form.
+    """
+    spec = json.loads(backend.to_str())
+    spec["truncation"] = spec["padding"] = None
+    hidden = {token["content"] for token in spec["added_tokens"] if token["special"]} - {mask_token}
+    if mask_token != MASK and MASK in _vocabulary(spec["model"]):
+        hidden.add(MASK)  # an ordinary entry must not answer to the mask's name
+    key = secrets.token_hex(8)
+    secret = {name: f"\ufdd0{key}:{number}\ufdd1" for number, name in enumerate(sorted(hidden))}
+    names = {**secret, mask_token: MASK} if mask_token is not None else dict(secret)
+    for token in spec["added_tokens"]:
+        if token["content"] in names:
+            # Not normalized: matched in the raw text, before a normaliser could change either.
+            token["normalized"] = False
+            token["single_word"] = False
+            token["content"] = names[token["content"]]
+    _rename(spec["model"], names)
+    copy = Tokenizer.from_str(json.dumps(spec))
+    copy.encode_special_tokens = False
+    return copy, secret
+
+
+def _vocabulary(model: Mapping[str, Any]) -> set[str]:
+    entries = model["vocab"]
+    return set(entries) if isinstance(entries, dict) else {piece for piece, _ in entries}
+
+
+def _rename(model: dict[str, Any], names: Mapping[str, str]) -> None:
+    """Renames vocabulary entries in place (BPE, WordPiece, WordLevel: a dict; Unigram: pairs)."""
+    # A name that merges build must stay: BPE looks the products of its merges up by name.
+    merged = {
+        "".join(pair) if isinstance(pair, list) else pair.replace(" ", "") for pair in model.get("merges", ())
+    }
+    names = {old: new for old, new in names.items() if old not in merged}
+    entries = model["vocab"]
+    if isinstance(entries, dict):
+        for old, new in names.items():
+            if old in entries:
+                entries[new] = entries.pop(old)
+    else:
+        model["vocab"] = [[names.get(piece, piece), score] for piece, score in entries]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]

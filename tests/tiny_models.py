@@ -1,0 +1,293 @@
+"""Small random models with real tokenizers trained on a few sentences, saved to a folder.
+
+"Sharpened" means that the logits are scaled until the distributions are peaked, as those of a trained model
+are: on plain random weights every score is about 1 / vocabulary, and a comparison of scores proves nothing.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BlenderbotConfig,
+    BlenderbotForConditionalGeneration,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
+)
+
+from secbatch.models.resolved import ResolvedModel
+
+SENTENCES = [
+    "Adversaries may compromise sites, then include malicious content to collect authentication cookies.",
+    "Once credentials are obtained, they can be used to perform lateral movement.",
+    "Ransomware encrypts files and demands payment; phishing steals passwords and tokens.",
+    "A SQL injection occurs when an attacker inserts code into a server.",
+    "The malware beacons to evil[.]com over TCP/443 and drops C:\\Windows\\evil.dll (CVE-2021-44228).",
+    "What is DDoS? A distributed denial of service attack floods a host with packets.",
+    "How can we prevent it? Rate limiting, filtering and scrubbing reduce the traffic.",
+    "Naïve façade, Москва, 北京, emoji 🙂 and العربية appear in reports, too.",
+]
+CHAT_TEMPLATE = (
+    "{% for m in messages %}"
+    "{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def byte_bpe(specials: list[str], size: int = 700, prefix_space: bool = False) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    return tokenizer
+
+
+def roberta_tokenizer() -> PreTrainedTokenizerFast:
+    """As RoBERTa's: `<s> … </s>`, and a mask that swallows the space before it."""
+    mask = AddedToken("<mask>", lstrip=True, special=True, normalized=False)
+    backend = byte_bpe(["<s>", "<pad>", "</s>", "<unk>", mask])
+    backend.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        cls_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token=mask,
+    )
+
+
+def modernbert_tokenizer() -> PreTrainedTokenizerFast:
+    """As ModernBERT's: byte-level, `[CLS] … [SEP]`, the mask swallows the space, an added ordinary word."""
+    mask = AddedToken("[MASK]", lstrip=True, special=True, normalized=False)
+    backend = byte_bpe(["[UNK]", "[CLS]", "[SEP]", "[PAD]", mask])
+    backend.add_tokens([AddedToken("|||IP_ADDRESS|||", normalized=True)])
+    backend.post_processor = _cls_sep(backend)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        mask_token=mask,
+    )
+
+
+def bert_tokenizer(size: int = 500) -> PreTrainedTokenizerFast:
+    """As BERT's, uncased: WordPiece, `[CLS] … [SEP]`."""
+    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=specials, show_progress=False)
+    backend.train_from_iterator(SENTENCES, trainer)
+    backend.post_processor = _cls_sep(backend)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        mask_token="[MASK]",
+    )
+
+
+def _cls_sep(backend: Tokenizer) -> Any:
+    return processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(name, backend.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
+    )
+
+
+def blenderbot_tokenizer() -> PreTrainedTokenizerFast:
+    """As Blenderbot's: byte-level, an end token after each text, nothing before it."""
+    backend = byte_bpe(["<pad>", "<s>", "</s>", "<unk>"], prefix_space=True)
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        model_max_length=128,
+    )
+
+
+def chat_tokenizer() -> PreTrainedTokenizerFast:
+    """As an instruct model's: byte-level, `<|im_start|>role … <|im_end|>` through a chat template."""
+    backend = byte_bpe(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>"],
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+_SHAPE = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128}
+
+
+def make_roberta(folder: Path, seed: int = 0, sharpen: float = 12.0, **changes: Any) -> Path:
+    tokenizer = roberta_tokenizer()
+    config = RobertaConfig(
+        vocab_size=len(tokenizer),
+        **_SHAPE,
+        num_hidden_layers=3,
+        max_position_embeddings=66,
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        layer_norm_eps=1e-5,
+        **changes,
+    )
+    return _save(RobertaForMaskedLM, config, tokenizer, folder, seed, sharpen)
+
+
+def make_bert(folder: Path, seed: int = 0, sharpen: float = 12.0, **changes: Any) -> Path:
+    tokenizer = bert_tokenizer()
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        **_SHAPE,
+        num_hidden_layers=3,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        **changes,
+    )
+    return _save(BertForMaskedLM, config, tokenizer, folder, seed, sharpen)
+
+
+def make_modernbert(folder: Path, seed: int = 0, sharpen: float = 12.0, **changes: Any) -> Path:
+    tokenizer = modernbert_tokenizer()
+    ids = {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(token)
+        for name, token in {
+            "pad": "[PAD]",
+            "cls": "[CLS]",
+            "sep": "[SEP]",
+            "bos": "[CLS]",
+            "eos": "[SEP]",
+        }.items()
+    }
+    config = ModernBertConfig(
+        vocab_size=len(tokenizer),
+        **_SHAPE,
+        num_hidden_layers=4,
+        max_position_embeddings=64,
+        local_attention=16,
+        global_attn_every_n_layers=3,
+        **ids,
+        **changes,
+    )
+    return _save(ModernBertForMaskedLM, config, tokenizer, folder, seed, sharpen)
+
+
+def make_distilbert(folder: Path, seed: int = 0, sharpen: float = 12.0) -> Path:
+    """An architecture without a fast path of its own."""
+    tokenizer = bert_tokenizer()
+    config = DistilBertConfig(
+        vocab_size=len(tokenizer), dim=64, n_heads=4, hidden_dim=128, n_layers=3, max_position_embeddings=64
+    )
+    return _save(DistilBertForMaskedLM, config, tokenizer, folder, seed, sharpen)
+
+
+def make_blenderbot(folder: Path, seed: int = 0, sharpen: float = 6.0, **changes: Any) -> Path:
+    tokenizer = blenderbot_tokenizer()
+    config = BlenderbotConfig(
+        vocab_size=len(tokenizer),
+        d_model=64,
+        encoder_layers=2,
+        decoder_layers=3,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=128,
+        decoder_ffn_dim=128,
+        max_position_embeddings=128,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+        forced_eos_token_id=2,
+        scale_embedding=True,
+        **changes,
+    )
+    return _save(BlenderbotForConditionalGeneration, config, tokenizer, folder, seed, sharpen)
+
+
+def make_llama_chat(folder: Path, seed: int = 0, sharpen: float = 6.0, **changes: Any) -> Path:
+    tokenizer = chat_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        **_SHAPE,
+        num_hidden_layers=3,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **changes,
+    )
+    return _save(LlamaForCausalLM, config, tokenizer, folder, seed, sharpen)
+
+
+def _save(model_class: Any, config: Any, tokenizer: Any, folder: Path, seed: int, sharpen: float) -> Path:
+    torch.manual_seed(seed)
+    model = model_class(config).eval()
+    with torch.no_grad():
+        # Random weights of the usual size hardly attend or distinguish: widen them, then widen the logits.
+        for name, weight in model.named_parameters():
+            if weight.dim() == 2 and "embed" not in name and not _is_output(model, weight):
+                weight.mul_(3.0)
+            elif name.endswith("bias"):
+                weight.normal_(0.0, 0.1)
+        model.get_output_embeddings().weight.mul_(sharpen)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _is_output(model: Any, weight: torch.Tensor) -> bool:
+    return weight.data_ptr() == model.get_output_embeddings().weight.data_ptr()
+
+
+def resolved(folder: Path, name: str = "tiny") -> ResolvedModel:
+    """The folder as a resolved model, hashed as cheaply as a test needs."""
+
+    def digest(suffixes: tuple[str, ...]) -> str:
+        files = sorted(path for path in folder.iterdir() if path.suffix in suffixes)
+        return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+    return ResolvedModel(name, None, None, folder, digest((".safetensors", ".bin")), digest((".json",)), None)
