@@ -1,0 +1,121 @@
+"""Train the built-in chat model: ``python -m secbatch.training.chat --corpus DIR --output DIR --minutes N``.
+
+The corpus folder holds definitions (see `dialogue_corpus.FILES`); the output folder gets the weights, the
+tokenizer and a model card with the figures measured here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from secbatch.training.chat_batches import batches
+from secbatch.training.chat_model import POSITIONS, build_model
+from secbatch.training.chat_tokenizer import train_tokenizer
+from secbatch.training.chat_training import Schedule, TrainingReport, train
+from secbatch.training.dialogue import PROMPT_PREFIX, DialogueSampler
+from secbatch.training.dialogue_corpus import Knowledge, read_knowledge
+from secbatch.training.dialogue_entries import Entry, merge, read_glossary
+
+VOCABULARY = 8000
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m secbatch.training.chat", description=__doc__)
+    parser.add_argument("--corpus", type=Path, required=True, help="folder with the corpus files")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the model and its card")
+    parser.add_argument("--minutes", type=float, required=True, help="wall-clock minutes to train (0: only measure)")
+    parser.add_argument("--resume", type=Path, help="folder of a model to go on from, instead of random weights")
+    parser.add_argument("--checkpoints", type=Path, help="folder for a checkpoint every ten minutes")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch decides)")
+    parser.add_argument("--batch-tokens", type=int, default=900, help="target tokens in a batch, about")
+    parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(arguments)
+
+
+def vocabulary_texts(entries: list[Entry], knowledge: Knowledge, seed: int) -> list[str]:
+    """Text for the tokenizer: what the model will read and write counts most, the corpora fill up the rest."""
+    drawn = DialogueSampler(entries, knowledge.unknown_names, seed).draw(20_000)
+    written = [answer for entry in entries for answer in entry.answers.values()]
+    read = [turn for dialogue in drawn for turn in dialogue.turns[-1:]]
+    return [*written * 10, *read, PROMPT_PREFIX, *_sample(knowledge.vocabulary_texts, 8000, seed)]
+
+
+def _sample(texts: list[str], count: int, seed: int) -> list[str]:
+    return random.Random(seed).sample(texts, k=min(count, len(texts)))
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write the model (float16 weights) and its tokenizer; the model in memory is left as it is."""
+    import copy
+
+    import torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    copy.deepcopy(model).to(torch.float16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load(folder: Path) -> tuple[Any, Any]:
+    """(model in float32, tokenizer) from a folder written by `save`."""
+    import torch
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    return (
+        AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True),
+        AutoTokenizer.from_pretrained(folder, local_files_only=True),
+    )
+
+
+def log(line: str) -> None:
+    """Progress goes to standard error, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train, save, measure and write the card; returns the exit code."""
+    import torch
+
+    options = parse_arguments(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    knowledge = read_knowledge(options.corpus)
+    entries = merge([read_glossary(), knowledge.entries])
+    log(f"{len(entries)} terms, {sum(len(e.answers) for e in entries)} answers")
+    if options.resume:
+        model, tokenizer = load(options.resume)
+        history = json.loads((options.resume / "training.json").read_text(encoding="utf-8"))["runs"]
+    else:
+        tokenizer = train_tokenizer(vocabulary_texts(entries, knowledge, options.seed), VOCABULARY, POSITIONS)
+        model, history = build_model(len(tokenizer)), []
+    log(f"{sum(p.numel() for p in model.parameters())} parameters, {len(tokenizer)} entries in the vocabulary")
+
+    numbers = itertools.count(1)
+
+    def checkpoint() -> None:
+        if options.checkpoints:
+            save(model, tokenizer, options.checkpoints / f"checkpoint-{next(numbers):02d}")
+
+    sampler = DialogueSampler(entries, knowledge.unknown_names, options.seed + 1 + len(history))
+    stream = batches(sampler, tokenizer, options.batch_tokens, POSITIONS, options.seed)
+    schedule = Schedule(options.rate, options.minutes * 60)
+    report: TrainingReport = train(model, stream, schedule, log, checkpoint)
+    if report.steps:
+        history.append(asdict(report))
+    save(model, tokenizer, options.output)
+    (options.output / "training.json").write_text(json.dumps({"runs": history}, indent=2) + "\n", encoding="utf-8")
+    log(f"saved {options.output} after {report.steps} steps, loss {report.loss:.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

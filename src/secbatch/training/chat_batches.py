@@ -1,0 +1,77 @@
+"""Batches of dialogues: tokens, grouped by length, about the same work in each."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from secbatch.training.chat_tokenizer import BOS, EOS, PAD
+from secbatch.training.dialogue import Dialogue, DialogueSampler, conversation
+
+if TYPE_CHECKING:
+    import torch
+
+POOL = 1024  # dialogues drawn and sorted at a time
+
+
+@dataclass(frozen=True)
+class Batch:
+    """int64 tensors: ``source`` [B, S], ``source_mask`` [B, S], ``decoder_input`` [B, T] and ``labels`` [B, T]
+    (-100 where padded)."""
+
+    source: torch.Tensor
+    source_mask: torch.Tensor
+    decoder_input: torch.Tensor
+    labels: torch.Tensor
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are no padding, source and target."""
+        return int(self.source_mask.sum()) + int((self.labels >= 0).sum())
+
+
+def encode(tokenizer: Any, dialogues: list[Dialogue], positions: int) -> list[tuple[list[int], list[int]]]:
+    """(source ids ending with the end token, target ids ending with it) of each dialogue, at most ``positions``."""
+    sources = tokenizer([conversation(d.turns) for d in dialogues], add_special_tokens=True)["input_ids"]
+    targets = tokenizer([d.answer for d in dialogues], add_special_tokens=True)["input_ids"]
+    return [(s[-positions:], t[:positions]) for s, t in zip(sources, targets, strict=True)]
+
+
+def pad_batch(pairs: list[tuple[list[int], list[int]]]) -> Batch:
+    """The pairs as one batch, padded on the right; the decoder reads the target shifted by one."""
+    import torch
+
+    longest = max(len(s) for s, _ in pairs), max(len(t) for _, t in pairs)
+    source = torch.full((len(pairs), longest[0]), PAD, dtype=torch.int64)
+    labels = torch.full((len(pairs), longest[1]), -100, dtype=torch.int64)
+    decoder_input = torch.full((len(pairs), longest[1]), PAD, dtype=torch.int64)
+    mask = torch.zeros_like(source)
+    for row, (s, t) in enumerate(pairs):
+        source[row, : len(s)] = torch.tensor(s)
+        mask[row, : len(s)] = 1
+        labels[row, : len(t)] = torch.tensor(t)
+        decoder_input[row, : len(t)] = torch.tensor([BOS, *t[:-1]])
+    assert labels.max() >= EOS
+    return Batch(source, mask, decoder_input, labels)
+
+
+def batches(sampler: DialogueSampler, tokenizer: Any, budget: int, positions: int, seed: int) -> Iterator[Batch]:
+    """Batches without end: dialogues of like length together, cut where target plus a third of source tokens
+    (padding included) reach ``budget``; a source token costs about a third of a target token."""
+    chance = random.Random(seed)
+    while True:
+        pairs = encode(tokenizer, sampler.draw(POOL), positions)
+        pairs.sort(key=lambda pair: (len(pair[1]) // 6, len(pair[0])))
+        groups: list[list[tuple[list[int], list[int]]]] = [[]]
+        longest = 0
+        for source, target in pairs:
+            longest = max(longest, len(target) + len(source) // 3)
+            if groups[-1] and longest * (len(groups[-1]) + 1) > budget:
+                groups.append([])
+                longest = len(target) + len(source) // 3
+            groups[-1].append((source, target))
+        chance.shuffle(groups)
+        for group in groups:
+            yield pad_batch(group)

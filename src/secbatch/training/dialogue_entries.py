@@ -1,0 +1,63 @@
+"""What the chat model knows: terms with one short answer for each intent, from the glossary and the corpora.
+
+An intent is what a question wants to know of a term: what it is, how to prevent or detect it, why it matters,
+an example of it, or how to use it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+INTENTS = ("what", "prevent", "detect", "impact", "example", "use")
+GLOSSARY = Path(__file__).parent / "data" / "glossary.jsonl"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One term. ``answers`` maps an intent to its answer; ``kind`` decides which question forms fit.
+
+    Kinds: ``attack`` (can be prevented and detected), ``concept`` (can be used), ``technique``, ``software``,
+    ``group`` and ``mitigation``. ``weight`` is how often it is asked about, relative to other entries.
+    """
+
+    term: str
+    aliases: tuple[str, ...]
+    kind: str
+    answers: dict[str, str]
+    source: str
+    weight: float
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The term and its other names, the term first."""
+        return (self.term, *self.aliases)
+
+
+def read_glossary(path: Path = GLOSSARY, weight: float = 2.0) -> list[Entry]:
+    """Entries of the hand-written glossary: one JSON object a line with term, aliases, kind and answers."""
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        fields = json.loads(line)
+        entries.append(
+            Entry(fields["term"], tuple(fields["aliases"]), fields["kind"], fields["answers"], "glossary", weight)
+        )
+    return entries
+
+
+def merge(groups: Iterable[Iterable[Entry]]) -> list[Entry]:
+    """All entries in order, where the first entry of a name wins and a name never means two things.
+
+    A later entry whose term is already taken is left out; an alias already taken is dropped.
+    """
+    taken: set[str] = set()
+    merged = []
+    for entry in (entry for group in groups for entry in group):
+        if entry.term.casefold() in taken:
+            continue
+        aliases = tuple(a for a in dict.fromkeys(entry.aliases) if a.casefold() not in taken)
+        taken.update(name.casefold() for name in (entry.term, *aliases))
+        merged.append(Entry(entry.term, aliases, entry.kind, entry.answers, entry.source, entry.weight))
+    return merged
