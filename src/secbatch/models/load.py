@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from secbatch.errors import ModelError
+from secbatch.models.content_hash import weight_files
 from secbatch.models.device import Compute
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.tokenizer import TextTokenizer
@@ -167,16 +168,15 @@ def load_model(resolved: ResolvedModel, kind: Kind, compute: Compute) -> LoadedM
 
 
 def _weight_notices(resolved: ResolvedModel) -> tuple[str, ...]:
-    folder = resolved.folder
-    if any(folder.glob("*.safetensors")):
-        return ()
-    pickled = sorted(folder.glob("pytorch_model*.bin"))
-    if not pickled:
+    files = weight_files(resolved.folder)
+    if not files:
         raise ModelError(
-            f"model {resolved.name}: no weights (model.safetensors or pytorch_model.bin) in {folder}"
+            f"model {resolved.name}: no weights (model.safetensors or pytorch_model.bin) in {resolved.folder}"
         )
+    if files[0].suffix == ".safetensors":
+        return ()
     return (
-        f"the weights of {resolved.name} are a pickle ({pickled[0].name}); they were read with torch's"
+        f"the weights of {resolved.name} are a pickle ({files[0].name}); they were read with torch's"
         " weights-only"
         " loader, which runs no code, but a safetensors file is safer and loads faster",
     )

@@ -1,0 +1,144 @@
+"""Model files from the hub, by way of its local cache."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from secbatch.errors import ModelError
+from secbatch.models.content_hash import weight_files
+
+_TIMEOUT = 5.0  # seconds until a hub that does not answer counts as unreachable
+_TEXT_SUFFIXES = (".json", ".txt", ".model", ".jinja")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The files of a hub model at one commit."""
+
+    folder: Path
+    commit: str | None
+
+
+class HubUnreachableError(Exception):
+    """The hub does not answer, or this process is told to stay offline."""
+
+
+def cached_snapshot(hub_id: str, revision: str) -> Snapshot | None:
+    """The model's snapshot in the local cache, or None when it is not there or not whole. Never uses the"
+    " network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    with _quiet():
+        try:
+            folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+        except (LocalEntryNotFoundError, OSError, ValueError):
+            return None
+    if not (folder / "config.json").is_file() or not weight_files(folder):
+        return None
+    return Snapshot(folder, folder.name if folder.parent.name == "snapshots" else None)
+
+
+def download(hub_id: str, revision: str) -> Snapshot:
+    """Brings the files that are needed into the local cache: configuration, tokenizer, one set of weights.
+
+    Raises HubUnreachableError when the hub does not answer, ModelError when it does and refuses.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if _offline():
+        raise HubUnreachableError("HF_HUB_OFFLINE is set")
+    with _quiet():
+        try:
+            facts = HfApi().model_info(hub_id, revision=revision, timeout=_TIMEOUT)
+            names = [file.rfilename for file in facts.siblings or ()]
+            folder = snapshot_download(
+                hub_id, revision=facts.sha, allow_patterns=_wanted(names), etag_timeout=_TIMEOUT
+            )
+        except GatedRepoError:
+            raise ModelError(
+                f"model {hub_id} is gated: accept its terms on its page on the hub, then log in with"
+                " `hf auth login` or set HF_TOKEN"
+            ) from None
+        except RevisionNotFoundError:
+            raise ModelError(f"model {hub_id} has no revision '{revision}' on the hub") from None
+        except RepositoryNotFoundError:
+            raise ModelError(f"there is no model {hub_id} on the hub, or it is private") from None
+        except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
+            raise HubUnreachableError(_first_line(error)) from None
+        except HfHubHTTPError as error:
+            raise ModelError(
+                f"model {hub_id}: the hub answered with an error ({_first_line(error)})"
+            ) from None
+        except ImportError:
+            raise
+        except Exception as error:
+            # Transport errors: their classes belong to whichever HTTP client huggingface_hub uses.
+            if (
+                isinstance(error, OSError)
+                and error.errno is not None
+                and not isinstance(error, ConnectionError)
+            ):
+                raise ModelError(f"model {hub_id} cannot be stored in the cache ({error})") from None
+            raise HubUnreachableError(_first_line(error)) from None
+    return Snapshot(Path(folder), facts.sha)
+
+
+def _wanted(names: list[str]) -> list[str]:
+    """Of a repository's files: text at its top, and safetensors weights, or pickled ones only if there are"
+    " none."""
+    top = [name for name in names if "/" not in name]
+    weights = [name for name in top if name.endswith(".safetensors")]
+    weights = weights or [name for name in top if name.startswith("pytorch_model") and name.endswith(".bin")]
+    return weights + [name for name in top if name.endswith(_TEXT_SUFFIXES)]
+
+
+def _offline() -> bool:
+    from huggingface_hub import constants
+
+    # The constant is read from the environment at import; a later change of the variable counts as well.
+    stated = os.environ.get("HF_HUB_OFFLINE", os.environ.get("TRANSFORMERS_OFFLINE", ""))
+    return bool(constants.HF_HUB_OFFLINE) or stated.strip().upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No log lines and, off a terminal, no progress bars of huggingface_hub."""
+    import sys
+    import warnings
+
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+        logging,
+    )
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    hide = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    if hide:
+        disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if hide:
+            enable_progress_bars()

@@ -1,0 +1,121 @@
+"""From the name in a job to model files on this machine."""
+
+import re
+from pathlib import Path
+
+from secbatch.errors import ModelError, nearest
+from secbatch.models.catalog import CATALOG
+from secbatch.models.content_hash import tokenizer_hash, weight_files, weights_hash
+from secbatch.models.hub import HubUnreachableError, Snapshot, cached_snapshot, download
+from secbatch.models.resolved import ResolvedModel
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def resolve(name: str, revision: str | None = None) -> ResolvedModel:
+    """The files of model `name`: a built-in (`builtin/mlm`), a folder, a catalog name, or a hub id.
+
+    A hub model comes out of the local cache when it is there, so that a run neither needs the network nor
+    changes when the hub does; `secbatch models pull` brings a newer one. Raises ModelError, one sentence,
+    when it cannot be had.
+    """
+    return _resolve(name, revision, fresh=False)
+
+
+def pull(name: str, revision: str | None = None) -> ResolvedModel:
+    """As `resolve`, but asks the hub first and brings what is new there."""
+    return _resolve(name, revision, fresh=True)
+
+
+def at_hand(name: str) -> bool:
+    """Whether `name` resolves without the network."""
+    if name.startswith("builtin/"):
+        return _complete(_builtin_folder(name))
+    if _complete(Path(name).expanduser()):
+        return True
+    entry = CATALOG.get(name)
+    hub_id, revision = (entry.hub_id or name, entry.revision) if entry else (name, "main")
+    return bool(_HUB_ID.fullmatch(hub_id)) and cached_snapshot(hub_id, revision) is not None
+
+
+def _resolve(name: str, revision: str | None, fresh: bool) -> ResolvedModel:
+    entry = CATALOG.get(name)
+    if name.startswith("builtin/"):
+        return _of_folder(name, _built_in(name), entry.licence if entry else None)
+    folder = Path(name).expanduser()
+    if folder.is_dir() and (entry is None or (folder / "config.json").is_file()):
+        return _of_folder(name, folder, None)
+    if name.startswith((".", "/", "~")) or name.endswith("/"):
+        raise ModelError(f"there is no model folder {name}")
+    hub_id = entry.hub_id if entry and entry.hub_id else name
+    wanted = revision or (entry.revision if entry else "main")
+    if not _HUB_ID.fullmatch(hub_id):
+        raise ModelError(
+            f"model '{name}' is neither a catalog name{nearest(name, list(CATALOG))}, nor a folder, nor a"
+            " hub id"
+            " (owner/name)"
+        )
+    snapshot = _from_hub(name, hub_id, wanted, fresh)
+    return _described(name, hub_id, snapshot.commit, snapshot.folder, entry.licence if entry else None)
+
+
+def _from_hub(name: str, hub_id: str, revision: str, fresh: bool) -> Snapshot:
+    cached = cached_snapshot(hub_id, revision)
+    if cached is not None and not fresh:
+        return cached
+    try:
+        return download(hub_id, revision)
+    except HubUnreachableError as error:
+        hint = "" if "/" in hub_id else nearest(hub_id, list(CATALOG))
+        called = name if name == hub_id else f"{name} ({hub_id})"
+        if fresh:
+            raise ModelError(
+                f"model {called}{hint} cannot be fetched: the hub cannot be reached ({error}); the built-in"
+                " builtin/mlm and builtin/chat need no network"
+            ) from None
+        raise ModelError(
+            f"model {called}{hint} is not in the local cache and the hub cannot be reached ({error}); bring"
+            " it with"
+            f" `secbatch models pull {name}` where there is a network, or use the built-in builtin/mlm"
+            " (masks,"
+            " embeddings) or builtin/chat (answers)"
+        ) from None
+
+
+def _of_folder(name: str, folder: Path, licence: str | None) -> ResolvedModel:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model {name}: no config.json in {folder}")
+    if not weight_files(folder):
+        raise ModelError(f"model {name}: no weights (model.safetensors or pytorch_model.bin) in {folder}")
+    return _described(name, None, None, folder.resolve(), licence)
+
+
+def _described(
+    name: str, hub_id: str | None, commit: str | None, folder: Path, licence: str | None
+) -> ResolvedModel:
+    return ResolvedModel(name, hub_id, commit, folder, weights_hash(folder), tokenizer_hash(folder), licence)
+
+
+def _builtin_folder(name: str) -> Path:
+    import secbatch.builtin
+
+    return Path(next(iter(secbatch.builtin.__path__))) / name.removeprefix("builtin/")
+
+
+def _built_in(name: str) -> Path:
+    known = [entry.name for entry in CATALOG.values() if entry.hub_id is None]
+    if name not in known:
+        raise ModelError(
+            f"there is no built-in model {name}{nearest(name, known)}; there are {' and '.join(known)}"
+        )
+    folder = _builtin_folder(name)
+    if not _complete(folder):
+        raise ModelError(
+            f"the weights of {name} are not in this installation ({folder}); install secbatch from a complete"
+            " checkout or wheel, or train them with `make models`"
+        )
+    return folder
+
+
+def _complete(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and bool(weight_files(folder))
