@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from secbatch.training.chat_batches import batches
+from secbatch.training.chat_card import SAMPLES, figures_table, write_card
+from secbatch.training.chat_evaluation import evaluate, talk
 from secbatch.training.chat_model import POSITIONS, build_model
 from secbatch.training.chat_tokenizer import train_tokenizer
 from secbatch.training.chat_training import Schedule, TrainingReport, train
-from secbatch.training.dialogue import PROMPT_PREFIX, DialogueSampler
+from secbatch.training.dialogue import PROMPT_PREFIX, DialogueSampler, evaluation_sets
 from secbatch.training.dialogue_corpus import Knowledge, read_knowledge
 from secbatch.training.dialogue_entries import Entry, merge, read_glossary
 
 VOCABULARY = 8000
+EVALUATION_SEED = 20_000
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -31,18 +34,19 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m secbatch.training.chat", description=__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="folder with the corpus files")
     parser.add_argument("--output", type=Path, required=True, help="folder for the model and its card")
-    parser.add_argument("--minutes", type=float, required=True, help="wall-clock minutes to train (0: only measure)")
-    parser.add_argument("--resume", type=Path, help="folder of a model to go on from, instead of random weights")
+    parser.add_argument("--minutes", type=float, required=True, help="minutes to train (0: only measure)")
+    parser.add_argument("--resume", type=Path, help="model folder to start from, instead of random weights")
     parser.add_argument("--checkpoints", type=Path, help="folder for a checkpoint every ten minutes")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch decides)")
     parser.add_argument("--batch-tokens", type=int, default=900, help="target tokens in a batch, about")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate")
+    parser.add_argument("--questions", type=int, default=400, help="held-out questions of each kind")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
 
 
 def vocabulary_texts(entries: list[Entry], knowledge: Knowledge, seed: int) -> list[str]:
-    """Text for the tokenizer: what the model will read and write counts most, the corpora fill up the rest."""
+    """Text for the tokenizer: mostly what the model will read and write, and some of the corpora."""
     drawn = DialogueSampler(entries, knowledge.unknown_names, seed).draw(20_000)
     written = [answer for entry in entries for answer in entry.answers.values()]
     read = [turn for dialogue in drawn for turn in dialogue.turns[-1:]]
@@ -97,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         tokenizer = train_tokenizer(vocabulary_texts(entries, knowledge, options.seed), VOCABULARY, POSITIONS)
         model, history = build_model(len(tokenizer)), []
-    log(f"{sum(p.numel() for p in model.parameters())} parameters, {len(tokenizer)} entries in the vocabulary")
+    log(f"{model.num_parameters()} parameters, {len(tokenizer)} entries in the vocabulary")
 
     numbers = itertools.count(1)
 
@@ -112,8 +116,17 @@ def main(arguments: list[str] | None = None) -> int:
     if report.steps:
         history.append(asdict(report))
     save(model, tokenizer, options.output)
-    (options.output / "training.json").write_text(json.dumps({"runs": history}, indent=2) + "\n", encoding="utf-8")
+    (options.output / "training.json").write_text(
+        json.dumps({"runs": history}, indent=2) + "\n", encoding="utf-8"
+    )
     log(f"saved {options.output} after {report.steps} steps, loss {report.loss:.3f}")
+
+    model, tokenizer = load(options.output)  # what is measured is what was written
+    sets = evaluation_sets(entries, knowledge.unknown_names, EVALUATION_SEED, options.questions)
+    results = evaluate(model, tokenizer, sets)
+    log(figures_table(results))
+    samples = [talk(model, tokenizer, questions) for questions in SAMPLES]
+    write_card(options.output, options.corpus, entries, model.num_parameters(), history, results, samples)
     return 0
 
 

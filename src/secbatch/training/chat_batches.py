@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from secbatch.training.chat_tokenizer import BOS, EOS, PAD
+from secbatch.training.chat_tokenizer import BOS, PAD
 from secbatch.training.dialogue import Dialogue, DialogueSampler, conversation
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ POOL = 1024  # dialogues drawn and sorted at a time
 
 @dataclass(frozen=True)
 class Batch:
-    """int64 tensors: ``source`` [B, S], ``source_mask`` [B, S], ``decoder_input`` [B, T] and ``labels`` [B, T]
+    """int64 tensors: ``source`` and ``source_mask`` [B, S], ``decoder_input`` and ``labels`` [B, T]
     (-100 where padded)."""
 
     source: torch.Tensor
@@ -33,7 +33,7 @@ class Batch:
 
 
 def encode(tokenizer: Any, dialogues: list[Dialogue], positions: int) -> list[tuple[list[int], list[int]]]:
-    """(source ids ending with the end token, target ids ending with it) of each dialogue, at most ``positions``."""
+    """(source ids, target ids) of each dialogue, both with an end token, at most ``positions`` long."""
     sources = tokenizer([conversation(d.turns) for d in dialogues], add_special_tokens=True)["input_ids"]
     targets = tokenizer([d.answer for d in dialogues], add_special_tokens=True)["input_ids"]
     return [(s[-positions:], t[:positions]) for s, t in zip(sources, targets, strict=True)]
@@ -53,11 +53,12 @@ def pad_batch(pairs: list[tuple[list[int], list[int]]]) -> Batch:
         mask[row, : len(s)] = 1
         labels[row, : len(t)] = torch.tensor(t)
         decoder_input[row, : len(t)] = torch.tensor([BOS, *t[:-1]])
-    assert labels.max() >= EOS
     return Batch(source, mask, decoder_input, labels)
 
 
-def batches(sampler: DialogueSampler, tokenizer: Any, budget: int, positions: int, seed: int) -> Iterator[Batch]:
+def batches(
+    sampler: DialogueSampler, tokenizer: Any, budget: int, positions: int, seed: int
+) -> Iterator[Batch]:
     """Batches without end: dialogues of like length together, cut where target plus a third of source tokens
     (padding included) reach ``budget``; a source token costs about a third of a target token."""
     chance = random.Random(seed)

@@ -1,8 +1,8 @@
 """The chat model's tokenizer: byte-level BPE with Blenderbot's special tokens and conversation format.
 
-Ids 0 to 3 are ``<pad>``, ``<s>``, ``</s>`` and ``<unk>``, the only special tokens. Line breaks and tabs become
-spaces, and any run of spaces becomes exactly two, which is the mark between turns. (BPE: Sennrich et al. 2016,
-https://arxiv.org/abs/1508.07909; byte level: Radford et al. 2019.)
+Ids 0 to 3 are ``<pad>``, ``<s>``, ``</s>`` and ``<unk>``, the only special tokens. Line breaks and tabs
+become spaces, and any run of spaces becomes exactly two, which is the mark between turns. (BPE: Sennrich et al.
+2016, https://arxiv.org/abs/1508.07909; byte level: Radford et al. 2019.)
 """
 
 from __future__ import annotations
@@ -20,11 +20,20 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int, positions: int) -> Any:
-    """A fast tokenizer (transformers) trained on ``texts``; ``positions`` is its longest input, end token included.
+    """A fast tokenizer (transformers) trained on ``texts``; ``positions``: its longest input, with end token.
 
     Long inputs are cut from the left, so that the last question stays.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import (
+        Regex,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))

@@ -83,12 +83,16 @@ def train(
         now = time.monotonic()
         if now - last_log > 30:
             recent = losses[-100:]
-            log(f"{(now - start) / 60:.1f} min  step {steps}  dialogues {dialogues}  "
-                f"tokens/s {tokens / (now - start):.0f}  loss {sum(recent) / len(recent):.3f}")
+            log(
+                f"{(now - start) / 60:.1f} min  step {steps}  dialogues {dialogues}  "
+                f"tokens/s {tokens / (now - start):.0f}  loss {sum(recent) / len(recent):.3f}"
+            )
             last_log = now
         if now - last_checkpoint > checkpoint_minutes * 60:
             checkpoint()
             last_checkpoint = now
     model.eval()
     recent = losses[-100:] or [math.nan]
-    return TrainingReport((time.monotonic() - start) / 60, steps, dialogues, tokens, sum(recent) / len(recent))
+    return TrainingReport(
+        (time.monotonic() - start) / 60, steps, dialogues, tokens, sum(recent) / len(recent)
+    )

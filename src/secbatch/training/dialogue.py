@@ -1,7 +1,8 @@
 """Dialogues for training and evaluation: questions, follow-ups and answers in the conversation format.
 
-Conversation format (Blenderbot's): the turns, oldest first, joined by two spaces, each user turn with the prompt
-prefix before it if there is one; the tokenizer sets a space before the first turn and an end token at the end.
+Conversation format (Blenderbot's): the turns, oldest first, joined by two spaces, each user turn with the
+prompt prefix before it if there is one; the tokenizer sets a space before the first turn and an end token at
+the end.
 """
 
 from __future__ import annotations
@@ -43,12 +44,15 @@ SMALL_TALK = {
     ("Bye", "Goodbye", "See you"): "Goodbye, and stay safe.",
 }  # fmt: skip
 # Names outside security, which the model must not explain.
-EVERYDAY = (
-    "photosynthesis banana Paris Shakespeare football pizza Mozart gravity the weather volcano dinosaurs bread history "
-    "tennis Jupiter coffee whales poetry inflation guitar yoga chemistry Brazil chess cheese dolphins opera gardening "
-    "Napoleon algebra elephants jazz Mars snow painting rice tourism cricket Tokyo insulin bees ballet tea novels "
-    "penguins democracy cooking marathon glaciers violin Einstein philosophy bicycles Italy soup moonlight mushrooms"
-).split()
+EVERYDAY = tuple(
+    """
+    photosynthesis banana Paris Shakespeare football pizza Mozart gravity weather volcano dinosaurs
+    bread history tennis Jupiter coffee whales poetry inflation guitar yoga chemistry Brazil chess
+    cheese dolphins opera gardening Napoleon algebra elephants jazz Mars snow painting rice tourism
+    cricket Tokyo insulin bees ballet tea novels penguins democracy cooking marathon glaciers violin
+    Einstein philosophy bicycles Italy soup moonlight mushrooms
+    """.split()  # noqa: SIM905
+)
 
 HELD_OUT_PERCENT = 10  # of (term, form) pairs never used in training
 
@@ -60,10 +64,11 @@ class Dialogue:
     turns: tuple[str, ...]
     answer: str
     kind: str
+    source: str = ""
 
 
 def conversation(turns: Sequence[str], prefix: str = "") -> str:
-    """The text that the encoder reads: turns joined by two spaces, ``prefix`` before each user turn (0, 2, …)."""
+    """What the encoder reads: turns joined by two spaces, ``prefix`` before each user turn (0, 2, …)."""
     return SEPARATOR.join(prefix + turn if place % 2 == 0 else turn for place, turn in enumerate(turns))
 
 
@@ -79,7 +84,7 @@ def name_held_out(name: str) -> bool:
 
 
 class DialogueSampler:
-    """Draws training dialogues without end from entries and unknown names; the same seed gives the same ones."""
+    """Draws training dialogues without end from entries and unknown names; a seed always gives the same."""
 
     def __init__(self, entries: Sequence[Entry], unknown_names: Sequence[str], seed: int) -> None:
         self.entries = list(entries)
@@ -87,7 +92,9 @@ class DialogueSampler:
         self.unknown = [n for n in unknown_names if not name_held_out(n) and n.casefold() not in known]
         self.chance = random.Random(seed)
         self.items = [(entry, intent) for entry in entries for intent in entry.answers]
-        self.weights = [entry.weight * (1.4 if intent in ("what", "prevent") else 1.0) for entry, intent in self.items]
+        self.weights = [
+            entry.weight * (1.4 if intent in ("what", "prevent") else 1.0) for entry, intent in self.items
+        ]
 
     def draw(self, count: int) -> list[Dialogue]:
         """``count`` dialogues: about 9 of 10 about a known term, the rest unknown terms and small talk."""
@@ -98,7 +105,9 @@ class DialogueSampler:
         chance = self.chance
         answer = entry.answers[intent]
         if intent != "what" and chance.random() < 0.5:
-            return self._finish([*self._history(entry, intent), self._follow_up(entry, intent)], answer, "follow-up")
+            return self._finish(
+                [*self._history(entry, intent), self._follow_up(entry, intent)], answer, "follow-up"
+            )
         turns = [self._named(entry, intent)]
         if chance.random() < 0.12:  # an earlier exchange on something else
             other = chance.choice(self.entries)
@@ -160,12 +169,16 @@ class DialogueSampler:
             return self._finish([question], IDENTIFIER, "identifier")
         question = typed(fill(chance.choice(NAMED[intent]), self._unknown_name()), chance)
         if draw < 0.5:
-            following = typed(chance.choice(FOLLOW_UP[chance.choice(("prevent", "detect", "example"))]), chance)
+            following = typed(
+                chance.choice(FOLLOW_UP[chance.choice(("prevent", "detect", "example"))]), chance
+            )
             return self._finish([question, UNKNOWN_TERM, following], UNKNOWN_TERM, "unknown")
         return self._finish([question], UNKNOWN_TERM, "unknown")
 
     def _no_example(self) -> str:
-        without = [entry for entry in self.chance.choices(self.entries, k=20) if "example" not in entry.answers]
+        without = [
+            entry for entry in self.chance.choices(self.entries, k=20) if "example" not in entry.answers
+        ]
         name = without[0].term if without else self._unknown_name()
         return typed(fill(self.chance.choice(NAMED["example"]), name), self.chance)
 
@@ -198,48 +211,65 @@ def identifier(chance: random.Random) -> str:
 
 def made_up_name(chance: random.Random) -> str:
     """A pronounceable word or two that means nothing."""
-    word = "".join(chance.choice("bcdfghjklmnprstvwz") + chance.choice("aeiou") for _ in range(chance.randint(2, 4)))
+    word = "".join(
+        chance.choice("bcdfghjklmnprstvwz") + chance.choice("aeiou") for _ in range(chance.randint(2, 4))
+    )
     word += chance.choice(("", "n", "x", "r", *string.ascii_lowercase))
     word = chance.choice((word, word.title()))
     return word + chance.choice(("", "", "", " attack", " malware", "Bot", " group", "Loader"))
 
 
-def evaluation_sets(entries: Sequence[Entry], unknown: Sequence[str], seed: int, count: int) -> dict[str, list[Dialogue]]:
+def evaluation_sets(
+    entries: Sequence[Entry], unknown: Sequence[str], seed: int, count: int
+) -> dict[str, list[Dialogue]]:
     """Held-out questions, up to ``count`` of each set, without the prompt prefix on half of them.
 
-    ``unseen form``: forms that training has for no term. ``unseen pair``: a form training has, but never for this
-    term. Each for single questions and for follow-ups. ``unknown term``: names kept out of training.
+    ``unseen form``: forms that training has for no term. ``unseen pair``: a form that training has, but never for
+    this term. Each for single questions and for follow-ups. ``unknown term``: names kept out of training.
     """
     chance = random.Random(seed)
     items = [(entry, intent) for entry in entries for intent in entry.answers]
     sets: dict[str, list[Dialogue]] = {}
 
-    def add(name: str, turns: Sequence[str], answer: str) -> None:
+    def add(name: str, turns: Sequence[str], answer: str, source: str = "") -> None:
         prefix = PROMPT_PREFIX if chance.random() < 0.5 else ""
         marked = tuple(prefix + t if i % 2 == 0 else t for i, t in enumerate(turns))
-        sets.setdefault(name, []).append(Dialogue(marked, answer, name))
+        sets.setdefault(name, []).append(Dialogue(marked, answer, name, source))
 
     for entry, intent in chance.sample(items, k=len(items)):
         pairs = [f for f in NAMED[intent] if pair_held_out(entry.term, f)]
         name = chance.choice(entry.names)
         answer = entry.answers[intent]
         if len(sets.get("single, unseen form", ())) < count:
-            add("single, unseen form", [fill(chance.choice(NAMED_HELD_OUT[intent]), name)], answer)
+            add(
+                "single, unseen form",
+                [fill(chance.choice(NAMED_HELD_OUT[intent]), name)],
+                answer,
+                entry.source,
+            )
         if pairs and len(sets.get("single, unseen pair", ())) < count:
-            add("single, unseen pair", [fill(chance.choice(pairs), name)], answer)
+            add("single, unseen pair", [fill(chance.choice(pairs), name)], answer, entry.source)
         if intent == "what":
             continue
         first = [fill("What is {t}?", name), entry.answers["what"]]
         if len(sets.get("follow-up, unseen form", ())) < count:
-            add("follow-up, unseen form", [*first, chance.choice(FOLLOW_UP_HELD_OUT[intent])], answer)
+            add(
+                "follow-up, unseen form",
+                [*first, chance.choice(FOLLOW_UP_HELD_OUT[intent])],
+                answer,
+                entry.source,
+            )
         pairs = [f for f in FOLLOW_UP[intent] if pair_held_out(entry.term, f)]
         if pairs and len(sets.get("follow-up, unseen pair", ())) < count:
-            add("follow-up, unseen pair", [*first, chance.choice(pairs)], answer)
+            add("follow-up, unseen pair", [*first, chance.choice(pairs)], answer, entry.source)
     known = {n.casefold() for entry in entries for n in entry.names}
     kept = [n for n in (*unknown, *EVERYDAY) if name_held_out(n) and n.casefold() not in known]
     for name in chance.sample(kept, k=min(count // 2, len(kept))):
-        add("unknown term", [fill(chance.choice(("What is {t}?", "Explain {t}.", "What exactly is {t}?")), name)],
-            UNKNOWN_TERM)
+        add(
+            "unknown term",
+            [fill(chance.choice(("What is {t}?", "Explain {t}.", "What exactly is {t}?")), name)],
+            UNKNOWN_TERM,
+        )
     for _ in range(count // 4):
         add("unknown term", [fill("What is {t}?", made_up_name(chance))], UNKNOWN_TERM)
     return sets

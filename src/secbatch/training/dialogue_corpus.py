@@ -1,7 +1,7 @@
 """Definitions taken from the corpora: MITRE ATT&CK and CAPEC descriptions, Sigma rules, names of the rest.
 
-A model of ten million parameters can hold a few thousand short answers, so only the best documented objects are
-kept (how often the corpora speak of them), each with the first sentence of its description.
+A model of ten million parameters can hold a few thousand short answers, so only the best documented objects
+are kept (how often the corpora speak of them), each with the first sentence of its description.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ FILES = {
     ),
     "sigma_rules.csv": ("how ATT&CK techniques are detected (SigmaHQ/sigma)", "Detection Rule License 1.1"),
     "tram_technique_sentences.csv": ("which techniques are frequent (TRAM)", "Apache-2.0"),
-    "known_exploited_vulnerabilities.csv": ("names that the model must say it does not know (CISA KEV)", "CC0-1.0"),
+    "known_exploited_vulnerabilities.csv": (
+        "names that the model must say it does not know (CISA KEV)",
+        "CC0-1.0",
+    ),
     "csaf_advisories.parquet": (
         "names that the model must say it does not know (cisagov/CSAF)",
         "work of the US Government, public domain in the USA",
@@ -39,9 +42,13 @@ FILES = {
 
 _SUBJECT = re.compile(r"^\[([^\]]+)\]\(https?://attack\.mitre\.org/(groups|software)/(?:[GS]\d+)/?\)")
 _TECHNIQUE = re.compile(r"\bt\d{4}(?:\.\d{3})?\b", re.IGNORECASE)
-_COA_PHASE = re.compile(r"^(?:Implementation|Design|Configuration|Generic|Operation|Usage)s?\s*:\s*", re.IGNORECASE)
+_COA_PHASE = re.compile(
+    r"^(?:Implementation|Design|Configuration|Generic|Operation|Usage)s?\s*:\s*", re.IGNORECASE
+)
 _ASIDE = re.compile(r"\s*\((?:e\.g\.|i\.e\.|ex:|see|such as|for example)[^()]*\)|\s*\(\s*\)", re.IGNORECASE)
-_BROKEN = re.compile(r"https?://|[<>{}|\\]|::|\bCVE-|:$|\bthis (?:object|technique has been|page)\b", re.IGNORECASE)
+_BROKEN = re.compile(
+    r"https?://|[<>{}|\\]|::|\bCVE-|:$|\bthis (?:object|technique has been|page)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -97,8 +104,10 @@ def _technique_frequency(sigma: pd.DataFrame, tram: pd.DataFrame) -> Counter[str
     return Counter(label.upper() for label in labels)
 
 
-def _techniques(attack: pd.DataFrame, old: pd.DataFrame, sigma: pd.DataFrame, frequent: Counter[str]) -> list[Entry]:
-    """ATT&CK techniques, the most frequent first, with mitigation and detection where the corpora give them."""
+def _techniques(
+    attack: pd.DataFrame, old: pd.DataFrame, sigma: pd.DataFrame, frequent: Counter[str]
+) -> list[Entry]:
+    """ATT&CK techniques, frequent ones first, with mitigation and detection where there is one."""
     mitigations = {
         name.removesuffix(" Mitigation"): text
         for kind, name, text in old.itertuples(index=False)
@@ -114,7 +123,11 @@ def _techniques(attack: pd.DataFrame, old: pd.DataFrame, sigma: pd.DataFrame, fr
     domains = {"enterprise-attack": 0, "mobile-attack": 2, "ics-attack": 1}
     ranked = sorted(
         rows.itertuples(index=False),
-        key=lambda row: (domains.get(str(row.domain), 3), -frequent[str(row.external_id)], "." in str(row.external_id)),
+        key=lambda row: (
+            domains.get(str(row.domain), 3),
+            -frequent[str(row.external_id)],
+            "." in str(row.external_id),
+        ),
     )
     entries: dict[str, Entry] = {}
     for row in ranked:
@@ -132,8 +145,8 @@ def _techniques(attack: pd.DataFrame, old: pd.DataFrame, sigma: pd.DataFrame, fr
 
 
 def _detection_of(name: str, sentences: list[str]) -> str | None:
-    """The shortest sentence that shares a word of five letters with the technique's name: the others are often
-    about a side issue of the rule's product."""
+    """The shortest sentence that shares a word of five letters with the technique's name: the others
+    are often about a side issue of the rule's product."""
     stems = {word[:5] for word in re.findall(r"[a-z]{5,}", name.lower())}
     fitting = [s for s in sentences if stems & {word[:5] for word in re.findall(r"[a-z]{5,}", s.lower())}]
     return min(fitting, key=len, default=None)
@@ -174,10 +187,14 @@ def _actors(attack: pd.DataFrame) -> tuple[list[Entry], list[str]]:
     entries: list[Entry] = []
     rest: list[str] = []
     counts: Counter[str] = Counter()
-    places = {name: "groups" if kind == "intrusion-set" else "software"
-              for name, kind in zip(rows["name"], rows["stix_type"], strict=True)}
-    ranked = sorted(rows.itertuples(index=False),
-                    key=lambda row: -len(behaviour.get((str(row.name), places[str(row.name)]), ())))
+    places = {
+        name: "groups" if kind == "intrusion-set" else "software"
+        for name, kind in zip(rows["name"], rows["stix_type"], strict=True)
+    }
+    ranked = sorted(
+        rows.itertuples(index=False),
+        key=lambda row: -len(behaviour.get((str(row.name), places[str(row.name)]), ())),
+    )
     for row in ranked:
         name, place = str(row.name), places[str(row.name)]
         kind = "group" if place == "groups" else "software"

@@ -42,7 +42,14 @@ def read_glossary(path: Path = GLOSSARY, weight: float = 2.0) -> list[Entry]:
     for line in path.read_text(encoding="utf-8").splitlines():
         fields = json.loads(line)
         entries.append(
-            Entry(fields["term"], tuple(fields["aliases"]), fields["kind"], fields["answers"], "glossary", weight)
+            Entry(
+                fields["term"],
+                tuple(fields["aliases"]),
+                fields["kind"],
+                fields["answers"],
+                "glossary",
+                weight,
+            )
         )
     return entries
 
