@@ -1,0 +1,178 @@
+"""Conversations to token ids: the model's own format around text that nobody vouches for.
+
+The frame of a chat template is text that the model's authors wrote; questions and answers are not. Only the
+frame may hold control tokens: `</s>` or `<|im_start|>system` in a question, or in an answer that comes back
+as history, are ordinary characters and never switch roles.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from secbatch.errors import JobError, ModelError
+from secbatch.models.untrusted_text import untrusted_tokenizer
+
+# More characters than any model's positions hold: what stands before them is never tokenised.
+CHARACTERS_PER_TOKEN = 64
+
+# Between turns of a sequence-to-sequence model without a chat template: two spaces, and a user's turn begins
+# with another one. This is Blenderbot's format, as published in the chat_template of facebook/blenderbot-3B and
+# as transformers' conversational pipeline had it.
+BEFORE_ANSWER, BEFORE_QUESTION = "  ", "   "
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question (as the row has it) and the model's answer; None while it is open."""
+
+    question: str
+    answer: str | None = None
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as the model reads it."""
+
+    tokens: list[int]
+    kept: int  # turns that fit, the newest ones, the open question included
+    truncated: bool  # older turns, or the beginning of the question, did not fit
+    error: str | None = None
+
+
+class ChatRenderer:
+    """Renders conversations for one model, each within `limit` tokens."""
+
+    def __init__(
+        self, hf: Any, limit: int, encoder_decoder: bool, prompt: str, system: str | None, model: str
+    ) -> None:
+        """`hf`: the model's transformers tokenizer. `prompt` contains {text}. `model`: its name, in messages.
+
+        Raises ModelError for a decoder-only model without a chat template, JobError for a system message that
+        the model has no place for.
+        """
+        self.limit, self.prompt, self.system, self.model = limit, prompt, system, model
+        self._hf = hf
+        # `<mask>` is ordinary here, too: a chat model predicts no words in place of it
+        self._backend, self._secret = untrusted_tokenizer(_with_marks_special(hf.backend_tokenizer), None)
+        self.template = bool(hf.chat_template)
+        if not self.template and not encoder_decoder:
+            raise ModelError(
+                f"model {model} has no chat template, so it is no chat model: it continues texts and answers"
+                " no questions; use an instruct model, whose tokenizer has one"
+            )
+        if not self.template and system is not None:
+            raise JobError(f"system: model {model} has no chat template and so no place for a system message")
+        self._frame = lru_cache(maxsize=64)(self._render_frame)
+        # Some templates trim what is put in: then it is trimmed here, as the frame is rendered without it.
+        self._trims = self.template and " x " not in self._apply([{"role": "user", "content": " x "}])
+
+    def render(self, conversations: Sequence[Sequence[Turn]]) -> list[Rendered]:
+        """Token ids of conversations that end with an open question each; what does not fit is left out.
+
+        Whole turns go first, the oldest ones before the others; of a question that does not fit alone, only
+        the end is kept.
+        """
+        rendered: list[Rendered | None] = [None] * len(conversations)
+        open_ = {place: [self._bounded(turn) for turn in turns] for place, turns in enumerate(conversations)}
+        cut = {place for place, turns in open_.items() if turns != list(conversations[place])}
+        while open_:
+            ids = self._encode([self._text(turns) for turns in open_.values()])
+            waiting, open_ = list(open_.items()), {}
+            for (place, turns), tokens in zip(waiting, ids, strict=True):
+                if len(tokens) <= self.limit:
+                    truncated = place in cut or len(turns) < len(conversations[place])
+                    rendered[place] = Rendered(tokens, len(turns), truncated)
+                elif len(turns) > 1:
+                    open_[place] = turns[1:]
+                else:
+                    rendered[place] = self._end_of_question(turns[0].question)
+        return [one for one in rendered if one is not None]
+
+    def _bounded(self, turn: Turn) -> Turn:
+        most = self.limit * CHARACTERS_PER_TOKEN
+        return replace(turn, question=turn.question[-most:]) if len(turn.question) > most else turn
+
+    def _end_of_question(self, question: str) -> Rendered:
+        """As much of the question's end as fits beside the prompt around it, found by bisection."""
+        fitting = self._encode([self._text([Turn("")])])[0]
+        if len(fitting) > self.limit:
+            what = "prompt and system message" if self.system else "prompt"
+            room = f"{self.limit} tokens that {self.model} has for a question"
+            return Rendered([], 0, True, f"the {what} alone take {len(fitting)} of the {room}")
+        start, too_early = len(question), 0  # the end from `start` fits, from `too_early` it does not
+        while start - too_early > 1:
+            middle = (start + too_early) // 2
+            tokens = self._encode([self._text([Turn(question[middle:])])])[0]
+            if len(tokens) <= self.limit:
+                start, fitting = middle, tokens
+            else:
+                too_early = middle
+        return Rendered(fitting, 1, True)
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        # a template writes its special tokens itself
+        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=not self.template)
+        return [encoding.ids for encoding in encodings]
+
+    def _text(self, turns: Sequence[Turn]) -> str:
+        contents = [self.system] if self.system is not None else []
+        for turn in turns:
+            contents.append(self.prompt.replace("{text}", turn.question))
+            if turn.answer is not None:
+                contents.append(turn.answer)
+        if not self.template:
+            text = contents[0]
+            for place, content in enumerate(contents[1:], 1):
+                text += (BEFORE_ANSWER if place % 2 else BEFORE_QUESTION) + content
+            return text
+        if self._trims:
+            contents = [content.strip() for content in contents]
+        parts = self._frame(len(contents))
+        return "".join(part if isinstance(part, str) else contents[part] for part in parts)
+
+    def _render_frame(self, count: int) -> tuple[str | int, ...]:
+        """The template's text around `count` contents, with its special tokens under their secret names.
+
+        An int stands for the content of that number.
+        """
+        marks = [f"zq{secrets.token_hex(8)}x{number}qz" for number in range(count)]
+        roles = (["system"] if self.system is not None else []) + ["user", "assistant"] * count
+        text = self._apply(
+            [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=False)]
+        )
+        if marks[-1] not in text:
+            raise ModelError(f"model {self.model}: its chat template leaves out the question")
+        place_of = {mark: place for place, mark in enumerate(marks)}
+        parts = re.split("(" + "|".join(marks) + ")", text)
+        return tuple(place_of[part] if part in place_of else self._trusted(part) for part in parts)
+
+    def _trusted(self, text: str) -> str:
+        for name in sorted(self._secret, key=len, reverse=True):
+            text = text.replace(name, self._secret[name])
+        return text
+
+    def _apply(self, messages: list[dict[str, str]]) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return str(self._hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except (TemplateError, TypeError, ValueError) as problem:
+            raise ModelError(f"model {self.model}: its chat template cannot be rendered: {problem}") from None
+
+
+def _with_marks_special(backend: Tokenizer) -> Tokenizer:
+    """A copy in which added words that look like marks (`<think>`, `[TOOL]`) are special tokens as well.
+
+    Models treat them as control tokens, whatever their tokenizer's files call them.
+    """
+    spec = json.loads(backend.to_str())
+    for token in spec["added_tokens"]:
+        if re.fullmatch(r"(<.+>|\[.+\])\s*", token["content"]):
+            token["special"] = True
+    return Tokenizer.from_str(json.dumps(spec))
