@@ -1,0 +1,91 @@
+"""`secbatch mask` and `secbatch ask`: one sentence, one question."""
+
+import sys
+
+import click
+
+from secbatch.cli import options
+from secbatch.cli.terminal import printable
+from secbatch.errors import ModelError
+
+
+@click.command()
+@click.argument("sentence")
+@options.mask_model
+@click.option("--top-k", type=click.IntRange(1, 1000), default=10, show_default=True, help="Words for each <mask>.")
+@click.option("--target", "targets", multiple=True, metavar="WORD", help="Rank only these words (repeatable).")
+@options.device
+@options.precision
+def mask(sentence: str, mask_model: str, top_k: int, targets: tuple[str, ...], device: str, precision: str) -> int:
+    """Predict the words for each <mask> in SENTENCE.
+
+    \b
+    secbatch mask "A <mask> injection occurs when an attacker inserts malicious code into a server"
+    """
+    if "<mask>" not in sentence:
+        raise click.UsageError("the sentence has no <mask>; put one where a word is to be predicted.")
+    import pyarrow as pa
+
+    from secbatch.job import FillMask
+    from secbatch.models.device import choose
+    from secbatch.models.resolve import resolve
+    from secbatch.tasks.fill_mask import FillMaskTask
+
+    spec = FillMask(type="fill-mask", model=mask_model, text="sentence", top_k=top_k, targets=targets or None)
+    table = pa.table({"sentence": [sentence]})
+    task = FillMaskTask("mask", spec, table.schema, resolve(mask_model), choose(device, precision))
+    task.load()
+    done = task.finish(task.compute(task.encode(table, pa.array(["0"]), pa.array([True]))))
+    if done.errors:
+        raise ModelError(done.errors[0])
+    click.echo(f"{click.style('Input:', bold=True)} {printable(sentence)}")
+    predictions = done.columns["mask_predictions"][0].as_py()
+    for number, words in enumerate(predictions, 1):
+        label = f"mask {number}" if len(predictions) > 1 else "mask"
+        text = " | ".join(printable(word["token"]) for word in words) or "(outside the model's window)"
+        click.echo(f"{click.style(label + ':', bold=True)} {text}")
+    return 0
+
+
+@click.command()
+@click.argument("question", required=False)
+@options.chat_model
+@options.device
+@options.precision
+def ask(question: str | None, chat_model: str, device: str, precision: str) -> int:
+    """Answer QUESTION; without one, hold a conversation until an empty line.
+
+    \b
+    secbatch ask "What is DDoS"
+    """
+    from secbatch.job import Chat
+    from secbatch.models.device import choose
+    from secbatch.models.resolve import resolve
+    from secbatch.tasks.chat import Conversation
+
+    # Validated from values, so that the model's own prompt is chosen as a job file's would be.
+    spec = Chat.model_validate({"type": "chat", "model": chat_model, "text": "question"})
+    conversation = Conversation(spec, resolve(chat_model), choose(device, precision))
+    if question is not None:
+        if not question.strip():
+            raise click.UsageError("the question is empty.")
+        click.echo(printable(conversation.reply(question)))
+        return 0
+    interactive = sys.stdin.isatty()
+    if interactive:
+        click.echo("Ask; an empty line ends the conversation.", err=True)
+    while line := _next_line(interactive):
+        click.echo(printable(conversation.reply(line)))
+    return 0
+
+
+def _next_line(interactive: bool) -> str:
+    if interactive:
+        try:
+            return str(click.prompt("", default="", show_default=False, prompt_suffix="> ", err=True)).strip()
+        except click.Abort:  # end of input
+            return ""
+    for line in sys.stdin:
+        if line.strip():
+            return line.strip()
+    return ""

@@ -1,0 +1,54 @@
+"""A task without a model, to test what surrounds tasks: it upper-cases a column and counts the rows it was given."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from secbatch.models.resolved import ResolvedModel
+from secbatch.tasks.base import TaskColumns
+
+
+@dataclass
+class Counter:
+    rows: int = 0
+
+
+class UpperTask:
+    """Adds `<name>`: the text in upper case. Rows whose text is `poison` are errors."""
+
+    def __init__(self, name: str, spec: Any, counter: Counter) -> None:
+        self.name, self.spec, self.counter = name, spec, counter
+        self.reads = (spec.text,)
+        self.fields = (pa.field(name, pa.string()),)
+
+    def fingerprint(self) -> str:
+        return f"upper {self.spec.text} {self.spec.top_k}"
+
+    def load(self) -> None:
+        return
+
+    def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> Any:
+        return pc.if_else(usable, table.column(self.spec.text).combine_chunks(), pa.scalar(None, pa.string()))
+
+    def compute(self, encoded: Any) -> Any:
+        self.counter.rows += len(encoded)
+        return pc.utf8_upper(encoded)
+
+    def finish(self, computed: Any) -> TaskColumns:
+        poison = np.flatnonzero(pc.fill_null(pc.equal(computed, "POISON"), False).to_numpy(zero_copy_only=False))
+        errors = {int(position): f"Task {self.name}: this row cannot be done." for position in poison}
+        return TaskColumns({self.name: computed}, errors, tokens=len(computed))
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    """Makes every task of every job an UpperTask, and every model one that is at hand."""
+    counter = Counter()
+    model = ResolvedModel("fake", None, None, Path("."), "0" * 64, "0" * 64, None)
+    monkeypatch.setattr("secbatch.models.resolve.resolve", lambda name, revision=None: model)
+    monkeypatch.setattr("secbatch.worker.build_task", lambda name, spec, *rest: UpperTask(name, spec, counter))
+    return counter

@@ -1,0 +1,279 @@
+"""What surrounds the tasks: every row comes out once, with or without reuse, whatever the input."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fake_task import Counter, UpperTask, install
+
+from secbatch.errors import InputError, Interrupted, JobError, OutputError, OutputHeldError
+from secbatch.job import Job
+from secbatch.runner import run_job
+from secbatch.store.lock import hold
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (2, 3))
+    return install(monkeypatch)
+
+
+def job(**changes: Any) -> Job:
+    values: dict[str, Any] = {
+        "name": "test",
+        "input": {"path": "in/*.csv"},
+        "tasks": {"up": {"type": "fill-mask", "model": "fake", "text": "text"}},
+        "output": {"path": "out"},
+    }
+    for key, value in changes.items():
+        top, _, rest = key.partition("__")
+        if rest:
+            values[top] = {**values[top], rest: value}
+        else:
+            values[top] = value
+    return Job.model_validate(values)
+
+
+def write(name: str, *lines: str) -> None:
+    Path("in").mkdir(exist_ok=True)
+    (Path("in") / name).write_text("\n".join(lines) + "\n")
+
+
+def rows(path: str = "out") -> pd.DataFrame:
+    return pd.read_parquet(Path(path) / "data")
+
+
+def texts(path: str = "out") -> list[str]:
+    return sorted(rows(path)["text"])
+
+
+def test_every_row_comes_out_once_with_its_place(counter: Counter) -> None:
+    write("a.csv", "n,text", *(f"{n},word {n}" for n in range(20)))
+    result = run_job(job())
+    found = rows()
+    assert found["text"].tolist() == [f"word {n}" for n in range(20)]
+    assert found["up"].tolist() == [f"WORD {n}" for n in range(20)]
+    assert found["n"].tolist() == [str(n) for n in range(20)]
+    assert found["secbatch_row"].tolist() == list(range(1, 21))
+    assert set(found["secbatch_source"]) == {"in/a.csv"}
+    assert set(found["secbatch_status"]) == {"ok"} and found["secbatch_error"].isna().all()
+    assert found["secbatch_id"].is_unique
+    assert (result.read, result.enriched, result.reused, result.exit_code) == (20, 20, 0, 0)
+    record = json.loads(Path("out/_secbatch/runs/latest.json").read_text())
+    assert record["enriched"] == 20 and record["state"] == "finished" and record["run"] == result.run
+
+
+def test_a_second_run_does_nothing(counter: Counter) -> None:
+    write("a.csv", "text", "x", "y", "x")
+    first = run_job(job())
+    before = counter.rows
+    second = run_job(job())
+    assert counter.rows == before
+    assert (second.enriched, second.reused, second.version, second.published) == (0, 3, first.version, False)
+    assert texts() == ["x", "x", "y"]
+    assert set(rows()["secbatch_run"]) == {first.run}
+
+
+def test_appended_and_new_rows_are_added(counter: Counter) -> None:
+    write("a.csv", "text", *"abcdefgh")
+    run_job(job())
+    write("a.csv", "text", *"abcdefghi")
+    write("b.csv", "text", "new")
+    result = run_job(job())
+    assert texts() == [*"abcdefghi", "new"]
+    assert result.reused >= 5
+
+
+def test_a_renamed_file_costs_nothing(counter: Counter) -> None:
+    write("a.csv", "text", *"abcde")
+    run_job(job())
+    before = counter.rows
+    Path("in/a.csv").rename("in/z.csv")
+    run_job(job())
+    assert counter.rows == before
+    assert texts() == list("abcde")
+
+
+def test_a_changed_row_replaces_the_old_one(counter: Counter) -> None:
+    write("a.csv", "id,text", "1,a", "2,b", "3,c", "4,d")
+    with_id = {"path": "in/*.csv", "id": ["id"]}
+    run_job(job(input=with_id))
+    write("a.csv", "id,text", "1,a", "2,B", "3,c", "4,d")
+    run_job(job(input=with_id))
+    assert dict(zip(rows()["id"], rows()["text"], strict=True)) == {"1": "a", "2": "B", "3": "c", "4": "d"}
+
+
+def test_rows_of_files_that_are_gone_are_kept_and_updated_by_id(counter: Counter) -> None:
+    with_id = {"path": "in/*.csv", "id": ["id"]}
+    write("day1.csv", "id,text", "1,a", "2,b", "3,c")
+    run_job(job(input=with_id))
+    Path("in/day1.csv").unlink()
+    write("day2.csv", "id,text", "2,newer", "4,d")
+    run_job(job(input=with_id))
+    assert dict(zip(rows()["id"], rows()["text"], strict=True)) == {"1": "a", "2": "newer", "3": "c", "4": "d"}
+
+
+def test_two_rows_with_one_id_the_later_wins_wherever_it_stands(counter: Counter) -> None:
+    write("a.csv", "id,text", "1,first", "2,b", "3,c", "1,same file", "4,d")
+    write("b.csv", "id,text", "1,later file", "5,e")
+    result = run_job(job(input={"path": "in/*.csv", "id": ["id"]}))
+    found = rows()
+    assert dict(zip(found["id"], found["text"], strict=True)) == {
+        "1": "later file", "2": "b", "3": "c", "4": "d", "5": "e",
+    }  # fmt: skip
+    assert len(found) == 5
+    assert result.superseded == 2
+    assert result.read == len(found) + result.superseded
+
+
+def test_changing_one_task_recomputes_only_it(counter: Counter) -> None:
+    task = {"type": "fill-mask", "model": "fake", "text": "text"}
+    write("a.csv", "text", *"abcdef")
+    run_job(job(tasks={"one": task, "two": task}))
+    assert counter.rows == 12
+    run_job(job(tasks={"one": task, "two": {**task, "top_k": 3}}))
+    assert counter.rows == 18
+    run_job(job(tasks={"one": task, "two": {**task, "top_k": 3}, "three": task}))
+    assert counter.rows == 24
+    found = rows()
+    assert found["one"].tolist() == found["two"].tolist() == found["three"].tolist() == list("ABCDEF")
+
+
+def test_limit_is_no_removal_and_the_rest_follows(counter: Counter) -> None:
+    write("a.csv", "text", *"abcdefghij")
+    assert run_job(job(), limit=3).read == 3
+    assert texts() == list("abc")
+    run_job(job())
+    assert texts() == list("abcdefghij")
+    run_job(job(), limit=4)
+    assert texts() == list("abcdefghij")
+
+
+def test_partitions_and_their_changes(counter: Counter) -> None:
+    partitioned = {"path": "out", "partition_by": ["day"]}
+    with_id = {"path": "in/*.csv", "id": ["id"]}
+    write("a.csv", "id,day,text", "1,mon,a", "2,tue,b", "3,,c", "4,007,d")
+    result = run_job(job(input=with_id, output=partitioned))
+    folders = sorted(p.name for p in Path("out/data").iterdir())
+    assert folders == ["day=__HIVE_DEFAULT_PARTITION__", "day=mon", "day=tue"]
+    assert result.rejected == 2  # the empty text and 007 cannot be told from null and 7 in a folder's name
+    write("a.csv", "id,day,text", "1,tue,a", "2,tue,b")
+    run_job(job(input=with_id, output=partitioned))
+    found = rows()
+    assert sorted(zip(found["id"], found["day"].astype(str), strict=True)) == [("1", "tue"), ("2", "tue")]
+
+
+def test_rejected_rows_stay_in_the_dataset(counter: Counter) -> None:
+    write("a.csv", "text,score", "a,1.5", "poison,2", "c,many")
+    result = run_job(job(input={"path": "in/*.csv", "types": {"score": "float64"}}))
+    found = rows()
+    assert found["secbatch_status"].tolist() == ["ok", "rejected", "rejected"]
+    assert "cannot be done" in found["secbatch_error"][1]
+    assert "score" in found["secbatch_error"][2] and "many" in found["secbatch_error"][2]
+    assert (result.rejected, result.exit_code) == (2, 3)
+
+
+def test_unparseable_lines_go_to_the_rejects(counter: Counter) -> None:
+    write("a.csv", "a,text", "1,x", "2,y,z,too many", "3,w")
+    result = run_job(job(max_rejects="2"))
+    assert texts() == ["w", "x"]
+    rejects = pq.read_table("out/_secbatch/rejects").to_pylist()
+    assert [(r["source"], r["line"], r["raw"].strip()) for r in rejects] == [("in/a.csv", 3, "2,y,z,too many")]
+    assert (result.unparseable, result.exit_code) == (1, 0)
+    assert run_job(job(max_rejects="0")).exit_code == 3
+
+
+def test_max_rejects_as_a_share(counter: Counter) -> None:
+    write("a.csv", "text", *["ok"] * 99, "poison")
+    assert run_job(job(max_rejects="1%")).exit_code == 0
+    assert run_job(job(max_rejects="0.9%", output__path="other")).exit_code == 3
+
+
+def test_an_interrupted_run_goes_on_as_the_same_run(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("a.csv", "text", *"abcdefghijkl")
+    compute = UpperTask.compute
+
+    def interrupted(self: UpperTask, encoded: Any) -> Any:
+        if self.counter.rows >= 5:
+            raise Interrupted("stop")
+        return compute(self, encoded)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UpperTask, "compute", interrupted)
+        with pytest.raises(Interrupted):
+            run_job(job())
+    record = json.loads(Path("out/_secbatch/runs/latest.json").read_text())
+    assert record["state"] == "interrupted"
+    done = counter.rows
+    result = run_job(job())
+    assert counter.rows == 12 and result.reused == done
+    assert result.run == record["run"]
+    assert texts() == list("abcdefghijkl")
+
+
+def test_modes(counter: Counter) -> None:
+    write("a.csv", "text", "a", "b")
+    run_job(job())
+    with pytest.raises(OutputError, match="exists already"):
+        run_job(job(output__mode="fail-if-exists"))
+    Path("in/a.csv").unlink()
+    write("b.csv", "text", "c")
+    run_job(job(output__mode="overwrite"))
+    assert texts() == ["c"]
+
+
+def test_an_input_without_rows_gives_an_empty_dataset_with_columns(counter: Counter) -> None:
+    write("a.csv", "n,text")
+    result = run_job(job())
+    assert result.read == 0 and result.exit_code == 0
+    found = rows()
+    assert len(found) == 0 and {"n", "text", "up", "secbatch_id"} <= set(found.columns)
+    write("a.csv", "n,text", "1,x")
+    run_job(job())
+    assert texts() == ["x"]
+
+
+def test_what_cannot_be_is_said_before_any_work(counter: Counter) -> None:
+    write("a.csv", "text,UP,secbatch_id", "a,b,c")
+    with pytest.raises(JobError, match="has the name of the output column"):
+        run_job(job())
+    write("a.csv", "text", "a")
+    with pytest.raises(InputError, match=r"'txet', named in input.id, is not in the input \(did you mean 'text'"):
+        run_job(job(input={"path": "in/*.csv", "id": ["txet"]}))
+    run_job(job())
+    with pytest.raises(OutputError, match="that cannot change"):
+        run_job(job(input={"path": "in/*.csv", "id": ["text"]}))
+    assert counter.rows == 1
+
+
+def test_a_held_output_is_said(counter: Counter) -> None:
+    write("a.csv", "text", "a")
+    with hold(Path("out/_secbatch/lock").resolve()), pytest.raises(OutputHeldError):
+        run_job(job())
+
+
+def test_footers_name_the_job_and_the_models(counter: Counter) -> None:
+    write("a.csv", "text", "a")
+    run_job(job())
+    file = next(Path("out/data").glob("*.parquet"))
+    about = json.loads(pq.read_schema(file).metadata[b"secbatch"])
+    assert about["job"] == "test" and about["models"]["up"]["model"] == "fake"
+    assert {"secbatch", "torch", "transformers"} <= set(about["versions"])
+    assert not any(pa.types.is_null(f.type) for f in pq.read_schema(file))
+
+
+def test_a_new_column_and_kept_rows_share_one_schema(counter: Counter) -> None:
+    write("a.csv", "text", "a")
+    run_job(job())
+    Path("in/a.csv").unlink()
+    write("b.csv", "text,extra", "b,e")
+    run_job(job())
+    schemas = {str(pq.read_schema(file)) for file in Path("out/data").glob("*.parquet")}
+    assert len({schema.split("-- schema metadata")[0] for schema in schemas}) == 1
+    found = rows().sort_values("text")
+    assert found["extra"].isna().tolist() == [True, False]
