@@ -91,9 +91,9 @@ term. Check what matters.
 Plain transformers: `AutoTokenizer` and `AutoModelForSeq2SeqLM` `.from_pretrained` on this folder.
 
 The turns, oldest first, are joined by two spaces, with `"{PROMPT_PREFIX}"` before each question or
-before none (training saw each in half of the dialogues); the tokenizer adds the space before the first turn and the end
-token `</s>`. `apply_chat_template` gives the same string. Two spaces in a row always mark a new turn. At most
-128 tokens; longer conversations are cut from the left. Generation defaults: greedy, at most 64 new tokens.
+before none (training saw each in half of the dialogues); the tokenizer adds the space before the first turn
+and the end token `</s>`. `apply_chat_template` gives the same string. Two spaces in a row always mark a new turn.
+At most 128 tokens; longer conversations are cut from the left. Generation defaults: greedy, at most 64 new tokens.
 
 ## What it was trained on
 {len(entries)} terms with {sum(answers.values())} answers ({counts}). From the corpora: the first sentence of
@@ -113,9 +113,9 @@ thread ({processor()}), {steps:,} steps, {dialogues:,} dialogues, {tokens:,} tok
 ## Figures
 Measured by the same command on questions kept out of training. *Unseen form*: the form of the question occurs
 nowhere in training. *Unseen pair*: the form occurs, but never with this term. Follow-ups name the term only
-in the turn before. The answers themselves were in training: this measures whether a question finds its answer,
-and says nothing about knowledge beyond the list. *Unknown term*: real names and invented words that training
-left out; there "I do not know" is right.
+in the turn before. The answers themselves were in training: this measures whether a question finds its
+answer, and says nothing about knowledge beyond the list. *Unknown term*: real names and invented words that
+training left out; there "I do not know" is right.
 
 {figures_table(results)}
 

@@ -1,8 +1,8 @@
 """The chat model's tokenizer: byte-level BPE with Blenderbot's special tokens and conversation format.
 
 Ids 0 to 3 are ``<pad>``, ``<s>``, ``</s>`` and ``<unk>``, the only special tokens. Line breaks and tabs
-become spaces, and any run of spaces becomes exactly two, which is the mark between turns. (BPE: Sennrich et al.
-2016, https://arxiv.org/abs/1508.07909; byte level: Radford et al. 2019.)
+become spaces, and any run of spaces becomes exactly two, which is the mark between turns.
+(BPE: Sennrich et al. 2016, https://arxiv.org/abs/1508.07909; byte level: Radford et al. 2019.)
 """
 
 from __future__ import annotations

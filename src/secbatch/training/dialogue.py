@@ -224,8 +224,8 @@ def evaluation_sets(
 ) -> dict[str, list[Dialogue]]:
     """Held-out questions, up to ``count`` of each set, without the prompt prefix on half of them.
 
-    ``unseen form``: forms that training has for no term. ``unseen pair``: a form that training has, but never for
-    this term. Each for single questions and for follow-ups. ``unknown term``: names kept out of training.
+    ``unseen form``: forms that training has for no term. ``unseen pair``: a form that training has, but never
+    for this term. Each for single questions and for follow-ups. ``unknown term``: names kept out of training.
     """
     chance = random.Random(seed)
     items = [(entry, intent) for entry in entries for intent in entry.answers]

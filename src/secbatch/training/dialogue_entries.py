@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 INTENTS = ("what", "prevent", "detect", "impact", "example", "use")
@@ -64,7 +64,11 @@ def merge(groups: Iterable[Iterable[Entry]]) -> list[Entry]:
     for entry in (entry for group in groups for entry in group):
         if entry.term.casefold() in taken:
             continue
-        aliases = tuple(a for a in dict.fromkeys(entry.aliases) if a.casefold() not in taken)
-        taken.update(name.casefold() for name in (entry.term, *aliases))
-        merged.append(Entry(entry.term, aliases, entry.kind, entry.answers, entry.source, entry.weight))
+        taken.add(entry.term.casefold())
+        aliases = []
+        for alias in entry.aliases:
+            if alias.casefold() not in taken:
+                taken.add(alias.casefold())
+                aliases.append(alias)
+        merged.append(replace(entry, aliases=tuple(aliases)))
     return merged
