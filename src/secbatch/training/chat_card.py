@@ -92,8 +92,9 @@ Plain transformers: `AutoTokenizer` and `AutoModelForSeq2SeqLM` `.from_pretraine
 
 The turns, oldest first, are joined by two spaces, with `"{PROMPT_PREFIX}"` before each question or
 before none (training saw each in half of the dialogues); the tokenizer adds the space before the first turn
-and the end token `</s>`. `apply_chat_template` gives the same string. Two spaces in a row always mark a new turn.
-At most 128 tokens; longer conversations are cut from the left. Generation defaults: greedy, at most 64 new tokens.
+and the end token `</s>`. `apply_chat_template` gives the same string. Two spaces in a row always mark a new
+turn. At most 128 tokens; longer conversations are cut from the left. Generation defaults: greedy, at most 64
+new tokens.
 
 ## What it was trained on
 {len(entries)} terms with {sum(answers.values())} answers ({counts}). From the corpora: the first sentence of
