@@ -48,7 +48,7 @@ class UpperTask:
 def install(monkeypatch: pytest.MonkeyPatch) -> Counter:
     """Makes every task of every job an UpperTask, and every model one that is at hand."""
     counter = Counter()
-    model = ResolvedModel("fake", None, None, Path("."), "0" * 64, "0" * 64, None)
+    model = ResolvedModel("fake", None, None, Path(), "0" * 64, "0" * 64, None)
     monkeypatch.setattr("secbatch.models.resolve.resolve", lambda name, revision=None: model)
     monkeypatch.setattr("secbatch.worker.build_task", lambda name, spec, *rest: UpperTask(name, spec, counter))
     return counter

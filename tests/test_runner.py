@@ -115,7 +115,12 @@ def test_rows_of_files_that_are_gone_are_kept_and_updated_by_id(counter: Counter
     Path("in/day1.csv").unlink()
     write("day2.csv", "id,text", "2,newer", "4,d")
     run_job(job(input=with_id))
-    assert dict(zip(rows()["id"], rows()["text"], strict=True)) == {"1": "a", "2": "newer", "3": "c", "4": "d"}
+    assert dict(zip(rows()["id"], rows()["text"], strict=True)) == {
+        "1": "a",
+        "2": "newer",
+        "3": "c",
+        "4": "d",
+    }
 
 
 def test_two_rows_with_one_id_the_later_wins_wherever_it_stands(counter: Counter) -> None:

@@ -151,7 +151,9 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
     if pa.types.is_nested(kind):
-        values = [None if value is None else json.dumps(value, sort_keys=True, default=repr) for value in column.to_pylist()]
+        values = [
+            None if value is None else json.dumps(value, sort_keys=True, default=repr) for value in column.to_pylist()
+        ]
         return pa.chunked_array([pa.array(values, pa.large_string())])
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         values = [None if value is None else value.hex() for value in column.to_pylist()]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secbatch.identity import Identities, Identified, content_key
+from secbatch.identity import Identified, Identities, content_key
 from secbatch.job import Job
 from secbatch.runner import Setup, limited_shards, set_up
 from secbatch.sources.shard import Shard
@@ -14,7 +14,7 @@ from secbatch.store.ledger import Ledger
 from secbatch.worker import Work
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 PROBE_ROWS = 64  # rows that are run through the models to measure their speed
 
@@ -44,7 +44,10 @@ class Plan:
         todo = self.rows - self.reused_rows
         lines = [("Note", text) for text in self.notices]
         lines += [
-            ("Input", f"{self.files:,} files · {self.rows:,} rows · {self.unparseable:,} lines not parseable"),
+            (
+                "Input",
+                f"{self.files:,} files · {self.rows:,} rows · {self.unparseable:,} lines not parseable",
+            ),
             ("Reused", f"{self.reused_rows:,} rows in {self.reused_shards:,} shards are done already"),
             ("To do", f"{todo:,} rows in {self.shards - self.reused_shards:,} shards"),
             ("Models", " · ".join(self.models)),

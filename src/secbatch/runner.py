@@ -19,7 +19,7 @@ from secbatch.errors import EXIT_OK, EXIT_REJECTS, InputError, Interrupted, Outp
 from secbatch.identity import Identities, content_key
 from secbatch.job import Chat, Job
 from secbatch.reporting import Reporter, Silent
-from secbatch.sources import open_source
+from secbatch.sources.open import Source, open_source
 from secbatch.sources.shard import Shard
 from secbatch.store.assemble import Assembly
 from secbatch.store.filesystem import check_output_place, make_folder
@@ -35,7 +35,6 @@ from secbatch.worker import Enriched, Work, Worker
 if TYPE_CHECKING:
     from secbatch.models.device import Compute
     from secbatch.models.resolved import ResolvedModel
-    from secbatch.sources import Source
 
 RUN_FILE_VERSION = 1
 PUBLISH_SECONDS = 600.0  # how often a first run shows what it has so far
@@ -89,7 +88,7 @@ class Setup:
     job: Job
     compute: "Compute"
     models: "dict[str, ResolvedModel]"
-    source: "Source"
+    source: Source
     worker: Worker
 
 
@@ -222,7 +221,10 @@ class _Run:
         self.indices: list[int] = []
         engine.run()
         self.rejects.flush()
-        self.result.unparseable, self.result.unreadable_files = self.rejects.count, len(self.rejects.broken_files)
+        self.result.unparseable, self.result.unreadable_files = (
+            self.rejects.count,
+            len(self.rejects.broken_files),
+        )
         self._publish(final=True)
         self._judge()
 
@@ -234,7 +236,9 @@ class _Run:
 
     def _shards(self) -> Iterator[Shard]:
         shards = self.setup.source.shards()
-        conversations = [spec.conversation for spec in self.job.tasks.values() if isinstance(spec, Chat) and spec.conversation]
+        conversations = [
+            spec.conversation for spec in self.job.tasks.values() if isinstance(spec, Chat) and spec.conversation
+        ]
         if conversations:
             from secbatch.sources.grouped import group_by_conversation
 
@@ -318,10 +322,12 @@ class _Run:
         self.result.shards += 1
         self.result.rejected += part.rejected
         self.reporter.progress(
-            self.result.enriched + self.result.reused, self.result.rejected + self.rejects.count, self._fraction()
+            self.result.enriched + self.result.reused,
+            self.result.rejected + self.rejects.count,
+            self._fraction(),
         )
         due = time.monotonic() - self.last_published > PUBLISH_SECONDS or len(self.parts) == 1
-        if due and not self.base and not self.job.output.mode == "overwrite":
+        if due and not self.base and self.job.output.mode != "overwrite":
             self._publish(final=False)
 
     def _write(self, work: Work, enriched: Enriched) -> Part:
@@ -337,7 +343,12 @@ class _Run:
 
     def _footer(self) -> dict[bytes, bytes]:
         specs = {name: spec.model_dump(mode="json") for name, spec in self.job.tasks.items()}
-        about = {"job": self.job.name, "tasks": self.worker.fingerprints, "specs": specs, **self._provenance()}
+        about = {
+            "job": self.job.name,
+            "tasks": self.worker.fingerprints,
+            "specs": specs,
+            **self._provenance(),
+        }
         return {b"secbatch": json.dumps(about).encode()}
 
     def _provenance(self) -> dict[str, Any]:
@@ -377,9 +388,7 @@ class _Run:
 
     def _publish(self, final: bool) -> None:
         self.last_published = time.monotonic()
-        assembly = Assembly(
-            self.layout, self.ledger, self.worker.schema, self.job.output.partition_by, self._footer()
-        )
+        assembly = Assembly(self.layout, self.ledger, self.worker.schema, self.job.output.partition_by, self._footer())
         finished = self.parts[-1][0] if self.parts else -1
         winners = {name: index for name, index in self.winners.copy().items() if index <= finished}
         current = assembly.without_superseded(list(self.parts), winners)

@@ -60,7 +60,11 @@ class Worker:
         self.fingerprints = {name: task.fingerprint() for name, task in self.tasks.items()}
         self._partition_by = job.output.partition_by
         self._run = run
-        fields = [*schema.remove_metadata(), *(f for task in self.tasks.values() for f in task.fields), *ROW_FIELDS]
+        fields = [
+            *schema.remove_metadata(),
+            *(f for task in self.tasks.values() for f in task.fields),
+            *ROW_FIELDS,
+        ]
         _refuse_collisions(schema, fields[len(schema) :])
         self.schema = pa.schema(fields)
 

@@ -87,7 +87,14 @@ def test_the_second_holder_is_told_who_the_first_is(tmp_path: Path) -> None:
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    code = f"from secbatch.store.lock import hold\nfrom pathlib import Path\nimport os\nwith hold(Path({str(lock)!r})): os.kill(os.getpid(), 9)"
+    code = "\n".join(
+        [
+            "import os",
+            "from pathlib import Path",
+            "from secbatch.store.lock import hold",
+            f"with hold(Path({str(lock)!r})): os.kill(os.getpid(), 9)",
+        ]
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
     with hold(lock):
         pass
@@ -115,6 +122,6 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
         path.write_text("half")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OutputError, match="disk of .* is full"):
+    with pytest.raises(OutputError, match=r"disk of .* is full"):
         write_atomically(tmp_path / "x", fail)
     assert list(tmp_path.iterdir()) == []

@@ -41,7 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Sequence[str] | None) -> int:
     debug = bool(os.environ.get("SECBATCH_DEBUG"))
     try:
-        result = cli.main(args=list(arguments) if arguments is not None else None, prog_name="secbatch", standalone_mode=False)
+        result = cli.main(
+            args=list(arguments) if arguments is not None else None,
+            prog_name="secbatch",
+            standalone_mode=False,
+        )
     except click.ClickException as error:
         error.show()
         return error.exit_code

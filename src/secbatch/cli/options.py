@@ -8,7 +8,11 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 log_format = click.option(
-    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to log to stderr."
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How to log to stderr.",
 )
 limit = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")
 overrides = click.option(
@@ -25,8 +29,18 @@ precision = click.option(
 MASK_MODEL = "builtin/mlm"
 CHAT_MODEL = "builtin/chat"
 mask_model = click.option(
-    "--mask-model", "--model", "mask_model", default=MASK_MODEL, show_default=True, help="Catalog name, hub id or folder."
+    "--mask-model",
+    "--model",
+    "mask_model",
+    default=MASK_MODEL,
+    show_default=True,
+    help="Catalog name, hub id or folder.",
 )
 chat_model = click.option(
-    "--chat-model", "--model", "chat_model", default=CHAT_MODEL, show_default=True, help="Catalog name, hub id or folder."
+    "--chat-model",
+    "--model",
+    "chat_model",
+    default=CHAT_MODEL,
+    show_default=True,
+    help="Catalog name, hub id or folder.",
 )

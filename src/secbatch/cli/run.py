@@ -184,7 +184,12 @@ def _summary(result: "RunResult", job: "Job") -> list[tuple[str, str]]:
     if bad:
         kept = f"{result.rejected:,} kept with secbatch_status = rejected"
         where = f"{result.unparseable:,} not parseable, under {result.output}/_secbatch/rejects"
-        lines.append(("Rejected", " · ".join(text for text, n in ((kept, result.rejected), (where, result.unparseable)) if n)))
+        lines.append(
+            (
+                "Rejected",
+                " · ".join(text for text, n in ((kept, result.rejected), (where, result.unparseable)) if n),
+            )
+        )
     if result.unreadable_files:
         lines.append(("Unreadable", f"{result.unreadable_files:,} files could not be read to their end"))
     lines += [
@@ -193,7 +198,10 @@ def _summary(result: "RunResult", job: "Job") -> list[tuple[str, str]]:
         ("Output", f"{result.output} · {result.rows_in_dataset:,} rows"),
     ]
     if not result.output.endswith(".parquet"):
-        lines[-1] = ("Output", f"{result.output}/data · {result.rows_in_dataset:,} rows · version {result.version}")
+        lines[-1] = (
+            "Output",
+            f"{result.output}/data · {result.rows_in_dataset:,} rows · version {result.version}",
+        )
     if result.exit_code == EXIT_REJECTS:
         lines.append(("Attention", f"rejects are above max_rejects ({job.max_rejects}); exit code {EXIT_REJECTS}"))
     return lines

@@ -76,7 +76,9 @@ def _lines(row: dict[str, Any], tasks: dict[str, dict[str, Any]]) -> Iterator[tu
             vector = row[name]
             yield name, f"[{', '.join(f'{x:.3f}' for x in vector[:4])}, ...] ({len(vector)} numbers)"
     if not shown:
-        texts = [f"{key}={value}" for key, value in row.items() if not key.startswith("secbatch_") and value is not None]
+        texts = [
+            f"{key}={value}" for key, value in row.items() if not key.startswith("secbatch_") and value is not None
+        ]
         yield "Row", " · ".join(texts)[:300]
     if row.get("secbatch_error"):
         yield "Rejected", f"{row['secbatch_source']} row {row['secbatch_row']}: {row['secbatch_error']}"

@@ -39,7 +39,9 @@ class Watch:
             self._task = self._bar.add_task("enriching", total=1.0, status="starting")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar:
             self._bar.stop()
 
@@ -61,7 +63,13 @@ class Watch:
             return
         self._last_line = now
         if self._json:
-            self._emit("progress", rows=rows, rejected=rejected, fraction=round(fraction, 4), rows_per_second=round(rate, 1))
+            self._emit(
+                "progress",
+                rows=rows,
+                rejected=rejected,
+                fraction=round(fraction, 4),
+                rows_per_second=round(rate, 1),
+            )
         else:
             print(f"{fraction:4.0%}  {status}", file=sys.stderr, flush=True)
 

@@ -61,7 +61,9 @@ class Assembly:
                 continue
 
             def gone(rows: pa.Table) -> np.ndarray:
-                sources = pc.is_in(rows.column("secbatch_source"), value_set=pa.array(sorted(replaced_sources), pa.string()))
+                sources = pc.is_in(
+                    rows.column("secbatch_source"), value_set=pa.array(sorted(replaced_sources), pa.string())
+                )
                 return sources.to_numpy() | present(rows.column("secbatch_id").to_pylist())
 
             left = self._less(part, gone)
@@ -106,7 +108,9 @@ class Assembly:
             table = read_part(self.layout.parts, (file,)).replace_schema_metadata(None)
             for folder in file.split("/")[:-1]:
                 name, _, text = folder.partition("=")
-                table = table.append_column(self._partition_field(name), self._partition_values(name, text, table.num_rows))
+                table = table.append_column(
+                    self._partition_field(name), self._partition_values(name, text, table.num_rows)
+                )
             tables.append(table)
         table = pa.concat_tables(tables)
         known = [name for name in self.schema.names if name in table.column_names]

@@ -14,9 +14,7 @@ NETWORK_FUSE = ("fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone", "fuse.
 def explain(error: OSError, path: Path) -> OutputError:
     """One sentence for an operating system's refusal to write at `path`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutputError(
-            f"The disk of '{path}' is full; free space and run again, finished work is kept and reused."
-        )
+        return OutputError(f"The disk of '{path}' is full; free space and run again, finished work is kept and reused.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"Output '{path}' is not writable ({error.strerror}); choose another or mend its rights.")
     return OutputError(f"Output '{path}' cannot be written: {error.strerror or error}.")

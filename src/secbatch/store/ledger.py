@@ -61,7 +61,9 @@ class Ledger:
             self._connection.execute("PRAGMA synchronous = FULL")
             self._open_schema()
         except sqlite3.Error as error:
-            raise OutputError(f"The ledger '{path}' cannot be opened ({error}); move it away to start afresh.") from None
+            raise OutputError(
+                f"The ledger '{path}' cannot be opened ({error}); move it away to start afresh."
+            ) from None
 
     @classmethod
     def read_only(cls, path: Path) -> "Ledger":
@@ -150,7 +152,9 @@ class Ledger:
 
     def parts_of(self, content: str) -> list[Part]:
         """Every part that holds the rows with this content key, newest first."""
-        return [_part(row) for row in self._read("SELECT * FROM parts WHERE content = ? ORDER BY rowid DESC", (content,))]
+        return [
+            _part(row) for row in self._read("SELECT * FROM parts WHERE content = ? ORDER BY rowid DESC", (content,))
+        ]
 
     def forget_parts(self, names: list[str]) -> None:
         self._write_all([("DELETE FROM parts WHERE part = ?", (name,)) for name in names])
@@ -171,7 +175,8 @@ class Ledger:
 
     def version_parts(self, version: int) -> list[Part]:
         rows = self._read(
-            "SELECT parts.* FROM version_parts JOIN parts USING (part) WHERE version = ? ORDER BY position", (version,)
+            "SELECT parts.* FROM version_parts JOIN parts USING (part) WHERE version = ? ORDER BY position",
+            (version,),
         )
         return [_part(row) for row in rows]
 
@@ -203,5 +208,12 @@ class Ledger:
 def _part(row: tuple) -> Part:
     name, content, tasks, files, sources, rows, rejected, run = row
     return Part(
-        name, content, json.loads(tasks), tuple(json.loads(files)), tuple(json.loads(sources)), rows, rejected, run
+        name,
+        content,
+        json.loads(tasks),
+        tuple(json.loads(files)),
+        tuple(json.loads(sources)),
+        rows,
+        rejected,
+        run,
     )

@@ -33,7 +33,11 @@ def hold(path: Path) -> Iterator[None]:
                 "wait for it to end or stop it, then run again."
             ) from None
         os.ftruncate(handle, 0)
-        note = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        note = {
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
         os.write(handle, json.dumps(note).encode())
         yield
     finally:

@@ -19,7 +19,9 @@ def check_partition_columns(columns: tuple[str, ...], schema: pa.Schema) -> None
     """Raises JobError for a partition column without a plain string form, or with a name that readers hide."""
     for name in columns:
         if name.startswith(("_", ".")) or "/" in name or "=" in name:
-            raise JobError(f"Partition column '{name}' has a name that readers skip or misread; rename it in the input.")
+            raise JobError(
+                f"Partition column '{name}' has a name that readers skip or misread; rename it in the input."
+            )
         kind = schema.field(name).type
         plain = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
         if not (plain or pa.types.is_date32(kind) or pa.types.is_boolean(kind)):
@@ -91,7 +93,9 @@ def read_part(folder: Path, files: tuple[str, ...], columns: list[str] | None = 
     try:
         tables = [pq.read_table(folder / file, columns=columns, partitioning=None) for file in files]
     except (OSError, pa.ArrowInvalid) as error:
-        raise OutputError(f"Part '{folder / files[0]}' cannot be read back ({error}); remove it and run again.") from None
+        raise OutputError(
+            f"Part '{folder / files[0]}' cannot be read back ({error}); remove it and run again."
+        ) from None
     return pa.concat_tables(tables)
 
 

@@ -10,5 +10,9 @@ from secbatch.store.filesystem import write_atomically
 def write_run_file(folder: Path, run: str, record: dict[str, Any]) -> None:
     """Writes runs/<run>.json and the same as latest.json, each whole or not at all."""
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+
+    def write(path: Path) -> None:
+        path.write_text(text, encoding="utf-8")
+
     for name in (run, "latest"):
-        write_atomically(folder / f"{name}.json", lambda path: path.write_text(text, encoding="utf-8") and None)
+        write_atomically(folder / f"{name}.json", write)

@@ -1,6 +1,5 @@
 """Versions: what readers see. A version is a folder of hard links; publishing is one rename of a link."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def publish(layout: Layout, ledger: Ledger, run: str, parts: list[Part], when: s
                 if target.parent not in folders:
                     make_folder(target.parent)
                     folders.add(target.parent)
-                os.link(layout.parts / file, target)
+                target.hardlink_to(layout.parts / file)
         for made in folders:
             sync_folder(made)
         building.rename(folder)
@@ -61,7 +60,7 @@ def prune(layout: Layout, ledger: Ledger, *, keep_unused_parts: bool = False) ->
     for number in ledger.versions()[:-KEPT_VERSIONS]:
         ledger.forget_version(number)
     known = {f"{number:06d}" for number in ledger.versions()}
-    current = Path(os.readlink(layout.data)).name if layout.data.is_symlink() else None
+    current = layout.data.readlink().name if layout.data.is_symlink() else None
     for folder in layout.versions.iterdir():
         if folder.name not in known and folder.name != current:
             shutil.rmtree(folder)
