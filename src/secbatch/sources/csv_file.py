@@ -1,0 +1,310 @@
+"""CSV files: clean stretches through the fast path, damaged ones through the careful parser.
+
+How the reader finds its feet after a broken record: it goes back to the line where the record started and
+takes up again at the next physical line that starts a record with the right number of fields. What lies
+between goes, whole, to the rejects.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from secbatch.sources.columns import conversion_error, from_text
+from secbatch.sources.csv_blocks import scan
+from secbatch.sources.csv_header import CsvLayout, delimiter_name
+from secbatch.sources.csv_records import Dialect, Fault, Record, line_stop, parse_record
+from secbatch.sources.paths import InputFile
+from secbatch.sources.piece import BLOCK, RECORD_LIMIT, Piece, reject_piece
+from secbatch.sources.shard import RAW_LIMIT, Reject
+from secbatch.sources.streams import Utf8Stream
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CAREFUL = 64 << 10  # bytes parsed with care once something is wrong, before the fast path is tried again
+INTERIOR_LINES = 50  # lines looked at to tell a long text from rows that a stray quote swallowed
+
+
+class _Cursor:
+    """The text of a file from the current record on; knows line and offset of where it stands."""
+
+    def __init__(self, stream: Utf8Stream, dialect: Dialect) -> None:
+        self.stream = stream
+        self.dialect = dialect
+        self.text = b""
+        self.place = 0
+        self.line = 1
+        self.offset = stream.skipped  # of `place`, in the decompressed file
+        self.ended = False
+
+    @property
+    def left(self) -> int:
+        return len(self.text) - self.place
+
+    def fill(self, size: int) -> None:
+        """At least `size` bytes after `place`, or all that is left."""
+        while self.left < size and not self.ended:
+            self.grow(max(BLOCK, size - self.left))
+
+    def grow(self, size: int = 0) -> None:
+        """More text after what is there: half as much again at least, so that long records cost linear time."""
+        more = self.stream.read(max(size, BLOCK, self.left // 2))
+        self.ended = not more
+        self.text = self.text[self.place :] + more
+        self.place = 0
+
+    def advance(self, count: int) -> None:
+        stop = self.place + count
+        self.line += self.text.count(self.dialect.line_end, self.place, stop)
+        self.offset += count
+        self.place = stop
+
+    def skip_line(self) -> None:
+        """Past the end of the current line, however long it is, without keeping it."""
+        while True:
+            found = self.text.find(self.dialect.line_end, self.place)
+            if found >= 0 or self.ended:
+                self.advance((found + 1 if found >= 0 else len(self.text)) - self.place)
+                return
+            self.advance(self.left)
+            self.fill(1)
+
+    def record(self, ahead: int = 0) -> Record:
+        """The record that starts `ahead` bytes after `place`, with more text read as it needs. Its `end` is
+        relative to `place`."""
+        while True:
+            record = parse_record(self.text, self.place + ahead, self.dialect, RECORD_LIMIT)
+            waits = not record.complete and record.fault is not Fault.LONG
+            if not waits or self.ended:
+                return Record(
+                    record.fields,
+                    record.end - self.place,
+                    record.fault,
+                    record.complete,
+                    record.multiline,
+                    record.literal_quote,
+                )
+            self.grow()
+
+
+class CsvReader:
+    """The rows of one CSV file in the columns of `schema`; its own columns may stand in another order."""
+
+    def __init__(
+        self,
+        file: InputFile,
+        layout: CsvLayout,
+        schema: "pa.Schema",
+        encoding: str | None,
+        block: int = BLOCK,
+    ) -> None:
+        self.file = file
+        self.layout = layout
+        self.schema = schema
+        self.width = len(layout.names)
+        self._encoding = encoding
+        self._block = block  # largest window of the fast path
+        self._row = 0  # number of the last record, rejected ones counted
+        self._stream: Utf8Stream | None = None
+
+    def position(self) -> int:
+        return self._stream.position() if self._stream else 0
+
+    def pieces(self) -> Iterator[Piece]:
+        self._row = 0
+        self._stream = stream = Utf8Stream(self.file, self._encoding)
+        try:
+            cursor = _Cursor(stream, self.layout.dialect)
+            cursor.fill(self.layout.header_end)
+            cursor.advance(min(self.layout.header_end, cursor.left))
+            yield from self._rows(cursor)
+        finally:
+            stream.close()
+
+    def _rows(self, cursor: _Cursor) -> Iterator[Piece]:
+        window = self._block
+        while True:
+            cursor.fill(window)
+            if not cursor.left:
+                break
+            text = cursor.text[cursor.place : cursor.place + window]
+            block = scan(text, self.width, self.layout.dialect)
+            if block.num_rows:
+                numbers = np.arange(self._row + 1, self._row + 1 + block.num_rows, dtype=np.int64)
+                self._row += block.num_rows
+                yield self._piece(block.columns, numbers, [])
+            cursor.advance(block.end)
+            if block.clean:
+                window = min(2 * window, self._block)
+                continue
+            yield from self._carefully(cursor)
+            if self._cut_off(cursor):
+                break
+            window = min(CAREFUL, self._block)
+        if stream_failure := cursor.stream.failure:
+            raw = cursor.text[cursor.place :]
+            reject = self._reject(cursor, stream_failure, raw, whole_file=True)
+            yield Piece(self.file.path, self.schema.empty_table(), np.empty(0, np.int64), rejects=[reject])
+
+    def _cut_off(self, cursor: _Cursor) -> bool:
+        """Whether all that is left is half a record of a file that breaks off."""
+        return cursor.ended and cursor.stream.failure is not None and not self._line_is_whole(cursor)
+
+    def _line_is_whole(self, cursor: _Cursor) -> bool:
+        return cursor.text.find(self.layout.dialect.line_end, cursor.place) >= 0
+
+    def _carefully(self, cursor: _Cursor) -> Iterator[Piece]:
+        """At least one record, and some more text, record by record."""
+        rows: list[list[bytes]] = []
+        numbers: list[int] = []
+        rejects: list[Reject] = []
+        until = cursor.offset + CAREFUL
+        while cursor.offset < until:
+            record = cursor.record()
+            if not cursor.left or self._cut_off(cursor):
+                break
+            raw = cursor.text[cursor.place : cursor.place + record.end]
+            if record.fault is None and self._is_blank(record, raw):
+                cursor.advance(record.end)
+                continue
+            self._row += 1
+            if record.fault is None and len(record.fields) == self.width:
+                bad = None if raw.isascii() else self._undecodable(record.fields)
+                if bad is None:
+                    rows.append(record.fields)
+                    numbers.append(self._row)
+                else:
+                    rejects.append(self._reject(cursor, bad, raw))
+                cursor.advance(record.end)
+            else:
+                rejects += self._broken(cursor, record)
+        if rows or rejects:
+            import pyarrow as pa
+
+            columns = [pa.array([row[i] for row in rows], pa.string()) for i in range(self.width)]
+            yield self._piece(columns, np.array(numbers, dtype=np.int64), rejects)
+
+    def _is_blank(self, record: Record, raw: bytes) -> bool:
+        if len(record.fields) != 1 or b'"' in raw:
+            return False
+        return not record.fields[0] or (self.width > 1 and not record.fields[0].strip(b" \t"))
+
+    def _undecodable(self, fields: list[bytes]) -> str | None:
+        for name, value in zip(self.layout.names, fields, strict=True):
+            try:
+                value.decode("utf-8")
+            except UnicodeDecodeError as error:
+                if self._stream is not None and self._stream.recoded:
+                    return (
+                        f"column '{name}' holds bytes that are not valid {self._stream.encoding}; "
+                        "name the file's encoding in `input.encoding`"
+                    )
+                return (
+                    f"column '{name}' is not valid UTF-8 (byte 0x{value[error.start]:02x}); if the file is in "
+                    "another encoding, name it, for example `input.encoding: cp1252`"
+                )
+        return None
+
+    def _broken(self, cursor: _Cursor, record: Record) -> Iterator[Reject]:
+        """The rejects of a record that is none; moves the cursor past them."""
+        reason = self._reason(record)
+        if record.fault is None and not self._swallowed_rows(cursor, record):
+            yield self._reject(cursor, reason, cursor.text[cursor.place : cursor.place + record.end])
+            cursor.advance(record.end)
+            return
+        end = self._line_after(cursor, 0)
+        while True:
+            if end < 0:  # a line without an end in sight
+                yield self._reject(cursor, reason, cursor.text[cursor.place : cursor.place + RAW_LIMIT])
+                cursor.skip_line()
+                return
+            if end >= RAW_LIMIT:  # kept whole, in as many pieces as it takes
+                yield self._reject(cursor, reason, cursor.text[cursor.place : cursor.place + end])
+                cursor.advance(end)
+                end = 0
+            if end >= cursor.left and cursor.ended:
+                break
+            if self._on_its_feet(cursor.record(end)):
+                break
+            end = self._line_after(cursor, end)
+        if end:
+            yield self._reject(cursor, reason, cursor.text[cursor.place : cursor.place + end])
+            cursor.advance(end)
+
+    def _on_its_feet(self, record: Record) -> bool:
+        """Whether a broken piece ends here: a record of the right width without a quote out of place."""
+        return record.fault is None and len(record.fields) == self.width and not record.literal_quote
+
+    def _line_after(self, cursor: _Cursor, ahead: int) -> int:
+        """Start of the physical line after the one at `place + ahead`, relative to `place`; -1 if it is too
+        long."""
+        while True:
+            stop, following = line_stop(cursor.text, cursor.place + ahead, self.layout.dialect)
+            if following > stop or cursor.ended:
+                return following - cursor.place
+            if cursor.left - ahead > RECORD_LIMIT:
+                return -1
+            cursor.grow()
+
+    def _swallowed_rows(self, cursor: _Cursor, record: Record) -> bool:
+        """Whether a properly quoted record of the wrong width looks as if two stray quotes made it.
+
+        Then the lines inside it are rows; in a long text with line ends they are not.
+        """
+        if not record.multiline:
+            return False
+        end = cursor.place + record.end
+        _, place = line_stop(cursor.text, cursor.place, self.layout.dialect)
+        looked = rows = 0
+        while looked < INTERIOR_LINES:
+            stop, following = line_stop(cursor.text, place, self.layout.dialect)
+            if following >= end:
+                break
+            looked += 1
+            line = cursor.text[place:stop]
+            rows += b'"' not in line and line.count(self.layout.dialect.delimiter) == self.width - 1
+            place = following
+        return looked > 0 and 2 * rows >= looked
+
+    def _reason(self, record: Record) -> str:
+        if record.fault is Fault.STRAY:
+            return "a quoted field goes on after its closing quote; double the quotes inside a quoted field"
+        if record.fault is Fault.OPEN:
+            return "a quote opens a field and never closes it; close it, or double it and quote the field"
+        if record.fault is Fault.LONG:
+            return f"the record is longer than {RECORD_LIMIT >> 20} MiB; a quote may be open"
+        count = len(record.fields)
+        fields = "field" if count == 1 else "fields"
+        return (
+            f"{count} {fields} where the header has {self.width}; quote a field that holds "
+            f"{delimiter_name(self.layout.dialect.delimiter)}, a quote or a line end"
+        )
+
+    def _reject(self, cursor: _Cursor, reason: str, raw: bytes, whole_file: bool = False) -> Reject:
+        offset = None if cursor.stream.recoded else cursor.offset
+        return reject_piece(self.file.path, reason, raw, cursor.line, offset, whole_file)
+
+    def _piece(self, columns: "list[pa.Array]", numbers: np.ndarray, rejects: list[Reject]) -> Piece:
+        table, errors = typed_table(
+            self.file.path, dict(zip(self.layout.names, columns, strict=True)), self.schema, numbers
+        )
+        return Piece(self.file.path, table, numbers, errors, rejects)
+
+
+def typed_table(
+    file: str, columns: "Mapping[str, pa.Array]", schema: "pa.Schema", numbers: np.ndarray
+) -> "tuple[pa.Table, dict[int, str]]":
+    """String columns [n] as a table of `schema`, and a sentence for each row with a value that does not fit."""
+    import pyarrow as pa
+
+    errors: dict[int, str] = {}
+    typed = []
+    for field in schema:
+        values = columns[field.name]
+        converted, bad = from_text(values, field.type)
+        for place in bad:
+            sentence = conversion_error(file, int(numbers[place]), field.name, values[place], field.type)
+            errors[place] = f"{errors[place]}; {sentence}" if place in errors else sentence
+        typed.append(converted)
+    return pa.Table.from_arrays(typed, schema=schema), errors

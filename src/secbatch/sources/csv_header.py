@@ -1,0 +1,136 @@
+"""The header of a CSV file: encoding, line ends, delimiter and column names."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from secbatch.errors import InputError
+from secbatch.sources.csv_records import CR, QUOTE, Dialect, Fault, line_stop, parse_record
+from secbatch.sources.paths import InputFile
+from secbatch.sources.streams import UnreadableFileError, Utf8Stream
+
+DELIMITERS = (b",", b";", b"\t", b"|")  # in this order where two stand equally often in the header
+DELIMITER_NAMES = {b"\t": "tab"}
+HEADER_LIMIT = 1 << 20  # bytes
+LF = 0x0A
+
+
+@dataclass(frozen=True)
+class CsvLayout:
+    """What the start of a file tells about the rest of it."""
+
+    names: tuple[str, ...]  # in the file's order
+    dialect: Dialect
+    header_end: int  # bytes of UTF-8 text before the first row
+    header_lines: int  # physical lines before the first row
+    found: bool  # the delimiter was found, not named
+    notices: tuple[str, ...] = ()
+
+
+def delimiter_name(delimiter: bytes) -> str:
+    return DELIMITER_NAMES.get(delimiter, f"'{delimiter.decode()}'")
+
+
+def read_layout(file: InputFile, delimiter: str | None, encoding: str | None) -> CsvLayout:
+    """The layout of `file` by its header.
+
+    Raises UnreadableFileError (empty, undecodable) and InputError (two columns of one name).
+    """
+    stream = Utf8Stream(file, encoding)
+    try:
+        text = stream.read(1 << 16)
+        while text and not _has_whole_header(text) and len(text) <= HEADER_LIMIT:
+            more = stream.read(1 << 16)
+            if not more:
+                break
+            text += more
+        if stream.failure and not _has_whole_header(text):
+            raise UnreadableFileError(stream.failure)
+        recoded, codec = stream.recoded, stream.encoding
+    finally:
+        stream.close()
+    if not text.strip():
+        raise UnreadableFileError("is empty: it has no header; a CSV file starts with its column names")
+    if not recoded and b"\0" in text[:4096]:
+        little = text[1:2] == b"\0"
+        raise UnreadableFileError(
+            "looks like UTF-16 without a byte order mark; say "
+            f"`input.encoding: {'utf-16-le' if little else 'utf-16-be'}`"
+        )
+    return _layout(file, text, delimiter, codec if recoded else "UTF-8")
+
+
+def _layout(file: InputFile, text: bytes, delimiter: str | None, codec: str) -> CsvLayout:
+    line_end = _line_end(text)
+    start = 0
+    while True:  # blank lines before the header
+        stop, following = line_stop(text, start, Dialect(b",", line_end))
+        if text[start:stop].strip() or following == stop:
+            break
+        start = following
+    chosen = delimiter.encode() if delimiter else _most_frequent(text, start, line_end)
+    dialect = Dialect(chosen, line_end)
+    record = parse_record(text, start, dialect, HEADER_LIMIT)
+    if record.fault is not None or record.end - start > HEADER_LIMIT:
+        hint = "longer than 1 MiB" if record.fault in (None, Fault.LONG) else "broken by a stray quote"
+        raise UnreadableFileError(f"has a header that is {hint}; mend its first line")
+    try:
+        names = [name.decode("utf-8") for name in record.fields]
+    except UnicodeDecodeError as error:
+        raise UnreadableFileError(
+            f"has a header that is not valid {codec} (byte 0x{error.object[error.start]:02x}); "
+            "name the encoding, for example `input.encoding: cp1252`"
+        ) from None
+    names, notices = _named(file, names)
+    lines = text.count(line_end, 0, record.end)
+    return CsvLayout(tuple(names), dialect, record.end, lines, delimiter is None, notices)
+
+
+def _named(file: InputFile, names: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Names for nameless columns (an index written by pandas has none); InputError on a name used twice."""
+    notices = []
+    for place, name in enumerate(names):
+        if not name.strip():
+            names[place] = f"column_{place + 1}"
+            notices.append(
+                f"column {place + 1} of {file.path} has no name; it is called 'column_{place + 1}'"
+            )
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        listed = ", ".join(f"'{name}'" for name in twice)
+        raise InputError(f"{file.path}: the header names {listed} more than once; rename the columns")
+    return names, tuple(notices)
+
+
+def _outside_quotes(text: bytes, start: int = 0) -> "list[tuple[int, int]]":
+    """(position, byte) of what stands outside quotes, up to the first line end there."""
+    result = []
+    inside = False
+    for place in range(start, len(text)):
+        byte = text[place]
+        if byte == QUOTE:
+            inside = not inside
+        elif not inside:
+            result.append((place, byte))
+            if byte in (LF, CR):
+                break
+    return result
+
+
+def _has_whole_header(text: bytes) -> bool:
+    start = len(text) - len(text.lstrip())
+    outside = _outside_quotes(text, start)
+    # A CR at the very end may be half of a CRLF.
+    return bool(outside) and outside[-1][1] in (LF, CR) and outside[-1][0] + 1 < len(text)
+
+
+def _line_end(text: bytes) -> bytes:
+    outside = _outside_quotes(text)
+    if outside and outside[-1][1] == CR and text[outside[-1][0] + 1 : outside[-1][0] + 2] != b"\n":
+        return b"\r"
+    return b"\n"
+
+
+def _most_frequent(text: bytes, start: int, line_end: bytes) -> bytes:
+    counts = Counter(bytes((byte,)) for _, byte in _outside_quotes(text, start))
+    best = max(DELIMITERS, key=lambda d: (counts[d], -DELIMITERS.index(d)))
+    return best

@@ -1,0 +1,107 @@
+"""CSV records one at a time, with all the care that damaged files need (RFC 4180 and what lies beside it)."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+QUOTE = 0x22
+CR = 0x0D
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a file is laid out: bytes of one character each."""
+
+    delimiter: bytes
+    line_end: bytes  # b"\n" (a CR before it belongs to it) or b"\r" for files that know no LF
+
+
+class Fault(Enum):
+    """What keeps a piece of text from being a record."""
+
+    OPEN = "open"  # the text ends inside a quoted field
+    STRAY = "stray"  # a quoted field goes on after its closing quote
+    LONG = "long"  # longer than the limit
+
+
+@dataclass(frozen=True)
+class Record:
+    """One parsed record, or the reason why there is none."""
+
+    fields: list[bytes]
+    end: int  # where the next record starts
+    fault: Fault | None = None
+    complete: bool = True  # a line end closed it (False: the text ended)
+    multiline: bool = False  # a line end stands inside quotes
+    literal_quote: bool = False  # an unquoted field ends with a quote: often the tail of a broken one
+
+
+def line_stop(text: bytes, start: int, dialect: Dialect) -> tuple[int, int]:
+    """(end of the line's content, start of the next line) of the physical line at `start`."""
+    found = text.find(dialect.line_end, start)
+    if found < 0:
+        return len(text), len(text)
+    stop = found
+    if dialect.line_end == b"\n" and stop > start and text[stop - 1] == CR:
+        stop -= 1
+    return stop, found + 1
+
+
+def parse_record(text: bytes, start: int, dialect: Dialect, limit: int) -> Record:
+    """The record that starts at `start`.
+
+    A field is quoted when its first character is a quote; a quote anywhere else is an ordinary character.
+    After a closing quote only a delimiter or a line end may follow.
+    """
+    stop, following = line_stop(text, start, dialect)
+    complete = following > stop
+    if text.find(b'"', start, stop) < 0:
+        if stop - start > limit:
+            return Record([], following, Fault.LONG, complete)
+        return Record(text[start:stop].split(dialect.delimiter), following, None, complete)
+    return _parse_quoted(text, start, stop, following, dialect, limit)
+
+
+def _parse_quoted(text: bytes, start: int, stop: int, following: int, dialect: Dialect, limit: int) -> Record:
+    delimiter = dialect.delimiter[0]
+    fields: list[bytes] = []
+    place = start
+    multiline = literal = False
+    while True:
+        if place < stop and text[place] == QUOTE:
+            close, doubled = _closing_quote(text, place + 1, start + limit)
+            if close < 0:
+                too_long = len(text) - start > limit
+                return Record([], following, Fault.LONG if too_long else Fault.OPEN, False, multiline)
+            value = text[place + 1 : close]
+            fields.append(value.replace(b'""', b'"') if doubled else value)
+            place = close + 1
+            if place > stop:  # the field ran over the end of this line: measure the line it ended in
+                multiline = True
+                stop, following = line_stop(text, place, dialect)
+            if place < stop:
+                if text[place] != delimiter:
+                    return Record([], following, Fault.STRAY, following > stop, multiline)
+                place += 1
+                continue
+        else:
+            found = text.find(dialect.delimiter, place, stop)
+            end = stop if found < 0 else found
+            literal = literal or (end > place and text[end - 1] == QUOTE)
+            fields.append(text[place:end])
+            if found >= 0:
+                place = found + 1
+                continue
+        return Record(fields, following, None, following > stop, multiline, literal)
+
+
+def _closing_quote(text: bytes, place: int, bound: int) -> tuple[int, bool]:
+    """(position of the closing quote or -1, whether doubled quotes stand before it)."""
+    doubled = False
+    while True:
+        found = text.find(b'"', place, bound + 1)
+        if found < 0:
+            return -1, doubled
+        if text[found + 1 : found + 2] != b'"':
+            return found, doubled
+        doubled = True
+        place = found + 2

@@ -1,0 +1,235 @@
+"""The door to the input: `open_source` looks at every file once, then shards are streamed from them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from secbatch.errors import InputError, JobError
+from secbatch.job import Input
+from secbatch.sources import csv_file, csv_header, jsonl_file, parquet_file
+from secbatch.sources.columns import check_known, column_types
+from secbatch.sources.paths import InputFile, find_files
+from secbatch.sources.piece import Piece, Reader, reject_piece
+from secbatch.sources.sentence_rows import SentenceRows
+from secbatch.sources.shard import Shard
+from secbatch.sources.slicing import slice_pieces
+from secbatch.sources.streams import UnreadableFileError, opened, text_encoding
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LOOKERS = 16  # threads that read headers and footers: on an object store each look is a round trip
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """A file of which not even the start can be read; it goes to the rejects as a whole."""
+
+    file: InputFile
+    reason: str
+
+    def pieces(self, schema: "pa.Schema") -> Iterator[Piece]:
+        reject = reject_piece(self.file.path, f"the file {self.reason}", b"", None, None, whole_file=True)
+        yield Piece(self.file.path, schema.empty_table(), np.empty(0, np.int64), rejects=[reject])
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What looking at the files gave."""
+
+    schema: "pa.Schema"  # of the rows as the files hold them
+    readers: tuple[Reader | _Unreadable, ...]  # one for each file, in order
+    notices: tuple[str, ...]
+    rows: int | None  # exact where footers tell it
+
+
+class Source:
+    """The rows of a job's input. `shards()` may be called again and gives the same shards again."""
+
+    def __init__(
+        self,
+        files: tuple[InputFile, ...],
+        contents: _Contents,
+        notices: tuple[str, ...],
+        sentences: SentenceRows | None,
+        shard_rows: Callable[[int], int],
+    ) -> None:
+        self.files = files
+        self.notices = notices
+        self.schema: pa.Schema = sentences.schema if sentences else contents.schema
+        self.bytes_total = sum(file.size for file in files)
+        self.rows_in_footers = contents.rows
+        self.sentences = sentences
+        self._contents = contents
+        self._shard_rows = shard_rows
+        self._finished_bytes = 0
+        self._current: Reader | None = None
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of the files, as stored, that are read so far: 0 to `bytes_total`. Any thread may ask."""
+        current = self._current
+        return min(self.bytes_total, self._finished_bytes + (current.position() if current else 0))
+
+    def shards(self) -> Iterator[Shard]:
+        """The rows, shard by shard, in the order of the files."""
+        return slice_pieces(self.pieces(), self.schema, self._shard_rows)
+
+    def pieces(self) -> Iterator[Piece]:
+        """The rows as they come off the files, before they are cut into shards."""
+        self._finished_bytes = 0
+        for file, reader in zip(self.files, self._contents.readers, strict=True):
+            if isinstance(reader, _Unreadable):
+                pieces = reader.pieces(self._contents.schema)
+            else:
+                self._current = reader
+                pieces = _naming_file(file, reader.pieces())
+            yield from self.sentences.split(pieces) if self.sentences else pieces
+            self._current = None
+            self._finished_bytes += file.size
+
+
+def _naming_file(file: InputFile, pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """`pieces`, with a failure of the storage as an InputError that names the file."""
+    end = object()
+    try:
+        while (piece := opened(file, lambda: next(pieces, end))) is not end:
+            yield piece
+    except UnreadableFileError as error:
+        raise InputError(f"{file.path} {error}; it has changed since the input was listed") from None
+
+
+def open_source(spec: Input, shard_rows: Callable[[int], int]) -> Source:
+    """The source that `spec` describes; `shard_rows(i)` is the row target of shard number i.
+
+    Reads the header or footer of every file. Raises InputError (no such file, nothing readable, files that do
+    not fit together, no such column) and JobError (unknown type or encoding).
+    """
+    declared = column_types(spec.types)
+    if spec.encoding is not None:
+        text_encoding(spec.encoding)
+    found = find_files(spec.path, spec.format)
+    format_ = found.files[0].format
+    if format_ == "csv":
+        contents = _csv(spec, found.files, declared)
+    elif format_ == "jsonl":
+        contents = _jsonl(spec, found.files, declared)
+    else:
+        contents = _parquet(spec, found.files)
+    sentences = None
+    if spec.sentences is not None:
+        check_known(spec.sentences, tuple(contents.schema.names), "input.sentences")
+        sentences = SentenceRows(spec.sentences, contents.schema)
+    return Source(found.files, contents, found.notices + contents.notices, sentences, shard_rows)
+
+
+def _look(files: Sequence[InputFile], look: Callable[[InputFile], Any]) -> list[Any]:
+    """`look(file)` for every file, in order; an unreadable file gives an _Unreadable.
+
+    Raises InputError when not one of them can be read.
+    """
+
+    def one(file: InputFile) -> Any:
+        try:
+            return opened(file, lambda: look(file))
+        except UnreadableFileError as error:
+            return _Unreadable(file, str(error))
+
+    with ThreadPoolExecutor(max_workers=min(LOOKERS, len(files))) as pool:
+        results = list(pool.map(one, files))
+    _refuse_if_nothing(results)
+    return results
+
+
+def _refuse_if_nothing(results: Sequence[Any]) -> None:
+    bad = [result for result in results if isinstance(result, _Unreadable)]
+    if len(bad) < len(results):
+        return
+    others = f" (and so it is with {len(bad) - 1} other files)" if len(bad) > 1 else ""
+    raise InputError(f"{bad[0].file.path} {bad[0].reason}{others}")
+
+
+def _unreadable_notices(results: Sequence[Any]) -> list[str]:
+    return [f"{r.file.path} {r.reason}" for r in results if isinstance(r, _Unreadable)]
+
+
+def _csv(spec: Input, files: tuple[InputFile, ...], declared: "dict[str, pa.DataType]") -> _Contents:
+    import pyarrow as pa
+
+    looked = _look(files, lambda file: csv_header.read_layout(file, spec.delimiter, spec.encoding))
+    layouts = [(f, x) for f, x in zip(files, looked, strict=True) if isinstance(x, csv_header.CsvLayout)]
+    first_file, first = layouts[0]
+    for file, layout in layouts[1:]:
+        parquet_file.check_same_columns(first_file.path, first.names, file.path, layout.names)
+    for column in declared:
+        check_known(column, first.names, "input.types")
+    schema = pa.schema([pa.field(name, declared.get(name, pa.string())) for name in first.names])
+    readers = tuple(
+        x if isinstance(x, _Unreadable) else csv_file.CsvReader(file, x, schema, spec.encoding)
+        for file, x in zip(files, looked, strict=True)
+    )
+    notices = [*_delimiter_notices(layouts), *first.notices, *_unreadable_notices(looked)]
+    for file, layout in layouts:
+        if file.compression is None and file.size <= layout.header_end + 4:
+            stop = "the header only, no rows"
+            notices.append(f"{file.path} holds {stop}")
+    return _Contents(schema, readers, tuple(notices), None)
+
+
+def _delimiter_notices(layouts: "list[tuple[InputFile, csv_header.CsvLayout]]") -> list[str]:
+    by_delimiter: dict[bytes, list[str]] = {}
+    for file, layout in layouts:
+        if layout.found and len(layout.names) > 1:
+            by_delimiter.setdefault(layout.dialect.delimiter, []).append(file.path)
+    notices = []
+    for delimiter, paths in by_delimiter.items():
+        more = f" and of {len(paths) - 1} more" if len(paths) > 1 else ""
+        notices.append(
+            f"delimiter {csv_header.delimiter_name(delimiter)} found in the header of {paths[0]}{more}"
+        )
+    single = [file.path for file, layout in layouts if layout.found and len(layout.names) == 1]
+    if single:
+        notices.append(
+            f"no delimiter found in the header of {single[0]}: one column '{layouts[0][1].names[0]}'"
+        )
+    return notices
+
+
+def _jsonl(spec: Input, files: tuple[InputFile, ...], declared: "dict[str, pa.DataType]") -> _Contents:
+    objects, unreadable = jsonl_file.sample(files, spec.encoding)
+    readers: list[Reader | _Unreadable] = [
+        _Unreadable(file, unreadable[file.path]) if file.path in unreadable else file for file in files
+    ]  # type: ignore[misc]
+    _refuse_if_nothing(readers)
+    schema = jsonl_file.infer_types(objects, declared)
+    if not objects:
+        raise InputError(
+            f"{files[0].path}: no line at the start of the input is a JSON object; each line must be one "
+            'object such as {"id": 1, "text": "…"}'
+        )
+    readers = [
+        x if isinstance(x, _Unreadable) else jsonl_file.JsonlReader(file, schema, declared, spec.encoding)
+        for file, x in zip(files, readers, strict=True)
+    ]
+    return _Contents(schema, tuple(readers), tuple(_unreadable_notices(readers)), None)
+
+
+def _parquet(spec: Input, files: tuple[InputFile, ...]) -> _Contents:
+    if spec.types:
+        raise JobError("input.types is for CSV and JSONL; Parquet columns keep the types they have")
+    looked = _look(files, parquet_file.read_layout)
+    layouts = [
+        (file, x) for file, x in zip(files, looked, strict=True) if isinstance(x, parquet_file.ParquetLayout)
+    ]
+    schema = parquet_file.unify(layouts)
+    readers = tuple(
+        x if isinstance(x, _Unreadable) else parquet_file.ParquetReader(file, x, schema)
+        for file, x in zip(files, looked, strict=True)
+    )
+    rows = sum(layout.num_rows for _, layout in layouts)
+    notices = _unreadable_notices(looked)
+    notices += [f"{file.path} holds no rows" for file, layout in layouts if layout.num_rows == 0]
+    return _Contents(schema, readers, tuple(notices), rows)

@@ -1,0 +1,235 @@
+"""Parquet files: batches of rows in the unified schema of all files, types kept."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from secbatch.errors import InputError
+from secbatch.sources.columns import conversion_error, convert, failing
+from secbatch.sources.paths import InputFile
+from secbatch.sources.piece import Piece, reject_piece
+from secbatch.sources.streams import UnreadableFileError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+BATCH_ROWS = 65_536
+BATCH_BYTES = 16 << 20  # of uncompressed data that one batch aims at
+
+
+@dataclass(frozen=True)
+class ParquetLayout:
+    """What the footer of a file tells."""
+
+    schema: "pa.Schema"
+    num_rows: int
+
+
+def _open(file: InputFile) -> "pq.ParquetFile":
+    import pyarrow.parquet as pq
+
+    handle = file.filesystem.open_input_file(file.fs_path)
+    return pq.ParquetFile(handle, page_checksum_verification=True)
+
+
+def read_layout(file: InputFile) -> ParquetLayout:
+    """Schema and row count by the footer.
+
+    Raises UnreadableFileError for a file that is no whole Parquet file, InputError for two columns of one name.
+    """
+    import pyarrow as pa
+
+    if file.size == 0:
+        raise UnreadableFileError("is empty: it has 0 bytes")
+    try:
+        with _open(file) as parquet:
+            schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, (FileNotFoundError, PermissionError)):
+            raise
+        raise UnreadableFileError(f"is no readable Parquet file ({_first_line(error)})") from None
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if twice:
+        listed = ", ".join(f"'{name}'" for name in twice)
+        raise InputError(f"{file.path}: the schema names {listed} more than once; rename the columns")
+    if not schema.names:
+        raise UnreadableFileError("has no columns")
+    return ParquetLayout(_without_null_types(schema.remove_metadata()), rows)
+
+
+def _without_null_types(schema: "pa.Schema") -> "pa.Schema":
+    import pyarrow as pa
+
+    return pa.schema([pa.field(f.name, without_null(f.type), True) for f in schema])
+
+
+def without_null(kind: "pa.DataType") -> "pa.DataType":
+    """`kind` with string wherever the null type stands, at any depth."""
+    import pyarrow as pa
+
+    if pa.types.is_null(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(without_null(kind.value_type)))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(without_null(kind.value_type)))
+    if pa.types.is_struct(kind):
+        return pa.struct(
+            [kind.field(i).with_type(without_null(kind.field(i).type)) for i in range(len(kind))]
+        )
+    if pa.types.is_map(kind):
+        return pa.map_(kind.key_type, without_null(kind.item_type))
+    return kind
+
+
+def unify(layouts: Sequence[tuple[InputFile, ParquetLayout]]) -> "pa.Schema":
+    """One schema for all files, in the order of the first one's columns.
+
+    int32 and int64 become int64, int and float float64, null anything. Raises InputError, naming two files,
+    where columns differ or types have nothing in common.
+    """
+    import pyarrow as pa
+
+    first_file, first = layouts[0]
+    fields = {field.name: (field.type, first_file) for field in first.schema}
+    for file, layout in layouts[1:]:
+        check_same_columns(first_file.path, tuple(fields), file.path, tuple(layout.schema.names))
+        for field in layout.schema:
+            known, from_file = fields[field.name]
+            both = common_type(known, field.type)
+            if both is None:
+                raise InputError(
+                    f"column '{field.name}' is {known} in {from_file.path} but {field.type} in {file.path}; "
+                    "bring the files to one type"
+                )
+            if both != known:
+                fields[field.name] = (both, file)
+    return pa.schema([pa.field(name, kind) for name, (kind, _) in fields.items()])
+
+
+def check_same_columns(first: str, names: Sequence[str], other: str, other_names: Sequence[str]) -> None:
+    """InputError, naming file and column, unless both files have the same set of columns."""
+    missing = [name for name in names if name not in set(other_names)]
+    extra = [name for name in other_names if name not in set(names)]
+    if not missing and not extra:
+        return
+    parts = []
+    if missing:
+        parts.append("lacks column " + ", ".join(f"'{name}'" for name in missing[:5]))
+    if extra:
+        parts.append("has the extra column " + ", ".join(f"'{name}'" for name in extra[:5]))
+    raise InputError(
+        f"{other} {' and '.join(parts)}, compared with {first}; all files of a job need the same columns "
+        "(their order does not matter)"
+    )
+
+
+def common_type(one: "pa.DataType", other: "pa.DataType") -> "pa.DataType | None":
+    """The type that holds the values of both, or None."""
+    import pyarrow as pa
+
+    if one == other:
+        return one
+    one, other = (t.value_type if pa.types.is_dictionary(t) else t for t in (one, other))
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    if all(any(is_text(t) for is_text in texts) for t in (one, other)):
+        return pa.large_string() if pa.large_string() in (one, other) else pa.string()
+    try:
+        schemas = [pa.schema([("x", one)]), pa.schema([("x", other)])]
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return None
+
+
+class ParquetReader:
+    """The rows of one Parquet file in the columns and types of `schema`."""
+
+    def __init__(self, file: InputFile, layout: ParquetLayout, schema: "pa.Schema") -> None:
+        self.file = file
+        self.layout = layout
+        self.schema = schema
+        self._done = 0
+
+    def position(self) -> int:
+        share = self._done / self.layout.num_rows if self.layout.num_rows else 1.0
+        return int(self.file.size * min(1.0, share))
+
+    def pieces(self) -> Iterator[Piece]:
+        import pyarrow as pa
+
+        self._done = 0
+        try:
+            with _open(self.file) as parquet:
+                for group in range(parquet.num_row_groups):
+                    rows = batch_rows(parquet.metadata.row_group(group))
+                    for batch in parquet.iter_batches(batch_size=rows, row_groups=[group]):
+                        yield self._piece(pa.Table.from_batches([batch]))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            reason = (
+                f"the file is corrupt after row {self._done} ({_first_line(error)}); rows before this place "
+                "are kept, fetch the file again for the rest"
+            )
+            reject = reject_piece(self.file.path, reason, b"", None, None, whole_file=True)
+            yield Piece(self.file.path, self.schema.empty_table(), np.empty(0, np.int64), rejects=[reject])
+
+    def _piece(self, table: "pa.Table") -> Piece:
+        import pyarrow as pa
+
+        numbers = np.arange(self._done + 1, self._done + 1 + table.num_rows, dtype=np.int64)
+        self._done += table.num_rows
+        errors: dict[int, str] = {}
+        columns = []
+        for field in self.schema:
+            values = table.column(field.name).combine_chunks()
+            if isinstance(
+                values, pa.ChunkedArray
+            ):  # combining nothing gives a chunked array in some versions
+                values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.nulls(0, values.type)
+            values, bad = _valid_text(values)
+            for place in bad:
+                errors[place] = (
+                    f"{self.file.path}, row {numbers[place]}, column '{field.name}': not valid UTF-8; "
+                    "write the file again with valid text"
+                )
+            converted, bad = convert(values, field.type)
+            for place in bad:
+                errors[place] = conversion_error(
+                    self.file.path, int(numbers[place]), field.name, values[place], field.type
+                )
+            columns.append(converted)
+        return Piece(self.file.path, pa.Table.from_arrays(columns, schema=self.schema), numbers, errors)
+
+
+def _valid_text(values: "pa.Array") -> "tuple[pa.Array, list[int]]":
+    """`values` with null for each entry that is not valid UTF-8, and the positions of those."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def valid(start: int, stop: int) -> bool:
+        try:
+            values.slice(start, stop - start).validate(full=True)
+        except pa.ArrowInvalid:
+            return False
+        return True
+
+    bad = failing(len(values), valid)
+    if not bad:
+        return values, []
+    keep = np.ones(len(values), dtype=bool)
+    keep[bad] = False
+    return pc.if_else(pa.array(keep), values, pa.scalar(None, values.type)), bad
+
+
+def batch_rows(group: "pq.RowGroupMetaData") -> int:
+    """Rows in one batch so that it stays near BATCH_BYTES."""
+    if not group.num_rows:
+        return BATCH_ROWS
+    row_bytes = max(1, group.total_byte_size // group.num_rows)
+    return int(max(1, min(BATCH_ROWS, BATCH_BYTES // row_bytes)))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,297 @@
+"""From the job's `input.path` to files: one file, a glob, a folder or a URI, local and remote alike.
+
+All file access goes through pyarrow's file systems, so that a local run walks the same code as one on an
+object store.
+"""
+
+import posixpath
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from secbatch.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    import pyarrow.fs as pafs
+
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file of the input."""
+
+    path: str  # as the job names it: what goes to `secbatch_source`
+    size: int  # bytes in storage
+    format: str  # csv, parquet or jsonl
+    compression: str | None  # gzip, zstd, bz2, by the file's ending
+    fs_path: str = field(repr=False)  # the path inside `filesystem`
+    filesystem: "pafs.FileSystem" = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files of an input in sorted order, and what is worth saying about how they were found."""
+
+    files: tuple[InputFile, ...]
+    notices: tuple[str, ...] = ()
+
+
+def find_files(path: str, format_named: str | None = None) -> Found:
+    """All files that `path` names, in the order of their names.
+
+    Raises InputError: nothing there, nothing readable, or files of different formats.
+    """
+    import pyarrow.fs as pafs
+
+    if not path.strip():
+        raise InputError("input.path is empty; name a file, a glob, a folder or a URI")
+    filesystem, root, shown, pattern = _locate(path)
+    try:
+        whole = f"{root}/{pattern}" if root and pattern else pattern or root
+        if pattern and "://" not in path and _kind(filesystem, whole) == pafs.FileType.File:
+            root, shown, pattern = whole, path, ""  # a file whose name has brackets in it
+        if not pattern:
+            info = filesystem.get_file_info(root)
+            if info.type == pafs.FileType.File:
+                return Found((_named_file(path, shown, info, format_named, filesystem),))
+            if info.type == pafs.FileType.Directory:
+                return _folder(path, filesystem, root, shown, format_named)
+            raise InputError(_missing(path, filesystem, root))
+        return _glob(path, filesystem, root, shown, pattern, format_named)
+    except PermissionError:
+        raise InputError(f"input path '{path}' may not be read: permission denied") from None
+    except OSError as error:
+        raise InputError(f"input path '{path}' cannot be read: {_first_line(error)}") from None
+
+
+def _locate(path: str) -> "tuple[pafs.FileSystem, str, str, str]":
+    """`path` as (file system, root inside it, root as named, glob pattern below the root or '')."""
+    import pyarrow as pa
+    import pyarrow.fs as pafs
+
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path)
+    if scheme is None:
+        base, pattern = _split_glob(path, "*?[")
+        root = str(Path(base).expanduser()) if base else ("" if pattern else ".")
+        return pafs.LocalFileSystem(), root, base, pattern
+    address, _, query = path.partition("?")
+    base, pattern = _split_glob(address, "*[")
+    if len(base) < scheme.end():
+        raise InputError(f"input path '{path}' has a pattern where the host or bucket must stand")
+    try:
+        filesystem, root = pafs.FileSystem.from_uri(base + (f"?{query}" if query else ""))
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise InputError(f"input path '{path}' is no usable URI: {_first_line(error)}") from None
+    except OSError as error:
+        raise InputError(f"input path '{path}' cannot be reached: {_first_line(error)}") from None
+    return filesystem, root.rstrip("/") or root, base, pattern
+
+
+def _split_glob(path: str, magic: str) -> tuple[str, str]:
+    """The longest folder without a pattern character, and the pattern below it."""
+    place = min((path.find(c) for c in magic if c in path), default=-1)
+    if place < 0:
+        return (path.rstrip("/") or path), ""
+    cut = path.rfind("/", 0, place)
+    base = path[:cut] if cut > 0 else path[: cut + 1]
+    return base, path[cut + 1 :]
+
+
+def _kind(filesystem: "pafs.FileSystem", path: str) -> "pafs.FileType":
+    return filesystem.get_file_info(path).type
+
+
+def file_format(name: str) -> tuple[str | None, str | None]:
+    """(format, compression) by a file's ending; None where the ending says nothing."""
+    name = name.lower()
+    stem, ending = posixpath.splitext(name)
+    compression = COMPRESSIONS.get(ending)
+    if compression:
+        ending = posixpath.splitext(stem)[1]
+    return FORMATS.get(ending), compression
+
+
+def _input_file(shown: str, info: "pafs.FileInfo", format_: str, filesystem: "pafs.FileSystem") -> InputFile:
+    compression = None if format_ == "parquet" else file_format(info.path)[1]
+    return InputFile(shown, int(info.size or 0), format_, compression, info.path, filesystem)
+
+
+def _named_file(
+    path: str, shown: str, info: "pafs.FileInfo", format_named: str | None, filesystem: "pafs.FileSystem"
+) -> InputFile:
+    format_ = format_named or file_format(info.path)[0]
+    if format_ is None:
+        raise InputError(
+            f"cannot tell the format of '{path}' from its ending; name it with "
+            "`input.format: csv`, `parquet` or `jsonl`"
+        )
+    return _input_file(shown, info, format_, filesystem)
+
+
+def _hidden(relative: str) -> bool:
+    return any(part.startswith((".", "_")) for part in relative.split("/"))
+
+
+def _below(filesystem: "pafs.FileSystem", root: str, recursive: bool) -> "list[tuple[str, pafs.FileInfo]]":
+    """(path relative to `root`, info) of all that lies below it, sorted by name."""
+    import pyarrow.fs as pafs
+
+    entries = filesystem.get_file_info(pafs.FileSelector(root or ".", recursive=recursive))
+    prefix = "" if root in ("", ".") else root.rstrip("/") + "/"
+    result = [(_without(info.path, prefix), info) for info in entries]
+    return sorted(result, key=lambda entry: entry[0])
+
+
+def _without(path: str, prefix: str) -> str:
+    path = path.removeprefix("./") if not prefix else path
+    return path.removeprefix(prefix)
+
+
+def _folder(
+    path: str, filesystem: "pafs.FileSystem", root: str, shown: str, format_named: str | None
+) -> Found:
+    import pyarrow.fs as pafs
+
+    entries = [
+        (relative, info)
+        for relative, info in _below(filesystem, root, recursive=True)
+        if info.type == pafs.FileType.File and not _hidden(relative)
+    ]
+    if not entries:
+        raise InputError(f"input folder '{path}' has no files in it")
+    return _of_one_format(path, f"input folder '{path}'", entries, shown, format_named, filesystem)
+
+
+def _glob(
+    path: str,
+    filesystem: "pafs.FileSystem",
+    root: str,
+    shown: str,
+    pattern: str,
+    format_named: str | None,
+) -> Found:
+    import pyarrow.fs as pafs
+
+    if root and _kind(filesystem, root) != pafs.FileType.Directory:
+        raise InputError(_missing(path, filesystem, root, folder=shown))
+    wanted = glob_regex(pattern)
+    everything = _below(filesystem, root, recursive="/" in pattern.rstrip("/") or "**" in pattern)
+    matches = [(relative, info) for relative, info in everything if wanted.fullmatch(relative)]
+    files = [(relative, info) for relative, info in matches if info.type == pafs.FileType.File]
+    for relative, info in matches if not files else ():  # a glob over folders: each is read whole
+        inner = _below(filesystem, info.path, recursive=True)
+        files += [
+            (f"{relative}/{below}", entry)
+            for below, entry in inner
+            if entry.type == pafs.FileType.File and not _hidden(below)
+        ]
+    if not files:
+        hint = nearest(pattern, [relative for relative, _ in everything][:1000])
+        raise InputError(f"no file matches input path '{path}'{hint}")
+    return _of_one_format(path, f"input path '{path}'", sorted(files), shown, format_named, filesystem)
+
+
+def glob_regex(pattern: str) -> re.Pattern[str]:
+    """A shell pattern as a regular expression: `*` and `?` stay inside a folder, `**/` crosses folders.
+
+    As in a shell, a pattern matches a name with a leading dot only when it has that dot itself.
+    """
+    parts = []
+    for segment in pattern.rstrip("/").split("/"):
+        if segment == "**":
+            parts.append("**")
+            continue
+        regex = "" if segment.startswith(".") else r"(?!\.)"
+        i = 0
+        while i < len(segment):
+            c = segment[i]
+            close = segment.find("]", i + 2) if c == "[" else -1
+            if c == "*":
+                regex += "[^/]*"
+            elif c == "?":
+                regex += "[^/]"
+            elif close > 0:
+                inner = segment[i + 1 : close].replace("\\", "\\\\")
+                negated = inner.startswith(("!", "^"))
+                regex += f"[{'^' if negated else ''}{inner[1:] if negated else inner}]"
+                i = close
+            else:
+                regex += re.escape(c)
+            i += 1
+        parts.append(regex)
+    folder = r"(?:(?!\.)[^/]+/)*"
+    text = ""
+    for place, part in enumerate(parts):
+        last = place == len(parts) - 1
+        if part == "**":
+            text += folder + (r"(?!\.)[^/]+" if last else "")
+        else:
+            text += part + ("" if last else "/")
+    return re.compile(text)
+
+
+def _of_one_format(
+    path: str,
+    what: str,
+    entries: "Sequence[tuple[str, pafs.FileInfo]]",
+    shown: str,
+    format_named: str | None,
+    filesystem: "pafs.FileSystem",
+) -> Found:
+    """The entries as input files; those that hold no rows by their ending are left out and counted aloud."""
+    known = [(relative, info, file_format(relative)[0]) for relative, info in entries]
+    if format_named is not None:
+        chosen = [entry for entry in known if entry[2] == format_named]
+        if not chosen:  # part-00000 and the like, as some engines name their files
+            chosen = [e for e in known if e[2] is None and not posixpath.splitext(e[0])[1]]
+    else:
+        chosen = [entry for entry in known if entry[2] is not None]
+        formats = sorted({str(entry[2]) for entry in chosen})
+        if len(formats) > 1:
+            raise InputError(
+                f"{what} holds files of several formats ({', '.join(formats)}); choose one with "
+                f"`input.format: {formats[0]}` or a glob such as '*.{formats[0]}'"
+            )
+    if not chosen:
+        endings = ", ".join(FORMATS) if format_named is None else format_named
+        raise InputError(f"{what} has no file of a known format ({endings}; gz, zst and bz2 besides)")
+    skipped = len(known) - len(chosen)
+    notices = (f"{skipped} other files under '{path}' are left out",) if skipped else ()
+    join = "" if not shown or shown.endswith("/") else "/"
+    files = tuple(
+        _input_file(f"{shown}{join}{relative}", info, format_named or str(format_), filesystem)
+        for relative, info, format_ in chosen
+    )
+    return Found(files, notices)
+
+
+def _missing(path: str, filesystem: "pafs.FileSystem", fs_path: str, folder: str | None = None) -> str:
+    """One sentence on a path that is not there, with the nearest name that is."""
+    import pyarrow.fs as pafs
+
+    parent, name = posixpath.split(fs_path.rstrip("/"))
+    hint = ""
+    try:
+        if not parent or _kind(filesystem, parent) == pafs.FileType.Directory:
+            names = [relative for relative, _ in _below(filesystem, parent, recursive=False)]
+            hint = nearest(name, names[:1000])
+    except OSError:
+        hint = ""  # the sentence is true without a hint
+    if folder is not None:
+        return f"input path '{path}' cannot match: folder '{folder}' does not exist{hint}"
+    return f"input path '{path}' does not exist{hint}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,214 @@
+"""Bytes of a file, decompressed and brought to UTF-8, block by block."""
+
+import codecs
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from secbatch.errors import InputError, JobError, nearest
+from secbatch.sources.paths import InputFile
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bz2"))
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16 LE, whose mark is the start of it
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+COMMON_ENCODINGS = (
+    *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "cp1251", "cp1250", "latin-1", "iso-8859-15"),
+    *("shift_jis", "gb18030", "big5", "euc-kr", "koi8-r", "mac-roman"),
+)
+RAW_BUFFER = 1 << 20  # bytes asked of the storage at once
+
+
+class UnreadableFileError(Exception):
+    """A whole file cannot be read; its text is the end of a sentence that starts with the file's name."""
+
+
+def text_encoding(name: str) -> str:
+    """The codec that `input.encoding` names, in Python's spelling. Raises JobError for an unknown one."""
+    try:
+        info = codecs.lookup(name)
+    except (LookupError, ValueError):
+        info = None
+    if info is None or not getattr(info, "_is_text_encoding", True):
+        raise JobError(
+            f"input.encoding: unknown encoding '{name}'{nearest(name, COMMON_ENCODINGS)}; "
+            f"known are for example {', '.join(COMMON_ENCODINGS[:7])}"
+        )
+    return info.name
+
+
+class ByteStream:
+    """A file's bytes after decompression. Full blocks: a short read is the end.
+
+    `failure` is set when the compressed data break off or are corrupt; what came before is served first.
+    """
+
+    def __init__(self, file: InputFile) -> None:
+        self.file = file
+        self.failure: str | None = None
+        self._served = 0
+        self._raw: pa.NativeFile | None = None
+        self._stream: Any = None
+        self._open()
+
+    def _open(self) -> None:
+        import pyarrow as pa
+
+        self._raw = self.file.filesystem.open_input_file(self.file.fs_path)
+        head = self._raw.read(4)
+        self._raw.seek(0)
+        compression = self.file.compression or next((c for m, c in MAGIC if head.startswith(m)), None)
+        if compression is None and head.startswith(b"PK\x03\x04"):
+            raise UnreadableFileError("is a zip archive or an Excel workbook; unpack it or save it as CSV")
+        if compression is None and head == b"PAR1":
+            raise UnreadableFileError("is a Parquet file; say `input.format: parquet`")
+        self.compression = compression
+        buffered = pa.BufferedInputStream(self._raw, RAW_BUFFER)
+        self._stream = pa.CompressedInputStream(buffered, compression) if compression else buffered
+
+    def read(self, size: int) -> bytes:
+        """`size` bytes; fewer only at the end of the file, or of what can be decompressed."""
+        if self.failure is not None:
+            return b""
+        parts: list[bytes] = []
+        wanted = size
+        while wanted:
+            try:
+                # Decompression loses what one failing read had already unpacked: small steps lose little,
+                # and `_rest_before_failure` fetches that little.
+                part = self._stream.read(min(wanted, 1 << 16) if self.compression else wanted)
+            except (OSError, ValueError) as error:
+                if not self.compression:
+                    raise
+                self.failure = (
+                    f"breaks off or is corrupt ({self.compression}: {str(error).splitlines()[0]}); "
+                    "rows before this place are kept, fetch the file again for the rest"
+                )
+                part = self._rest_before_failure(wanted)
+                parts.append(part)
+                self._served += len(part)
+                break
+            if not part:
+                break
+            parts.append(part)
+            self._served += len(part)
+            wanted -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _rest_before_failure(self, wanted: int) -> bytes:
+        """The bytes between the last good read and the place where decompression fails."""
+        self.close()
+        self._open()
+        left = self._served
+        rest = bytearray()
+        try:
+            while left:
+                part = self._stream.read(min(left, 1 << 16))
+                if not part:
+                    return b""
+                left -= len(part)
+            while len(rest) < wanted:
+                part = self._stream.read(1)
+                if not part:
+                    break
+                rest += part
+        except (OSError, ValueError):
+            return bytes(rest)  # the failure that `read` already recorded, met again
+        return bytes(rest)
+
+    def position(self) -> int:
+        """Bytes of the stored file that are consumed."""
+        return int(self._raw.tell()) if self._raw is not None and not self._raw.closed else self.file.size
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        if self._raw is not None:
+            self._raw.close()
+
+
+def _mark_bad(error: UnicodeError) -> tuple[str, int]:
+    # A lone surrogate becomes bytes that are never valid UTF-8, so that a row with an undecodable character
+    # is found by the same check as one with a broken UTF-8 sequence.
+    if isinstance(error, UnicodeDecodeError):
+        return "\udcff", error.end
+    raise error
+
+
+class Utf8Stream:
+    """A file's text as UTF-8 bytes, byte order mark removed.
+
+    Characters that the named encoding cannot decode come out as an invalid UTF-8 sequence.
+    """
+
+    def __init__(self, file: InputFile, encoding: str | None) -> None:
+        self.bytes = ByteStream(file)
+        head = self.bytes.read(1 << 16)
+        mark, marked = next(((m, e) for m, e in BYTE_ORDER_MARKS if head.startswith(m)), (b"", None))
+        self.encoding = text_encoding(encoding) if encoding else (marked or "utf-8")
+        self.skipped = 0  # bytes of a byte order mark before the first byte served
+        if self.encoding in ("utf-8", "utf-8-sig"):
+            self._decoder = None
+            if mark == codecs.BOM_UTF8:
+                self.skipped = len(mark)
+                head = head[len(mark) :]
+        else:
+            codecs.register_error("secbatch.mark-bad", _mark_bad)
+            self._decoder = codecs.getincrementaldecoder(self.encoding)("secbatch.mark-bad")
+        self._head: bytes | None = head
+        self._started = False
+
+    @property
+    def recoded(self) -> bool:
+        """True when the bytes served are not those of the file: offsets into it are then unknown."""
+        return self._decoder is not None
+
+    @property
+    def failure(self) -> str | None:
+        return self.bytes.failure
+
+    def read(self, size: int) -> bytes:
+        """About `size` bytes of UTF-8 text (the same pieces every time); empty only at the end."""
+        while True:
+            block = self._take_head(size)
+            if self._decoder is None:
+                return block
+            text = self._decoder.decode(block, final=not block)
+            if text and not self._started:
+                text = text.removeprefix("\ufeff")
+                self._started = True
+            if text or not block:
+                return text.encode("utf-8", "surrogatepass")
+
+    def _take_head(self, size: int) -> bytes:
+        if self._head is None:
+            return self.bytes.read(size)
+        head, self._head = self._head, None
+        if len(head) > size:
+            head, self._head = head[:size], head[size:]
+            return head
+        return head + self.bytes.read(size - len(head)) if len(head) < size else head
+
+    def position(self) -> int:
+        return self.bytes.position()
+
+    def close(self) -> None:
+        self.bytes.close()
+
+
+def opened(file: InputFile, action: Callable[[], Any]) -> Any:
+    """`action()`, with a failure of the storage as an InputError that names the file."""
+    try:
+        return action()
+    except FileNotFoundError:
+        raise InputError(f"'{file.path}' is gone since the input was listed; run again") from None
+    except PermissionError:
+        raise InputError(f"'{file.path}' may not be read: permission denied") from None
+    except OSError as error:
+        raise InputError(f"'{file.path}' cannot be read: {str(error).splitlines()[0]}") from None
