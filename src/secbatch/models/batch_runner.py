@@ -1,0 +1,78 @@
+"""Work on a device batch by batch, and what happens when its memory runs out."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from secbatch.models.batching import plan_batches
+from secbatch.models.device import Compute
+from secbatch.models.sequences import TokenSequences
+
+
+@dataclass
+class BatchReport:
+    """What went through the model."""
+
+    tokens: int = 0  # real tokens
+    padding: int = 0  # padded positions besides
+    errors: dict[int, str] = field(default_factory=dict)  # row -> one sentence
+
+
+def default_token_budget(device: str) -> int:
+    """Tokens of one batch: on a CPU enough for matrix products near their peak, with activations near the"
+    " cache."""
+    return 32_768 if device.startswith("cuda") else 2_048
+
+
+class BatchRunner:
+    """Plans batches by tokens and runs them; after running out of memory, with half the budget, for good."""
+
+    def __init__(self, compute: Compute, token_budget: int | None = None) -> None:
+        self.token_budget = token_budget or default_token_budget(compute.device)
+        self._compute = compute
+
+    def run(
+        self, sequences: TokenSequences, padded: bool, work: Callable[[np.ndarray, TokenSequences], None]
+    ) -> BatchReport:
+        """Calls `work(rows, their sequences)` until every row is done, longest rows first.
+
+        `padded`: a batch costs its padded rectangle, not its tokens. A row that does not fit alone becomes an
+        error.
+        """
+        report = BatchReport()
+        lengths = sequences.lengths
+        pending = deque(plan_batches(lengths, self.token_budget, padded=padded))
+        while pending:
+            rows = pending.popleft()
+            batch = sequences.select(rows)
+            try:
+                with torch.inference_mode():
+                    work(rows, batch)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                if len(rows) == 1:
+                    report.errors[int(rows[0])] = (
+                        f"the text has {len(batch.ids)} tokens, more than the memory of"
+                        f" {self._compute.description} takes at once"
+                    )
+                    continue
+                rest = np.concatenate([rows, *pending])
+                self.token_budget = max(min(self.token_budget, len(batch.ids)) // 2, 1)
+                plans = plan_batches(lengths[rest], self.token_budget, padded=padded)
+                pending = deque(rest[plan] for plan in plans)
+            else:
+                report.tokens += len(batch.ids)
+                if padded:
+                    report.padding += len(rows) * int(lengths[rows[0]]) - len(batch.ids)
+            finally:
+                del batch
+        return report
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch ran out of memory: CUDA has an error class for it, the CPU's allocator only a message."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,73 @@
+"""BERT and RoBERTa over packed sequences.
+
+Devlin et al. 2018 (arXiv:1810.04805), Liu et al. 2019 (arXiv:1907.11692): norms after each residual sum.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from secbatch.models.packed import Linear, Norm, attend, pack
+from secbatch.models.sequences import TokenSequences
+
+MODEL_TYPES = frozenset({"bert", "roberta", "xlm-roberta", "camembert"})
+
+
+@dataclass(frozen=True)
+class _Layer:
+    qkv: Linear
+    out: Linear
+    attention_norm: Norm
+    up: Linear
+    down: Linear
+    output_norm: Norm
+
+
+class PackedBert:
+    """`last_hidden_state` of a BERT or RoBERTa base model (transformers' module) without padding."""
+
+    packed = True
+
+    def __init__(self, base: Any, device: str) -> None:
+        config = base.config
+        embeddings = base.embeddings
+        self._device = device
+        self._heads = config.num_attention_heads
+        self._words = embeddings.word_embeddings.weight  # [vocabulary, hidden]
+        # RoBERTa counts positions from the padding index on.
+        first = embeddings.padding_idx + 1 if hasattr(embeddings, "padding_idx") else 0
+        # Every token is of type 0, so its embedding is part of the position's.
+        self._positions = (
+            embeddings.position_embeddings.weight[first:] + embeddings.token_type_embeddings.weight[0]
+        )
+        self._norm = Norm.of(embeddings.LayerNorm)
+        self._activation: Callable[[torch.Tensor], torch.Tensor] = base.encoder.layer[
+            0
+        ].intermediate.intermediate_act_fn
+        self._layers = [_layer_of(layer) for layer in base.encoder.layer]
+
+    def __call__(self, sequences: TokenSequences) -> torch.Tensor:
+        """[T, hidden] for sequences sorted longest first."""
+        batch = pack(sequences, self._device)
+        x = self._norm(self._words[batch.ids] + self._positions[batch.positions])  # [T, hidden]
+        for layer in self._layers:
+            qkv = layer.qkv(x).view(len(x), 3, self._heads, -1)
+            attended = layer.out(attend(qkv, batch.groups))
+            x = layer.attention_norm(attended.add_(x))
+            wide = self._activation(layer.up(x))  # [T, intermediate]
+            x = layer.output_norm(layer.down(wide).add_(x))
+        return x
+
+
+def _layer_of(layer: Any) -> _Layer:
+    attention = layer.attention
+    return _Layer(
+        qkv=Linear.fused(attention.self.query, attention.self.key, attention.self.value),
+        out=Linear.of(attention.output.dense),
+        attention_norm=Norm.of(attention.output.LayerNorm),
+        up=Linear.of(layer.intermediate.dense),
+        down=Linear.of(layer.output.dense),
+        output_norm=Norm.of(layer.output.LayerNorm),
+    )

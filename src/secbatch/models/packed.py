@@ -1,0 +1,100 @@
+"""Sequences laid end to end: the parts that every packed encoder shares.
+
+Linear layers, norms and activations run on [T, hidden] with T the tokens of a whole batch, so nothing is
+spent on padding. Attention runs on groups of sequences of one length, which are contiguous because batches
+are sorted by length: a group is a [count, heads, length, head_dim] view that needs no mask.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from secbatch.models.sequences import TokenSequences
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A batch on the device."""
+
+    ids: torch.Tensor  # [T] int64
+    positions: torch.Tensor  # [T] int64, 0 at the start of each sequence
+    groups: tuple[tuple[int, int, int], ...]  # (first token, sequences, their length), in order
+
+
+@dataclass(frozen=True)
+class Linear:
+    weight: torch.Tensor  # [out, in]
+    bias: torch.Tensor | None  # [out]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    @classmethod
+    def of(cls, module: torch.nn.Linear) -> "Linear":
+        return cls(module.weight, module.bias)
+
+    @classmethod
+    def fused(cls, *modules: torch.nn.Linear) -> "Linear":
+        """One layer that gives what `modules` give side by side: one matrix product instead of several."""
+        bias = torch.cat([module.bias for module in modules]) if modules[0].bias is not None else None
+        return cls(torch.cat([module.weight for module in modules]), bias)
+
+
+@dataclass(frozen=True)
+class Norm:
+    weight: torch.Tensor | None
+    bias: torch.Tensor | None
+    eps: float
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+
+    @classmethod
+    def of(cls, module: torch.nn.LayerNorm) -> "Norm":
+        return cls(module.weight, module.bias, module.eps)
+
+
+def pack(sequences: TokenSequences, device: str) -> Packed:
+    """Brings sequences, longest first, to the device."""
+    lengths = sequences.lengths
+    positions = np.arange(len(sequences.ids)) - np.repeat(sequences.offsets[:-1], lengths)
+    starts = np.flatnonzero(np.diff(lengths, prepend=-1))  # the first sequence of each length
+    counts = np.diff(starts, append=len(lengths))
+    groups = tuple(
+        (int(sequences.offsets[start]), int(count), int(lengths[start]))
+        for start, count in zip(starts, counts, strict=True)
+    )
+    return Packed(
+        torch.from_numpy(sequences.ids.astype(np.int64)).to(device, non_blocking=True),
+        torch.from_numpy(positions).to(device, non_blocking=True),
+        groups,
+    )
+
+
+def attend(
+    qkv: torch.Tensor, groups: tuple[tuple[int, int, int], ...], window: int | None = None
+) -> torch.Tensor:
+    """Bidirectional attention within each sequence: [T, 3, heads, head_dim] to [T, heads × head_dim].
+
+    With `window`, a token sees those at most `window` positions away.
+    """
+    tokens, _, heads, dim = qkv.shape
+    out = qkv.new_empty(tokens, heads, dim)
+    for first, count, length in groups:
+        span = slice(first, first + count * length)
+        # [3, count, heads, length, head_dim]
+        q, k, v = qkv[span].view(count, length, 3, heads, dim).permute(2, 0, 3, 1, 4).unbind(0)
+        mask = (
+            _window_mask(length, window, qkv.device) if window is not None and length > window + 1 else None
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out[span].view(count, length, heads, dim).copy_(mixed.transpose(1, 2))
+    return out.view(tokens, heads * dim)
+
+
+def _window_mask(length: int, window: int, device: torch.device) -> torch.Tensor:
+    """[length, length] bool, True where a token may look."""
+    positions = torch.arange(length, device=device)
+    return (positions[:, None] - positions).abs() <= window
