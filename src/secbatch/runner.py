@@ -29,7 +29,7 @@ from secbatch.store.lock import hold
 from secbatch.store.parts import check_partition_columns, read_part, write_part
 from secbatch.store.rejects import RejectWriter
 from secbatch.store.run_files import write_run_file
-from secbatch.store.versions import prune, publish
+from secbatch.store.versions import link_name, prune, publish
 from secbatch.worker import Enriched, Work, Worker
 
 if TYPE_CHECKING:
@@ -409,7 +409,7 @@ class _Run:
             self.result.published = True
         self.result.version = number
         self.result.rows_in_dataset = sum(part.rows for part in current)
-        self.result.part_files = [file for part in current for file in part.files]
+        self.result.part_files = [link_name(place, file) for place, part in enumerate(current) for file in part.files]
         prune(self.layout, self.ledger, keep_unused_parts=not final)
 
     def _replaced_sources(self) -> set[str]:

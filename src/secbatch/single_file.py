@@ -27,9 +27,8 @@ def run_into_file(job: Job, path: Path, *, limit: int | None, reporter: Reporter
     output = job.output.model_copy(update={"path": str(work)})
     result = run_job(job.model_copy(update={"output": output}), limit=limit, reporter=reporter)
     layout = Layout(work)
-    files = sorted(layout.data.glob("*.parquet"))
-    order = [layout.data / file for file in result.part_files]
-    write_atomically(path, lambda temporary: _concatenate(order or files, temporary))
+    files = [layout.data / file for file in result.part_files]
+    write_atomically(path, lambda temporary: _concatenate(files, temporary))
     rejects = sorted(layout.rejects.glob("*.parquet"))
     beside = path.with_name(f"{path.stem}.rejects.parquet")
     if rejects:

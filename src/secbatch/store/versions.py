@@ -26,9 +26,9 @@ def publish(layout: Layout, ledger: Ledger, run: str, parts: list[Part], when: s
             shutil.rmtree(building)
         make_folder(building)
         folders = {building}
-        for part in parts:
+        for position, part in enumerate(parts):
             for file in part.files:
-                target = building / file
+                target = building / link_name(position, file)
                 if target.parent not in folders:
                     make_folder(target.parent)
                     folders.add(target.parent)
@@ -42,6 +42,12 @@ def publish(layout: Layout, ledger: Ledger, run: str, parts: list[Part], when: s
         raise explain(error, layout.root) from None
     ledger.add_version(number, run, when, parts)
     return number
+
+
+def link_name(position: int, file: str) -> str:
+    """A part file's path in a version: its place first, so that readers, who sort names, keep the rows' order."""
+    folder, _, name = file.rpartition("/")
+    return f"{folder}/{position:06d}-{name}" if folder else f"{position:06d}-{name}"
 
 
 def swap_link(layout: Layout, folder: Path) -> None:
