@@ -58,9 +58,7 @@ def check_known(column: str, names: tuple[str, ...], key: str) -> None:
     """InputError where the job's `key` names a column that the input lacks."""
     if column not in names:
         listed = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-        raise InputError(
-            f"{key}: the input has no column '{column}'{nearest(column, names)}; it has {listed}"
-        )
+        raise InputError(f"{key}: the input has no column '{column}'{nearest(column, names)}; it has {listed}")
 
 
 def failing(length: int, holds: Callable[[int, int], bool]) -> list[int]:

@@ -107,15 +107,17 @@ class CsvReader:
         self._block = block  # largest window of the fast path
         self._row = 0  # number of the last record, rejected ones counted
         self._stream: Utf8Stream | None = None
+        self._cursor: _Cursor | None = None
 
     def position(self) -> int:
-        return self._stream.position() if self._stream else 0
+        cursor = self._cursor
+        return cursor.stream.position(cursor.offset - cursor.stream.skipped) if cursor else 0
 
     def pieces(self) -> Iterator[Piece]:
         self._row = 0
         self._stream = stream = Utf8Stream(self.file, self._encoding)
         try:
-            cursor = _Cursor(stream, self.layout.dialect)
+            self._cursor = cursor = _Cursor(stream, self.layout.dialect)
             cursor.fill(self.layout.header_end)
             cursor.advance(min(self.layout.header_end, cursor.left))
             yield from self._rows(cursor)

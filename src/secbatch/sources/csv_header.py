@@ -91,9 +91,7 @@ def _named(file: InputFile, names: list[str]) -> tuple[list[str], tuple[str, ...
     for place, name in enumerate(names):
         if not name.strip():
             names[place] = f"column_{place + 1}"
-            notices.append(
-                f"column {place + 1} of {file.path} has no name; it is called 'column_{place + 1}'"
-            )
+            notices.append(f"column {place + 1} of {file.path} has no name; it is called 'column_{place + 1}'")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         listed = ", ".join(f"'{name}'" for name in twice)

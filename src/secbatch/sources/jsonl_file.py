@@ -153,13 +153,14 @@ class JsonlReader:
         self._known = frozenset(schema.names)
         self._encoding = encoding
         self._stream: Utf8Stream | None = None
+        self._consumed = 0  # bytes of text
 
     def position(self) -> int:
-        return self._stream.position() if self._stream else 0
+        return self._stream.position(self._consumed) if self._stream else 0
 
     def pieces(self) -> Iterator[Piece]:
         self._stream = stream = Utf8Stream(self.file, self._encoding)
-        number = line_number = 0
+        self._consumed = number = line_number = 0
         offset = stream.skipped
         rows: list[dict[str, Any]] = []
         numbers: list[int] = []
@@ -170,6 +171,7 @@ class JsonlReader:
                 line_number += 1
                 here = None if stream.recoded else offset
                 offset += length
+                self._consumed += length
                 if not whole and stream.failure:
                     rejects.append(
                         reject_piece(self.file.path, stream.failure, line, line_number, here, whole_file=True)

@@ -1,6 +1,6 @@
 """The door to the input: `open_source` looks at every file once, then shards are streamed from them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -78,7 +78,7 @@ class Source:
         """The rows, shard by shard, in the order of the files."""
         return slice_pieces(self.pieces(), self.schema, self._shard_rows)
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Generator[Piece, None, None]:
         """The rows as they come off the files, before they are cut into shards."""
         self._finished_bytes = 0
         for file, reader in zip(self.files, self._contents.readers, strict=True):
@@ -187,23 +187,19 @@ def _delimiter_notices(layouts: "list[tuple[InputFile, csv_header.CsvLayout]]") 
     notices = []
     for delimiter, paths in by_delimiter.items():
         more = f" and of {len(paths) - 1} more" if len(paths) > 1 else ""
-        notices.append(
-            f"delimiter {csv_header.delimiter_name(delimiter)} found in the header of {paths[0]}{more}"
-        )
+        notices.append(f"delimiter {csv_header.delimiter_name(delimiter)} found in the header of {paths[0]}{more}")
     single = [file.path for file, layout in layouts if layout.found and len(layout.names) == 1]
     if single:
-        notices.append(
-            f"no delimiter found in the header of {single[0]}: one column '{layouts[0][1].names[0]}'"
-        )
+        notices.append(f"no delimiter found in the header of {single[0]}: one column '{layouts[0][1].names[0]}'")
     return notices
 
 
 def _jsonl(spec: Input, files: tuple[InputFile, ...], declared: "dict[str, pa.DataType]") -> _Contents:
     objects, unreadable = jsonl_file.sample(files, spec.encoding)
-    readers: list[Reader | _Unreadable] = [
+    looked: list[InputFile | _Unreadable] = [
         _Unreadable(file, unreadable[file.path]) if file.path in unreadable else file for file in files
-    ]  # type: ignore[misc]
-    _refuse_if_nothing(readers)
+    ]
+    _refuse_if_nothing(looked)
     schema = jsonl_file.infer_types(objects, declared)
     if not objects:
         raise InputError(
@@ -212,18 +208,16 @@ def _jsonl(spec: Input, files: tuple[InputFile, ...], declared: "dict[str, pa.Da
         )
     readers = [
         x if isinstance(x, _Unreadable) else jsonl_file.JsonlReader(file, schema, declared, spec.encoding)
-        for file, x in zip(files, readers, strict=True)
+        for file, x in zip(files, looked, strict=True)
     ]
-    return _Contents(schema, tuple(readers), tuple(_unreadable_notices(readers)), None)
+    return _Contents(schema, tuple(readers), tuple(_unreadable_notices(looked)), None)
 
 
 def _parquet(spec: Input, files: tuple[InputFile, ...]) -> _Contents:
     if spec.types:
         raise JobError("input.types is for CSV and JSONL; Parquet columns keep the types they have")
     looked = _look(files, parquet_file.read_layout)
-    layouts = [
-        (file, x) for file, x in zip(files, looked, strict=True) if isinstance(x, parquet_file.ParquetLayout)
-    ]
+    layouts = [(file, x) for file, x in zip(files, looked, strict=True) if isinstance(x, parquet_file.ParquetLayout)]
     schema = parquet_file.unify(layouts)
     readers = tuple(
         x if isinstance(x, _Unreadable) else parquet_file.ParquetReader(file, x, schema)

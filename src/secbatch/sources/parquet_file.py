@@ -77,9 +77,7 @@ def without_null(kind: "pa.DataType") -> "pa.DataType":
     if pa.types.is_large_list(kind):
         return pa.large_list(kind.value_field.with_type(without_null(kind.value_type)))
     if pa.types.is_struct(kind):
-        return pa.struct(
-            [kind.field(i).with_type(without_null(kind.field(i).type)) for i in range(len(kind))]
-        )
+        return pa.struct([kind.field(i).with_type(without_null(kind.field(i).type)) for i in range(len(kind))])
     if pa.types.is_map(kind):
         return pa.map_(kind.key_type, without_null(kind.item_type))
     return kind
@@ -184,9 +182,7 @@ class ParquetReader:
         columns = []
         for field in self.schema:
             values = table.column(field.name).combine_chunks()
-            if isinstance(
-                values, pa.ChunkedArray
-            ):  # combining nothing gives a chunked array in some versions
+            if isinstance(values, pa.ChunkedArray):  # combining nothing gives a chunked array in some versions
                 values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.nulls(0, values.type)
             values, bad = _valid_text(values)
             for place in bad:

@@ -158,9 +158,7 @@ def _without(path: str, prefix: str) -> str:
     return path.removeprefix(prefix)
 
 
-def _folder(
-    path: str, filesystem: "pafs.FileSystem", root: str, shown: str, format_named: str | None
-) -> Found:
+def _folder(path: str, filesystem: "pafs.FileSystem", root: str, shown: str, format_named: str | None) -> Found:
     import pyarrow.fs as pafs
 
     entries = [

@@ -10,9 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-RECORD_LIMIT = (
-    256 << 20
-)  # bytes of one CSV record or JSON line; a longer one is rejected, memory stays bounded
+RECORD_LIMIT = 256 << 20  # bytes of one CSV record or JSON line; a longer one is rejected, memory stays bounded
 BLOCK = 4 << 20  # bytes read and parsed at a time
 
 

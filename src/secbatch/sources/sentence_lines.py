@@ -1,5 +1,6 @@
 """Lines of a document to segments: which line ends end a sentence and which only wrap it."""
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -12,6 +13,9 @@ HANGING = re.compile(
     r"(?:,|\b(?:the|a|an|of|and|or|to|in|on|by|for|with|from|at|as|is|are|was|were|be|that|which|its|their|into|"
     r"via|than|between|through|using|under|over|per|not|has|have|had|can|will|may))$"
 )
+KEY_VALUE = re.compile(r"[A-Za-z_][\w-]{0,20}: ?\S|[A-Za-z_]\w{0,20} = ")
+CODE = re.compile(r"[\\<>={}|$;`]|\s[-/]\w")
+PLAIN_WORD = re.compile(r"[a-z][a-z'’-]*[.,;:)!?]*(?=\s|$)")
 NARROWEST, WIDEST = 45, 130  # widths at which text is wrapped by hand or by mail programs
 SPACES = " \t\xa0\u200b\ufeff\u3000"
 
@@ -57,9 +61,9 @@ def _block_segments(text: str, lines: list[tuple[int, int]]) -> Iterator[tuple[i
         yield lines[0]
         return
     width = max(end - start for start, end in lines)
-    pairs = list(zip(lines, lines[1:], strict=False))
+    pairs = list(itertools.pairwise(lines))
     wraps = [_fills(text, one, other, width) for one, other in pairs]
-    wrapped = any(full and text[other[0]].islower() for full, (_, other) in zip(wraps, pairs, strict=True))
+    wrapped = any(full and PLAIN_WORD.match(text, *other) for full, (_, other) in zip(wraps, pairs, strict=True))
     start, end = lines[0]
     for full, (one, other) in zip(wraps, pairs, strict=True):
         if not _continues(text, one, other, full, wrapped):
@@ -77,17 +81,17 @@ def _fills(text: str, line: tuple[int, int], following: tuple[int, int], width: 
     return line[1] - line[0] + 1 + len(first_word) > width
 
 
-def _continues(
-    text: str, line: tuple[int, int], following: tuple[int, int], full: bool, wrapped: bool
-) -> bool:
+def _continues(text: str, line: tuple[int, int], following: tuple[int, int], full: bool, wrapped: bool) -> bool:
     """Whether a sentence may run on from one line to the next."""
-    if LIST_ITEM.match(text, *following):
+    if LIST_ITEM.match(text, *following) or KEY_VALUE.match(text, *following):
         return False
     last, first = text[line[1] - 1], text[following[0]]
     if full and (wrapped or HANGING.search(text, max(line[0], line[1] - 20), line[1])):
         return not (last == ":" and not first.islower())
     if last in ".!?:;…" or text.count(" ", *line) < 3:
         return False
-    if first.islower() and " " in text[following[0] : following[1]]:
+    if CODE.search(text, *line) or CODE.search(text, *following):
+        return False  # commands and code: a line is a line
+    if PLAIN_WORD.match(text, *following) and " " in text[following[0] : following[1]]:
         return True
     return bool(HANGING.search(text, max(line[0], line[1] - 20), line[1]))

@@ -92,9 +92,7 @@ class SentenceRows:
         ]
         columns = [*repeated.columns[: self.place], *added, *repeated.columns[self.place :]]
         errors = (
-            {new: piece.errors[old] for new, old in enumerate(taken) if old in piece.errors}
-            if piece.errors
-            else {}
+            {new: piece.errors[old] for new, old in enumerate(taken) if old in piece.errors} if piece.errors else {}
         )
         table = pa.Table.from_arrays(columns, schema=self.schema)
         return Piece(piece.file, table, piece.rows[rows], errors), place

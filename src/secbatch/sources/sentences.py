@@ -16,205 +16,40 @@ CANDIDATE = re.compile(
 )
 TOKEN = 40  # characters before a candidate that are looked at
 
-NEVER_LAST = frozenset(
-    [
-        "e.g",
-        "i.e",
-        "eg",
-        "ie",
-        "cf",
-        "vs",
-        "viz",
-        "resp",
-        "approx",
-        "aka",
-        "a.k.a",
-        "incl",
-        "esp",
-        "ca",
-        "mr",
-        "mrs",
-        "ms",
-        "dr",
-        "prof",
-        "st",
-        "gen",
-        "col",
-        "sgt",
-        "lt",
-        "capt",
-        "gov",
-        "sen",
-        "rep",
-        "hon",
-        "rev",
-        "messrs",
-        "dept",
-    ]
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+NEVER_LAST = _words(
+    """
+    e.g i.e eg ie cf vs viz resp approx aka a.k.a incl esp ca mr mrs ms dr prof st gen col sgt lt capt
+    gov sen rep hon rev messrs dept
+    """
 )
 # These go with the number or label after them: "Fig. 3", "No. 5", "Apr. 2, 2022".
-BEFORE_NUMBER = frozenset(
-    [
-        "fig",
-        "figs",
-        "no",
-        "nos",
-        "p",
-        "pp",
-        "vol",
-        "ver",
-        "v",
-        "sec",
-        "sect",
-        "ch",
-        "chap",
-        "eq",
-        "ref",
-        "refs",
-        "tab",
-        "art",
-        "app",
-        "ex",
-        "para",
-        "cl",
-        "build",
-        "rev",
-        "ed",
-        "jan",
-        "feb",
-        "mar",
-        "apr",
-        "jun",
-        "jul",
-        "aug",
-        "sep",
-        "sept",
-        "oct",
-        "nov",
-        "dec",
-    ]
+BEFORE_NUMBER = _words(
+    """
+    fig figs no nos p pp vol ver v sec sect ch chap eq ref refs tab art app ex para cl build ed jan feb
+    mar apr jun jul aug sep sept oct nov dec
+    """
 )
 # These stand in the middle of sentences and at their ends.
-EITHER = frozenset(
-    [
-        "inc",
-        "ltd",
-        "corp",
-        "co",
-        "llc",
-        "jr",
-        "sr",
-        "bros",
-        "plc",
-        "gmbh",
-        "etc",
-        "al",
-        "u.s",
-        "u.k",
-        "u.n",
-        "e.u",
-        "u.s.a",
-        "u.a.e",
-        "d.c",
-        "ph.d",
-        "a.m",
-        "p.m",
-    ]
+EITHER = _words(
+    """
+    inc ltd corp co llc jr sr bros plc gmbh etc al u.s u.k u.n e.u u.s.a u.a.e d.c ph.d a.m p.m
+    """
 )
-STARTERS = frozenset(
-    [
-        "the",
-        "this",
-        "these",
-        "those",
-        "it",
-        "its",
-        "in",
-        "on",
-        "at",
-        "we",
-        "our",
-        "he",
-        "she",
-        "they",
-        "their",
-        "there",
-        "here",
-        "however",
-        "when",
-        "while",
-        "after",
-        "before",
-        "as",
-        "if",
-        "once",
-        "since",
-        "although",
-        "though",
-        "because",
-        "for",
-        "from",
-        "by",
-        "with",
-        "to",
-        "an",
-        "a",
-        "additionally",
-        "furthermore",
-        "moreover",
-        "meanwhile",
-        "finally",
-        "first",
-        "second",
-        "third",
-        "next",
-        "then",
-        "later",
-        "also",
-        "both",
-        "each",
-        "all",
-        "some",
-        "many",
-        "most",
-        "several",
-        "other",
-        "another",
-        "one",
-        "two",
-        "three",
-        "such",
-        "upon",
-        "during",
-        "according",
-        "based",
-        "using",
-        "given",
-        "following",
-        "like",
-        "unlike",
-        "what",
-        "why",
-        "how",
-        "who",
-        "where",
-        "which",
-        "you",
-        "your",
-        "i",
-        "any",
-        "no",
-        "not",
-        "note",
-        "see",
-        "once",
-        "instead",
-        "despite",
-        "further",
-        "today",
-        "now",
-    ]
+STARTERS = _words(
+    """
+    the this these those it its in on at we our he she they their there here however when while after
+    before as if once since although though because for from by with to an a additionally furthermore
+    moreover meanwhile finally first second third next then later also both each all some many most
+    several other another one two three such upon during according based using given following like
+    unlike what why how who where which you your i any no not note see instead despite further today now
+    """
 )
+LABEL = re.compile(r"(?:figure|fig|table|listing|appendix|exhibit|image|step|chapter|section)\.?\s*[\w.-]{1,6}", re.I)
 OPENERS = "\"'“‘«([{*_<`"
 FILE_NAME = re.compile(
     r"[\w-]+\.(?:exe|dll|sys|ps1|bat|cmd|vbs|js|jse|hta|lnk|docx?|xlsx?|py|sh|so|jar|zip|php|dat|bin)\b"
@@ -290,5 +125,7 @@ def _full_stop_ends(text: str, begin: int, mark: int, after: int, end: int, toke
         return starter
     if re.fullmatch(r"(?:[A-Za-z]\.)+[A-Za-z]", token):  # an unknown abbreviation with dots
         return starter
+    if mark - begin < 20 and LABEL.fullmatch(text, begin, mark):  # "Figure 3. Loading process"
+        return False
     # "1. Install": the number of a list item goes with the item.
     return not (mark - begin < 5 and LIST_ITEM.match(text, begin, mark + 2))

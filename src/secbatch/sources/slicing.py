@@ -70,9 +70,7 @@ class _Pending:
         return shard
 
 
-def slice_pieces(
-    pieces: Iterator[Piece], schema: "pa.Schema", shard_rows: Callable[[int], int]
-) -> Iterator[Shard]:
+def slice_pieces(pieces: Iterator[Piece], schema: "pa.Schema", shard_rows: Callable[[int], int]) -> Iterator[Shard]:
     """Shards of `shard_rows(index)` rows each; the last one, and those of large rows, are smaller.
 
     Rows of several files may share a shard, so that thousands of small files do not become thousands of

@@ -163,6 +163,7 @@ class Utf8Stream:
             self._decoder = codecs.getincrementaldecoder(self.encoding)("secbatch.mark-bad")
         self._head: bytes | None = head
         self._started = False
+        self.served = 0  # bytes of text
 
     @property
     def recoded(self) -> bool:
@@ -177,14 +178,16 @@ class Utf8Stream:
         """About `size` bytes of UTF-8 text (the same pieces every time); empty only at the end."""
         while True:
             block = self._take_head(size)
-            if self._decoder is None:
-                return block
-            text = self._decoder.decode(block, final=not block)
-            if text and not self._started:
-                text = text.removeprefix("\ufeff")
-                self._started = True
-            if text or not block:
-                return text.encode("utf-8", "surrogatepass")
+            if self._decoder is not None:
+                text = self._decoder.decode(block, final=not block)
+                if text and not self._started:
+                    text = text.removeprefix("\ufeff")
+                    self._started = True
+                if block and not text:
+                    continue
+                block = text.encode("utf-8", "surrogatepass")
+            self.served += len(block)
+            return block
 
     def _take_head(self, size: int) -> bytes:
         if self._head is None:
@@ -195,8 +198,11 @@ class Utf8Stream:
             return head
         return head + self.bytes.read(size - len(head)) if len(head) < size else head
 
-    def position(self) -> int:
-        return self.bytes.position()
+    def position(self, consumed: int) -> int:
+        """Bytes of the stored file behind the first `consumed` bytes of text (an estimate where recoded)."""
+        if self._decoder is None and self.bytes.compression is None:
+            return self.skipped + consumed
+        return int(self.bytes.position() * consumed / max(1, self.served))
 
     def close(self) -> None:
         self.bytes.close()
