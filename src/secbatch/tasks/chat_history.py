@@ -22,8 +22,8 @@ from secbatch.models.untrusted_text import untrusted_tokenizer
 CHARACTERS_PER_TOKEN = 64
 
 # Between turns of a sequence-to-sequence model without a chat template: two spaces, and a user's turn begins
-# with another one. This is Blenderbot's format, as published in the chat_template of facebook/blenderbot-3B and
-# as transformers' conversational pipeline had it.
+# with another one. This is Blenderbot's format, as published in the chat_template of facebook/blenderbot-3B
+# and as transformers' conversational pipeline had it.
 BEFORE_ANSWER, BEFORE_QUESTION = "  ", "   "
 
 

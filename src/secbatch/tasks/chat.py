@@ -1,0 +1,139 @@
+"""The chat task: an answer to each question, one by one or in conversations."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from secbatch.errors import JobError, nearest
+from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.chat_conversation import Conversation
+from secbatch.tasks.chat_history import Rendered, Turn
+from secbatch.tasks.chat_model import ChatModel, Reply, continued
+from secbatch.tasks.text import TextSource
+
+if TYPE_CHECKING:
+    from secbatch.job import Chat
+    from secbatch.models.device import Compute
+    from secbatch.models.resolved import ResolvedModel
+
+__all__ = ["ChatTask", "Conversation"]
+
+
+@dataclass(frozen=True)
+class EncodedChat:
+    """Questions of a shard of n rows and the order in which they are asked."""
+
+    questions: list[str | None]  # [n], None: nothing to ask
+    rows: list[str]  # [n], identities
+    conversations: list[list[int]]  # positions of the questions of each conversation, in order
+    opening: list[Rendered]  # the first question of each conversation, tokenised
+
+
+@dataclass(frozen=True)
+class ComputedChat:
+    """A reply for each question of a shard; None where there was none."""
+
+    replies: list[Reply | None]
+    tokens: int
+    padding: int
+
+
+class ChatTask:
+    """Answers with a sequence-to-sequence or decoder-only chat model."""
+
+    def __init__(
+        self, name: str, spec: "Chat", schema: pa.Schema, model: "ResolvedModel", compute: "Compute"
+    ) -> None:
+        """Raises JobError when job and input do not fit together, ModelError when the model cannot chat."""
+        self.name, self._spec = name, spec
+        self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
+        self._conversation = spec.conversation
+        reads = list(self._text.columns)
+        for column in (spec.conversation.id, spec.conversation.order) if spec.conversation else ():
+            if column not in schema.names:
+                hint = nearest(column, schema.names)
+                raise JobError(f"tasks.{name}.conversation: the input has no column '{column}'{hint}")
+            reads.append(column)
+        self.reads = tuple(dict.fromkeys(reads))
+        self._model = ChatModel(spec, model, compute)
+
+    @property
+    def fields(self) -> tuple[pa.Field, ...]:
+        return (
+            pa.field(self.name, pa.string()),
+            pa.field(f"{self.name}_tokens", pa.int32()),
+            pa.field(f"{self.name}_truncated", pa.bool_()),
+        )
+
+    def fingerprint(self) -> str:
+        conversation = self._spec.conversation
+        own = [self._model.fingerprint(), self._spec.text, conversation and conversation.model_dump()]
+        return hashlib.sha256(repr(own).encode()).hexdigest()
+
+    def load(self) -> None:
+        self._model.load()
+
+    def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedChat:
+        questions = [
+            text if use and text is not None and text.strip() else None
+            for text, use in zip(self._text.render(table).to_pylist(), usable.to_pylist(), strict=True)
+        ]
+        conversations = self._grouped(table, questions)
+        first = [questions[places[0]] or "" for places in conversations]
+        distinct = list(dict.fromkeys(first))
+        rendered = dict(zip(distinct, self._model.render([[Turn(text)] for text in distinct]), strict=True))
+        return EncodedChat(questions, ids.to_pylist(), conversations, [rendered[text] for text in first])
+
+    def _grouped(self, table: pa.Table, questions: list[str | None]) -> list[list[int]]:
+        """Positions of questions by conversation; neighbours with one conversation id belong together.
+
+        A question without a conversation id stands alone.
+        """
+        if self._conversation is None:
+            return [[place] for place, question in enumerate(questions) if question is not None]
+        groups: list[list[int]] = []
+        before = None
+        for place, conversation in enumerate(table.column(self._conversation.id).to_pylist()):
+            if conversation is None or conversation != before:
+                groups.append([])
+            before = conversation
+            if questions[place] is not None:
+                groups[-1].append(place)
+        return [group for group in groups if group]
+
+    def compute(self, encoded: EncodedChat) -> ComputedChat:
+        """Asks the first questions of all conversations together, then all second ones, and so on."""
+        model = self._model
+        done_tokens, done_padding = model.tokens, model.padding
+        replies: list[Reply | None] = [None] * len(encoded.questions)
+        history: list[list[Turn]] = [[] for _ in encoded.conversations]
+        cut = [False] * len(encoded.conversations)
+        for number in range(max(map(len, encoded.conversations), default=0)):
+            due = [place for place, group in enumerate(encoded.conversations) if number < len(group)]
+            rows = [encoded.conversations[place][number] for place in due]
+            questions = [Turn(encoded.questions[row] or "") for row in rows]
+            turns = [[*history[place], question] for place, question in zip(due, questions, strict=True)]
+            rendered = model.render(turns) if number else encoded.opening
+            answered = model.reply(rendered, [encoded.rows[row] for row in rows])
+            for place, row, asked, reply in zip(due, rows, turns, answered, strict=True):
+                # what did not fit once does not fit later: it is forgotten, and later rows say so, too
+                cut[place] |= reply.truncated
+                replies[row] = replace(reply, truncated=cut[place])
+                history[place] = continued(asked, reply)
+        return ComputedChat(replies, model.tokens - done_tokens, model.padding - done_padding)
+
+    def finish(self, computed: ComputedChat) -> TaskColumns:
+        good = [reply if reply is not None and reply.error is None else None for reply in computed.replies]
+        columns = {
+            self.name: pa.array([reply and reply.text for reply in good], pa.string()),
+            f"{self.name}_tokens": pa.array([reply and reply.tokens for reply in good], pa.int32()),
+            f"{self.name}_truncated": pa.array([reply and reply.truncated for reply in good], pa.bool_()),
+        }
+        errors = {
+            place: f"Task '{self.name}': {reply.error}."
+            for place, reply in enumerate(computed.replies)
+            if reply is not None and reply.error is not None
+        }
+        return TaskColumns(columns, errors, computed.tokens, computed.padding)
