@@ -60,22 +60,14 @@ def pack(sequences: TokenSequences, device: str) -> Packed:
     """Brings sequences, longest first, to the device."""
     lengths = sequences.lengths
     positions = np.arange(len(sequences.ids)) - np.repeat(sequences.offsets[:-1], lengths)
-    starts = np.flatnonzero(np.diff(lengths, prepend=-1))  # the first sequence of each length
-    counts = np.diff(starts, append=len(lengths))
-    groups = tuple(
-        (int(sequences.offsets[start]), int(count), int(lengths[start]))
-        for start, count in zip(starts, counts, strict=True)
-    )
     return Packed(
         torch.from_numpy(sequences.ids.astype(np.int64)).to(device, non_blocking=True),
         torch.from_numpy(positions).to(device, non_blocking=True),
-        groups,
+        tuple(sequences.groups()),
     )
 
 
-def attend(
-    qkv: torch.Tensor, groups: tuple[tuple[int, int, int], ...], window: int | None = None
-) -> torch.Tensor:
+def attend(qkv: torch.Tensor, groups: tuple[tuple[int, int, int], ...], window: int | None = None) -> torch.Tensor:
     """Bidirectional attention within each sequence: [T, 3, heads, head_dim] to [T, heads × head_dim].
 
     With `window`, a token sees those at most `window` positions away.
@@ -86,9 +78,7 @@ def attend(
         span = slice(first, first + count * length)
         # [3, count, heads, length, head_dim]
         q, k, v = qkv[span].view(count, length, 3, heads, dim).permute(2, 0, 3, 1, 4).unbind(0)
-        mask = (
-            _window_mask(length, window, qkv.device) if window is not None and length > window + 1 else None
-        )
+        mask = _window_mask(length, window, qkv.device) if window is not None and length > window + 1 else None
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         out[span].view(count, length, heads, dim).copy_(mixed.transpose(1, 2))
     return out.view(tokens, heads * dim)

@@ -37,9 +37,17 @@ class TokenSequences:
         lengths = self.lengths[rows]
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
-        # Position of every token in `self.ids`: its place in its row, moved by the row's start.
-        source = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
-        return TokenSequences(self.ids[source], offsets)
+        return TokenSequences(self.ids[spans(self.offsets[:-1][rows], lengths)], offsets)
+
+    def groups(self) -> list[tuple[int, int, int]]:
+        """Runs of neighbours of one length: (first token, sequences, their length)."""
+        lengths = self.lengths
+        starts = np.flatnonzero(np.diff(lengths, prepend=-1))
+        counts = np.diff(starts, append=len(lengths))
+        return [
+            (int(self.offsets[start]), int(count), int(lengths[start]))
+            for start, count in zip(starts, counts, strict=True)
+        ]
 
     def padded(self, pad_id: int, left: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """[n, longest] int64 ids and an attention mask of the same shape (1 real, 0 padding)."""
@@ -50,6 +58,12 @@ class TokenSequences:
         ids = np.full((len(self), width), pad_id, np.int64)
         ids[real] = self.ids
         return ids, real.astype(np.int64)
+
+
+def spans(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The numbers start, start + 1, … start + length - 1 of each span, one after another (int64)."""
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
 
 
 def _flat(rows: Iterable[Iterable[int]], count: int) -> np.ndarray:

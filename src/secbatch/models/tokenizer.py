@@ -28,6 +28,8 @@ class TextTokenizer:
         self.before = np.array(marked.ids[:first], np.int32)  # special tokens before every text
         self.after = np.array(marked.ids[last:], np.int32)  # and after it
         self._words: np.ndarray = np.zeros(0, object)  # by id; 0 where not yet decoded
+        self._same_word: np.ndarray = np.zeros(0, np.int64)  # by id: one id for all that decode to one word
+        self._id_of_word: dict[str, int] = {}
 
     def encode(self, texts: Sequence[str], special_tokens: bool = True) -> TokenSequences:
         """Token ids of untrusted texts, whole: nothing is cut."""
@@ -49,15 +51,27 @@ class TextTokenizer:
 
         Each vocabulary entry is decoded once.
         """
+        self._decode(ids)
+        return self._words[ids]
+
+    def same_words(self, ids: np.ndarray) -> np.ndarray:
+        """For each id, a number that all ids share whose words are the same once stripped (int64, same"
+        " shape)."""
+        self._decode(ids)
+        return self._same_word[ids]
+
+    def _decode(self, ids: np.ndarray) -> None:
         top = int(ids.max(initial=-1)) + 1
         if top > len(self._words):
-            grown = np.zeros(max(top, len(self.hf)), object)
-            grown[: len(self._words)] = self._words
-            self._words = grown
-        found = self._words[ids]
-        unknown = np.unique(ids[found == 0])
-        if len(unknown):
-            decoded = self.hf.batch_decode([[token] for token in unknown.tolist()])
-            self._words[unknown] = [word.strip() for word in decoded]
-            found = self._words[ids]
-        return found
+            size = max(top, len(self.hf))
+            self._words = np.concatenate([self._words, np.zeros(size - len(self._words), object)])
+            self._same_word = np.concatenate([self._same_word, np.arange(len(self._same_word), size)])
+        unknown = np.unique(ids[self._words[ids] == 0])
+        for token, decoded in zip(
+            unknown.tolist(), self.hf.batch_decode([[token] for token in unknown.tolist()]), strict=True
+        ):
+            word = decoded.strip()
+            self._words[token] = word
+            # Part of a character, or nothing: such tokens look alike and are not.
+            if word and "\ufffd" not in word:
+                self._same_word[token] = self._id_of_word.setdefault(word, token)

@@ -1,0 +1,85 @@
+"""What of a long text a model gets to see: the part around its masks, or its beginning."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from secbatch.models.sequences import TokenSequences
+from secbatch.models.tokenizer import TextTokenizer
+from secbatch.models.untrusted_text import MASK
+
+# A text longer than this many characters for each position of the model is cut before it is tokenised, so
+# that a field of 100 MB costs no more than one of 20 KB. Tokens of ordinary text have 2 to 6 characters.
+CHARACTERS_PER_TOKEN = 40
+
+
+@dataclass(frozen=True)
+class MaskedTexts:
+    """Texts as the model sees them."""
+
+    sequences: TokenSequences  # [u] at most the model's positions long
+    mask_counts: np.ndarray  # [u] int64: masks in the text
+    seen: np.ndarray  # [u] int64: how many of them, from the first on, are in the sequence
+    truncated: np.ndarray  # [u] bool: the text is longer than the window
+
+
+def around_masks(texts: list[str], tokenizer: TextTokenizer) -> MaskedTexts:
+    """Tokenises texts that hold `<mask>`; of one that is too long, a window around its masks.
+
+    The window is centred on all masks when they fit into it together, otherwise on the first. Masks outside
+    it are counted but not seen.
+    """
+    reach = tokenizer.max_length * CHARACTERS_PER_TOKEN
+    counts = np.array([text.count(MASK) for text in texts], np.int64)
+    cut = [_cut_around_masks(text, reach) if len(text) > reach else text for text in texts]
+    sequences = tokenizer.encode(cut)
+    truncated = np.array([len(short) < len(text) for short, text in zip(cut, texts, strict=True)], bool)
+    too_long = sequences.lengths > tokenizer.max_length
+    if too_long.any():
+        rows = [sequences[row] for row in range(len(sequences))]
+        for row in np.flatnonzero(too_long):
+            rows[row] = _window(rows[row], tokenizer)
+        sequences = TokenSequences.of(rows)
+    masks = np.concatenate([[0], np.cumsum(sequences.ids == tokenizer.mask_id)])
+    seen = np.minimum(np.diff(masks[sequences.offsets]), counts)
+    return MaskedTexts(sequences, counts, seen, truncated | too_long)
+
+
+def from_start(texts: list[str], tokenizer: TextTokenizer) -> TokenSequences:
+    """Tokenises texts; of one that is too long, its beginning."""
+    limit = tokenizer.max_length
+    reach = limit * CHARACTERS_PER_TOKEN
+    sequences = tokenizer.encode([text[:reach] for text in texts])
+    if not (sequences.lengths > limit).any():
+        return sequences
+    keep = limit - len(tokenizer.after)
+    return TokenSequences.of(
+        [
+            row if len(row) <= limit else np.concatenate([row[:keep], tokenizer.after])
+            for row in (sequences[number] for number in range(len(sequences)))
+        ]
+    )
+
+
+def _cut_around_masks(text: str, reach: int) -> str:
+    """`text` within `reach` characters of its masks (of the first, when they are further apart than that)."""
+    first, last = text.find(MASK), text.rfind(MASK)
+    if last - first > reach:
+        last = first
+    end = last + len(MASK) + reach
+    # A mask that the end would split is left out whole.
+    split = text.find(MASK, max(end - len(MASK) + 1, 0), end + len(MASK) - 1)
+    return text[max(first - reach, 0) : split if split != -1 else end]
+
+
+def _window(row: np.ndarray, tokenizer: TextTokenizer) -> np.ndarray:
+    """A row of more tokens than the model has positions, cut to them; its first mask stays the first."""
+    head, tail = len(tokenizer.before), len(tokenizer.after)
+    body = row[head : len(row) - tail]
+    size = tokenizer.max_length - head - tail
+    masks = np.flatnonzero(body == tokenizer.mask_id)
+    if not len(masks):  # an added word of the model took the mask's characters
+        return np.concatenate([tokenizer.before, body[:size], tokenizer.after])
+    last = masks[-1] if masks[-1] - masks[0] < size else masks[0]
+    start = int(np.clip((masks[0] + last + 1 - size) // 2, 0, len(body) - size))
+    return np.concatenate([tokenizer.before, body[start : start + size], tokenizer.after])

@@ -1,0 +1,100 @@
+"""The text that a task works on: a column, or a template with {columns}."""
+
+from dataclasses import dataclass
+from string import Formatter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from secbatch.errors import JobError, nearest
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Renders one text a row. `parts` are literal strings and, as tuples of one, columns."""
+
+    parts: tuple[str | tuple[str], ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns it reads, each once, in order."""
+        return tuple(dict.fromkeys(part[0] for part in self.parts if isinstance(part, tuple)))
+
+    @classmethod
+    def of(cls, text: str, schema: pa.Schema, key: str) -> "TextSource":
+        """`text` as the job has it under `key`: the name of a column, or a template such as "{title}: {sentence}".
+
+        A name that is a column wins over a template; `{{` and `}}` are literal braces. Raises JobError for a
+        column that the input lacks, naming the nearest.
+        """
+        if text in schema.names:
+            return cls(_checked(((text,),), schema, key))
+        if "{" not in text and "}" not in text:
+            raise JobError(f"{key}: {_no_column(text, schema)}")
+        try:
+            pieces = list(Formatter().parse(text))
+        except ValueError as error:
+            raise JobError(
+                f"{key}: the template {text!r} cannot be read ({error}); write {{{{ and }}}} for literal braces"
+            ) from None
+        parts: list[str | tuple[str]] = []
+        for literal, field, form, conversion in pieces:
+            if literal:
+                parts.append(literal)
+            if field is not None:
+                if form or conversion or not field:
+                    raise JobError(f"{key}: in the template {text!r}, write {{column}} and nothing else in the braces")
+                parts.append((field,))
+        return cls(_checked(tuple(parts), schema, key))
+
+    def render(self, table: pa.Table) -> pa.Array:
+        """One text a row (pa.large_string), null where a column that it reads is null."""
+        pieces: list[Any] = [
+            pa.scalar(part, pa.large_string()) if isinstance(part, str) else _as_text(table.column(part[0]))
+            for part in self.parts
+        ]
+        if not self.columns:
+            return pa.repeat(pa.scalar("".join(map(str, pieces)), pa.large_string()), table.num_rows)
+        return pc.binary_join_element_wise(*pieces, pa.scalar("", pa.large_string()))
+
+
+def _checked(parts: tuple[str | tuple[str], ...], schema: pa.Schema, key: str) -> tuple[str | tuple[str], ...]:
+    for part in parts:
+        if isinstance(part, tuple):
+            (name,) = part
+            if name not in schema.names:
+                raise JobError(f"{key}: {_no_column(name, schema)}")
+            kind = schema.field(name).type
+            if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+                raise JobError(f"{key}: column '{name}' is of type {kind}, which is no text")
+    return parts
+
+
+def _no_column(name: str, schema: pa.Schema) -> str:
+    return f"there is no column '{name}' in the input{nearest(name, schema.names)}; it has {', '.join(schema.names)}"
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.Array:
+    # Large offsets: the long documents of a shard can hold more than 2 GB together.
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.cast(pa.large_string()).combine_chunks()
+
+
+@dataclass(frozen=True)
+class DistinctTexts:
+    """The texts of a shard that there is something to do for, each once."""
+
+    texts: list[str]  # [u]
+    rows: Any  # [n] int64 numpy: place in `texts`, -1 where there is nothing to do
+
+    @classmethod
+    def of(cls, column: pa.Array, usable: pa.Array, containing: str | None = None) -> "DistinctTexts":
+        """Leaves out rows that are null, blank, not `usable`, or without the substring `containing`."""
+        wanted = pc.and_(usable, pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(column), ""), False))
+        if containing is not None:
+            wanted = pc.and_(wanted, pc.fill_null(pc.match_substring(column, containing), False))
+        encoded = pc.if_else(wanted, column, pa.scalar(None, column.type)).dictionary_encode()
+        rows = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype("int64")
+        return cls(encoded.dictionary.to_pylist(), rows)
