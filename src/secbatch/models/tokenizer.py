@@ -67,10 +67,9 @@ class TextTokenizer:
             self._words = np.concatenate([self._words, np.zeros(size - len(self._words), object)])
             self._same_word = np.concatenate([self._same_word, np.arange(len(self._same_word), size)])
         unknown = np.unique(ids[self._words[ids] == 0])
-        for token, decoded in zip(
-            unknown.tolist(), self.hf.batch_decode([[token] for token in unknown.tolist()]), strict=True
-        ):
-            word = decoded.strip()
+        decoded = self.hf.batch_decode([[token] for token in unknown.tolist()]) if len(unknown) else []
+        for token, text in zip(unknown.tolist(), decoded, strict=True):
+            word = text.strip()
             self._words[token] = word
             # Part of a character, or nothing: such tokens look alike and are not.
             if word and "\ufffd" not in word:
