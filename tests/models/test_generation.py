@@ -14,6 +14,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -239,6 +241,26 @@ def test_out_of_memory_halves_the_budget_and_goes_on(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(made, "_together", full)
     assert "do not fit in the device's memory" in str(made.generate([Prompt(texts[0])]).answers[0].error)
+
+
+def test_a_state_that_is_no_cache_of_keys_and_values_is_generated_alone() -> None:
+    torch.manual_seed(0)
+    config = MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4)
+    model = sharpened(MambaForCausalLM(config), {}, pad_token_id=0)
+    model._is_stateful = False  # as a model that does not say so
+    texts = prompts(model, 4)
+    answers = (
+        generator(model, Generation(max_new_tokens=6)).generate([Prompt(text) for text in texts]).answers
+    )
+    assert [answer.tokens for answer in answers] == [alone(model, text, max_new_tokens=6) for text in texts]
+
+
+def test_tokens_that_the_model_lacks_reject_the_row() -> None:
+    answers = (
+        generator(llama(), Generation(max_new_tokens=3)).generate([Prompt([5, 300]), Prompt([5])]).answers
+    )
+    assert answers[0].error == "the tokenizer gives token 300, but the model has only 300"
+    assert answers[1].error is None and answers[1].tokens
 
 
 def test_the_encoder_runs_once_a_row() -> None:

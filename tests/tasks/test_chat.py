@@ -1,6 +1,7 @@
 """The chat task: columns, conversations, truncation, seeds, and agreement with `generate` on one row alone."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,14 @@ def test_the_fingerprint_follows_what_decides_an_answer(
     generation = json.loads((blenderbot / "generation_config.json").read_text())
     (other / "generation_config.json").write_text(json.dumps(generation | {"min_length": 5}))
     assert build(other, columns=columns).fingerprint() not in prints
+
+
+def test_a_task_can_be_sent_to_another_process(blenderbot: Path) -> None:
+    task = build(blenderbot, generation=SHORT)
+    expected = answers(run(task, question=QUESTIONS))
+    sent = pickle.loads(pickle.dumps(build(blenderbot, generation=SHORT)))
+    assert answers(run(sent, question=QUESTIONS)) == expected
+    assert sent.fingerprint() == task.fingerprint()
 
 
 def test_missing_columns_are_named(blenderbot: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from secbatch.models.generation_search import Answer, Start, cut_at_end, search
 from secbatch.models.generation_settings import GenerationSettings
-from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps, Steps
+from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps, NoKeysAndValuesError, Steps
 
 # Positions of keys and values in one batch (sequences times their longest length). On a CPU more rows only
 # make the rows that finish early wait; a GPU wants many rows to be busy.
@@ -42,9 +42,14 @@ class Generated:
 class Generator:
     """Generates for lists of prompts with one loaded model."""
 
-    def __init__(self, model: Any, settings: GenerationSettings, budget: int | None = None) -> None:
-        """`model`: a transformers model for (conditional) generation, in eval mode on its device."""
-        self.model, self.settings = model, settings
+    def __init__(
+        self, model: Any, settings: GenerationSettings, budget: int | None = None, tokenizer: Any = None
+    ) -> None:
+        """`model`: a transformers model for (conditional) generation, in eval mode on its device.
+
+        `tokenizer`: transformers' tokenizer, which only `stop_strings` of a model's generation config needs.
+        """
+        self.model, self.settings, self.tokenizer = model, settings, tokenizer
         self.encoder_decoder = bool(model.config.is_encoder_decoder)
         self.budget = budget or (CUDA_BUDGET if model.device.type == "cuda" else CPU_BUDGET)
         self.stock = bool(settings.stock) or bool(getattr(model, "_is_stateful", False))
@@ -54,10 +59,10 @@ class Generator:
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt]) -> Generated:
         """Answers for `prompts` (none of them empty). A row that cannot be done has its reason in `error`."""
-        answers: list[Answer | None] = [None] * len(prompts)
+        answers: list[Answer | None] = [self._refusal(prompt) for prompt in prompts]
         starts = [self._start(prompt) for prompt in prompts]
         padding = 0
-        for batch in self._batches(starts):
+        for batch in self._batches(starts, [place for place, answer in enumerate(answers) if answer is None]):
             done = self._run([starts[place] for place in batch])
             longest = len(starts[batch[0]].prompt)
             for place, answer in zip(batch, done, strict=True):
@@ -71,9 +76,16 @@ class Generator:
         decoder_length = 1 if self.encoder_decoder else len(prompt.tokens)
         return Start(prompt.tokens, self.settings.new_token_limit(decoder_length), prompt.seed)
 
-    def _batches(self, starts: list[Start]) -> Iterator[list[int]]:
-        """Positions in `starts`, longest prompts first; a pure function of `starts` and the budget."""
-        order = sorted(range(len(starts)), key=lambda place: -len(starts[place].prompt))
+    def _refusal(self, prompt: Prompt) -> Answer | None:
+        # A tokenizer can have more entries than the model: such an id would end the whole batch.
+        entries = self.model.get_input_embeddings().num_embeddings
+        if max(prompt.tokens) < entries:
+            return None
+        return Answer([], f"the tokenizer gives token {max(prompt.tokens)}, but the model has only {entries}")
+
+    def _batches(self, starts: list[Start], todo: list[int]) -> Iterator[list[int]]:
+        """Positions `todo` in `starts`, longest prompts first; a pure function of the two and the budget."""
+        order = sorted(todo, key=lambda place: -len(starts[place].prompt))
         taken = 0
         while taken < len(order):
             first = starts[order[taken]]
@@ -87,7 +99,10 @@ class Generator:
 
     def _run(self, starts: list[Start]) -> list[Answer]:
         try:
-            return [self._alone(starts[0])] if self.stock else self._together(starts)
+            return [self._alone(start) for start in starts] if self.stock else self._together(starts)
+        except NoKeysAndValuesError:
+            self.stock = True
+            return [answer for start in starts for answer in self._run([start])]
         except (RuntimeError, MemoryError) as problem:
             if not _is_out_of_memory(problem):
                 raise
@@ -118,6 +133,8 @@ class Generator:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(start.seed)
             overrides = dict(self.settings.overrides)
+            if self.model.generation_config.stop_strings is not None:
+                overrides["tokenizer"] = self.tokenizer
             out = self.model.generate(ids, attention_mask=torch.ones_like(ids), **overrides)
         new = out[0, 1 if self.encoder_decoder else len(start.prompt) :].tolist()
         return Answer(cut_at_end(new, self.settings.end_tokens))

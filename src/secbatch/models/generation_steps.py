@@ -13,6 +13,10 @@ from torch import Tensor
 NO_TOKEN = -1
 
 
+class NoKeysAndValuesError(Exception):
+    """The model's state is no cache of keys and values whose rows can be taken apart (Mamba and others)."""
+
+
 class Steps(Protocol):
     """What the search loops need of a model."""
 
@@ -42,6 +46,17 @@ def pad(sequences: list[list[int]], fill: int, left: bool, device: "torch.device
     width = max(map(len, sequences))
     rows = [[fill] * (width - len(s)) + s if left else s + [fill] * (width - len(s)) for s in sequences]
     return torch.tensor(rows, dtype=torch.long, device=device)
+
+
+def _checked(cache: Any) -> Any:
+    caches = [cache]
+    if hasattr(cache, "self_attention_cache"):
+        caches = [cache.self_attention_cache, cache.cross_attention_cache]
+    for one in caches:
+        layers = getattr(one, "layers", None)
+        if not layers or not all(hasattr(layer, "batch_select_indices") for layer in layers):
+            raise NoKeysAndValuesError
+    return cache
 
 
 def _select(cache: Any, rows: Tensor) -> None:
@@ -78,7 +93,7 @@ class EncoderDecoderSteps:
             use_cache=True,
             return_dict=True,
         )
-        self.cache = out.past_key_values
+        self.cache = _checked(getattr(out, "past_key_values", None))
         logits: Tensor = out.logits[:, -1].float()
         return logits
 
@@ -133,7 +148,7 @@ class DecoderSteps:
             **positions,
             **self.extra,
         )
-        self.cache = out.past_key_values
+        self.cache = _checked(getattr(out, "past_key_values", None))
         logits: Tensor = out.logits[:, -1].float()
         return logits
 

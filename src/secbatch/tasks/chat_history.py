@@ -10,7 +10,6 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -68,7 +67,9 @@ class ChatRenderer:
             )
         if not self.template and system is not None:
             raise JobError(f"system: model {model} has no chat template and so no place for a system message")
-        self._frame = lru_cache(maxsize=64)(self._render_frame)
+        self._frames: dict[
+            int, tuple[str | int, ...]
+        ] = {}  # by number of contents; kept, as rendering is slow
         # Some templates trim what is put in: then it is trimmed here, as the frame is rendered without it.
         self._trims = self.template and " x " not in self._apply([{"role": "user", "content": " x "}])
 
@@ -136,11 +137,13 @@ class ChatRenderer:
         parts = self._frame(len(contents))
         return "".join(part if isinstance(part, str) else contents[part] for part in parts)
 
-    def _render_frame(self, count: int) -> tuple[str | int, ...]:
+    def _frame(self, count: int) -> tuple[str | int, ...]:
         """The template's text around `count` contents, with its special tokens under their secret names.
 
         An int stands for the content of that number.
         """
+        if count in self._frames:
+            return self._frames[count]
         marks = [f"zq{secrets.token_hex(8)}x{number}qz" for number in range(count)]
         roles = (["system"] if self.system is not None else []) + ["user", "assistant"] * count
         text = self._apply(
@@ -150,7 +153,9 @@ class ChatRenderer:
             raise ModelError(f"model {self.model}: its chat template leaves out the question")
         place_of = {mark: place for place, mark in enumerate(marks)}
         parts = re.split("(" + "|".join(marks) + ")", text)
-        return tuple(place_of[part] if part in place_of else self._trusted(part) for part in parts)
+        frame = tuple(place_of[part] if part in place_of else self._trusted(part) for part in parts)
+        self._frames[count] = frame
+        return frame
 
     def _trusted(self, text: str) -> str:
         for name in sorted(self._secret, key=len, reverse=True):

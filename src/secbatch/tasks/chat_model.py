@@ -97,7 +97,7 @@ class ChatModel:
         kind: Any = "seq2seq" if self.encoder_decoder else "causal"
         loaded = load_model(self._resolved, kind, self._compute)
         self.notices = loaded.notices
-        self._generator = Generator(loaded.model, self.settings)
+        self._generator = Generator(loaded.model, self.settings, tokenizer=self.hf)
 
     def render(self, conversations: Sequence[Sequence[Turn]]) -> list[Rendered]:
         """Token ids of conversations, each of which ends with an open question."""
