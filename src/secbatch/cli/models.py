@@ -17,20 +17,15 @@ def models(context: click.Context) -> None:
 @models.command("list")
 def list_models() -> int:
     """The catalog: names for jobs, licences, what each is good for, and what is at hand."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     from secbatch.models.catalog import CATALOG
     from secbatch.models.resolve import at_hand
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("Name", "Hub id", "Licence", "At hand", "Good for"):
-        table.add_column(heading, overflow="fold")
     for entry in CATALOG.values():
-        here = "yes" if at_hand(entry.name) else "no"
-        table.add_row(entry.name, entry.hub_id or "(ships with secbatch)", entry.licence, here, entry.good_for)
-    Console().print(table)
+        where = entry.hub_id or "ships with secbatch"
+        here = "at hand" if at_hand(entry.name) else "not at hand"
+        click.echo(f"{click.style(entry.name, bold=True)} · {where} · licence {entry.licence} · {here}")
+        click.echo(f"    {entry.good_for}")
+    click.echo()
     click.echo("Any other hub id (owner/name) or folder works as well. `secbatch models pull NAME` fetches one.")
     return 0
 

@@ -1,0 +1,177 @@
+"""The commands as a user types them: what they print, where, and how they exit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tiny_models import make_blenderbot, make_roberta
+
+from secbatch.cli.main import _run
+from secbatch.cli.terminal import printable
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def mask_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_roberta(tmp_path_factory.mktemp("mlm")))
+
+
+@pytest.fixture(scope="module")
+def chat_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_blenderbot(tmp_path_factory.mktemp("chat")))
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write(name: str, text: str) -> str:
+    Path(name).write_text(text)
+    return name
+
+
+def test_help_is_quick_and_imports_no_torch() -> None:
+    code = (
+        "import sys\nfrom secbatch.cli.main import _run\nassert _run(['--help']) == 0\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'pyarrow'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    begin = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "enrich" in done.stdout and "Exit codes" in done.stdout
+    assert time.monotonic() - begin < 3  # the promise is 0.3 s; a busy test machine is given ten times that
+
+
+def test_enrich_to_one_file_and_show(mask_model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write("in.csv", "n,text\n001,A <mask> here\n002,no mask\n003,<mask> and <mask>\n")
+    assert _run(["enrich", "in.csv", "-o", "out.parquet", "--mask", "text", "--mask-model", mask_model]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "3 read · 3 enriched" in captured.err and "out.parquet · 3 rows" in captured.err
+    rows = pd.read_parquet("out.parquet")
+    assert rows["n"].tolist() == ["001", "002", "003"]
+    assert [None if p is None else len(p) for p in rows["mask_predictions"]] == [1, None, 2]
+    assert not list(Path().glob(".*secbatch*"))
+    assert _run(["show", "out.parquet"]) == 0
+    shown = capsys.readouterr().out
+    assert "Input: A <mask> here" in shown and "mask 2: " in shown and " | " in shown
+    best = rows["mask_predictions"][0][0][0]["token"]
+    assert f"mask: {best} | " in shown
+
+
+def test_run_show_and_plan(mask_model: str, chat_model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write("in.csv", "text,question\nA <mask> here,What is DDoS\n<mask>,\n")
+    job = f"""
+name: small
+input: {{path: in.csv}}
+tasks:
+  mask: {{type: fill-mask, model: {mask_model}, text: text}}
+  vec: {{type: embed, model: {mask_model}, text: text}}
+  answer: {{type: chat, model: {chat_model}, text: question, generation: {{max_new_tokens: 4, min_new_tokens: 0}}}}
+output: {{path: out}}
+"""
+    write("job.yaml", job)
+    assert _run(["plan", "job.yaml"]) == 0
+    assert "2 rows in 1 shards" in capsys.readouterr().out
+    assert not Path("out").exists()
+    assert _run(["run", "job.yaml", "--log-format", "json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert events[-1]["event"] == "summary" and events[-1]["enriched"] == 2
+    assert _run(["show", "out", "--rows", "1"]) == 0
+    assert "Question: What is DDoS" in capsys.readouterr().out
+    assert _run(["run", "job.yaml"]) == 0
+    assert "2 reused" in capsys.readouterr().err
+    assert _run(["run", "job.yaml", "--dry-run"]) == 0
+    assert "2 rows in 1 shards are done already" in capsys.readouterr().out
+
+
+def test_mask_and_ask(mask_model: str, chat_model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(["mask", "A <mask> b", "--model", mask_model, "--top-k", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Input: A <mask> b" and lines[1].count(" | ") == 2
+    assert _run(["mask", "no mask", "--model", mask_model]) == 2
+    assert "has no <mask>" in capsys.readouterr().err
+    assert _run(["ask", "What is DDoS", "--model", chat_model]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["run", "absent.yaml"], 2, "does not exist"),
+        (["enrich", "absent.csv", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "does not exist"),
+        (["enrich", "in.csv", "-o", "o", "--mask", "txet", "--mask-model", "MODEL"], 2, "did you mean 'text'?"),
+        (["enrich", "in.csv", "-o", "o"], 2, "say what to do"),
+        (["enrich", "in.csv", "-o", "s3://bucket/o", "--mask", "text", "--mask-model", "MODEL"], 1, "local folder"),
+        (["enrich", "in.csv", "-o", "in.csv/o", "--mask", "text", "--mask-model", "MODEL"], 1, "Not a directory"),
+        (["enrich", "in.csv", "-o", "o", "--mask", "text", "--mask-model", "no/such-model"], 1, "no/such-model"),
+        (["enrich", "empty.csv", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "empty"),
+        (["enrich", "twice.csv", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "text"),
+        (["enrich", "taken.csv", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "mask_top"),
+        (["show", "absent"], 2, "does not exist"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(
+    arguments: list[str],
+    code: int,
+    words: str,
+    mask_model: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    write("in.csv", "text\nA <mask>\n")
+    write("empty.csv", "")
+    write("twice.csv", "text,text\na,b\n")
+    write("taken.csv", "text,mask_top\na,b\n")
+    assert _run([mask_model if argument == "MODEL" else argument for argument in arguments]) == code
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+def test_rejects_above_the_limit_exit_3(mask_model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write("in.csv", "a,text\n1,A <mask>\n2,b,c,d\n")
+    assert _run(["enrich", "in.csv", "-o", "out.parquet", "--mask", "text", "--mask-model", mask_model]) == 3
+    assert "exit code 3" in capsys.readouterr().err
+    assert len(pd.read_parquet("out.parquet")) == 1
+    rejects = pd.read_parquet("out.rejects.parquet")
+    assert rejects["raw"].str.strip().tolist() == ["2,b,c,d"] and rejects["line"].tolist() == [3]
+
+
+def test_sigterm_exits_130_and_the_next_run_goes_on(mask_model: str) -> None:
+    write("in.csv", "text\n" + "".join(f"word {n} <mask> and more text\n" for n in range(60_000)))
+    command = [sys.executable, "-c", "from secbatch.cli.main import main; main()"]
+    command += ["enrich", "in.csv", "-o", "out", "--mask", "text", "--mask-model", mask_model]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 90
+    while not Path("out/data").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    begin = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert time.monotonic() - begin < 10
+    assert "run the same command again" in errors and "Traceback" not in errors
+    seen = len(pd.read_parquet("out/data"))
+    assert 0 < seen < 60_000
+
+
+def test_nothing_from_data_reaches_the_terminal_raw(mask_model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write("in.csv", "text\n\x1b[31mred <mask>\x07 \u202ereversed\n")
+    assert _run(["enrich", "in.csv", "-o", "out.parquet", "--mask", "text", "--mask-model", mask_model]) == 0
+    assert _run(["show", "out.parquet"]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b[31m" not in shown and "\x07" not in shown and "\u202e" not in shown
+    assert "\\x1b[31mred" in shown
+    assert printable("a\x00b\u2066c\ud800\ne") == "a\\x00b\\u2066c\\ud800 e"
+    assert printable("Größe 漢字 🙂") == "Größe 漢字 🙂"
