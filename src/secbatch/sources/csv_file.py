@@ -132,11 +132,11 @@ class CsvReader:
                 break
             text = cursor.text[cursor.place : cursor.place + window]
             block = scan(text, self.width, self.layout.dialect)
+            cursor.advance(block.end)
             if block.num_rows:
                 numbers = np.arange(self._row + 1, self._row + 1 + block.num_rows, dtype=np.int64)
                 self._row += block.num_rows
                 yield self._piece(block.columns, numbers, [])
-            cursor.advance(block.end)
             if block.clean:
                 window = min(2 * window, self._block)
                 continue

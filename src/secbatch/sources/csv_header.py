@@ -11,6 +11,7 @@ from secbatch.sources.streams import UnreadableFileError, Utf8Stream
 DELIMITERS = (b",", b";", b"\t", b"|")  # in this order where two stand equally often in the header
 DELIMITER_NAMES = {b"\t": "tab"}
 HEADER_LIMIT = 1 << 20  # bytes
+FIRST_LOOK = 1 << 16  # bytes; most headers are whole in it
 LF = 0x0A
 
 
@@ -23,6 +24,7 @@ class CsvLayout:
     header_end: int  # bytes of UTF-8 text before the first row
     header_lines: int  # physical lines before the first row
     found: bool  # the delimiter was found, not named
+    header_only: bool  # no rows follow
     notices: tuple[str, ...] = ()
 
 
@@ -37,9 +39,9 @@ def read_layout(file: InputFile, delimiter: str | None, encoding: str | None) ->
     """
     stream = Utf8Stream(file, encoding)
     try:
-        text = stream.read(1 << 16)
+        text = stream.read(FIRST_LOOK)
         while text and not _has_whole_header(text) and len(text) <= HEADER_LIMIT:
-            more = stream.read(1 << 16)
+            more = stream.read(FIRST_LOOK)
             if not more:
                 break
             text += more
@@ -50,7 +52,7 @@ def read_layout(file: InputFile, delimiter: str | None, encoding: str | None) ->
         stream.close()
     if not text.strip():
         raise UnreadableFileError("is empty: it has no header; a CSV file starts with its column names")
-    if not recoded and b"\0" in text[:4096]:
+    if not recoded and b"\0" in text[:2]:  # the first character is ASCII in any header likely to be met
         little = text[1:2] == b"\0"
         raise UnreadableFileError(
             "looks like UTF-16 without a byte order mark; say "
@@ -82,7 +84,8 @@ def _layout(file: InputFile, text: bytes, delimiter: str | None, codec: str) -> 
         ) from None
     names, notices = _named(file, names)
     lines = text.count(line_end, 0, record.end)
-    return CsvLayout(tuple(names), dialect, record.end, lines, delimiter is None, notices)
+    header_only = len(text) < FIRST_LOOK and not text[record.end :].strip()
+    return CsvLayout(tuple(names), dialect, record.end, lines, delimiter is None, header_only, notices)
 
 
 def _named(file: InputFile, names: list[str]) -> tuple[list[str], tuple[str, ...]]:

@@ -232,5 +232,5 @@ def _turn_ranks(column: "pa.ChunkedArray", codes: np.ndarray) -> np.ndarray:
 def _ranks(column: "pa.ChunkedArray") -> np.ndarray:
     import pyarrow.compute as pc
 
-    ranks = pc.rank(column, sort_keys="ascending", null_placement="at_end", tiebreaker="dense")
+    ranks = pc.rank(column, sort_keys="ascending", tiebreaker="dense")
     return np.asarray(ranks.to_numpy()).astype(np.int64)

@@ -134,7 +134,7 @@ def _rest_of_line(stream: Utf8Stream, text: bytes) -> bytes:
         if not more:
             break
         rest += more
-    return rest
+    return rest[: rest.find(b"\n") + 1] or rest
 
 
 class JsonlReader:

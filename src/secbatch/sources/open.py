@@ -172,10 +172,7 @@ def _csv(spec: Input, files: tuple[InputFile, ...], declared: "dict[str, pa.Data
         for file, x in zip(files, looked, strict=True)
     )
     notices = [*_delimiter_notices(layouts), *first.notices, *_unreadable_notices(looked)]
-    for file, layout in layouts:
-        if file.compression is None and file.size <= layout.header_end + 4:
-            stop = "the header only, no rows"
-            notices.append(f"{file.path} holds {stop}")
+    notices += [f"{file.path} holds the header only, no rows" for file, x in layouts if x.header_only]
     return _Contents(schema, readers, tuple(notices), None)
 
 

@@ -90,12 +90,20 @@ def _locate(path: str) -> "tuple[pafs.FileSystem, str, str, str]":
     if len(base) < scheme.end():
         raise InputError(f"input path '{path}' has a pattern where the host or bucket must stand")
     try:
-        filesystem, root = pafs.FileSystem.from_uri(base + (f"?{query}" if query else ""))
+        filesystem, root = from_uri(base + (f"?{query}" if query else ""))
     except (pa.ArrowInvalid, ValueError) as error:
         raise InputError(f"input path '{path}' is no usable URI: {_first_line(error)}") from None
     except OSError as error:
         raise InputError(f"input path '{path}' cannot be reached: {_first_line(error)}") from None
     return filesystem, root.rstrip("/") or root, base, pattern
+
+
+def from_uri(uri: str) -> "tuple[pafs.FileSystem, str]":
+    """(file system, path inside it) of a URI such as s3://bucket/folder."""
+    import pyarrow.fs as pafs
+
+    filesystem, path = pafs.FileSystem.from_uri(uri)
+    return filesystem, path
 
 
 def _split_glob(path: str, magic: str) -> tuple[str, str]:

@@ -8,11 +8,15 @@ import re
 
 from secbatch.sources.sentence_lines import LIST_ITEM, segments, trimmed
 
-# The run starts only once (no quadratic time on a megabyte of dots) and is never given back.
+# It starts with one set of characters, which is what makes the scan fast. A run of marks is a candidate only
+# from its start, and possessively: no quadratic time on a megabyte of dots.
 CANDIDATE = re.compile(
-    r"(?<![.!?…])[.!?…]++(?:[\"'”’»)\]}*_]|\[\d{1,3}\])*+(?=\s)"
-    r"|[。！？]++[”’」』）]*+"
-    r"|(?<=[a-z]{2})[.!?][\"”)]?(?=(?:The|This|These|Those|It|In|We|He|They|However|When|After|As|If)\s)"
+    r"[.!?…。！？](?:"
+    r"(?<=[。！？])[。！？]*+[”’」』）]*+"
+    r"|(?<![.!?…].)[.!?…]*+(?:[\"'”’»)\]}*_]|\[\d{1,3}\])*+(?=\s)"
+    r"|(?<=[a-z]{2}[.!?])[\"”)]?(?=(?:The|This|These|Those|It|In|We|He|They|However|When|After|As|If)\s)"
+    r")",
+    re.S,
 )
 TOKEN = 40  # characters before a candidate that are looked at
 
@@ -69,7 +73,7 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
                 left, right = trimmed(text, begin, stop)
                 if left < right:
                     sentences.append((left, right))
-                begin = stop
+                begin = _after_spaces(text, stop, end)
         left, right = trimmed(text, begin, end)
         if left < right:
             sentences.append((left, right))
@@ -78,9 +82,7 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
 
 def _ends_sentence(text: str, begin: int, mark: int, stop: int, end: int) -> bool:
     """Whether the punctuation at text[mark:stop] ends the sentence that started at `begin`."""
-    after = stop
-    while after < end and text[after].isspace():
-        after += 1
+    after = _after_spaces(text, stop, end)
     if after >= end or text[mark] in "。！？":
         return True
     if after == stop:  # no space after the full stop, but a word that starts sentences
@@ -91,11 +93,17 @@ def _ends_sentence(text: str, begin: int, mark: int, stop: int, end: int) -> boo
         opened += 1
     first = text[opened] if opened < end else following
     token = _token_before(text, begin, mark)
-    if first.islower():
+    if first.islower() and not text.startswith("<mask>", after):
         return _lower_case_start(text, opened, end, mark, token)
     if text[mark] != "." or text[mark + 1 : mark + 2] == ".":
         return True
     return _full_stop_ends(text, begin, mark, opened, end, token)
+
+
+def _after_spaces(text: str, place: int, end: int) -> int:
+    while place < end and text[place].isspace():
+        place += 1
+    return place
 
 
 def _token_before(text: str, begin: int, mark: int) -> str:

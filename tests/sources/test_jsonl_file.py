@@ -1,0 +1,125 @@
+import gzip
+import json
+
+import pytest
+from helpers import rejects_of, rows_of, shards_of, source_of, table_of, written
+
+from secbatch.errors import InputError
+from secbatch.sources import jsonl_file
+
+
+def lines(*objects):
+    return "".join(json.dumps(o, ensure_ascii=False) + "\n" for o in objects)
+
+
+def test_types_are_inferred_once(tmp_path):
+    path = written(
+        tmp_path,
+        "t.jsonl",
+        lines(
+            {"i": 1, "f": 1, "b": True, "s": "007", "n": {"a": [1, "é"]}, "m": 1, "z": None},
+            {"i": None, "f": 2.5, "s": "x", "m": "one", "big": 2**70},
+        ),
+    )
+    source = source_of(path)
+    assert dict(zip(source.schema.names, map(str, source.schema.types), strict=True)) == {
+        **{"i": "int64", "f": "double", "b": "bool", "s": "string", "n": "string", "m": "string"},
+        **{"z": "string", "big": "string"},
+    }
+    rows = table_of(list(source.shards())).to_pylist()
+    assert rows[0] == {
+        **{"i": 1, "f": 1.0, "b": True, "s": "007", "n": '{"a": [1, "é"]}', "m": "1", "z": None, "big": None}
+    }
+    assert rows[1]["big"] == str(2**70)
+    assert rows[1]["m"] == "one"
+
+
+def test_what_comes_later_does_not_change_types(tmp_path, monkeypatch):
+    monkeypatch.setattr(jsonl_file, "SAMPLE_BYTES", 20)
+    path = written(
+        tmp_path,
+        "t.jsonl",
+        lines({"id": 1, "s": "abcdefgh"}, {"id": "two", "s": 2}, {"id": 3.0, "new": 1}, {"id": 4.5, "s": None}),
+    )
+    (shard,) = shards_of(path)
+    assert shard.table.to_pylist() == [
+        {"id": 1, "s": "abcdefgh"},
+        {"id": None, "s": "2"},
+        {"id": 3, "s": None},
+        {"id": None, "s": None},
+    ]
+    assert set(shard.errors) == {1, 2, 3}
+    assert "row 2, column 'id': 'two' is no int64" in shard.errors[1]
+    assert "row 3: key 'new' is not among the columns" in shard.errors[2]
+    assert "input.types: {new: string}" in shard.errors[2]
+
+
+def test_declared_types(tmp_path):
+    path = written(tmp_path, "t.jsonl", lines({"id": 1, "d": "2024-01-01"}, {"id": "x", "d": None}))
+    (shard,) = shards_of(path, types={"id": "int64", "d": "date", "rare": "float64"})
+    assert [str(t) for t in shard.table.schema.types] == ["int64", "date32[day]", "double"]
+    assert set(shard.errors) == {1}
+
+
+def test_bad_lines_are_rejected_with_their_place(tmp_path):
+    good = b'{"id": 1}\n'
+    bad = [b'{"id": 2\n', b"[1, 2]\n", b'{"id": "\xff"}\n', b"[" * 100_000 + b"\n", b'{"id": ' + b"9" * 5000 + b"}\n"]
+    path = written(tmp_path, "t.jsonl", b"\xef\xbb\xbf" + good + b"\n" + b"".join(bad) + b'{"id": 9}')
+    shards = shards_of(path)
+    assert table_of(shards).column("id").to_pylist() == [1, 9]
+    rejects = rejects_of(shards)
+    assert [r.line for r in rejects] == [3, 4, 5, 6, 7]
+    assert [r.raw + b"\n" for r in rejects] == bad
+    assert rejects[0].byte_offset == 3 + len(good) + 1
+    for reject, reason in zip(
+        rejects,
+        ["not valid JSON", "not a JSON object", "not valid UTF-8 .byte 0xff", "nested too deeply", "too long"],
+        strict=True,
+    ):
+        assert __import__("re").search(reason, reject.reason), reject.reason
+    assert shards[0].row.to_pylist() == [1, 7]
+
+
+def test_lone_surrogates_are_a_row_error(tmp_path):
+    path = written(tmp_path, "t.jsonl", '{"id": 1, "s": "\\ud800"}\n{"id": 2, "s": "ok"}\n')
+    (shard,) = shards_of(path)
+    assert shard.table.column("s").to_pylist() == [None, "ok"]
+    assert set(shard.errors) == {0}
+
+
+def test_thousands_of_small_files_make_few_shards(tmp_path):
+    for i in range(2000):
+        written(tmp_path, f"{i:04d}.jsonl", lines({"id": i}))
+    shards = shards_of(tmp_path, rows=lambda index: 50 if index == 0 else 1500)
+    assert [shard.num_rows for shard in shards] == [50, 1500, 450]
+    assert table_of(shards).column("id").to_pylist() == list(range(2000))
+    assert shards[0].source[1].as_py().endswith("0001.jsonl")
+    assert set(shards[1].row.to_pylist()) == {1}
+
+
+def test_compressed_and_truncated(tmp_path):
+    text = lines(*({"id": i, "s": f"{i * 7919 % 10007}"} for i in range(20000))).encode()
+    packed = gzip.compress(text)
+    assert len(rows_of(written(tmp_path, "t.jsonl.gz", packed))) == 20000
+    shards = shards_of(written(tmp_path, "u.jsonl.gz", packed[: len(packed) // 2]))
+    rows = table_of(shards).num_rows
+    assert 100 < rows < 20000
+    (reject,) = rejects_of(shards)
+    assert reject.whole_file and reject.line == rows + 1
+
+
+def test_a_line_beyond_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(jsonl_file, "RECORD_LIMIT", 5 << 20)
+    path = written(tmp_path, "t.jsonl", lines({"s": "a"}, {"s": "x" * (13 << 20)}, {"s": "b"}))
+    shards = shards_of(path)
+    assert table_of(shards).column("s").to_pylist() == ["a", "b"]
+    (reject,) = rejects_of(shards)
+    assert reject.line == 2
+    assert "longer than 5 MiB" in reject.reason
+
+
+def test_nothing_usable(tmp_path):
+    with pytest.raises(InputError, match="no line at the start of the input is a JSON object"):
+        source_of(written(tmp_path, "t.jsonl", "[\n1,\n2\n]\n"))
+    with pytest.raises(InputError, match=r"e\.jsonl is empty"):
+        source_of(written(tmp_path, "e.jsonl", ""))

@@ -1,0 +1,93 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from helpers import rejects_of, shards_of, source_of, table_of, written
+
+from secbatch.errors import InputError
+from secbatch.sources import slicing
+from secbatch.sources.probe import estimate_rows
+
+
+def test_columns_of_several_csv_files(tmp_path):
+    written(tmp_path, "a.csv", "id,text\n1,a\n")
+    written(tmp_path, "b.csv", "text;id\nb;2\n")
+    source = source_of(tmp_path)
+    assert table_of(list(source.shards())).to_pylist() == [{"id": "1", "text": "a"}, {"id": "2", "text": "b"}]
+    assert len(source.notices) == 2
+    written(tmp_path, "c.csv", "id,text,more\n3,c,d\n")
+    with pytest.raises(InputError, match=r"c\.csv has the extra column 'more', compared with .*a\.csv"):
+        source_of(tmp_path)
+    written(tmp_path, "c.csv", "id\n3\n")
+    with pytest.raises(InputError, match=r"c\.csv lacks column 'text'"):
+        source_of(tmp_path)
+
+
+def test_an_empty_file_among_others_is_a_reject(tmp_path):
+    written(tmp_path, "a.csv", "id,text\n1,a\n")
+    written(tmp_path, "b.csv", "")
+    source = source_of(tmp_path)
+    shards = list(source.shards())
+    assert table_of(shards).num_rows == 1
+    (reject,) = rejects_of(shards)
+    assert reject.whole_file and reject.source.endswith("b.csv")
+    assert any("b.csv is empty" in notice for notice in source.notices)
+
+
+def test_a_file_that_vanishes(tmp_path):
+    path = written(tmp_path, "a.csv", "id,text\n1,a\n")
+    source = source_of(path)
+    path.unlink()
+    with pytest.raises(InputError, match=r"a\.csv' is gone"):
+        list(source.shards())
+
+
+def test_shards_are_the_same_every_time(tmp_path):
+    written(tmp_path, "a.csv", "id,text\n" + "".join(f"{i},row {i}\n" for i in range(1000)))
+    written(tmp_path, "b.csv", "id,text\n" + "".join(f"{i},row {i}\n" for i in range(100)) + "bad\n")
+    source = source_of(tmp_path, rows=lambda index: 10 if index == 0 else 300)
+    first = list(source.shards())
+    second = list(source.shards())
+    assert [shard.num_rows for shard in first] == [10, 300, 300, 300, 190]
+    assert [shard.index for shard in first] == [0, 1, 2, 3, 4]
+    for one, other in zip(first, second, strict=True):
+        assert one.table.equals(other.table)
+        assert one.row.equals(other.row)
+        assert one.source.equals(other.source)
+        assert one.rejects == other.rejects
+    assert first[-1].source.to_pylist().count(f"{tmp_path}/b.csv") == 100
+    assert source.bytes_read == source.bytes_total
+
+
+def test_large_rows_end_a_shard_early(tmp_path, monkeypatch):
+    monkeypatch.setattr(slicing, "SHARD_BYTES", 1 << 20)
+    path = written(tmp_path, "t.csv", "id,text\n" + "".join(f"{i},{'x' * 10_000}\n" for i in range(2000)))
+    shards = shards_of(path, rows=100_000)
+    assert len(shards) > 2
+    assert sum(shard.num_rows for shard in shards) == 2000
+
+
+def test_a_flood_of_rejects_does_not_pile_up(tmp_path):
+    path = written(tmp_path, "t.csv", "id,text\n" + "bad\n" * 30_000 + "1,a\n")
+    shards = shards_of(path, rows=1_000_000)
+    assert max(len(shard.rejects) for shard in shards) < 20_000
+    assert len(rejects_of(shards)) == 30_000
+    assert sum(shard.num_rows for shard in shards) == 1
+
+
+def test_reading_starts_before_the_file_is_read(tmp_path):
+    path = written(tmp_path, "t.csv", "id,text\n" + "".join(f"{i},some text {i}\n" for i in range(800_000)))
+    source = source_of(path, rows=1000)
+    shards = source.shards()
+    assert next(shards).num_rows == 1000
+    assert 0 < source.bytes_read < source.bytes_total / 2
+
+
+def test_row_estimates(tmp_path):
+    path = written(tmp_path, "t.csv", "id,text\n" + "".join(f"{i:07d},some text\n" for i in range(400_000)))
+    estimate = estimate_rows(source_of(path))
+    assert not estimate.exact
+    assert abs(estimate.rows - 400_000) < 20_000
+    assert estimate_rows(source_of(written(tmp_path, "s.csv", "id,text\n1,a\n"))).exact
+    pq.write_table(pa.table({"text": ["One. Two."] * 1000}), tmp_path / "t.parquet")
+    assert estimate_rows(source_of(tmp_path / "t.parquet")).rows == 1000
+    assert estimate_rows(source_of(tmp_path / "t.parquet", sentences="text")).rows == 2000

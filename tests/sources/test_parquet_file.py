@@ -1,0 +1,147 @@
+import datetime
+import decimal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from helpers import rejects_of, shards_of, source_of, table_of
+
+from secbatch.errors import InputError, JobError
+from secbatch.sources.parquet_file import batch_rows
+
+
+def parquet(folder, name, columns, **options):
+    path = folder / name
+    pq.write_table(columns if isinstance(columns, pa.Table) else pa.table(columns), path, **options)
+    return path
+
+
+def test_types_survive(tmp_path):
+    table = pa.table(
+        {
+            "i": pa.array([1, None, 3], pa.int32()),
+            "n": pa.array([{"a": 1, "b": ["x"]}, None, {"a": 2, "b": []}]),
+            "d": pa.array([decimal.Decimal("1.50"), None, decimal.Decimal("2.25")], pa.decimal128(10, 2)),
+            "t": pa.array([datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)] * 3, pa.timestamp("us", "UTC")),
+            "c": pa.array(["x", "y", "x"]).dictionary_encode(),
+            "s": pa.array(["", None, "007"]),
+        }
+    )
+    path = parquet(tmp_path, "t.parquet", table)
+    source = source_of(path, rows=2)
+    assert source.schema == table.schema
+    shards = list(source.shards())
+    assert [shard.num_rows for shard in shards] == [2, 1]
+    assert table_of(shards).to_pylist() == table.to_pylist()
+    assert shards[1].row.to_pylist() == [3]
+    assert source.bytes_read == source.bytes_total
+
+
+def test_no_column_is_of_null_type(tmp_path):
+    path = parquet(tmp_path, "t.parquet", {"a": pa.nulls(2), "l": pa.array([[], None], pa.list_(pa.null()))})
+    shards = shards_of(path)
+    assert [str(f.type) for f in shards[0].table.schema] == ["string", "list<element: string>"]
+    assert shards[0].table.to_pylist() == [{"a": None, "l": []}, {"a": None, "l": None}]
+
+
+def test_types_of_several_files_are_unified(tmp_path):
+    parquet(tmp_path, "a.parquet", {"n": pa.array([1], pa.int32()), "s": pa.array(["x"]).dictionary_encode()})
+    parquet(tmp_path, "b.parquet", {"s": pa.array(["y"]), "n": pa.array([2**40])})
+    parquet(tmp_path, "c.parquet", {"s": pa.nulls(1), "n": pa.array([3.0])})
+    shards = shards_of(tmp_path)
+    assert table_of(shards).to_pylist() == [
+        {"n": 1.0, "s": "x"},
+        {"n": float(2**40), "s": "y"},
+        {"n": 3.0, "s": None},
+    ]
+    assert table_of(shards).schema.types == [pa.float64(), pa.string()]
+
+
+def test_a_value_the_common_type_cannot_hold_is_a_row_error(tmp_path):
+    parquet(tmp_path, "a.parquet", {"n": pa.array([1, 2**53 + 1])})
+    parquet(tmp_path, "b.parquet", {"n": pa.array([0.5])})
+    (shard,) = shards_of(tmp_path)
+    assert shard.table.column("n").to_pylist() == [1.0, None, 0.5]
+    assert "row 2, column 'n': '9007199254740993' is no double" in shard.errors[1]
+
+
+def test_files_that_do_not_fit_together(tmp_path):
+    parquet(tmp_path, "a.parquet", {"n": [1], "s": ["x"]})
+    parquet(tmp_path, "b.parquet", {"n": ["one"], "s": ["x"]})
+    with pytest.raises(InputError, match=r"column 'n' is int64 in .*a\.parquet but string in .*b\.parquet"):
+        source_of(tmp_path)
+    parquet(tmp_path, "b.parquet", {"n": [1], "s": ["x"], "extra": [1]})
+    with pytest.raises(InputError, match=r"b\.parquet has the extra column 'extra', compared with .*a\.parquet"):
+        source_of(tmp_path)
+    parquet(tmp_path, "b.parquet", {"n": [1]})
+    with pytest.raises(InputError, match=r"b\.parquet lacks column 's'"):
+        source_of(tmp_path)
+
+
+def test_corrupt_file_among_good_ones(tmp_path):
+    parquet(tmp_path, "a.parquet", {"n": [1]})
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 this is not what it says PAR1")
+    (tmp_path / "c.parquet").write_bytes(b"")
+    parquet(tmp_path, "d.parquet", {"n": [2]})
+    source = source_of(tmp_path)
+    shards = list(source.shards())
+    assert table_of(shards).column("n").to_pylist() == [1, 2]
+    corrupt, empty = rejects_of(shards)
+    assert corrupt.whole_file and corrupt.source.endswith("b.parquet")
+    assert "is no readable Parquet file" in corrupt.reason
+    assert empty.whole_file and "is empty" in empty.reason
+    assert any("b.parquet is no readable Parquet file" in notice for notice in source.notices)
+    for name in ("a", "d"):
+        (tmp_path / f"{name}.parquet").unlink()
+    with pytest.raises(InputError, match=r"b\.parquet is no readable Parquet file .*1 other files"):
+        source_of(tmp_path)
+
+
+def test_damage_in_the_middle_keeps_the_rows_before(tmp_path):
+    text = [f"{i * 7919 % 10007} some text of row {i}" for i in range(4000)]
+    path = parquet(
+        tmp_path, "t.parquet", {"s": text}, row_group_size=1000, use_dictionary=False, write_page_checksum=True
+    )
+    start = pq.ParquetFile(path).metadata.row_group(2).column(0).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[start + 200 : start + 260] = b"\xff" * 60
+    path.write_bytes(content)
+    shards = shards_of(path)
+    assert table_of(shards).column("s").to_pylist() == text[:2000]
+    (reject,) = rejects_of(shards)
+    assert reject.whole_file
+    assert "corrupt after row 2000" in reject.reason
+
+
+def test_text_that_is_no_utf8_is_a_row_error(tmp_path):
+    raw = pa.array([b"good", b"caf\xe9", b"fine"], pa.binary())
+    bad = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
+    path = parquet(tmp_path, "t.parquet", {"n": [1, 2, 3], "s": bad})
+    (shard,) = shards_of(path)
+    assert shard.table.column("s").to_pylist() == ["good", None, "fine"]
+    assert "row 2, column 's': not valid UTF-8" in shard.errors[1]
+
+
+def test_duplicate_columns_and_types_are_refused(tmp_path):
+    table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
+    with pytest.raises(InputError, match="names 'a' more than once"):
+        source_of(parquet(tmp_path, "t.parquet", table))
+    path = parquet(tmp_path, "u.parquet", {"a": [1]})
+    with pytest.raises(JobError, match="Parquet columns keep the types they have"):
+        source_of(path, types={"a": "string"})
+
+
+def test_no_rows(tmp_path):
+    path = parquet(tmp_path, "t.parquet", {"a": pa.array([], pa.int64())})
+    source = source_of(path)
+    assert list(source.shards()) == []
+    assert source.notices == (f"{path} holds no rows",)
+    assert source.rows_in_footers == 0
+
+
+def test_batches_stay_small_where_rows_are_large(tmp_path):
+    path = parquet(tmp_path, "t.parquet", {"s": ["x" * 100_000] * 300}, use_dictionary=False)
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    assert 100 < batch_rows(group) < 200
+    shards = shards_of(path)
+    assert sum(shard.num_rows for shard in shards) == 300

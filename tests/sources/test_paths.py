@@ -1,0 +1,156 @@
+import gzip
+
+import pytest
+from helpers import source_of, table_of, written
+
+from secbatch.errors import InputError
+from secbatch.sources import paths
+from secbatch.sources.paths import find_files, glob_regex
+
+CSV = "id,text\n1,a\n"
+
+
+def names(found):
+    return [file.path for file in found.files]
+
+
+def test_file_glob_and_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("r/b.csv", "r/a.csv", "r/deep/er/c.csv", "r/.hidden.csv", "r/_tmp/d.csv", "r/_SUCCESS"):
+        written(tmp_path, name, CSV)
+    assert names(find_files("r/a.csv")) == ["r/a.csv"]
+    assert names(find_files("r/*.csv")) == ["r/a.csv", "r/b.csv"]
+    assert names(find_files("r/**/*.csv")) == ["r/_tmp/d.csv", "r/a.csv", "r/b.csv", "r/deep/er/c.csv"]
+    assert names(find_files("r")) == names(find_files("r/")) == ["r/a.csv", "r/b.csv", "r/deep/er/c.csv"]
+    assert names(find_files("*/a.csv")) == ["r/a.csv"]
+    assert names(find_files("r/[ab].csv")) == ["r/a.csv", "r/b.csv"]
+    monkeypatch.chdir(tmp_path / "r")
+    assert names(find_files("*.csv")) == ["a.csv", "b.csv"]
+    assert names(find_files(".")) == ["./a.csv", "./b.csv", "./deep/er/c.csv"]
+    absolute = f"{tmp_path}/r/?.csv"
+    assert names(find_files(absolute)) == [f"{tmp_path}/r/a.csv", f"{tmp_path}/r/b.csv"]
+
+
+def test_partition_folders_and_globs_over_folders(tmp_path):
+    for name in ("date=1/a.csv", "date=2/b.csv", "other/c.csv"):
+        written(tmp_path, name, CSV)
+    assert [n.rsplit("/", 2)[1:] for n in names(find_files(f"{tmp_path}/date=*"))] == [
+        ["date=1", "a.csv"],
+        ["date=2", "b.csv"],
+    ]
+
+
+def test_a_name_with_brackets_is_a_file(tmp_path):
+    path = written(tmp_path, "report[1].csv", CSV)
+    assert names(find_files(str(path))) == [str(path)]
+
+
+def test_missing_file_names_the_nearest(tmp_path):
+    written(tmp_path, "reports.csv", CSV)
+    with pytest.raises(InputError, match=r"does not exist \(did you mean 'reports.csv'\?\)"):
+        find_files(f"{tmp_path}/report.csv")
+    with pytest.raises(InputError, match="does not exist"):
+        find_files(f"{tmp_path}/no/such/folder/x.csv")
+    with pytest.raises(InputError, match=r"no file matches.*did you mean 'reports.csv'"):
+        find_files(f"{tmp_path}/reportz*.csv")
+    with pytest.raises(InputError, match=r"folder '.*nofolder' does not exist"):
+        find_files(f"{tmp_path}/nofolder/*.csv")
+    with pytest.raises(InputError, match="is empty; name a file"):
+        find_files(" ")
+
+
+def test_formats_by_ending(tmp_path):
+    with pytest.raises(InputError, match=r"cannot tell the format of .*x\.log"):
+        find_files(str(written(tmp_path, "x.log", CSV)))
+    assert find_files(str(tmp_path / "x.log"), "csv").files[0].format == "csv"
+    with pytest.raises(InputError, match="has no file of a known format"):
+        find_files(str(tmp_path))
+    written(tmp_path, "a.csv", CSV)
+    found = find_files(str(tmp_path))
+    assert len(found.files) == 1
+    assert "1 other files" in found.notices[0]
+    written(tmp_path, "b.jsonl.gz", gzip.compress(b"{}"))
+    with pytest.raises(InputError, match=r"several formats .csv, jsonl.; choose one"):
+        find_files(str(tmp_path))
+    (only,) = find_files(str(tmp_path), "jsonl").files
+    assert (only.format, only.compression) == ("jsonl", "gzip")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match="has no files in it"):
+        find_files(str(empty))
+
+
+def test_part_files_without_ending_when_the_format_is_named(tmp_path):
+    for name in ("out/part-00000", "out/part-00001", "out/_SUCCESS", "out/.part-00000.crc"):
+        written(tmp_path, name, CSV)
+    assert len(find_files(str(tmp_path / "out"), "csv").files) == 2
+
+
+def test_file_uri(tmp_path):
+    written(tmp_path, "r/a.csv", CSV)
+    written(tmp_path, "r/b.csv", CSV)
+    uri = f"file://{tmp_path}/r"
+    assert names(find_files(f"{uri}/a.csv")) == [f"{uri}/a.csv"]
+    assert names(find_files(f"{uri}/*.csv")) == names(find_files(uri)) == [f"{uri}/a.csv", f"{uri}/b.csv"]
+    source = source_of(f"{uri}/*.csv")
+    assert table_of(list(source.shards())).num_rows == 2
+    with pytest.raises(InputError, match=r"does not exist .did you mean 'a.csv'"):
+        find_files(f"{uri}/aa.csv")
+    with pytest.raises(InputError, match="is no usable URI"):
+        find_files("gopher://x/y.csv")
+
+
+def test_object_store(monkeypatch):
+    """The walk over a store without folders, with pyarrow's own store for tests behind an s3-like URI."""
+    import datetime
+
+    from pyarrow._fs import _MockFileSystem
+
+    store = _MockFileSystem(datetime.datetime(2024, 1, 1))
+    for name in ("bucket/2024/a.csv", "bucket/2024/b.csv", "bucket/2025/c.csv"):
+        store.create_dir(name.rsplit("/", 1)[0])
+        with store.open_output_stream(name) as out:
+            out.write(CSV.encode())
+
+    def from_uri(uri):
+        return store, uri.removeprefix("mock://").split("?")[0]
+
+    monkeypatch.setattr(paths, "from_uri", from_uri)
+    found = find_files("mock://bucket/*/*.csv?region=eu")
+    assert names(found) == [f"mock://bucket/{n}.csv" for n in ("2024/a", "2024/b", "2025/c")]
+    source = source_of("mock://bucket/2024")
+    shards = list(source.shards())
+    assert table_of(shards).num_rows == 2
+    assert shards[0].source.to_pylist() == ["mock://bucket/2024/a.csv", "mock://bucket/2024/b.csv"]
+
+
+def test_permission_denied(tmp_path, monkeypatch):
+    path = written(tmp_path, "a.csv", CSV)
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(paths, "_folder", refuse)
+    with pytest.raises(InputError, match="may not be read: permission denied"):
+        find_files(str(tmp_path))
+    assert names(find_files(str(path))) == [str(path)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matches"),
+    [
+        ("*.csv", "a.csv", True),
+        ("*.csv", "d/a.csv", False),
+        ("*.csv", ".a.csv", False),
+        ("**/*.csv", "a.csv", True),
+        ("**/*.csv", "d/e/a.csv", True),
+        ("**/*.csv", ".d/a.csv", False),
+        ("d/**", "d/e/a.csv", True),
+        ("a?.c[!x]v", "ab.csv", True),
+        ("a?.c[!s]v", "ab.csv", False),
+        ("a+(1).csv", "a+(1).csv", True),
+        ("[", "[", True),
+    ],
+)
+def test_glob_regex(pattern, name, matches):
+    assert bool(glob_regex(pattern).fullmatch(name)) is matches
