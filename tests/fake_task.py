@@ -24,6 +24,7 @@ class UpperTask:
     def __init__(self, name: str, spec: Any, counter: Counter) -> None:
         self.name, self.spec, self.counter = name, spec, counter
         self.reads = (spec.text,)
+        self.notices: tuple[str, ...] = ()
         self.fields = (pa.field(name, pa.string()),)
 
     def fingerprint(self) -> str:

@@ -275,9 +275,16 @@ class _Run:
                 yield whole
                 continue
             if not self.loaded:
-                self.worker.load()
-                self.loaded = True
+                self._load()
             yield self.worker.encode(Work(identified, key, self._reusable(known, identified.ids)))
+
+    def _load(self) -> None:
+        self.worker.load()
+        self.loaded = True
+        said = set(self.result.notices)
+        for text in dict.fromkeys(text for task in self.worker.tasks.values() for text in task.notices):
+            if text not in said:
+                self._notice(text)
 
     def _known_parts(self, key: str) -> list[Part]:
         parts = self.ledger.parts_of(key)

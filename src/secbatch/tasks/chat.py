@@ -67,6 +67,10 @@ class ChatTask:
             pa.field(f"{self.name}_truncated", pa.bool_()),
         )
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return self._model.notices
+
     def fingerprint(self) -> str:
         conversation = self._spec.conversation
         own = [self._model.fingerprint(), self._spec.text, conversation and conversation.model_dump()]
@@ -89,14 +93,14 @@ class ChatTask:
     def _grouped(self, table: pa.Table, questions: list[str | None]) -> list[list[int]]:
         """Positions of questions by conversation; neighbours with one conversation id belong together.
 
-        A question without a conversation id stands alone.
+        A question without a conversation id (null, or empty as CSV has it) stands alone.
         """
         if self._conversation is None:
             return [[place] for place, question in enumerate(questions) if question is not None]
         groups: list[list[int]] = []
         before = None
         for place, conversation in enumerate(table.column(self._conversation.id).to_pylist()):
-            if conversation is None or conversation != before:
+            if conversation in (None, "") or conversation != before:
                 groups.append([])
             before = conversation
             if questions[place] is not None:
