@@ -69,7 +69,7 @@ class ByteStream:
         if compression is None and head == b"PAR1":
             raise UnreadableFileError("is a Parquet file; say `input.format: parquet`")
         self.compression = compression
-        buffered = pa.BufferedInputStream(self._raw, RAW_BUFFER)
+        buffered = pa.BufferedInputStream(self._raw, max(1 << 12, min(RAW_BUFFER, self.file.size)))
         self._stream = pa.CompressedInputStream(buffered, compression) if compression else buffered
 
     def read(self, size: int) -> bytes:
