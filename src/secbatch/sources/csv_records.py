@@ -1,9 +1,11 @@
 """CSV records one at a time, with all the care that damaged files need (RFC 4180 and what lies beside it)."""
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 
 QUOTE = 0x22
+TO_CLOSING_QUOTE = re.compile(rb'[^"]*+(?:""[^"]*+)*+"')  # possessive: nothing is tried twice
 CR = 0x0D
 
 
@@ -96,12 +98,8 @@ def _parse_quoted(text: bytes, start: int, stop: int, following: int, dialect: D
 
 def _closing_quote(text: bytes, place: int, bound: int) -> tuple[int, bool]:
     """(position of the closing quote or -1, whether doubled quotes stand before it)."""
-    doubled = False
-    while True:
-        found = text.find(b'"', place, bound + 1)
-        if found < 0:
-            return -1, doubled
-        if text[found + 1 : found + 2] != b'"':
-            return found, doubled
-        doubled = True
-        place = found + 2
+    found = TO_CLOSING_QUOTE.match(text, place, bound + 1)
+    if found is None:
+        return -1, False
+    close = found.end() - 1
+    return close, text.find(b'""', place, close) >= 0
