@@ -22,7 +22,7 @@ from transformers import (
 
 from secbatch.job import Generation
 from secbatch.models.generation import Generator, Prompt
-from secbatch.models.generation_search import NOT_FINITE, cut_at_end
+from secbatch.models.generation_loop import NOT_FINITE, cut_at_end
 from secbatch.models.generation_settings import position_limit, settings_for
 
 VOCABULARY = 300

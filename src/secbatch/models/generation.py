@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 
-from secbatch.models.generation_search import Answer, Start, cut_at_end, search
+from secbatch.models.generation_beams import BeamLoop
+from secbatch.models.generation_blenderbot import BlenderbotSteps, is_blenderbot
+from secbatch.models.generation_loop import Answer, Start, cut_at_end
 from secbatch.models.generation_settings import GenerationSettings
 from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps, NoKeysAndValuesError, Steps
+from secbatch.models.generation_tokens import TokenLoop
 
 # Positions of keys and values in one batch (sequences times their longest length). On a CPU more rows only
 # make the rows that finish early wait; a GPU wants many rows to be busy.
@@ -53,6 +56,7 @@ class Generator:
         self.encoder_decoder = bool(model.config.is_encoder_decoder)
         self.budget = budget or (CUDA_BUDGET if model.device.type == "cuda" else CPU_BUDGET)
         self.stock = bool(settings.stock) or bool(getattr(model, "_is_stateful", False))
+        self.refills = is_blenderbot(model) and not self.stock
         # A decoder that takes no position ids may count padding as text: batches of equal lengths only.
         self.pads = self.encoder_decoder or DecoderSteps(model, 0).accepts_positions
 
@@ -61,16 +65,14 @@ class Generator:
         """Answers for `prompts` (none of them empty). A row that cannot be done has its reason in `error`."""
         answers: list[Answer | None] = [self._refusal(prompt) for prompt in prompts]
         starts = [self._start(prompt) for prompt in prompts]
-        padding = 0
+        self._padding = 0
         for batch in self._batches(starts, [place for place, answer in enumerate(answers) if answer is None]):
             done = self._run([starts[place] for place in batch])
-            longest = len(starts[batch[0]].prompt)
             for place, answer in zip(batch, done, strict=True):
                 answers[place] = answer
-                padding += longest - len(starts[place].prompt)
         whole = [answer for answer in answers if answer is not None]
         tokens = sum(len(prompt.tokens) for prompt in prompts) + sum(len(answer.tokens) for answer in whole)
-        return Generated(whole, tokens, padding)
+        return Generated(whole, tokens, self._padding)
 
     def _start(self, prompt: Prompt) -> Start:
         decoder_length = 1 if self.encoder_decoder else len(prompt.tokens)
@@ -89,13 +91,16 @@ class Generator:
         taken = 0
         while taken < len(order):
             first = starts[order[taken]]
-            cost = self.settings.num_beams * (len(first.prompt) + first.limit)
-            size = 1 if self.stock else max(1, self.budget // cost)
+            size = len(order) if self.refills else 1 if self.stock else self._places(first)
             batch = order[taken : taken + size]
             if not self.pads:
                 batch = [place for place in batch if len(starts[place].prompt) == len(first.prompt)]
             yield batch
             taken += len(batch)
+
+    def _places(self, longest: Start) -> int:
+        """How many rows as long as `longest` the budget allows at a time."""
+        return max(1, self.budget // (self.settings.num_beams * (len(longest.prompt) + longest.limit)))
 
     def _run(self, starts: list[Start]) -> list[Answer]:
         try:
@@ -112,19 +117,30 @@ class Generator:
         if len(starts) == 1:
             need = len(starts[0].prompt) + starts[0].limit
             return [Answer([], f"{need} tokens (prompt and answer) do not fit in the device's memory")]
+        at_once = min(self._places(starts[0]), len(starts)) if self.refills else len(starts)
         self.budget = max(1, self.budget // 2)
-        half = len(starts) // 2
+        if self.refills and at_once > 1:
+            return self._run(starts)
+        half = max(1, at_once // 2)
         return self._run(starts[:half]) + self._run(starts[half:])
 
     def _together(self, starts: list[Start]) -> list[Answer]:
+        """Answers in the order of `starts`, which has the longest prompts first."""
         pad_token = self.model.generation_config.pad_token_id or 0
+        start_token = self.settings.decoder_start_token_id
+        places = len(starts)
         steps: Steps
-        if self.encoder_decoder:
-            assert self.settings.decoder_start_token_id is not None
-            steps = EncoderDecoderSteps(self.model, self.settings.decoder_start_token_id, pad_token)
-        else:
+        if start_token is None:
             steps = DecoderSteps(self.model, pad_token)
-        return search(steps, starts, self.settings, self.model.device)
+        elif self.refills:
+            places = self._places(starts[0])
+            steps = BlenderbotSteps(self.model, start_token, pad_token, max(s.limit for s in starts))
+        else:
+            steps = EncoderDecoderSteps(self.model, start_token, pad_token)
+        loop = BeamLoop if self.settings.num_beams > 1 else TokenLoop
+        answers = loop(steps, starts, self.settings, places, self.model.device).run()
+        self._padding += steps.padding
+        return answers
 
     def _alone(self, start: Start) -> Answer:
         """transformers' own `generate`, its random numbers seeded by the row."""

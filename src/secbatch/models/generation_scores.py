@@ -30,11 +30,18 @@ class RowFacts:
             self, prompt_length=self.prompt_length[rows], limit=self.limit[rows], encoder_ids=encoder_ids
         )
 
+    def put(self, rows: Tensor, facts: "RowFacts") -> None:
+        """Writes `facts` over `rows` [R']."""
+        self.prompt_length[rows], self.limit[rows] = facts.prompt_length, facts.limit
+        if self.encoder_ids is not None and facts.encoder_ids is not None:
+            self.encoder_ids[rows] = NO_TOKEN
+            self.encoder_ids[rows, : facts.encoder_ids.shape[1]] = facts.encoder_ids
+
 
 def apply_rules(
-    settings: GenerationSettings, scores: Tensor, history: Tensor, new_tokens: int, facts: RowFacts
+    settings: GenerationSettings, scores: Tensor, history: Tensor, new_tokens: Tensor, facts: RowFacts
 ) -> Tensor:
-    """Scores [R, V] float32 after the rules of `settings`, for sequences that have `new_tokens` new tokens.
+    """Scores [R, V] float32 after the rules of `settings`, for sequences of `new_tokens` [R] new tokens.
 
     history: [R, L] int64, prompt and new tokens, ending at the newest; NO_TOKEN where a row is shorter.
     """

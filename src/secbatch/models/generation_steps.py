@@ -18,14 +18,17 @@ class NoKeysAndValuesError(Exception):
 
 
 class Steps(Protocol):
-    """What the search loops need of a model."""
+    """What the search loops need of a model. Sequences lie row by row: the K beams of a row are neighbours."""
 
-    def start(self, prompts: list[list[int]]) -> Tensor:
-        """Takes B prompts; logits [B, V] float32 of the first new token."""
+    can_enter: bool  # whether rows may begin while others are on their way
+    padding: int  # padded prompt positions so far
+
+    def start(self, prompts: list[list[int]], copies: int) -> Tensor:
+        """Takes B prompts and makes K = `copies` sequences of each; logits [B * K, V] of the first new token."""
         ...
 
-    def spread(self, copies: int) -> None:
-        """Makes `copies` neighbouring sequences of each one."""
+    def enter(self, places: list[int], prompts: list[list[int]]) -> None:
+        """Puts a prompt in each of `places`; the next step takes its first token. Only if `can_enter`."""
         ...
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -72,17 +75,32 @@ def _repeat(cache: Any, copies: int) -> None:
 class EncoderDecoderSteps:
     """A sequence-to-sequence model: the prompt is the encoder's text, padded on the right and masked."""
 
+    can_enter = False
+    cache: Any
+
     def __init__(self, model: Any, start_token: int, pad_token: int) -> None:
         self.model, self.start_token, self.pad_token = model, start_token, pad_token
+        self.padding = 0
 
-    def start(self, prompts: list[list[int]]) -> Tensor:
+    def start(self, prompts: list[list[int]], copies: int) -> Tensor:
         ids = pad(prompts, NO_TOKEN, left=False, device=self.model.device)  # [B, S]
         self.mask = (ids != NO_TOKEN).long()
+        self.padding += self.mask.numel() - int(self.mask.sum())
         ids = ids.masked_fill(ids == NO_TOKEN, self.pad_token)
         encoder = self.model.get_encoder()
         self.encoded = encoder(input_ids=ids, attention_mask=self.mask, return_dict=True).last_hidden_state
-        self.cache: Any = None
-        return self.step(torch.full((len(prompts),), self.start_token, device=self.model.device))
+        self.cache = None
+        logits = self.step(torch.full((len(prompts),), self.start_token, device=self.model.device))
+        if copies == 1:
+            return logits
+        self.encoded = self.encoded.repeat_interleave(copies, 0)
+        self.mask = self.mask.repeat_interleave(copies, 0)
+        _repeat(self.cache.self_attention_cache, copies)
+        _repeat(self.cache.cross_attention_cache, copies)
+        return logits.repeat_interleave(copies, 0)
+
+    def enter(self, places: list[int], prompts: list[list[int]]) -> None:
+        raise NotImplementedError("transformers' caches hold rows of one length")
 
     def step(self, tokens: Tensor) -> Tensor:
         out = self.model(
@@ -97,12 +115,6 @@ class EncoderDecoderSteps:
         logits: Tensor = out.logits[:, -1].float()
         return logits
 
-    def spread(self, copies: int) -> None:
-        self.encoded = self.encoded.repeat_interleave(copies, 0)
-        self.mask = self.mask.repeat_interleave(copies, 0)
-        _repeat(self.cache.self_attention_cache, copies)
-        _repeat(self.cache.cross_attention_cache, copies)
-
     def reorder(self, source: Tensor) -> None:
         # the keys of the encoder's text are the same for all beams of a row
         _select(self.cache.self_attention_cache, source)
@@ -116,20 +128,33 @@ class EncoderDecoderSteps:
 class DecoderSteps:
     """A decoder-only model: prompts padded on the left and masked, positions counted from the first token."""
 
+    can_enter = False
+    cache: Any
+
     def __init__(self, model: Any, pad_token: int) -> None:
-        self.model, self.pad_token = model, pad_token
+        self.model, self.pad_token, self.padding = model, pad_token, 0
         accepts = inspect.signature(model.forward).parameters
         self.accepts_positions = "position_ids" in accepts
         self.extra = {"logits_to_keep": 1} if "logits_to_keep" in accepts else {}
 
-    def start(self, prompts: list[list[int]]) -> Tensor:
+    def start(self, prompts: list[list[int]], copies: int) -> Tensor:
         ids = pad(prompts, NO_TOKEN, left=True, device=self.model.device)  # [B, S]
         real = ids != NO_TOKEN
+        self.padding += real.numel() - int(real.sum())
         # without padding there is no mask, as in transformers: attention then takes its faster causal form
         self.mask = None if bool(real.all()) else real.long()
         self.positions = (real.long().cumsum(-1) - 1).clamp(min=0)
-        self.cache: Any = None
-        return self._forward(ids.masked_fill(~real, self.pad_token))
+        self.cache = None
+        logits = self._forward(ids.masked_fill(~real, self.pad_token))
+        if copies == 1:
+            return logits
+        self.mask = None if self.mask is None else self.mask.repeat_interleave(copies, 0)
+        self.positions = self.positions.repeat_interleave(copies, 0)
+        _repeat(self.cache, copies)
+        return logits.repeat_interleave(copies, 0)
+
+    def enter(self, places: list[int], prompts: list[list[int]]) -> None:
+        raise NotImplementedError("transformers' caches hold rows of one length")
 
     def step(self, tokens: Tensor) -> Tensor:
         if self.mask is not None:
@@ -151,11 +176,6 @@ class DecoderSteps:
         self.cache = _checked(getattr(out, "past_key_values", None))
         logits: Tensor = out.logits[:, -1].float()
         return logits
-
-    def spread(self, copies: int) -> None:
-        self.mask = None if self.mask is None else self.mask.repeat_interleave(copies, 0)
-        self.positions = self.positions.repeat_interleave(copies, 0)
-        _repeat(self.cache, copies)
 
     def reorder(self, source: Tensor) -> None:
         _select(self.cache, source)

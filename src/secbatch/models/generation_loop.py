@@ -1,0 +1,176 @@
+"""The loop around a batch: rows that finish leave it, waiting rows take their places.
+
+How a token is chosen is up to the subclasses (`generation_tokens`, `generation_beams`). Each row leaves with
+the tokens that it gets alone: rules, stopping and random numbers are its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from secbatch.models.generation_scores import NO_TOKEN, RowFacts
+from secbatch.models.generation_settings import GenerationSettings
+from secbatch.models.generation_steps import Steps, pad
+
+NOT_FINITE = "the model gave scores that are not numbers (NaN or infinite) for this row"
+
+# A finished row keeps its place until enough places are free: filling or closing them has a cost of its own
+# (a small encoder batch, or a copy of all keys and values).
+REFILL_AT = 0.125
+SHRINK_AT = 0.25
+
+
+@dataclass(frozen=True)
+class Start:
+    """One row to generate for."""
+
+    prompt: list[int]  # of the encoder, or of the decoder in a decoder-only model
+    limit: int  # the most new tokens
+    seed: int  # of the row's own random numbers
+
+
+@dataclass(frozen=True)
+class Answer:
+    """New tokens up to the first end token, which is left out; or why there are none."""
+
+    tokens: list[int]
+    error: str | None = None
+
+
+def cut_at_end(tokens: list[int], end_tokens: tuple[int, ...]) -> list[int]:
+    for place, token in enumerate(tokens):
+        if token in end_tokens or token == NO_TOKEN:
+            return tokens[:place]
+    return tokens
+
+
+class Loop:
+    """B places with K sequences each (K beams, or 1), the rows that sit in them and those that wait."""
+
+    def __init__(
+        self,
+        steps: Steps,
+        starts: Sequence[Start],
+        settings: GenerationSettings,
+        places: int,
+        device: torch.device,
+    ) -> None:
+        """`starts`: longest prompts first; more of them than `places` only where `steps.can_enter`."""
+        self.steps, self.starts, self.settings, self.device = steps, starts, settings, device
+        self.answers: list[Answer | None] = [None] * len(starts)
+        self.rows = list(range(min(places, len(starts))))  # which start sits in each place
+        self.waiting = list(range(len(self.rows), len(starts)))
+        self.new = [0] * len(self.rows)  # new tokens in each place
+        self.copies, self.steps_taken = settings.num_beams, 0
+        self.history = torch.empty(0)  # [B * K, L] int64, ending at the newest token; see apply_rules
+        self.facts: RowFacts
+
+    def run(self) -> list[Answer]:
+        """Answers in the order of `starts`."""
+        if not self.starts:
+            return []
+        self.history, self.facts = self._fresh(self.rows)
+        self.begin()
+        logits = self.steps.start([self.starts[row].prompt for row in self.rows], self.copies)
+        while True:
+            tokens = self.choose(logits)  # [B * K]
+            self.steps_taken += 1
+            # a finished row counts from 0 again, so that it never reaches past its positions
+            self.new = [n + 1 if self.is_open(place) else 0 for place, n in enumerate(self.new)]
+            free = [place for place in range(len(self.rows)) if not self.is_open(place)]
+            if len(free) == len(self.rows) and not self.waiting:
+                return [answer for answer in self.answers if answer is not None]
+            if self.waiting and self.steps.can_enter:
+                if len(free) >= max(1, len(self.rows) * REFILL_AT):
+                    self._refill(free[: len(self.waiting)], tokens)
+            elif free and (self._at_limit(free) or len(free) >= len(self.rows) * SHRINK_AT):
+                tokens = self._shrink(
+                    [place for place in range(len(self.rows)) if self.is_open(place)], tokens
+                )
+            self._trim()
+            logits = self.steps.step(tokens)
+
+    def begin(self) -> None:
+        """Prepares what the subclass keeps of each place, for the rows that sit there."""
+
+    def choose(self, logits: Tensor) -> Tensor:
+        """Tokens [B * K] after logits [B * K, V]; makes `history` longer and calls `finish` for rows that end."""
+        raise NotImplementedError
+
+    def enter(self, places: list[int]) -> None:
+        """New rows sit in `places`: their state begins anew."""
+        raise NotImplementedError
+
+    def select(self, places: Tensor) -> None:
+        """Only `places` [B'] stay."""
+        raise NotImplementedError
+
+    def is_open(self, place: int) -> bool:
+        return self.answers[self.rows[place]] is None
+
+    def finish(self, place: int, answer: Answer) -> None:
+        if self.is_open(place):
+            self.answers[self.rows[place]] = answer
+
+    def counts(self) -> Tensor:
+        """[B] int64: new tokens in each place."""
+        return torch.tensor(self.new, device=self.device)
+
+    def sequences(self, places: Tensor) -> Tensor:
+        """[B' * K]: the sequences of `places` [B']."""
+        return (places[:, None] * self.copies + torch.arange(self.copies, device=self.device)).view(-1)
+
+    def _fresh(self, rows: list[int]) -> tuple[Tensor, RowFacts]:
+        """History and facts of rows that have no new token yet, K copies of each."""
+        starts = [self.starts[row] for row in rows]
+        start_token = self.settings.decoder_start_token_id
+        decoder = [start.prompt for start in starts] if start_token is None else [[start_token]] * len(starts)
+        encoder_ids = None
+        if start_token is not None and self.settings.encoder_no_repeat_ngram_size > 0:
+            encoder_ids = pad([start.prompt for start in starts], NO_TOKEN, left=False, device=self.device)
+        facts = RowFacts(
+            prompt_length=torch.tensor([len(ids) for ids in decoder], device=self.device),
+            limit=torch.tensor([start.limit for start in starts], device=self.device),
+            encoder_ids=encoder_ids,
+        )
+        copies = torch.arange(len(rows), device=self.device).repeat_interleave(self.copies)
+        return pad(decoder, NO_TOKEN, left=True, device=self.device)[copies], facts.select(copies)
+
+    def _refill(self, places: list[int], tokens: Tensor) -> None:
+        """Waiting rows take `places`; their first token goes into `tokens` [B * K]."""
+        for place in places:
+            self.rows[place], self.new[place] = self.waiting.pop(0), 0
+        history, facts = self._fresh([self.rows[place] for place in places])
+        sequences = self.sequences(torch.tensor(places, device=self.device))
+        self.history[sequences] = NO_TOKEN
+        self.history[sequences, -1:] = history
+        self.facts.put(sequences, facts)
+        tokens[sequences] = history[:, -1]
+        self.steps.enter(places, [self.starts[self.rows[place]].prompt for place in places])
+        self.enter(places)
+
+    def _shrink(self, left: list[int], tokens: Tensor) -> Tensor:
+        places = torch.tensor(left, device=self.device)
+        sequences = self.sequences(places)
+        self.steps.keep(sequences)
+        self.rows, self.new = [self.rows[place] for place in left], [self.new[place] for place in left]
+        self.history, self.facts = self.history[sequences], self.facts.select(sequences)
+        self.select(places)
+        return tokens[sequences]
+
+    def _at_limit(self, free: list[int]) -> bool:
+        """Whether a finished row has come to the end of its positions: it can take no other step."""
+        if self.steps.can_enter:  # positions are its own business
+            return False
+        return min(self.starts[self.rows[place]].limit for place in free) <= self.steps_taken
+
+    def _trim(self) -> None:
+        """Drops the columns of the history that only rows that have left needed."""
+        decoder_only = self.settings.decoder_start_token_id is None
+        longest = max(
+            n + (len(self.starts[self.rows[place]].prompt) if decoder_only else 1)
+            for place, n in enumerate(self.new)
+        )
+        self.history = self.history[:, -longest:]

@@ -1,0 +1,54 @@
+"""One sequence a row: the best token at each step, or one drawn at random."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from secbatch.models.generation_loop import NOT_FINITE, Answer, Loop, cut_at_end
+from secbatch.models.generation_scores import apply_rules, narrow
+
+
+class TokenLoop(Loop):
+    """Greedy search, and sampling by inverting the cumulated probabilities: one random number a token."""
+
+    def begin(self) -> None:
+        self.draws = self._drawn(self.rows)  # [B, most], nothing when not sampling
+
+    def _drawn(self, rows: list[int]) -> Tensor:
+        """Random numbers for all steps of `rows`, drawn on the CPU so that they depend on the row's seed alone."""
+        longest = max(start.limit for start in self.starts) if self.settings.do_sample else 0
+        drawn = torch.zeros(len(rows), longest, dtype=torch.float64)
+        for place, row in enumerate(rows if self.settings.do_sample else []):
+            start = self.starts[row]
+            generator = torch.Generator().manual_seed(start.seed)
+            drawn[place, : start.limit] = torch.rand(start.limit, generator=generator, dtype=torch.float64)
+        return drawn.to(self.device)
+
+    def choose(self, logits: Tensor) -> Tensor:
+        counts = self.counts()
+        scores = apply_rules(self.settings, logits, self.history, counts, self.facts)
+        if self.settings.do_sample:
+            cumulated = narrow(self.settings, scores).double().softmax(-1).cumsum(-1)  # [B, V]
+            draw = self.draws.gather(1, counts[:, None]) * cumulated[:, -1:]
+            tokens = torch.searchsorted(cumulated, draw, right=True)[:, 0].clamp(max=scores.shape[1] - 1)
+        else:
+            tokens = scores.argmax(-1)
+        self.history = torch.cat([self.history, tokens[:, None]], 1)
+        broken = ~(logits.amax(-1) < math.inf)  # amax hands on NaN
+        ended = self.facts.limit <= counts + 1
+        for token in self.settings.end_tokens:
+            ended |= tokens == token
+        for place in (broken | ended).nonzero()[:, 0].tolist():
+            if bool(broken[place]):
+                self.finish(place, Answer([], NOT_FINITE))
+            else:
+                new = self.history[place, -self.new[place] - 1 :].tolist()
+                self.finish(place, Answer(cut_at_end(new, self.settings.end_tokens)))
+        return tokens
+
+    def enter(self, places: list[int]) -> None:
+        self.draws[places] = self._drawn([self.rows[place] for place in places])
+
+    def select(self, places: Tensor) -> None:
+        self.draws = self.draws[places]
