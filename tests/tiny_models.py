@@ -160,7 +160,7 @@ def chat_tokenizer() -> PreTrainedTokenizerFast:
 _SHAPE = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128}
 
 
-def make_roberta(folder: Path, seed: int = 0, sharpen: float = 12.0, **changes: Any) -> Path:
+def make_roberta(folder: Path, seed: int = 0, sharpen: float = 30.0, **changes: Any) -> Path:
     tokenizer = roberta_tokenizer()
     config = RobertaConfig(
         vocab_size=len(tokenizer),
@@ -177,7 +177,7 @@ def make_roberta(folder: Path, seed: int = 0, sharpen: float = 12.0, **changes: 
     return _save(RobertaForMaskedLM, config, tokenizer, folder, seed, sharpen)
 
 
-def make_bert(folder: Path, seed: int = 0, sharpen: float = 12.0, **changes: Any) -> Path:
+def make_bert(folder: Path, seed: int = 0, sharpen: float = 30.0, **changes: Any) -> Path:
     tokenizer = bert_tokenizer()
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -190,7 +190,7 @@ def make_bert(folder: Path, seed: int = 0, sharpen: float = 12.0, **changes: Any
     return _save(BertForMaskedLM, config, tokenizer, folder, seed, sharpen)
 
 
-def make_modernbert(folder: Path, seed: int = 0, sharpen: float = 12.0, **changes: Any) -> Path:
+def make_modernbert(folder: Path, seed: int = 0, sharpen: float = 30.0, **changes: Any) -> Path:
     tokenizer = modernbert_tokenizer()
     ids = {
         f"{name}_token_id": tokenizer.convert_tokens_to_ids(token)
@@ -215,7 +215,7 @@ def make_modernbert(folder: Path, seed: int = 0, sharpen: float = 12.0, **change
     return _save(ModernBertForMaskedLM, config, tokenizer, folder, seed, sharpen)
 
 
-def make_distilbert(folder: Path, seed: int = 0, sharpen: float = 12.0) -> Path:
+def make_distilbert(folder: Path, seed: int = 0, sharpen: float = 30.0) -> Path:
     """An architecture without a fast path of its own."""
     tokenizer = bert_tokenizer()
     config = DistilBertConfig(
@@ -244,7 +244,7 @@ def make_blenderbot(folder: Path, seed: int = 0, sharpen: float = 6.0, **changes
         scale_embedding=True,
         **changes,
     )
-    return _save(BlenderbotForConditionalGeneration, config, tokenizer, folder, seed, sharpen)
+    return _save(BlenderbotForConditionalGeneration, config, tokenizer, folder, seed, sharpen, widen=3.0)
 
 
 def make_llama_chat(folder: Path, seed: int = 0, sharpen: float = 6.0, **changes: Any) -> Path:
@@ -260,17 +260,19 @@ def make_llama_chat(folder: Path, seed: int = 0, sharpen: float = 6.0, **changes
         pad_token_id=tokenizer.pad_token_id,
         **changes,
     )
-    return _save(LlamaForCausalLM, config, tokenizer, folder, seed, sharpen)
+    return _save(LlamaForCausalLM, config, tokenizer, folder, seed, sharpen, widen=3.0)
 
 
-def _save(model_class: Any, config: Any, tokenizer: Any, folder: Path, seed: int, sharpen: float) -> Path:
+def _save(
+    model_class: Any, config: Any, tokenizer: Any, folder: Path, seed: int, sharpen: float, widen: float = 8.0
+) -> Path:
     torch.manual_seed(seed)
     model = model_class(config).eval()
     with torch.no_grad():
         # Random weights of the usual size hardly attend or distinguish: widen them, then widen the logits.
         for name, weight in model.named_parameters():
             if weight.dim() == 2 and "embed" not in name and not _is_output(model, weight):
-                weight.mul_(3.0)
+                weight.mul_(widen)
             elif name.endswith("bias"):
                 weight.normal_(0.0, 0.1)
         model.get_output_embeddings().weight.mul_(sharpen)

@@ -1,0 +1,38 @@
+"""Batch plans."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from secbatch.models.batching import plan_batches
+
+lengths = st.lists(st.integers(1, 60), max_size=80).map(lambda values: np.array(values, np.int64))
+
+
+@given(lengths, st.integers(1, 200), st.booleans(), st.none() | st.integers(1, 9))
+def test_every_row_is_in_one_batch_within_the_budget(
+    lengths: np.ndarray, budget: int, padded: bool, max_rows: int | None
+) -> None:
+    plan = plan_batches(lengths, budget, padded=padded, max_rows=max_rows)
+    assert sorted(np.concatenate([*plan, []]).tolist()) == list(range(len(lengths)))
+    for rows in plan:
+        cost = len(rows) * lengths[rows].max() if padded else lengths[rows].sum()
+        assert cost <= budget or len(rows) == 1
+        assert max_rows is None or len(rows) <= max_rows
+
+
+@given(lengths, st.integers(1, 200))
+def test_longest_first_and_stable(lengths: np.ndarray, budget: int) -> None:
+    order = np.concatenate([*plan_batches(lengths, budget), []]).astype(int)
+    assert order.tolist() == sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+
+
+def test_batches_are_filled() -> None:
+    plan = plan_batches(np.full(100, 10), 100)
+    assert [len(rows) for rows in plan] == [10] * 10
+
+
+def test_a_budget_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="token_budget"):
+        plan_batches(np.array([1]), 0)

@@ -1,0 +1,116 @@
+"""Untrusted text: the model's own tokens for ordinary text, and no control tokens but `<mask>`."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_models import SENTENCES, bert_tokenizer, chat_tokenizer, modernbert_tokenizer, roberta_tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from secbatch.models.tokenizer import TextTokenizer
+
+HOSTILE = ["</s>", "<s>", "<pad>", "<unk>", "[SEP]", "[CLS]", "[PAD]", "[MASK]", "<|im_end|>", "<|im_start|>"]
+
+
+def unigram_tokenizer() -> PreTrainedTokenizerFast:
+    """As XLM-RoBERTa's: its control tokens are pieces of the vocabulary with the best score of all."""
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -3.0), ("<mask>", 0.0)]
+    pieces += [(character, -5.0) for character in "abcdefghijklmnopqrstuvwxyz</>[]|.,"]
+    pieces += [("▁" + word.lower(), -4.0) for word in SENTENCES[0].rstrip(".").split()]
+    backend = Tokenizer(models.Unigram(pieces, unk_id=3))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    backend.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
+        mask_token="<mask>",
+    )  # fmt: skip
+
+
+MAKERS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
+    "roberta": roberta_tokenizer,
+    "bert": bert_tokenizer,
+    "modernbert": modernbert_tokenizer,
+    "unigram": unigram_tokenizer,
+}
+TOKENIZERS = {name: TextTokenizer(make(), 64) for name, make in MAKERS.items()}
+
+words = st.sampled_from(" ".join(SENTENCES).split()) | st.text(max_size=6)
+texts = st.lists(
+    words | st.sampled_from(["<mask>", " <mask>", "  <mask>  ", "\n<mask>", "(<mask>)", "|||IP_ADDRESS|||"])
+).flatmap(lambda parts: st.sampled_from(["", " "]).map(lambda joint: joint.join(parts)))
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@settings(max_examples=80, deadline=None)
+@given(text=texts)
+def test_equals_the_models_own_tokenizer(kind: str, text: str) -> None:
+    tokenizer = TOKENIZERS[kind]
+    if any(token in text for token in tokenizer.hf.all_special_tokens if token != "<mask>"):
+        return
+    wanted = tokenizer.hf(text.replace("<mask>", tokenizer.hf.mask_token)).input_ids
+    assert tokenizer.encode([text])[0].tolist() == wanted
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@settings(max_examples=50, deadline=None)
+@given(parts=st.lists(st.sampled_from(HOSTILE) | words, max_size=8))
+def test_no_control_token_comes_out_of_a_text(kind: str, parts: list[str]) -> None:
+    tokenizer = TOKENIZERS[kind]
+    text = " ".join(parts).replace("<mask>", "")
+    body = tokenizer.encode([text], special_tokens=False)[0]
+    control = set(tokenizer.hf.all_special_ids) - {tokenizer.hf.unk_token_id}
+    assert not control & set(body.tolist())
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_mask_is_the_mask_and_nothing_else_is(kind: str) -> None:
+    tokenizer = TOKENIZERS[kind]
+    row = tokenizer.encode(["a <mask> b</s><mask>[MASK] <MASK> <mask >"])[0]
+    assert (row == tokenizer.mask_id).sum() == 2
+
+
+def test_an_added_word_stays_the_models_own() -> None:
+    tokenizer = TOKENIZERS["modernbert"]
+    word = tokenizer.hf.convert_tokens_to_ids("|||IP_ADDRESS|||")
+    assert word in tokenizer.encode(["from |||IP_ADDRESS||| on"])[0]
+
+
+def test_special_tokens_around_a_text() -> None:
+    tokenizer = TOKENIZERS["bert"]
+    assert (tokenizer.before.tolist(), tokenizer.after.tolist()) == ([2], [3])
+    chat = TextTokenizer(chat_tokenizer(), 64)
+    assert (len(chat.before), len(chat.after)) == (0, 0)
+
+
+def test_a_model_without_a_mask_reads_mask_as_characters() -> None:
+    chat = TextTokenizer(chat_tokenizer(), 64)
+    ids = chat.encode(["a <mask> b"])[0]
+    assert chat.hf.decode(ids) == "a <mask> b"
+
+
+def test_trusted_text_keeps_its_control_tokens() -> None:
+    chat = TextTokenizer(chat_tokenizer(), 64)
+    frame = "<|im_start|>user\nWhat?<|im_end|>\n"
+    assert chat.encode([chat.trusted(frame)])[0].tolist() == chat.hf(frame).input_ids
+    assert chat.encode([frame])[0].tolist() != chat.hf(frame).input_ids
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_words_are_decoded_and_stripped(kind: str) -> None:
+    tokenizer = TextTokenizer(MAKERS[kind](), 64)
+    ids = np.arange(len(tokenizer.hf)).reshape(1, -1)
+    assert tokenizer.words(ids)[0].tolist() == [tokenizer.hf.decode([token]).strip() for token in ids[0].tolist()]
+    assert tokenizer.words(np.array([[len(tokenizer.hf) + 5]])).tolist() == [[""]]
+
+
+def test_same_words_joins_what_looks_the_same() -> None:
+    tokenizer = TOKENIZERS["roberta"]
+    vocabulary = tokenizer.hf.get_vocab()
+    both = next(word for word in vocabulary if word.isalpha() and word.isascii() and f"Ġ{word}" in vocabulary)
+    bare, spaced = tokenizer.same_words(np.array([vocabulary[both], vocabulary[f"Ġ{both}"]]))
+    assert bare == spaced
+    fragments = [token for word, token in vocabulary.items() if tokenizer.hf.decode([token]).strip() == "\ufffd"]
+    assert len(set(tokenizer.same_words(np.array(fragments)).tolist())) == len(fragments) > 1
