@@ -56,6 +56,7 @@ class Identified:
     ids: pa.Array  # string [n], unique within the shard
     superseded: int  # rows left out because a later row of the shard has their id
     repeated: tuple[str, ...]  # ids that an earlier shard of this run has too: this shard's rows win
+    hashes: tuple[str, ...] | None = None  # of the rows' contents, where naming them needed these
 
 
 class Identities:
@@ -65,16 +66,21 @@ class Identities:
     occurrence number over the whole input, so that equal rows stay apart and a renamed file changes nothing.
     """
 
-    def __init__(self, columns: tuple[str, ...], sentences: bool) -> None:
+    def __init__(self, columns: tuple[str, ...], sentences: bool, remember: bool = True) -> None:
+        """`remember`: whether somebody will ask `seen` for the identities; without `id` columns that costs."""
         self._columns = (*columns, SENTENCE_INDEX) if columns and sentences else columns
-        self.seen = SeenRows()
+        self.seen = SeenRows()  # identities
+        self._remember = remember
+        self._contents = SeenRows()  # content hashes, where those are the identities
         self._occurrences: dict[str, int] = {}  # content hash -> rows so far, for hashes seen more than once
 
     def name(self, shard: Shard) -> Identified:
         if not self._columns:
-            ids = self._by_occurrence(content_hashes(shard.table))
-            self.seen.add(self.seen.digests(ids))
-            return Identified(shard, pa.array(ids, pa.string()), 0, ())
+            hashes = content_hashes(shard.table)
+            ids = self._by_occurrence(hashes)
+            if self._remember:
+                self.seen.add(self.seen.digests(ids))
+            return Identified(shard, pa.array(ids, pa.string()), 0, (), tuple(hashes))
         ids, errors = self._by_columns(shard)
         last = {name: position for position, name in enumerate(ids)}
         superseded = len(ids) - len(last)
@@ -90,20 +96,18 @@ class Identities:
         return Identified(shard, pa.array(ids, pa.string()), superseded, tuple(ids[i] for i in again))
 
     def _by_occurrence(self, hashes: list[str]) -> list[str]:
-        # Two sets: the hashes themselves mark "seen once"; only repeated ones need a counter.
-        digests = self.seen.digests(hashes)
-        again = self.seen.contains(digests)
-        self.seen.add(digests)
-        in_shard: set[str] = set()
-        names = []
-        for content, before in zip(hashes, again, strict=True):
-            if before or content in in_shard:
-                number = self._occurrences.get(content, 1)
-                self._occurrences[content] = number + 1
-            else:
-                number = 0
-            in_shard.add(content)
-            names.append(f"{content}-{number}")
+        # 64 bits of the hash are enough to see that a row may stand again: a chance hit only costs a counter.
+        digests = np.fromiter((int(content[:16], 16) for content in hashes), dtype=np.uint64, count=len(hashes))
+        again = self._contents.contains(digests)
+        order = np.argsort(digests, kind="stable")
+        again[order[1:]] |= digests[order[1:]] == digests[order[:-1]]  # all but the first of equal rows
+        self._contents.add(digests)
+        names = [content + "-0" for content in hashes]
+        for position in np.flatnonzero(again).tolist():
+            content = hashes[position]
+            number = self._occurrences.get(content, 1)
+            self._occurrences[content] = number + 1
+            names[position] = f"{content}-{number}"
         return names
 
     def _by_columns(self, shard: Shard) -> tuple[list[str], dict[int, str]]:
@@ -166,7 +170,7 @@ def content_key(identified: Identified) -> str:
     digest = hashlib.sha256()
     shard = identified.shard
     digest.update(str(shard.table.schema.remove_metadata()).encode())
-    for row, name in zip(content_hashes(shard.table), identified.ids.to_pylist(), strict=True):
+    for row, name in zip(identified.hashes or content_hashes(shard.table), identified.ids.to_pylist(), strict=True):
         digest.update(row.encode())
         digest.update(name.encode())
         digest.update(b"\n")

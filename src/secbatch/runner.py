@@ -214,7 +214,7 @@ class _Run:
         make_folder(self.layout.parts)
         self.base = self._base_parts()
         self.rejects = RejectWriter(self.layout.rejects, self.run)
-        self.identities = Identities(self.job.input.id, self.job.input.sentences is not None)
+        self.identities = Identities(self.job.input.id, self.job.input.sentences is not None, bool(self.base))
         self.begin = time.monotonic()
         self.last_published = self.begin
         engine: LocalEngine[Work | Part, Work | Part] = LocalEngine(self._encoded(), self._compute, self._finish)
