@@ -299,8 +299,8 @@ def test_a_value_of_the_wrong_type_keeps_its_row(tmp_path):
     (shard,) = shards_of(path, types={"n": "int64", "m": "int32"})
     assert shard.table.column("n").to_pylist() == [5, None, 7, 8]
     assert set(shard.errors) == {1, 2}
-    assert shard.errors[1].startswith(f"{path}, row 2, column 'n': 'abc' is no int64;")
-    assert shard.errors[2].startswith(f"{path}, row 3, column 'm': 'x y' is no int32;")
+    assert shard.errors[1].startswith(f"{path}, row 2, column 'n': 'abc' is not of type int64;")
+    assert shard.errors[2].startswith(f"{path}, row 3, column 'm': 'x y' is not of type int32;")
 
 
 def test_type_errors_after_a_slice_keep_their_row(tmp_path):
@@ -381,3 +381,17 @@ def test_scan_leaves_doubtful_text_to_the_parser():
     assert [column.to_pylist() for column in block.columns] == [["1", "2"], ["a", "b"]]
     record = parse_record(b'3,"c"d\n4,e\n', 0, dialect, 1000)
     assert record.fault is not None
+
+
+def test_lines_of_text_under_one_name(tmp_path):
+    path = written(tmp_path, "t.csv", 'sentence\nHello, world; a|b\n"quoted, ""so"""\n5" disk\n')
+    source = source_of(path)
+    assert "each line is one value of 'sentence'" in source.notices[0]
+    assert [row["sentence"] for row in rows_of(path)] == ["Hello, world; a|b", 'quoted, "so"', '5" disk']
+
+
+def test_a_byte_order_mark_counts_for_more_than_the_named_encoding(tmp_path):
+    written(tmp_path, "a.csv", "id,text\n1,é\n".encode("utf-8-sig"))
+    written(tmp_path, "b.csv", "id,text\n2,é\n".encode("cp1252"))
+    written(tmp_path, "c.csv", "id,text\n3,é\n".encode("utf-16"))
+    assert [row["text"] for row in rows_of(tmp_path, encoding="cp1252")] == ["é", "é", "é"]

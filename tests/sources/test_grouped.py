@@ -137,3 +137,15 @@ def test_a_row_that_goes_in_comes_out(tmp_path_factory, rows):
     shards = grouped_file(path, folder, rows=4)
     numbers = sorted(int(row["n"]) for shard in shards for row in shard.table.to_pylist())
     assert numbers == list(range(len(rows)))
+
+
+def test_columns_that_have_no_order(tmp_path):
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"thread": ["a"], "turn": [{"x": 1}]}), path)
+    with pytest.raises(InputError, match=r"conversation.order: a column of type struct"):
+        grouped_file(path, tmp_path)
+    pq.write_table(pa.table({"thread": [{"x": 1}], "turn": [1]}), path)
+    with pytest.raises(InputError, match=r"conversation.id: a column of type struct"):
+        grouped_file(path, tmp_path)

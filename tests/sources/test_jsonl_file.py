@@ -49,7 +49,7 @@ def test_what_comes_later_does_not_change_types(tmp_path, monkeypatch):
         {"id": None, "s": None},
     ]
     assert set(shard.errors) == {1, 2, 3}
-    assert "row 2, column 'id': 'two' is no int64" in shard.errors[1]
+    assert "row 2, column 'id': 'two' is not of type int64" in shard.errors[1]
     assert "row 3: key 'new' is not among the columns" in shard.errors[2]
     assert "input.types: {new: string}" in shard.errors[2]
 

@@ -62,7 +62,7 @@ def test_a_value_the_common_type_cannot_hold_is_a_row_error(tmp_path):
     parquet(tmp_path, "b.parquet", {"n": pa.array([0.5])})
     (shard,) = shards_of(tmp_path)
     assert shard.table.column("n").to_pylist() == [1.0, None, 0.5]
-    assert "row 2, column 'n': '9007199254740993' is no double" in shard.errors[1]
+    assert "row 2, column 'n': '9007199254740993' is not of type float64" in shard.errors[1]
 
 
 def test_files_that_do_not_fit_together(tmp_path):
@@ -145,3 +145,16 @@ def test_batches_stay_small_where_rows_are_large(tmp_path):
     assert 100 < batch_rows(group) < 200
     shards = shards_of(path)
     assert sum(shard.num_rows for shard in shards) == 300
+
+
+def test_nested_types_over_files(tmp_path):
+    parquet(tmp_path, "a.parquet", {"s": [{"a": 1}], "l": pa.array([[1]], pa.list_(pa.int32()))})
+    parquet(tmp_path, "b.parquet", {"s": [{"a": 2}], "l": pa.array([[2**40]])})
+    assert table_of(shards_of(tmp_path)).to_pylist() == [{"s": {"a": 1}, "l": [1]}, {"s": {"a": 2}, "l": [2**40]}]
+
+
+def test_dictionaries_inside_nested_types(tmp_path):
+    for name, words in (("a", ["x", "y"]), ("b", ["z", "x"])):
+        values = pa.StructArray.from_arrays([pa.array(words).dictionary_encode()], names=["d"])
+        parquet(tmp_path, f"{name}.parquet", pa.table({"s": values}))
+    assert [row["s"]["d"] for row in table_of(shards_of(tmp_path)).to_pylist()] == ["x", "y", "z", "x"]

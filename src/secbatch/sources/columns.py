@@ -131,6 +131,12 @@ def conversion_error(file: str, row: int, column: str, value: object, target: "p
     text = str(value)
     shown = text[:SHOWN_VALUE] + ("…" if len(text) > SHOWN_VALUE else "")
     return (
-        f"{file}, row {row}, column '{column}': {shown!r} is no {target}; "
-        f"mend the value or declare another type in `input.types`"
+        f"{file}, row {row}, column '{column}': {shown!r} is not of type {type_name(target)}; "
+        "mend the value or declare another type in `input.types`"
     )
+
+
+def type_name(kind: "pa.DataType") -> str:
+    """A type as `input.types` spells it."""
+    arrow = str(kind)
+    return {"double": "float64", "float": "float32", "date32[day]": "date32"}.get(arrow, arrow)

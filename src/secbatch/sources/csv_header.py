@@ -9,7 +9,8 @@ from secbatch.sources.paths import InputFile
 from secbatch.sources.streams import UnreadableFileError, Utf8Stream
 
 DELIMITERS = (b",", b";", b"\t", b"|")  # in this order where two stand equally often in the header
-DELIMITER_NAMES = {b"\t": "tab"}
+NO_DELIMITER = b"\xff"  # a byte that valid text never holds: each line is one value
+DELIMITER_NAMES = {b"\t": "tab", NO_DELIMITER: "a quote"}
 HEADER_LIMIT = 1 << 20  # bytes
 FIRST_LOOK = 1 << 16  # bytes; most headers are whole in it
 LF = 0x0A
@@ -134,4 +135,4 @@ def _line_end(text: bytes) -> bytes:
 def _most_frequent(text: bytes, start: int, line_end: bytes) -> bytes:
     counts = Counter(bytes((byte,)) for _, byte in _outside_quotes(text, start))
     best = max(DELIMITERS, key=lambda d: (counts[d], -DELIMITERS.index(d)))
-    return best
+    return best if counts[best] else NO_DELIMITER

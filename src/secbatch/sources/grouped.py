@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secbatch.errors import OutputError
+from secbatch.errors import InputError, OutputError
 from secbatch.sources.columns import check_known
 from secbatch.sources.shard import Shard
 from secbatch.sources.slicing import SHARD_BYTES
@@ -171,7 +171,10 @@ def _plain_ids(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
 
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    texts = column.cast(pa.string())
+    try:
+        texts = column.cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        raise InputError(f"conversation.id: a column of type {column.type} cannot name a conversation") from None
     return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
 
 
@@ -230,7 +233,13 @@ def _turn_ranks(column: "pa.ChunkedArray", codes: np.ndarray) -> np.ndarray:
 
 
 def _ranks(column: "pa.ChunkedArray") -> np.ndarray:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    ranks = pc.rank(column, sort_keys="ascending", tiebreaker="dense")
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    try:
+        ranks = pc.rank(column, sort_keys="ascending", tiebreaker="dense")
+    except (pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        raise InputError(f"conversation.order: a column of type {column.type} has no order") from None
     return np.asarray(ranks.to_numpy()).astype(np.int64)

@@ -187,7 +187,9 @@ def _delimiter_notices(layouts: "list[tuple[InputFile, csv_header.CsvLayout]]") 
         notices.append(f"delimiter {csv_header.delimiter_name(delimiter)} found in the header of {paths[0]}{more}")
     single = [file.path for file, layout in layouts if layout.found and len(layout.names) == 1]
     if single:
-        notices.append(f"no delimiter found in the header of {single[0]}: one column '{layouts[0][1].names[0]}'")
+        notices.append(
+            f"no delimiter found in the header of {single[0]}: each line is one value of '{layouts[0][1].names[0]}'"
+        )
     return notices
 
 

@@ -137,8 +137,11 @@ def common_type(one: "pa.DataType", other: "pa.DataType") -> "pa.DataType | None
         return pa.large_string() if pa.large_string() in (one, other) else pa.string()
     try:
         schemas = [pa.schema([("x", one)]), pa.schema([("x", other)])]
-        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        both = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+        for kind in (one, other):
+            pa.nulls(1, kind).cast(both)  # some types unify that cannot be converted
+        return both
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
         return None
 
 

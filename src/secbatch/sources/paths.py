@@ -67,6 +67,8 @@ def find_files(path: str, format_named: str | None = None) -> Found:
                 return Found((_named_file(path, shown, info, format_named, filesystem),))
             if info.type == pafs.FileType.Directory:
                 return _folder(path, filesystem, root, shown, format_named)
+            if info.type == pafs.FileType.Unknown:
+                raise InputError(f"input path '{path}' is neither a file nor a folder; copy it to a file first")
             raise InputError(_missing(path, filesystem, root))
         return _glob(path, filesystem, root, shown, pattern, format_named)
     except PermissionError:

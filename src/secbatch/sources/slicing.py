@@ -60,7 +60,7 @@ class _Pending:
         numbers = np.concatenate([np.empty(0, np.int64), *self.numbers])
         shard = Shard(
             index,
-            table.combine_chunks(),
+            _in_one_chunk(table),
             source,
             pa.array(numbers, pa.int64()),
             dict(self.errors),
@@ -68,6 +68,15 @@ class _Pending:
         )
         self.clear()
         return shard
+
+
+def _in_one_chunk(table: "pa.Table") -> "pa.Table":
+    import pyarrow as pa
+
+    try:
+        return table.combine_chunks()
+    except pa.ArrowNotImplementedError:  # different dictionaries inside nested types
+        return table
 
 
 def slice_pieces(pieces: Iterator[Piece], schema: "pa.Schema", shard_rows: Callable[[int], int]) -> Iterator[Shard]:

@@ -22,6 +22,7 @@ COMMON_ENCODINGS = (
     *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "cp1251", "cp1250", "latin-1", "iso-8859-15"),
     *("shift_jis", "gb18030", "big5", "euc-kr", "koi8-r", "mac-roman"),
 )
+NOT_OF_FILES = ("idna", "punycode", "undefined", "unicode_escape", "unicode-escape", "raw-unicode-escape")
 RAW_BUFFER = 1 << 20  # bytes asked of the storage at once
 
 
@@ -35,7 +36,8 @@ def text_encoding(name: str) -> str:
         info = codecs.lookup(name)
     except (LookupError, ValueError):
         info = None
-    if info is None or not getattr(info, "_is_text_encoding", True):
+    usable = info is not None and getattr(info, "_is_text_encoding", True) and info.incrementaldecoder is not None
+    if info is None or not usable or info.name in NOT_OF_FILES:
         raise JobError(
             f"input.encoding: unknown encoding '{name}'{nearest(name, COMMON_ENCODINGS)}; "
             f"known are for example {', '.join(COMMON_ENCODINGS[:7])}"
@@ -142,7 +144,7 @@ def _mark_bad(error: UnicodeError) -> tuple[str, int]:
 
 
 class Utf8Stream:
-    """A file's text as UTF-8 bytes, byte order mark removed.
+    """A file's text as UTF-8 bytes, byte order mark removed; the mark counts for more than a named encoding.
 
     Characters that the named encoding cannot decode come out as an invalid UTF-8 sequence.
     """
@@ -151,7 +153,7 @@ class Utf8Stream:
         self.bytes = ByteStream(file)
         head = self.bytes.read(1 << 16)
         mark, marked = next(((m, e) for m, e in BYTE_ORDER_MARKS if head.startswith(m)), (b"", None))
-        self.encoding = text_encoding(encoding) if encoding else (marked or "utf-8")
+        self.encoding = marked or (text_encoding(encoding) if encoding else "utf-8")
         self.skipped = 0  # bytes of a byte order mark before the first byte served
         if self.encoding in ("utf-8", "utf-8-sig"):
             self._decoder = None
