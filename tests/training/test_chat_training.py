@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import BlenderbotConfig, BlenderbotForConditionalGeneration
 
-from secbatch.training.chat_batches import batches, pad_batch
+from secbatch.training.chat_batches import Topics, batches, pad_batch
 from secbatch.training.chat_model import POSITIONS, build_model
 from secbatch.training.chat_tokenizer import train_tokenizer
-from secbatch.training.chat_training import Schedule, train
+from secbatch.training.chat_training import Schedule, topic_head, train, train_encoder
 from secbatch.training.dialogue import DialogueSampler
 from secbatch.training.dialogue_entries import Entry
 
@@ -22,31 +22,36 @@ ENTRIES = [
         "glossary",
         1.0,
     ),
-    Entry(
-        "worm", (), "attack", {"what": "A worm spreads alone.", "prevent": "Patch quickly."}, "glossary", 1.0
-    ),
+    Entry("worm", (), "attack", {"what": "A worm spreads alone.", "prevent": "Patch quickly."}, "glossary", 1.0),
 ]
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
     drawn = DialogueSampler(ENTRIES, [], 0).draw(300)
-    return train_tokenizer(
-        [t for d in drawn for t in (*d.turns, d.answer)], vocabulary_size=600, positions=POSITIONS
-    )
+    return train_tokenizer([t for d in drawn for t in (*d.turns, d.answer)], vocabulary_size=600, positions=POSITIONS)
 
 
 def test_pad_batch_shifts_the_target_and_hides_padding():
-    batch = pad_batch([([5, 6, 2], [7, 8, 2]), ([5, 2], [9, 2])])
+    batch = pad_batch([([5, 6, 2], [7, 8, 2], (3, 0)), ([5, 2], [9, 2], (4, 1))])
     assert batch.source.tolist() == [[5, 6, 2], [5, 2, 0]]
     assert batch.source_mask.tolist() == [[1, 1, 1], [1, 1, 0]]
     assert batch.decoder_input.tolist() == [[1, 7, 8], [1, 9, 0]]
     assert batch.labels.tolist() == [[7, 8, 2], [9, 2, -100]]
+    assert batch.topics.tolist() == [[3, 0], [4, 1]]
     assert batch.tokens == 10
 
 
+def test_topics_number_terms_and_intents_in_the_order_they_come():
+    topics = Topics()
+    asked = [("worm", "what"), ("phishing", "what"), ("worm", "prevent")]
+    assert [topics.number(topic) for topic in asked] == [(0, 0), (1, 0), (0, 1)]
+
+
 def test_batches_keep_to_their_budget(tokenizer):
-    stream = batches(DialogueSampler(ENTRIES, [], 0), tokenizer, budget=200, positions=POSITIONS, seed=0)
+    stream = batches(
+        DialogueSampler(ENTRIES, [], 0), tokenizer, budget=200, positions=POSITIONS, seed=0, topics=Topics()
+    )
     for _ in range(40):
         batch = next(stream)
         assert batch.labels.shape[0] * batch.labels.shape[1] <= 200
@@ -70,11 +75,15 @@ def test_training_lowers_the_loss_and_keeps_to_its_time(tokenizer):
         pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
     )  # fmt: skip
     model = BlenderbotForConditionalGeneration(config)
-    stream = batches(DialogueSampler(ENTRIES, [], 0), tokenizer, budget=300, positions=POSITIONS, seed=0)
+    stream = batches(
+        DialogueSampler(ENTRIES, [], 0), tokenizer, budget=300, positions=POSITIONS, seed=0, topics=Topics()
+    )
     first = next(stream)
     labels = first.labels
     before = float(model(first.source, first.source_mask, first.decoder_input, labels=labels).loss.detach())
-    report = train(model, stream, Schedule(1e-2, 4.0, 10), lambda line: None, lambda: None)
+    head = topic_head(model)
+    train_encoder(model, head, stream, Schedule(1e-2, 1.0, 10), lambda line: None)
+    report = train(model, head, stream, Schedule(1e-2, 4.0, 10), lambda line: None, lambda: None)
     after = float(model(first.source, first.source_mask, first.decoder_input, labels=labels).loss.detach())
     assert report.steps > 20 and report.minutes < 0.3
     assert after < before / 2

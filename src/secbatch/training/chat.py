@@ -15,17 +15,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from secbatch.training.chat_batches import batches
+from secbatch.training.chat_batches import Topics, batches
 from secbatch.training.chat_card import SAMPLES, figures_table, write_card
 from secbatch.training.chat_evaluation import evaluate, talk
 from secbatch.training.chat_model import POSITIONS, build_model
 from secbatch.training.chat_tokenizer import train_tokenizer
-from secbatch.training.chat_training import Schedule, TrainingReport, train
+from secbatch.training.chat_training import Schedule, TrainingReport, topic_head, train, train_encoder
 from secbatch.training.dialogue import PROMPT_PREFIX, DialogueSampler, evaluation_sets
 from secbatch.training.dialogue_corpus import Knowledge, read_knowledge
 from secbatch.training.dialogue_entries import Entry, merge, read_glossary
 
 VOCABULARY = 8000
+ENCODER_SHARE = 0.1  # of the time, for the first stage
 EVALUATION_SEED = 20_000
 
 
@@ -39,7 +40,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--checkpoints", type=Path, help="folder for a checkpoint every ten minutes")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch decides)")
     parser.add_argument("--batch-tokens", type=int, default=900, help="target tokens in a batch, about")
-    parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate")
+    parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--questions", type=int, default=400, help="held-out questions of each kind")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
@@ -110,15 +111,19 @@ def main(arguments: list[str] | None = None) -> int:
             save(model, tokenizer, options.checkpoints / f"checkpoint-{next(numbers):02d}")
 
     sampler = DialogueSampler(entries, knowledge.unknown_names, options.seed + 1 + len(history))
-    stream = batches(sampler, tokenizer, options.batch_tokens, POSITIONS, options.seed)
-    schedule = Schedule(options.rate, options.minutes * 60)
-    report: TrainingReport = train(model, stream, schedule, log, checkpoint)
+    topics = Topics()
+    head = topic_head(model)
+    encoder_seconds = 0.0 if options.resume else options.minutes * 60 * ENCODER_SHARE
+    if encoder_seconds:
+        stream = batches(sampler, tokenizer, 2 * options.batch_tokens, POSITIONS, options.seed, topics)
+        train_encoder(model, head, stream, Schedule(2 * options.rate, encoder_seconds, warmup_steps=50), log)
+    stream = batches(sampler, tokenizer, options.batch_tokens, POSITIONS, options.seed, topics)
+    schedule = Schedule(options.rate, options.minutes * 60 - encoder_seconds)
+    report: TrainingReport = train(model, head, stream, schedule, log, checkpoint)
     if report.steps:
         history.append(asdict(report))
     save(model, tokenizer, options.output)
-    (options.output / "training.json").write_text(
-        json.dumps({"runs": history}, indent=2) + "\n", encoding="utf-8"
-    )
+    (options.output / "training.json").write_text(json.dumps({"runs": history}, indent=2) + "\n", encoding="utf-8")
     log(f"saved {options.output} after {report.steps} steps, loss {report.loss:.3f}")
 
     model, tokenizer = load(options.output)  # what is measured is what was written

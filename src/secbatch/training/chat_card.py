@@ -41,9 +41,7 @@ def figures_table(results: dict[str, Figures]) -> str:
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, f in results.items():
-        lines.append(
-            f"| {name} | {f.questions} | {f.exact:.1%} | {f.good:.1%} | {f.mean_f1:.3f} | {f.refused:.1%} |"
-        )
+        lines.append(f"| {name} | {f.questions} | {f.exact:.1%} | {f.good:.1%} | {f.mean_f1:.3f} | {f.refused:.1%} |")
     return "\n".join(lines)
 
 

@@ -46,9 +46,7 @@ def generate_answers(model: Any, tokenizer: Any, texts: Sequence[str], batch_siz
         inputs = tokenizer([texts[i] for i in places], return_tensors="pt", padding=True, truncation=True)
         with torch.inference_mode():
             outputs = model.generate(**inputs)
-        for place, text in zip(
-            places, tokenizer.batch_decode(outputs, skip_special_tokens=True), strict=True
-        ):
+        for place, text in zip(places, tokenizer.batch_decode(outputs, skip_special_tokens=True), strict=True):
             answers[place] = text.strip()
     return answers
 
@@ -73,9 +71,7 @@ def evaluate(model: Any, tokenizer: Any, sets: dict[str, list[Dialogue]]) -> dic
         answers = generate_answers(model, tokenizer, [conversation(d.turns) for d in dialogues])
         results[name] = measure(dialogues, answers)
         for label, wanted in (("glossary", True), ("corpora", False)):
-            part = [
-                (d, a) for d, a in zip(dialogues, answers, strict=True) if (d.source == "glossary") is wanted
-            ]
+            part = [(d, a) for d, a in zip(dialogues, answers, strict=True) if (d.source == "glossary") is wanted]
             if part and all(d.source for d, _ in part):
                 results[f"{name} ({label})"] = measure([d for d, _ in part], [a for _, a in part])
     return results

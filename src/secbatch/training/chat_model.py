@@ -38,6 +38,9 @@ def build_model(vocabulary_size: int) -> Any:
         forced_eos_token_id=EOS,
     )
     model = BlenderbotForConditionalGeneration(config)
+    for stack in (model.model.encoder, model.model.decoder):
+        # Token embeddings are scaled up by 16; positions would drown in them at the usual 0.02.
+        stack.embed_positions.weight.data.normal_(0.0, 0.1)
     model.generation_config = generation_defaults()
     return model
 

@@ -65,6 +65,7 @@ class Dialogue:
     answer: str
     kind: str
     source: str = ""
+    topic: tuple[str, str] = ("", "")  # (term, intent) that the question is about
 
 
 def conversation(turns: Sequence[str], prefix: str = "") -> str:
@@ -92,9 +93,7 @@ class DialogueSampler:
         self.unknown = [n for n in unknown_names if not name_held_out(n) and n.casefold() not in known]
         self.chance = random.Random(seed)
         self.items = [(entry, intent) for entry in entries for intent in entry.answers]
-        self.weights = [
-            entry.weight * (1.4 if intent in ("what", "prevent") else 1.0) for entry, intent in self.items
-        ]
+        self.weights = [entry.weight * (1.4 if intent in ("what", "prevent") else 1.0) for entry, intent in self.items]
 
     def draw(self, count: int) -> list[Dialogue]:
         """``count`` dialogues: about 9 of 10 about a known term, the rest unknown terms and small talk."""
@@ -106,13 +105,16 @@ class DialogueSampler:
         answer = entry.answers[intent]
         if intent != "what" and chance.random() < 0.5:
             return self._finish(
-                [*self._history(entry, intent), self._follow_up(entry, intent)], answer, "follow-up"
+                [*self._history(entry, intent), self._follow_up(entry, intent)],
+                answer,
+                "follow-up",
+                (entry.term, intent),
             )
         turns = [self._named(entry, intent)]
         if chance.random() < 0.12:  # an earlier exchange on something else
             other = chance.choice(self.entries)
             turns = [self._named(other, "what"), other.answers["what"], *turns]
-        return self._finish(turns, answer, "single")
+        return self._finish(turns, answer, "single", (entry.term, intent))
 
     def _history(self, entry: Entry, intent: str) -> list[str]:
         """One exchange about the entry, sometimes two."""
@@ -169,16 +171,12 @@ class DialogueSampler:
             return self._finish([question], IDENTIFIER, "identifier")
         question = typed(fill(chance.choice(NAMED[intent]), self._unknown_name()), chance)
         if draw < 0.5:
-            following = typed(
-                chance.choice(FOLLOW_UP[chance.choice(("prevent", "detect", "example"))]), chance
-            )
+            following = typed(chance.choice(FOLLOW_UP[chance.choice(("prevent", "detect", "example"))]), chance)
             return self._finish([question, UNKNOWN_TERM, following], UNKNOWN_TERM, "unknown")
         return self._finish([question], UNKNOWN_TERM, "unknown")
 
     def _no_example(self) -> str:
-        without = [
-            entry for entry in self.chance.choices(self.entries, k=20) if "example" not in entry.answers
-        ]
+        without = [entry for entry in self.chance.choices(self.entries, k=20) if "example" not in entry.answers]
         name = without[0].term if without else self._unknown_name()
         return typed(fill(self.chance.choice(NAMED["example"]), name), self.chance)
 
@@ -190,9 +188,14 @@ class DialogueSampler:
             return self.chance.choice([n for n in EVERYDAY if not name_held_out(n)])
         return self.chance.choice(self.unknown)
 
-    def _finish(self, turns: list[str], answer: str, kind: str) -> Dialogue:
+    def _finish(self, turns: list[str], answer: str, kind: str, topic: tuple[str, str] | None = None) -> Dialogue:
         prefix = PROMPT_PREFIX if self.chance.random() < 0.5 else ""
-        return Dialogue(tuple(prefix + t if i % 2 == 0 else t for i, t in enumerate(turns)), answer, kind)
+        return Dialogue(
+            tuple(prefix + t if i % 2 == 0 else t for i, t in enumerate(turns)),
+            answer,
+            kind,
+            topic=topic or (kind, kind),
+        )
 
 
 def identifier(chance: random.Random) -> str:
@@ -211,9 +214,7 @@ def identifier(chance: random.Random) -> str:
 
 def made_up_name(chance: random.Random) -> str:
     """A pronounceable word or two that means nothing."""
-    word = "".join(
-        chance.choice("bcdfghjklmnprstvwz") + chance.choice("aeiou") for _ in range(chance.randint(2, 4))
-    )
+    word = "".join(chance.choice("bcdfghjklmnprstvwz") + chance.choice("aeiou") for _ in range(chance.randint(2, 4)))
     word += chance.choice(("", "n", "x", "r", *string.ascii_lowercase))
     word = chance.choice((word, word.title()))
     return word + chance.choice(("", "", "", " attack", " malware", "Bot", " group", "Loader"))

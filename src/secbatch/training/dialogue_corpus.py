@@ -19,7 +19,7 @@ from secbatch.training.dialogue_entries import Entry
 if TYPE_CHECKING:
     import pandas as pd
 
-LIMITS = {"technique": 330, "software": 130, "group": 90, "capec": 150}  # entries kept of each kind
+LIMITS = {"technique": 240, "software": 100, "group": 70, "capec": 80}  # entries kept of each kind
 WORDS = (5, 30)  # shortest and longest answer, in words
 # Files that may be there: name in the corpus folder, what it gives, and its licence and notice.
 FILES = {
@@ -42,13 +42,9 @@ FILES = {
 
 _SUBJECT = re.compile(r"^\[([^\]]+)\]\(https?://attack\.mitre\.org/(groups|software)/(?:[GS]\d+)/?\)")
 _TECHNIQUE = re.compile(r"\bt\d{4}(?:\.\d{3})?\b", re.IGNORECASE)
-_COA_PHASE = re.compile(
-    r"^(?:Implementation|Design|Configuration|Generic|Operation|Usage)s?\s*:\s*", re.IGNORECASE
-)
+_COA_PHASE = re.compile(r"^(?:Implementation|Design|Configuration|Generic|Operation|Usage)s?\s*:\s*", re.IGNORECASE)
 _ASIDE = re.compile(r"\s*\((?:e\.g\.|i\.e\.|ex:|see|such as|for example)[^()]*\)|\s*\(\s*\)", re.IGNORECASE)
-_BROKEN = re.compile(
-    r"https?://|[<>{}|\\]|::|\bCVE-|:$|\bthis (?:object|technique has been|page)\b", re.IGNORECASE
-)
+_BROKEN = re.compile(r"https?://|[<>{}|\\]|::|\bCVE-|:$|\bthis (?:object|technique has been|page)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -104,9 +100,7 @@ def _technique_frequency(sigma: pd.DataFrame, tram: pd.DataFrame) -> Counter[str
     return Counter(label.upper() for label in labels)
 
 
-def _techniques(
-    attack: pd.DataFrame, old: pd.DataFrame, sigma: pd.DataFrame, frequent: Counter[str]
-) -> list[Entry]:
+def _techniques(attack: pd.DataFrame, old: pd.DataFrame, sigma: pd.DataFrame, frequent: Counter[str]) -> list[Entry]:
     """ATT&CK techniques, frequent ones first, with mitigation and detection where there is one."""
     mitigations = {
         name.removesuffix(" Mitigation"): text
@@ -205,7 +199,7 @@ def _actors(attack: pd.DataFrame) -> tuple[list[Entry], list[str]]:
         counts[kind] += 1
         answers = {"what": definition}
         examples = (answer_sentence(text, (6, 22)) for text in behaviour.get((name, place), ()))
-        if example := next((e for e in examples if e and e.isascii()), None):
+        if kind == "group" and (example := next((e for e in examples if e and e.isascii()), None)):
             answers["example"] = example
         entries.append(Entry(name, (), kind, answers, "ATT&CK", 1.0))
     return entries, rest
