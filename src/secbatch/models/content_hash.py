@@ -8,19 +8,23 @@ from pathlib import Path
 from secbatch.errors import ModelError
 
 _SHA256_NAME = re.compile(r"[0-9a-f]{64}")
-_TOKENIZER_FILES = (
+# Any one of these holds a vocabulary.
+VOCABULARY_FILES = (
     "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
     "vocab.json",
-    "merges.txt",
     "vocab.txt",
-    "chat_template.jinja",
-    "chat_template.json",
     "tokenizer.model",
     "spiece.model",
     "sentencepiece.bpe.model",
+)
+_TOKENIZER_FILES = (
+    *VOCABULARY_FILES,
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
 )
 _CONFIG_FILES = ("config.json", "generation_config.json")
 

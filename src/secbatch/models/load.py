@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from secbatch.errors import ModelError
-from secbatch.models.content_hash import weight_files
+from secbatch.models.content_hash import VOCABULARY_FILES, weight_files
 from secbatch.models.device import Compute
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.tokenizer import TextTokenizer
@@ -72,13 +72,16 @@ def load_config(resolved: ResolvedModel) -> Any:
 def load_tokenizer(resolved: ResolvedModel) -> TextTokenizer:
     """The model's tokenizer. Raises ModelError when its files are missing or broken."""
     config = load_config(resolved)
+    if not any((resolved.folder / name).is_file() for name in VOCABULARY_FILES):
+        # Without one, transformers makes a tokenizer that knows no word, and says nothing.
+        raise ModelError(
+            f"model {resolved.name}: no tokenizer (tokenizer.json, or vocab.json and merges.txt) in {resolved.folder}"
+        )
     with _quiet():
         from transformers import AutoTokenizer
 
         with _explained(resolved, "its tokenizer"):
-            hf = AutoTokenizer.from_pretrained(
-                resolved.folder, trust_remote_code=False, local_files_only=True
-            )
+            hf = AutoTokenizer.from_pretrained(resolved.folder, trust_remote_code=False, local_files_only=True)
         if not hf.is_fast:
             raise ModelError(
                 f"model {resolved.name}: its tokenizer ({type(hf).__name__}) has no form for the tokenizers"
@@ -167,6 +170,16 @@ def load_model(resolved: ResolvedModel, kind: Kind, compute: Compute) -> LoadedM
     return LoadedModel(model, config, notices)
 
 
+def check_vocabulary(resolved: ResolvedModel, tokenizer: TextTokenizer, model: Any) -> None:
+    """Raises ModelError when the tokenizer can give ids for which the model has no embedding."""
+    entries, embeddings = tokenizer.top_id + 1, model.get_input_embeddings().num_embeddings
+    if entries > embeddings:
+        raise ModelError(
+            f"model {resolved.name}: its tokenizer has {entries} entries and its weights only {embeddings};"
+            " they do not belong together"
+        )
+
+
 def _weight_notices(resolved: ResolvedModel) -> tuple[str, ...]:
     files = weight_files(resolved.folder)
     if not files:
@@ -191,12 +204,9 @@ def _check_complete(resolved: ResolvedModel, kind: Kind, model: Any, info: dict[
     if info["mismatched_keys"] or info["error_msgs"]:
         detail = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
         raise ModelError(
-            f"model {resolved.name}: its weights do not fit its config.json"
-            f" ({(detail or list(info['error_msgs']))[0]})"
+            f"model {resolved.name}: its weights do not fit its config.json ({(detail or list(info['error_msgs']))[0]})"
         )
-    missing = sorted(
-        key for key in info["missing_keys"] if not (kind == "encoder" and "pooler" in key.split("."))
-    )
+    missing = sorted(key for key in info["missing_keys"] if not (kind == "encoder" and "pooler" in key.split(".")))
     if not missing:
         return
     prefix = model.base_model_prefix + "."
@@ -207,8 +217,7 @@ def _check_complete(resolved: ResolvedModel, kind: Kind, model: Any, info: dict[
             f" cannot serve as {_PURPOSE[kind]}"
         )
     raise ModelError(
-        f"model {resolved.name}: {len(missing)} weights are missing from its checkpoint (the first is"
-        f" {missing[0]})"
+        f"model {resolved.name}: {len(missing)} weights are missing from its checkpoint (the first is {missing[0]})"
     )
 
 
@@ -248,9 +257,7 @@ def _explained(resolved: ResolvedModel, what: str) -> Iterator[None]:
     except Exception as error:
         lines = str(error).strip().splitlines()
         detail = lines[0][:300] if lines else type(error).__name__
-        raise ModelError(
-            f"model {resolved.name}: {what} in {resolved.folder} cannot be loaded ({detail})"
-        ) from error
+        raise ModelError(f"model {resolved.name}: {what} in {resolved.folder} cannot be loaded ({detail})") from error
 
 
 @contextmanager

@@ -20,6 +20,7 @@ class TextTokenizer:
         self.max_length = max_length  # positions of the model, special tokens counted
         self.mask_id: int | None = hf.mask_token_id
         self.pad_id: int = hf.pad_token_id if hf.pad_token_id is not None else (hf.eos_token_id or 0)
+        self.top_id: int = max(hf.get_vocab().values())  # of the vocabulary's entries
         self._backend, self._secret = untrusted_tokenizer(hf.backend_tokenizer, hf.mask_token)
         # A word between them tells the special tokens before a text from those after it.
         marked = self._backend.encode("a")

@@ -11,7 +11,7 @@ from secbatch.job import Embed
 from secbatch.models.batch_runner import BatchRunner
 from secbatch.models.device import Compute
 from secbatch.models.encoder import HiddenStates, hidden_states
-from secbatch.models.load import load_config, load_model, load_tokenizer
+from secbatch.models.load import check_vocabulary, load_config, load_model, load_tokenizer
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.windows import from_start
@@ -76,6 +76,7 @@ class EmbedTask:
 
     def load(self) -> None:
         loaded = load_model(self._model, "encoder", self._compute)
+        check_vocabulary(self._model, self._tokenizer, loaded.model)
         self._hidden = hidden_states(loaded.model, self._tokenizer.pad_id, self._compute)
         with torch.inference_mode():
             self._width = self._hidden(self._tokenizer.encode(["a"])).shape[-1]

@@ -11,7 +11,7 @@ from secbatch.job import FillMask
 from secbatch.models.batch_runner import BatchRunner
 from secbatch.models.device import Compute
 from secbatch.models.encoder import MaskedLM
-from secbatch.models.load import load_model, load_tokenizer
+from secbatch.models.load import check_vocabulary, load_model, load_tokenizer
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.untrusted_text import MASK
@@ -84,6 +84,7 @@ class FillMaskTask:
 
     def load(self) -> None:
         loaded = load_model(self._model, "masked-lm", self._compute)
+        check_vocabulary(self._model, self._tokenizer, loaded.model)
         self._lm = MaskedLM(loaded, self._tokenizer.pad_id, self._compute)
         self.notices = (*self._compute.notices, *loaded.notices)
 

@@ -1,0 +1,212 @@
+"""Model folders: good ones, broken ones, and ones that would run code."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import resolved, roberta_tokenizer
+
+from secbatch.errors import ModelError
+from secbatch.models.device import choose
+from secbatch.models.load import check_vocabulary, load_config, load_model, load_tokenizer
+from secbatch.models.resolved import ResolvedModel
+
+CPU = choose("cpu", "float32")
+Tiny = Callable[[str], ResolvedModel]
+
+
+@pytest.fixture
+def folder(tiny: Tiny, tmp_path: Path) -> Path:
+    """A RoBERTa of this test's own to spoil."""
+    return Path(shutil.copytree(tiny("roberta").folder, tmp_path / "model"))
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "purpose"),
+    [
+        ("roberta", "masked-lm"),
+        ("bert", "encoder"),
+        ("modernbert", "masked-lm"),
+        ("blenderbot", "seq2seq"),
+        ("llama_chat", "causal"),
+    ],
+)
+def test_loads_quietly(tiny: Tiny, capfd: pytest.CaptureFixture[str], kind: str, purpose: str) -> None:
+    model = tiny(kind)
+    capfd.readouterr()
+    loaded = load_model(model, purpose, CPU)  # type: ignore[arg-type]
+    assert not loaded.model.training and loaded.model.dtype == torch.float32
+    assert loaded.notices == ()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_positions_of_roberta_start_after_the_padding_index(tiny: Tiny) -> None:
+    assert load_config(tiny("roberta")).max_position_embeddings == 66
+    assert load_tokenizer(tiny("roberta")).max_length == 64
+    assert load_tokenizer(tiny("bert")).max_length == 64
+
+
+def test_bfloat16(tiny: Tiny) -> None:
+    assert load_model(tiny("roberta"), "masked-lm", replace(CPU, dtype="bfloat16")).model.dtype == torch.bfloat16
+
+
+def test_roberta_of_vocabulary_and_merges_gets_its_lstrip(folder: Path) -> None:
+    spec = json.loads((folder / "tokenizer.json").read_text())["model"]
+    for path in folder.glob("*token*"):
+        path.unlink()
+    (folder / "vocab.json").write_text(json.dumps(spec["vocab"]))
+    merges = [" ".join(pair) for pair in spec["merges"]]
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    tokenizer = load_tokenizer(resolved(folder))
+    reference = roberta_tokenizer()
+    text = "A <mask> injection in <mask>, and\t<mask>."
+    words = [tokenizer.hf.convert_ids_to_tokens(int(token)) for token in tokenizer.encode([text])[0]]
+    assert words == reference.convert_ids_to_tokens(reference(text).input_ids)
+    assert words[:3] == ["<s>", "A", "<mask>"]
+
+
+def test_a_pickle_is_read_without_running_it_and_said(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    loaded = load_model(resolved(folder), "masked-lm", CPU)
+    assert "pickle (pytorch_model.bin)" in loaded.notices[0]
+
+
+class _Canary:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (self.path,)  # type: ignore[return-value]
+
+
+def test_a_hostile_pickle_does_not_run(folder: Path) -> None:
+    canary = folder / "ran"
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Canary(canary)))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"model tiny: its weights in .* cannot be loaded"):
+        load_model(resolved(folder), "masked-lm", CPU)
+    torch.save({"weight": _Canary(canary)}, folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"model tiny: its weights in .* cannot be loaded"):
+        load_model(resolved(folder), "masked-lm", CPU)
+    assert not canary.exists()
+
+
+def test_code_of_a_model_does_not_run(folder: Path) -> None:
+    canary = folder / "ran"
+    (folder / "evil.py").write_text(f"open({str(canary)!r}, 'w').close()\n")
+    auto_map = dict.fromkeys(("AutoConfig", "AutoModel", "AutoModelForMaskedLM"), "evil.Evil")
+    edit(folder / "config.json", model_type="evil", auto_map=auto_map)
+    for load in (load_config, load_tokenizer, lambda model: load_model(model, "masked-lm", CPU)):
+        with pytest.raises(ModelError, match=r"brings code of its own \(auto_map in config.json\)"):
+            load(resolved(folder))
+    assert not canary.exists()
+
+
+def test_code_beside_a_known_architecture_does_not_run(folder: Path) -> None:
+    canary = folder / "ran"
+    (folder / "evil.py").write_text(f"open({str(canary)!r}, 'w').close()\n")
+    names = ("AutoConfig", "AutoModel", "AutoModelForMaskedLM")
+    edit(folder / "config.json", auto_map=dict.fromkeys(names, "evil.Evil"))
+    edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", "evil.Evil"]})
+    load_tokenizer(resolved(folder))
+    load_model(resolved(folder), "masked-lm", CPU)
+    assert not canary.exists()
+
+
+def test_kernels_from_the_hub_are_refused(folder: Path) -> None:
+    edit(folder / "config.json", attn_implementation="someone/kernels")
+    with pytest.raises(ModelError, match="asks for code from the hub"):
+        load_model(resolved(folder), "masked-lm", CPU)
+
+
+def test_truncated_weights(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(ModelError, match=r"model tiny: its weights in .* cannot be loaded"):
+        load_model(resolved(folder), "masked-lm", CPU)
+
+
+def test_missing_and_broken_configuration(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"config.json cannot be read as JSON"):
+        load_config(resolved(folder))
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"no config.json in"):
+        load_config(resolved(folder))
+
+
+@pytest.mark.parametrize(("model_type", "said"), [(None, "missing"), ("robrta", "'robrta'")])
+def test_an_unknown_architecture(folder: Path, model_type: str | None, said: str) -> None:
+    edit(folder / "config.json", model_type=model_type)
+    with pytest.raises(ModelError, match=f"the model_type in .* is {said}"):
+        load_config(resolved(folder))
+
+
+def test_missing_tokenizer(folder: Path) -> None:
+    for path in folder.glob("*token*"):
+        path.unlink()
+    with pytest.raises(ModelError, match="model tiny: no tokenizer"):
+        load_tokenizer(resolved(folder))
+
+
+def test_a_tokenizer_of_another_model(tiny: Tiny, folder: Path) -> None:
+    tokenizer = load_tokenizer(resolved(folder))
+    loaded = load_model(resolved(folder), "encoder", CPU)
+    check_vocabulary(resolved(folder), tokenizer, loaded.model)
+    tokenizer.top_id += 1
+    with pytest.raises(ModelError, match="they do not belong together"):
+        check_vocabulary(resolved(folder), tokenizer, loaded.model)
+
+
+def test_missing_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="no weights"):
+        load_model(resolved(folder), "masked-lm", CPU)
+
+
+def test_an_architecture_for_another_purpose(tiny: Tiny) -> None:
+    with pytest.raises(ModelError, match="llama model and cannot serve as a masked language model"):
+        load_model(tiny("llama_chat"), "masked-lm", CPU)
+    with pytest.raises(ModelError, match="cannot serve as a sequence-to-sequence model"):
+        load_model(tiny("bert"), "seq2seq", CPU)
+    with pytest.raises(ModelError, match=r"trained to fill masks \(RobertaForMaskedLM\)"):
+        load_model(tiny("roberta"), "causal", CPU)
+
+
+def without(folder: Path, dropped: Callable[[str], bool]) -> ResolvedModel:
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if not dropped(name)}
+    assert len(kept) < len(weights)
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    return resolved(folder)
+
+
+def test_a_head_is_never_random(folder: Path) -> None:
+    model = without(folder, lambda name: name.startswith("lm_head"))
+    with pytest.raises(ModelError, match="has no trained language-model head"):
+        load_model(model, "masked-lm", CPU)
+    load_model(model, "encoder", CPU)  # an embedding needs no head
+
+
+def test_layers_are_never_random(folder: Path) -> None:
+    model = without(folder, lambda name: ".layer.1." in name)
+    for purpose in ("masked-lm", "encoder"):
+        with pytest.raises(ModelError, match="16 weights are missing from its checkpoint"):
+            load_model(model, purpose, CPU)  # type: ignore[arg-type]
+
+
+def test_weights_of_another_shape(folder: Path) -> None:
+    edit(folder / "config.json", intermediate_size=96)
+    with pytest.raises(ModelError, match="model tiny"):
+        load_model(resolved(folder), "masked-lm", CPU)

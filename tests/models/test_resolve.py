@@ -1,0 +1,184 @@
+"""Names to folders, with and without a hub."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+
+from secbatch.errors import ModelError
+from secbatch.models import hub
+from secbatch.models.catalog import CATALOG
+from secbatch.models.content_hash import tokenizer_hash, weights_hash
+from secbatch.models.device import choose
+from secbatch.models.load import load_model, load_tokenizer
+from secbatch.models.resolve import at_hand, pull, resolve
+from secbatch.models.resolved import ResolvedModel
+
+Tiny = Callable[[str], ResolvedModel]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def fill_cache(cache: Path, hub_id: str, source: Path) -> Path:
+    """A hub cache as huggingface_hub lays it out: refs, blobs named by hash, snapshots of links to them."""
+    repo = cache / f"models--{hub_id.replace('/', '--')}"
+    snapshot = repo / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (repo / "blobs").mkdir()
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(COMMIT)
+    for file in source.iterdir():
+        content = file.read_bytes()
+        large = file.suffix == ".safetensors"
+        blob = repo / "blobs" / (hashlib.sha256 if large else hashlib.sha1)(content).hexdigest()
+        blob.write_bytes(content)
+        (snapshot / file.name).symlink_to(Path("../../blobs") / blob.name)
+    return snapshot
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub, and no way to the hub."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
+
+
+def test_a_cached_model_needs_no_hub(tiny: Tiny, cache: Path) -> None:
+    source = tiny("roberta").folder
+    snapshot = fill_cache(cache, "ehsanaghaei/SecureBERT", source)
+    model = resolve("securebert")
+    assert (model.hub_id, model.revision, model.folder) == ("ehsanaghaei/SecureBERT", COMMIT, snapshot)
+    assert model.licence == CATALOG["securebert"].licence
+    assert resolve("ehsanaghaei/SecureBERT", "main").folder == snapshot
+    assert resolve("securebert", COMMIT).folder == snapshot
+    assert at_hand("securebert") and not at_hand("blenderbot")
+    # The same files have the same hashes, wherever they lie.
+    by_folder = resolve(str(source))
+    assert (by_folder.weights_hash, by_folder.tokenizer_hash) == (model.weights_hash, model.tokenizer_hash)
+    load_tokenizer(model)
+    load_model(model, "masked-lm", choose("cpu", "float32"))
+
+
+def test_a_cached_revision_is_not_another(tiny: Tiny, cache: Path) -> None:
+    fill_cache(cache, "ehsanaghaei/SecureBERT", tiny("roberta").folder)
+    with pytest.raises(ModelError, match="not in the local cache"):
+        resolve("securebert", "other")
+
+
+def test_half_a_download_is_not_a_model(tiny: Tiny, cache: Path) -> None:
+    snapshot = fill_cache(cache, "ehsanaghaei/SecureBERT", tiny("roberta").folder)
+    (snapshot / "model.safetensors").unlink()
+    assert not at_hand("securebert")
+    with pytest.raises(ModelError, match="not in the local cache"):
+        resolve("securebert")
+
+
+def test_offline_and_not_cached(cache: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        resolve("securebert")
+    sentence = str(caught.value)
+    assert "securebert (ehsanaghaei/SecureBERT)" in sentence
+    assert "`secbatch models pull securebert`" in sentence
+    assert "builtin/mlm" in sentence and "builtin/chat" in sentence
+    assert "\n" not in sentence
+    with pytest.raises(ModelError, match="cannot be fetched: the hub cannot be reached"):
+        pull("securebert")
+
+
+def test_an_unreachable_hub_is_said_at_once_and_in_silence(tmp_path: Path) -> None:
+    code = "from secbatch.models.resolve import resolve; resolve('securebert')"
+    environment = {
+        "PATH": "/usr/bin",
+        "HF_HOME": str(tmp_path),
+        "HF_ENDPOINT": "http://127.0.0.1:9",  # nothing listens there
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    started = time.monotonic()
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert time.monotonic() - started < 30
+    assert "ModelError: model securebert" in run.stderr.splitlines()[-1]
+    assert run.stdout == ""
+    before_traceback = run.stderr.partition("Traceback")[0]
+    assert before_traceback == ""
+
+
+def test_a_misspelt_catalog_name(cache: Path) -> None:
+    with pytest.raises(ModelError, match=r"did you mean 'securebert'\?"):
+        resolve("securbert")
+    with pytest.raises(ModelError, match="neither a catalog name"):
+        resolve("secure bert")
+    with pytest.raises(ModelError, match=r"no built-in model builtin/mln \(did you mean 'builtin/mlm'\?\)"):
+        resolve("builtin/mln")
+
+
+def test_folders(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"no model folder \./absent"):
+        resolve("./absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"no config\.json in"):
+        resolve(str(tmp_path / "empty"))
+    (tmp_path / "empty" / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="no weights"):
+        resolve(str(tmp_path / "empty"))
+    # A folder of that name wins over the catalog.
+    shutil.copytree(tiny("roberta").folder, tmp_path / "securebert")
+    monkeypatch.chdir(tmp_path)
+    model = resolve("securebert")
+    assert model.folder == tmp_path / "securebert" and model.hub_id is None and model.revision is None
+
+
+def test_hashes_follow_what_decides_results(tiny: Tiny, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny("roberta").folder, tmp_path / "model"))
+    weights, tokenizer = weights_hash(folder), tokenizer_hash(folder)
+    (folder / "README.md").write_text("words")
+    (folder / "training_args.bin").write_bytes(b"x")
+    assert (weights_hash(folder), tokenizer_hash(folder)) == (weights, tokenizer)
+    (folder / "tokenizer_config.json").write_text("{}")
+    assert tokenizer_hash(folder) != tokenizer and weights_hash(folder) == weights
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    assert weights_hash(folder) != weights
+
+
+class _FakeApi:
+    """A hub with one model."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def model_info(self, hub_id: str, revision: str, timeout: float) -> object:
+        siblings = [type("File", (), {"rfilename": name})() for name in self.names]
+        return type("Info", (), {"sha": COMMIT, "siblings": siblings})()
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_download_takes_one_set_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, safe: bool) -> None:
+    names = ["config.json", "merges.txt", "pytorch_model.bin", "tf_model.h5", "onnx/model.safetensors", "evil.py"]
+    names += ["model.safetensors"] if safe else []
+    asked: dict[str, object] = {}
+
+    def snapshot_download(hub_id: str, **options: object) -> str:
+        asked.update(options)
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "_offline", lambda: False)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: _FakeApi(names))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    snapshot = hub.download("a/b", "main")
+    assert (snapshot.folder, snapshot.commit, asked["revision"]) == (tmp_path, COMMIT, COMMIT)
+    weights = "model.safetensors" if safe else "pytorch_model.bin"
+    assert asked["allow_patterns"] == [weights, "config.json", "merges.txt"]
+
+
+def test_every_catalog_entry_says_what_it_is() -> None:
+    for name, entry in CATALOG.items():
+        assert entry.name == name and entry.licence and entry.good_for
+        assert set(entry.tasks) <= {"fill-mask", "embed", "chat"} and entry.tasks
+        assert (entry.hub_id is None) == name.startswith("builtin/")
