@@ -1,0 +1,131 @@
+"""Encoders against the stock models, and what happens when memory runs out."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from secbatch.models import encoder
+from secbatch.models.batch_runner import BatchRunner
+from secbatch.models.device import choose
+from secbatch.models.encoder import MaskedLM, hidden_states
+from secbatch.models.load import load_model
+from secbatch.models.resolved import ResolvedModel
+from secbatch.models.sequences import TokenSequences
+
+CPU = choose("cpu", "float32")
+Tiny = Callable[[str], ResolvedModel]
+LENGTHS = (60, 41, 41, 41, 20, 7, 7, 3, 1)
+
+
+def random_sequences(vocabulary: int) -> TokenSequences:
+    generator = np.random.default_rng(1)
+    return TokenSequences.of([generator.integers(5, vocabulary, length) for length in LENGTHS])
+
+
+@pytest.mark.parametrize(
+    ("kind", "packed"), [("roberta", True), ("bert", True), ("modernbert", True), ("distilbert", False)]
+)
+def test_hidden_states_equal_those_of_each_sequence_alone(tiny: Tiny, kind: str, packed: bool) -> None:
+    base = load_model(tiny(kind), "encoder", CPU).model
+    path = hidden_states(base, 0, CPU)
+    assert path.packed is packed
+    sequences = random_sequences(base.config.vocab_size)
+    with torch.inference_mode():
+        got = path(sequences)
+        alone = [
+            base(input_ids=torch.from_numpy(sequences[row].astype(np.int64))[None])[0][0]
+            for row in range(len(sequences))
+        ]
+    assert torch.allclose(got, torch.cat(alone), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("layers", range(4))
+def test_every_layer_of_the_fast_path_equals_the_stock_layer(tiny: Tiny, layers: int) -> None:
+    """Cut after so many layers, both give the same: an error in one layer cannot hide behind another."""
+    for kind in ("roberta", "modernbert"):
+        base = load_model(tiny(kind), "encoder", CPU).model
+        stack = base.encoder.layer if kind == "roberta" else base.layers
+        del stack[max(layers, 1) :]
+        path = encoder._fast_path(base, "cpu")
+        assert path is not None
+        sequences = random_sequences(base.config.vocab_size)
+        with torch.inference_mode():
+            got, wanted = path(sequences), encoder.PaddedEncoder(base, 0, "cpu")(sequences)
+        assert torch.allclose(got, wanted, atol=1e-5, rtol=0)
+
+
+def test_a_model_that_the_fast_path_gets_wrong_takes_the_generic_one(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load_model(tiny("roberta"), "encoder", CPU).model
+    monkeypatch.setattr(base.embeddings, "padding_idx", 3)  # positions off by two
+    monkeypatch.setattr(encoder.PaddedEncoder, "__call__", lambda self, batch: torch.zeros(len(batch.ids), 64))
+    assert not hidden_states(base, 1, CPU).packed
+
+
+def test_logits_of_chosen_positions(tiny: Tiny) -> None:
+    for kind in ("roberta", "bert", "modernbert", "distilbert"):
+        loaded = load_model(tiny(kind), "masked-lm", CPU)
+        lm = MaskedLM(loaded, 0, CPU)
+        sequences = random_sequences(lm.vocabulary)
+        positions = np.array([0, 59, 60, 120, len(sequences.ids) - 1])
+        with torch.inference_mode():
+            parts = list(lm.logits(sequences, positions))
+            whole = torch.cat(
+                [
+                    loaded.model(input_ids=torch.from_numpy(sequences[row].astype(np.int64))[None]).logits[0]
+                    for row in range(len(sequences))
+                ]
+            )
+        assert torch.allclose(torch.cat([logits for _, logits in parts]), whole[positions], atol=2e-4, rtol=1e-5)
+
+
+def test_a_head_that_does_not_stand_alone_falls_back_to_full_logits(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_model(tiny("distilbert"), "masked-lm", CPU)
+    reference = MaskedLM(loaded, 0, CPU)
+
+    def refuse(self: object, hidden: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("the head wants a sequence")
+
+    sequences, positions = random_sequences(reference.vocabulary), np.array([1, 100])
+    with torch.inference_mode():
+        wanted = torch.cat([logits for _, logits in reference.logits(sequences, positions)])
+        monkeypatch.setattr(encoder.MaskedLMHead, "__call__", refuse)
+        fallback = MaskedLM(loaded, 0, CPU)
+        got = torch.cat([logits for _, logits in fallback.logits(sequences, positions)])
+    assert not fallback.packed
+    assert torch.allclose(got, wanted, atol=2e-4, rtol=1e-5)
+
+
+def test_running_out_of_memory_halves_the_budget_and_goes_on() -> None:
+    sequences = TokenSequences.of([[1] * length for length in (50, 30, 20, 20, 10, 10, 5)])
+    runner = BatchRunner(CPU, token_budget=100)
+    done: list[int] = []
+
+    def work(rows: np.ndarray, batch: TokenSequences) -> None:
+        if len(batch.ids) > 40:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        done.extend(rows.tolist())
+
+    report = runner.run(sequences, False, work)
+    assert sorted(done) == [1, 2, 3, 4, 5, 6]
+    assert report.errors == {0: f"the text has 50 tokens, more than the memory of {CPU.description} takes at once"}
+    assert report.tokens == 95 and runner.token_budget == 25
+
+
+def test_another_error_is_no_lack_of_memory() -> None:
+    def work(rows: np.ndarray, batch: TokenSequences) -> None:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        BatchRunner(CPU).run(TokenSequences.of([[1]]), False, work)
+
+
+def test_padding_is_counted() -> None:
+    sequences = TokenSequences.of([[1] * 4, [1] * 2, [1]])
+    report = BatchRunner(CPU).run(sequences, True, lambda rows, batch: None)
+    assert (report.tokens, report.padding) == (7, 5)
