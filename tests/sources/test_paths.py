@@ -154,3 +154,24 @@ def test_permission_denied(tmp_path, monkeypatch):
 )
 def test_glob_regex(pattern, name, matches):
     assert bool(glob_regex(pattern).fullmatch(name)) is matches
+
+
+def test_links_do_not_double_files(tmp_path):
+    path = written(tmp_path, "r/a/2024.csv", CSV)
+    (tmp_path / "r/a/latest.csv").symlink_to(path)
+    (tmp_path / "r/a/loop").symlink_to(tmp_path / "r")
+    (tmp_path / "r/aa").symlink_to(tmp_path / "r/a")
+    (tmp_path / "r/gone.csv").symlink_to(tmp_path / "nowhere.csv")
+    found = find_files(str(tmp_path / "r"))
+    assert names(found) == [str(path)]
+    assert found.notices == (f"1 links under '{tmp_path}/r' to files that are read already are left out",)
+    assert names(find_files(f"{tmp_path}/r/**/*.csv")) == [str(path)]
+    elsewhere = tmp_path / "s"
+    elsewhere.mkdir()
+    (elsewhere / "b.csv").symlink_to(path)
+    assert names(find_files(str(elsewhere))) == [f"{elsewhere}/b.csv"]
+
+
+def test_what_is_neither_file_nor_folder():
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        find_files("/dev/null", "csv")

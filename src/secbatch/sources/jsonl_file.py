@@ -228,10 +228,17 @@ class JsonlReader:
     def _column(self, values: list[Any], field: "pa.Field") -> "tuple[pa.Array, list[int]]":
         import pyarrow as pa
 
+        found = set(map(type, values)) - {type(None)}
         if field.name in self.declared or pa.types.is_string(field.type):
-            texts, bad = _text_array([as_text(value) for value in values])
+            texts, bad = _text_array(values if found <= {str} else [as_text(value) for value in values])
             converted, unfit = from_text(texts, field.type)
             return converted, sorted({*bad, *unfit})
+        if (
+            found <= {bool}
+            if pa.types.is_boolean(field.type)
+            else found <= {float} and pa.types.is_floating(field.type)
+        ):
+            return pa.array(values, field.type), []
         accepted, bad = [], []
         for place, value in enumerate(values):
             fits, value = _fitting(value, field.type)

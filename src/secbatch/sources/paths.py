@@ -6,6 +6,7 @@ object store.
 
 import posixpath
 import re
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,10 +158,33 @@ def _below(filesystem: "pafs.FileSystem", root: str, recursive: bool) -> "list[t
     """(path relative to `root`, info) of all that lies below it, sorted by name."""
     import pyarrow.fs as pafs
 
-    entries = filesystem.get_file_info(pafs.FileSelector(root or ".", recursive=recursive))
+    if recursive and isinstance(filesystem, pafs.LocalFileSystem):
+        entries = _walk_once(filesystem, root or ".")
+    else:
+        entries = filesystem.get_file_info(pafs.FileSelector(root or ".", recursive=recursive))
     prefix = "" if root in ("", ".") else root.rstrip("/") + "/"
     result = [(_without(info.path, prefix), info) for info in entries]
     return sorted(result, key=lambda entry: entry[0])
+
+
+def _walk_once(filesystem: "pafs.FileSystem", root: str) -> "list[pafs.FileInfo]":
+    """All below a local folder, each folder once: symbolic links may lead round in circles."""
+    import pyarrow.fs as pafs
+
+    entries: list[pafs.FileInfo] = []
+    seen: set[Path] = set()
+    folders, links = deque([root]), deque[str]()  # what a link leads to is read under its own name if it can be
+    while folders or links:
+        folder = folders.popleft() if folders else links.popleft()
+        place = Path(folder).resolve()
+        if place in seen:
+            continue
+        seen.add(place)
+        for info in sorted(filesystem.get_file_info(pafs.FileSelector(folder)), key=lambda info: info.path):
+            entries.append(info)
+            if info.type == pafs.FileType.Directory:
+                (links if Path(info.path).is_symlink() else folders).append(info.path)
+    return entries
 
 
 def _without(path: str, prefix: str) -> str:
@@ -271,17 +295,39 @@ def _of_one_format(
                 f"{what} holds files of several formats ({', '.join(formats)}); choose one with "
                 f"`input.format: {formats[0]}` or a glob such as '*.{formats[0]}'"
             )
+    chosen, twice = _without_links(chosen, filesystem)
     if not chosen:
         endings = ", ".join(FORMATS) if format_named is None else format_named
         raise InputError(f"{what} has no file of a known format ({endings}; gz, zst and bz2 besides)")
-    skipped = len(known) - len(chosen)
-    notices = (f"{skipped} other files under '{path}' are left out",) if skipped else ()
+    skipped = len(known) - len(chosen) - twice
+    notices = [f"{skipped} other files under '{path}' are left out"] if skipped else []
+    if twice:
+        notices.append(f"{twice} links under '{path}' to files that are read already are left out")
     join = "" if not shown or shown.endswith("/") else "/"
     files = tuple(
         _input_file(f"{shown}{join}{relative}", info, format_named or str(format_), filesystem)
         for relative, info, format_ in chosen
     )
-    return Found(files, notices)
+    return Found(files, tuple(notices))
+
+
+def _without_links(
+    chosen: "list[tuple[str, pafs.FileInfo, str | None]]", filesystem: "pafs.FileSystem"
+) -> "tuple[list[tuple[str, pafs.FileInfo, str | None]], int]":
+    """`chosen` without symbolic links to files that are in it anyway, and how many those are."""
+    import pyarrow.fs as pafs
+
+    if not isinstance(filesystem, pafs.LocalFileSystem):
+        return chosen, 0
+    links = [entry for entry in chosen if Path(entry[1].path).is_symlink()]
+    places = {Path(entry[1].path).resolve() for entry in chosen if entry not in links}
+    kept = []
+    for entry in chosen:
+        place = Path(entry[1].path).resolve()
+        if entry not in links or place not in places:
+            kept.append(entry)
+            places.add(place)
+    return kept, len(chosen) - len(kept)
 
 
 def _missing(path: str, filesystem: "pafs.FileSystem", fs_path: str, folder: str | None = None) -> str:

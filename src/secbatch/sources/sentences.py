@@ -18,6 +18,9 @@ CANDIDATE = re.compile(
     r")",
     re.S,
 )
+LAST_WORD = re.compile(r"\S+$")
+FIRST_WORD = re.compile(r"[^\W\d_]+")
+DOTTED = re.compile(r"(?:[A-Za-z]\.)+[A-Za-z]")
 TOKEN = 40  # characters before a candidate that are looked at
 
 
@@ -101,6 +104,8 @@ def _ends_sentence(text: str, begin: int, mark: int, stop: int, end: int) -> boo
 
 
 def _after_spaces(text: str, place: int, end: int) -> int:
+    if place + 1 < end and text[place] == " " and not text[place + 1].isspace():
+        return place + 1
     while place < end and text[place].isspace():
         place += 1
     return place
@@ -108,8 +113,8 @@ def _after_spaces(text: str, place: int, end: int) -> int:
 
 def _token_before(text: str, begin: int, mark: int) -> str:
     """The word before the punctuation, without opening brackets and quotes."""
-    words = text[max(begin, mark - TOKEN) : mark].split()
-    return words[-1].lstrip(OPENERS + "/") if words and not text[mark - 1].isspace() else ""
+    word = LAST_WORD.search(text, max(begin, mark - TOKEN), mark)
+    return word[0].lstrip(OPENERS + "/") if word else ""
 
 
 def _lower_case_start(text: str, after: int, end: int, mark: int, token: str) -> bool:
@@ -121,7 +126,7 @@ def _lower_case_start(text: str, after: int, end: int, mark: int, token: str) ->
 
 def _full_stop_ends(text: str, begin: int, mark: int, after: int, end: int, token: str) -> bool:
     plain = token.lower()
-    word = re.match(r"[^\W\d_]+", text[after : min(end, after + TOKEN)])
+    word = FIRST_WORD.match(text, after, min(end, after + TOKEN))
     starter = word is not None and word[0].lower() in STARTERS
     if plain in NEVER_LAST:
         return False
@@ -131,7 +136,7 @@ def _full_stop_ends(text: str, begin: int, mark: int, after: int, end: int, toke
         return starter or plain == "etc"
     if len(token) == 1 and token.isalpha() and token.isupper():  # an initial: "J. Smith"
         return starter
-    if re.fullmatch(r"(?:[A-Za-z]\.)+[A-Za-z]", token):  # an unknown abbreviation with dots
+    if DOTTED.fullmatch(token):  # an unknown abbreviation with dots
         return starter
     if mark - begin < 20 and LABEL.fullmatch(text, begin, mark):  # "Figure 3. Loading process"
         return False
