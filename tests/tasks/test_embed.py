@@ -1,0 +1,122 @@
+"""Embeddings against the model's own hidden states."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import SENTENCES, resolved
+
+from secbatch.errors import JobError
+from secbatch.job import Embed
+from secbatch.models.device import Compute, choose
+from secbatch.models.load import load_model, load_tokenizer
+from secbatch.models.resolved import ResolvedModel
+from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.embed import EmbedTask
+
+CPU = choose("cpu", "float32")
+Tiny = Callable[[str], ResolvedModel]
+# Eight sentences, pieces of them, and doubles: many lengths, some equal.
+TEXTS = [" ".join(" ".join(SENTENCES[n % 8 :]).split()[: 2 + n]) for n in range(20)] + SENTENCES[:2]
+
+
+def make_task(model: ResolvedModel, table: pa.Table, compute: Compute = CPU, **options: Any) -> EmbedTask:
+    spec = Embed.model_validate({"type": "embed", "model": model.name, "text": "text", **options})
+    return EmbedTask("vec", spec, table.schema, model, compute)
+
+
+def run(task: EmbedTask, table: pa.Table) -> TaskColumns:
+    task.load()
+    ids = pa.array([str(row) for row in range(table.num_rows)], pa.string())
+    done = task.finish(task.compute(task.encode(table, ids, pa.array([True] * table.num_rows, pa.bool_()))))
+    (field,) = task.fields
+    assert list(done.columns) == ["vec"] and done.columns["vec"].type == field.type
+    done.columns["vec"].validate(full=True)
+    return done
+
+
+@pytest.mark.parametrize("kind", ["roberta", "bert", "modernbert", "distilbert", "llama_chat", "blenderbot"])
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+def test_equals_the_hidden_states_of_one_text_alone(tiny: Tiny, kind: str, pooling: str) -> None:
+    model = tiny(kind)
+    table = pa.table({"text": TEXTS})
+    got = run(make_task(model, table, pooling=pooling), table).columns["vec"].to_pylist()
+    base, hf = load_model(model, "encoder", CPU).model, load_tokenizer(model).hf
+    base = base.get_encoder() if base.config.is_encoder_decoder else base
+    limit = load_tokenizer(model).max_length
+    with torch.inference_mode():
+        for text, vector in zip(TEXTS, got, strict=True):
+            inputs = hf(text, return_tensors="pt", truncation=True, max_length=limit)
+            states = base(input_ids=inputs.input_ids).last_hidden_state[0]
+            wanted = states.mean(dim=0) if pooling == "mean" else states[0]
+            assert np.allclose(vector, wanted.numpy(), atol=1e-5, rtol=1e-5)
+
+
+def test_normalised_vectors_have_length_one(tiny: Tiny) -> None:
+    table = pa.table({"text": TEXTS})
+    plain = np.array(run(make_task(tiny("roberta"), table), table).columns["vec"].to_pylist())
+    unit = np.array(run(make_task(tiny("roberta"), table, normalize=True), table).columns["vec"].to_pylist())
+    assert np.allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-6)
+    assert np.allclose(plain / np.linalg.norm(plain, axis=1, keepdims=True), unit, atol=1e-6)
+
+
+@pytest.mark.parametrize("budget", [1, 50, 100_000])
+def test_the_batch_does_not_matter(tiny: Tiny, budget: int) -> None:
+    table = pa.table({"text": TEXTS})
+    for kind in ("bert", "distilbert"):
+        task = make_task(tiny(kind), table)
+        whole = np.array(run(task, table).columns["vec"].to_pylist())
+        task._runner.token_budget = budget
+        assert np.allclose(whole, run(task, table).columns["vec"].to_pylist(), atol=1e-5)
+
+
+def test_nothing_to_do_and_doubles(tiny: Tiny) -> None:
+    table = pa.table({"text": ["a host", None, "", "  ", "a host", "</s> [SEP] <mask>"]})
+    done = run(make_task(tiny("roberta"), table), table)
+    vectors = done.columns["vec"].to_pylist()
+    assert [vector is None for vector in vectors] == [False, True, True, True, False, False]
+    assert vectors[0] == vectors[4] and len(vectors[0]) == 64
+    empty = table.slice(0, 0)
+    assert len(run(make_task(tiny("roberta"), empty), empty).columns["vec"]) == 0
+
+
+def test_a_long_text_is_its_beginning(tiny: Tiny) -> None:
+    table = pa.table({"text": ["the server " * 500, "the server " * 400]})
+    one, other = run(make_task(tiny("roberta"), table), table).columns["vec"].to_pylist()
+    assert np.allclose(one, other, atol=1e-6)
+
+
+def test_the_dimension_is_checked_before_any_work(tiny: Tiny) -> None:
+    table = pa.table({"text": ["x"]})
+    make_task(tiny("roberta"), table, dimension=64)
+    with pytest.raises(JobError, match=r"tasks.vec.dimension is 768, but vectors of model roberta have 64"):
+        make_task(tiny("roberta"), table, dimension=768)
+    # DistilBERT's and Blenderbot's configurations call it otherwise.
+    for kind in ("distilbert", "blenderbot"):
+        with pytest.raises(JobError, match="have 64"):
+            make_task(tiny(kind), table, dimension=768)
+
+
+def test_the_fingerprint_follows_what_decides_results(tiny: Tiny) -> None:
+    table = pa.table({"text": ["x"]})
+    tasks = [{}, {"pooling": "first"}, {"normalize": True}]
+    assert len({make_task(tiny("bert"), table, **options).fingerprint() for options in tasks}) == 3
+    checked = make_task(tiny("bert"), table, dimension=64)
+    assert checked.fingerprint() == make_task(tiny("bert"), table).fingerprint()
+
+
+def test_values_that_are_no_numbers_are_errors_of_the_rows(tiny: Tiny, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny("roberta").folder, tmp_path / "broken"))
+    weights = load_file(folder / "model.safetensors")
+    weights["roberta.encoder.layer.2.output.LayerNorm.bias"][3] = float("inf")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    table = pa.table({"text": ["x", None]})
+    done = run(make_task(resolved(folder, "broken"), table), table)
+    assert list(done.errors) == [0] and "no numbers" in done.errors[0]
+    assert done.columns["vec"].null_count == 2
