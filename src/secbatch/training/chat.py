@@ -39,7 +39,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--resume", type=Path, help="model folder to start from, instead of random weights")
     parser.add_argument("--checkpoints", type=Path, help="folder for a checkpoint every ten minutes")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch decides)")
-    parser.add_argument("--batch-tokens", type=int, default=900, help="target tokens in a batch, about")
+    parser.add_argument("--batch-tokens", type=int, default=500, help="target tokens in a batch, about")
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--questions", type=int, default=400, help="held-out questions of each kind")
     parser.add_argument("--seed", type=int, default=0)
@@ -115,7 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     head = topic_head(model)
     encoder_seconds = 0.0 if options.resume else options.minutes * 60 * ENCODER_SHARE
     if encoder_seconds:
-        stream = batches(sampler, tokenizer, 2 * options.batch_tokens, POSITIONS, options.seed, topics)
+        stream = batches(sampler, tokenizer, 3 * options.batch_tokens, POSITIONS, options.seed, topics)
         train_encoder(model, head, stream, Schedule(2 * options.rate, encoder_seconds, warmup_steps=50), log)
     stream = batches(sampler, tokenizer, options.batch_tokens, POSITIONS, options.seed, topics)
     schedule = Schedule(options.rate, options.minutes * 60 - encoder_seconds)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Weights of the first tokens of an answer, which decide which answer it becomes; the others weigh 1.
 FIRST_TOKENS = (3.0, 2.0, 2.0)
 TOPIC_WEIGHT = 0.3  # of the auxiliary loss
-MOST_TERMS, MOST_INTENTS = 4096, 16  # outputs of the auxiliary head, no fewer than there are
+MOST_TERMS, MOST_INTENTS = 1024, 16  # outputs of the auxiliary head, no fewer than there are
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ EVERYDAY = tuple(
     """.split()  # noqa: SIM905
 )
 
+INTENT_WEIGHTS = {"what": 1.5, "prevent": 1.4, "impact": 0.7}  # the others weigh 1
 HELD_OUT_PERCENT = 10  # of (term, form) pairs never used in training
 
 
@@ -93,7 +94,7 @@ class DialogueSampler:
         self.unknown = [n for n in unknown_names if not name_held_out(n) and n.casefold() not in known]
         self.chance = random.Random(seed)
         self.items = [(entry, intent) for entry in entries for intent in entry.answers]
-        self.weights = [entry.weight * (1.4 if intent in ("what", "prevent") else 1.0) for entry, intent in self.items]
+        self.weights = [entry.weight * INTENT_WEIGHTS.get(intent, 1.0) for entry, intent in self.items]
 
     def draw(self, count: int) -> list[Dialogue]:
         """``count`` dialogues: about 9 of 10 about a known term, the rest unknown terms and small talk."""

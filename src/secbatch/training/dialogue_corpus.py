@@ -19,7 +19,7 @@ from secbatch.training.dialogue_entries import Entry
 if TYPE_CHECKING:
     import pandas as pd
 
-LIMITS = {"technique": 240, "software": 100, "group": 70, "capec": 80}  # entries kept of each kind
+LIMITS = {"technique": 90, "software": 45, "group": 30, "capec": 0}  # entries kept of each kind
 WORDS = (5, 30)  # shortest and longest answer, in words
 # Files that may be there: name in the corpus folder, what it gives, and its licence and notice.
 FILES = {
@@ -83,7 +83,7 @@ def read_knowledge(corpus: Path) -> Knowledge:
     actors, actor_rest = _actors(attack)
     unknown = [*capec_rest, *actor_rest, *_product_names(corpus)]
     texts += [*sigma["title"], *sigma["description"]]
-    return Knowledge([*techniques, *actors, *_mitigations(attack), *capec], sorted(set(unknown)), texts)
+    return Knowledge([*techniques, *actors, *capec], sorted(set(unknown)), texts)
 
 
 def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
@@ -203,16 +203,6 @@ def _actors(attack: pd.DataFrame) -> tuple[list[Entry], list[str]]:
             answers["example"] = example
         entries.append(Entry(name, (), kind, answers, "ATT&CK", 1.0))
     return entries, rest
-
-
-def _mitigations(attack: pd.DataFrame) -> list[Entry]:
-    """The mitigations of ATT&CK (M1013 and so on)."""
-    rows = attack[(attack["stix_type"] == "course-of-action") & (attack["domain"] == "enterprise-attack")]
-    entries = []
-    for row in rows.itertuples(index=False):
-        if definition := answer_sentence(str(row.text)):
-            entries.append(Entry(str(row.name), (), "mitigation", {"what": definition}, "ATT&CK", 1.0))
-    return entries
 
 
 def _product_names(corpus: Path) -> Iterable[str]:

@@ -19,8 +19,8 @@ GLOSSARY = Path(__file__).parent / "data" / "glossary.jsonl"
 class Entry:
     """One term. ``answers`` maps an intent to its answer; ``kind`` decides which question forms fit.
 
-    Kinds: ``attack`` (can be prevented and detected), ``concept`` (can be used), ``technique``, ``software``,
-    ``group`` and ``mitigation``. ``weight`` is how often it is asked about, relative to other entries.
+    Kinds: ``attack`` (can be prevented and detected), ``concept`` (can be used), ``technique``, ``software``
+    and ``group``. ``weight`` is how often it is asked about, relative to other entries.
     """
 
     term: str
