@@ -38,7 +38,9 @@ def conversations_of(shards):
     return seen
 
 
-def test_conversations_are_whole_and_in_order(tmp_path):
+@pytest.mark.parametrize("flush", [100, 1 << 20])  # spilled to disk, and held in memory
+def test_conversations_are_whole_and_in_order(tmp_path, monkeypatch, flush):
+    monkeypatch.setattr(grouped, "FLUSH_BYTES", flush)
     rows = [(f"t{i}", turn) for i in range(40) for turn in range(1, 13)]
     random.Random(1).shuffle(rows)
     path = written(tmp_path, "t.csv", "thread,turn\n" + "".join(f"{a},{b}\n" for a, b in rows))
@@ -52,6 +54,8 @@ def test_conversations_are_whole_and_in_order(tmp_path):
         for row, number in zip(shard.table.to_pylist(), shard.row.to_pylist(), strict=True):
             assert lines[row["thread"], int(row["turn"])] == number
         assert set(shard.source.to_pylist()) == {str(path)}
+    if flush > 1 << 10:  # what stays in memory keeps the order in which conversations begin
+        assert list(turns) == list(dict.fromkeys(thread for thread, _ in rows))
     again = grouped_file(path, tmp_path)
     assert [s.table.to_pylist() for s in again] == [s.table.to_pylist() for s in shards]
 

@@ -36,7 +36,8 @@ def group_by_conversation(
 
     Turns are ordered as numbers where all of a conversation's are numbers, as text otherwise; equal and
     missing turns by their place in the input, missing ones last. A row whose id is null or empty is a
-    conversation of its own. All input is read, to files under `spill_dir`, before the first row comes out;
+    conversation of its own. All input is read before the first row comes out, to files under `spill_dir` where it is more than
+    FLUSH_BYTES (less stays in memory, and conversations come in the order of their first rows);
     shards without rows carry the rejects on in the meantime. The files are removed at the end.
     Deterministic. Raises InputError (no such column) and OutputError (disk full).
     """
@@ -144,7 +145,8 @@ class _Buckets:
             writer.write_table(table.take(pa.array(order[start:stop])).combine_chunks())
 
     def finish(self) -> None:
-        self._flush()
+        if self._writers:  # what fits in memory as a whole stays there, and so in the order of the input
+            self._flush()
         for writer in self._writers.values():
             writer.close()
 
@@ -155,6 +157,8 @@ class _Buckets:
         """Each bucket's rows, conversation after conversation, and where each conversation starts."""
         import pyarrow as pa
 
+        if self._held:
+            yield _ordered(pa.concat_tables(self._held).unify_dictionaries().combine_chunks(), id_column, order_column)
         for number in sorted(self._writers):
             path = self._path(number)
             with pa.OSFile(str(path)) as file:
