@@ -1,0 +1,1 @@
+"""Commands that train the built-in models from a corpus."""
