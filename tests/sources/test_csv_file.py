@@ -395,3 +395,11 @@ def test_a_byte_order_mark_counts_for_more_than_the_named_encoding(tmp_path):
     written(tmp_path, "b.csv", "id,text\n2,é\n".encode("cp1252"))
     written(tmp_path, "c.csv", "id,text\n3,é\n".encode("utf-16"))
     assert [row["text"] for row in rows_of(tmp_path, encoding="cp1252")] == ["é", "é", "é"]
+
+
+def test_damaged_rows_side_by_side_are_counted_one_by_one(tmp_path):
+    path = written(tmp_path, "t.csv", "id,text,note\n" + '1,"open,x\n' * 50 + "2,good,y\n")
+    shards = shards_of(path)
+    assert table_of(shards).column("id").to_pylist() == ["2"]
+    assert [reject.line for reject in rejects_of(shards)] == list(range(2, 52))
+    assert shards[0].row.to_pylist() == [51]

@@ -35,7 +35,7 @@ def scan(window: bytes, width: int, dialect: Dialect) -> Block:
     or invalid UTF-8, and before one that is not closed by a line end.
     """
     data = np.frombuffer(window, dtype=np.uint8)
-    separators, clean = _separators(data, window, dialect)
+    separators, clean, quoting = _separators(data, window, dialect)
     ends_line = data[separators] == dialect.line_end[0]
     last = int(np.flatnonzero(ends_line)[-1]) + 1 if ends_line.any() else 0
     clean = clean and last > 0
@@ -65,11 +65,12 @@ def scan(window: bytes, width: int, dialect: Dialect) -> Block:
     end = int(separators[record_last[-1]]) + 1
     kept = record_first[~blank]
     fields = kept[:, None] + np.arange(width)[None, :]  # [rows, width] indices of separators
-    return Block(_columns(window, data, starts[fields], stops[fields]), len(kept), end, clean)
+    return Block(_columns(window, data, starts[fields], stops[fields], quoting), len(kept), end, clean)
 
 
-def _separators(data: np.ndarray, window: bytes, dialect: Dialect) -> tuple[np.ndarray, bool]:
-    """Positions of delimiters and line ends outside quotes, up to the first unusual quote; and whether none is.
+def _separators(data: np.ndarray, window: bytes, dialect: Dialect) -> tuple[np.ndarray, bool, bool]:
+    """(positions of delimiters and line ends outside quotes, up to the first unusual quote; whether there is no
+    such quote; whether any field is quoted).
 
     Quotes are usual when each opening one starts a field and each closing one ends a field; a doubled quote
     reads as a closing and an opening one side by side.
@@ -77,14 +78,17 @@ def _separators(data: np.ndarray, window: bytes, dialect: Dialect) -> tuple[np.n
     delimiter, line_end = dialect.delimiter[0], dialect.line_end[0]
     structural = (data == delimiter) | (data == line_end)
     if window.find(b'"') < 0:
-        return np.flatnonzero(structural), True
+        return np.flatnonzero(structural), True, False
     is_quote = data == QUOTE
     quotes = np.flatnonzero(is_quote)
+    before = data[quotes - 1]
+    at_start = (before == delimiter) | (before == line_end) | (quotes == 0)
+    if not at_start.any():  # 5" disk: no field is quoted, the quotes are ordinary characters
+        return np.flatnonzero(structural), True, False
     inside = np.cumsum(is_quote, dtype=np.uint8) & 1  # wraps at 256, which keeps the parity
     separators = np.flatnonzero(structural & (inside == 0))
     opening, closing = quotes[0::2], quotes[1::2]
-    before = data[opening - 1]
-    starts_field = (before == delimiter) | (before == line_end) | (opening == 0)
+    starts_field = at_start[0::2].copy()
     starts_field[1:] |= opening[1:] == closing[: len(opening) - 1] + 1
     after_at = closing + 1
     known = after_at < len(data)  # a quote that ends the window waits for what follows
@@ -95,8 +99,8 @@ def _separators(data: np.ndarray, window: bytes, dialect: Dialect) -> tuple[np.n
         ends_field |= (after == CR) & (data[next_at] == line_end) & (after_at + 1 < len(data))
     unusual = np.concatenate([opening[~starts_field], closing[~(ends_field & known)]])
     if not len(unusual):
-        return separators, True
-    return separators[: int(np.searchsorted(separators, unusual.min()))], False
+        return separators, True, True
+    return separators[: int(np.searchsorted(separators, unusual.min()))], False, True
 
 
 def _without_cr(
@@ -122,7 +126,7 @@ def _first_invalid_utf8(window: bytes, stop: int) -> int | None:
     return None
 
 
-def _columns(window: bytes, data: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> "list[pa.Array]":
+def _columns(window: bytes, data: np.ndarray, starts: np.ndarray, stops: np.ndarray, quoting: bool) -> "list[pa.Array]":
     """String columns from the bounds of their fields, int64 [rows, width], without a loop over rows.
 
     The window is read as one long array of strings: field, gap, field, gap…; a column is every n-th of them.
@@ -133,7 +137,7 @@ def _columns(window: bytes, data: np.ndarray, starts: np.ndarray, stops: np.ndar
     rows, width = starts.shape
     doubled = False
     starts, stops = starts.ravel(), stops.ravel()
-    if window.find(b'"') >= 0:
+    if quoting:
         quoted = (stops > starts) & (data[np.minimum(starts, len(data) - 1)] == QUOTE)
         starts = starts + quoted
         stops = stops - quoted

@@ -227,7 +227,8 @@ class CsvReader:
                 end = 0
             if end >= cursor.left and cursor.ended:
                 break
-            if self._on_its_feet(cursor.record(end)):
+            record = cursor.record(end)
+            if self._on_its_feet(record) or (record.fault is not None and self._damaged_row(cursor, end)):
                 break
             end = self._line_after(cursor, end)
         if end:
@@ -237,6 +238,12 @@ class CsvReader:
     def _on_its_feet(self, record: Record) -> bool:
         """Whether a broken piece ends here: a record of the right width without a quote out of place."""
         return record.fault is None and len(record.fields) == self.width and not record.literal_quote
+
+    def _damaged_row(self, cursor: _Cursor, ahead: int) -> bool:
+        """Whether a line that is no record looks like one row: several damaged rows are several rejects."""
+        start = cursor.place + ahead
+        stop, _ = line_stop(cursor.text, start, self.layout.dialect)
+        return cursor.text.count(self.layout.dialect.delimiter, start, stop) == self.width - 1
 
     def _line_after(self, cursor: _Cursor, ahead: int) -> int:
         """Start of the physical line after the one at `place + ahead`, relative to `place`; -1 if it is too

@@ -90,8 +90,10 @@ def _continues(text: str, line: tuple[int, int], following: tuple[int, int], ful
         return not (last == ":" and not first.islower())
     if last in ".!?:;…" or text.count(" ", *line) < 3:
         return False
-    if CODE.search(text, *line) or CODE.search(text, *following):
+    if CODE.search(text, *line):
         return False  # commands and code: a line is a line
-    if PLAIN_WORD.match(text, *following) and " " in text[following[0] : following[1]]:
+    if HANGING.search(text, max(line[0], line[1] - 20), line[1]):
         return True
-    return bool(HANGING.search(text, max(line[0], line[1] - 20), line[1]))
+    if CODE.search(text, *following):
+        return False
+    return PLAIN_WORD.match(text, *following) is not None and " " in text[following[0] : following[1]]
