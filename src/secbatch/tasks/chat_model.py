@@ -62,7 +62,7 @@ class ChatModel:
         self._renderer = ChatRenderer(
             self.hf, limit, self.encoder_decoder, spec.prompt, spec.system, resolved.name
         )
-        self.notices: tuple[str, ...] = ()
+        self.notices: tuple[str, ...] = compute.notices  # what a user should know; complete after `load`
         self._generator: Generator | None = None
         self.tokens = self.padding = 0  # positions worked on so far
 
@@ -96,7 +96,7 @@ class ChatModel:
 
         kind: Any = "seq2seq" if self.encoder_decoder else "causal"
         loaded = load_model(self._resolved, kind, self._compute)
-        self.notices = loaded.notices
+        self.notices = (*self._compute.notices, *loaded.notices)
         self._generator = Generator(loaded.model, self.settings, tokenizer=self.hf)
 
     def render(self, conversations: Sequence[Sequence[Turn]]) -> list[Rendered]:

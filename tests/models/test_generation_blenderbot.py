@@ -1,0 +1,81 @@
+"""Blenderbot's own decoding: layer for layer what transformers computes, with rows that come and go."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from secbatch.job import Generation
+from secbatch.models.generation import Prompt
+from secbatch.models.generation_blenderbot import BlenderbotSteps
+from secbatch.models.generation_steps import EncoderDecoderSteps
+from tests.models.test_generation import BLENDERBOT, alone, blenderbot, generator, prompts
+
+
+def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    assert torch.allclose(ours, theirs, atol=1e-4), (ours - theirs).abs().max()
+
+
+@torch.inference_mode()
+def test_logits_are_those_of_transformers_step_by_step() -> None:
+    model, texts, beams = blenderbot(), prompts(blenderbot(), 5), 3
+    ours, theirs = BlenderbotSteps(model, 1, 0, positions=8), EncoderDecoderSteps(model, 1, 0)
+    close(ours.start(texts, beams), theirs.start(texts, beams))
+    assert ours.padding == theirs.padding > 0
+    chosen = torch.Generator().manual_seed(0)
+    for step in range(6):
+        rows = len(ours.length)
+        if step == 3:  # rows 0, 2 and 4 stay
+            left = torch.tensor([0, 1, 2, 6, 7, 8, 12, 13, 14])
+            ours.keep(left)
+            theirs.keep(left)
+            rows = 3
+        source = torch.randint(beams, (rows, beams), generator=chosen) + torch.arange(rows)[:, None] * beams
+        ours.reorder(source.view(-1))
+        theirs.reorder(source.view(-1))
+        tokens = torch.randint(5, 300, (rows * beams,), generator=chosen)
+        close(ours.step(tokens), theirs.step(tokens))
+
+
+@torch.inference_mode()
+def test_a_row_that_enters_later_is_computed_as_from_the_beginning() -> None:
+    model, texts = blenderbot(), prompts(blenderbot(), 4)
+    texts = sorted(texts, key=len, reverse=True)
+    ours = BlenderbotSteps(model, 1, 0, positions=8)
+    ours.start(texts[:3], 2)
+    ours.step(torch.arange(10, 16))
+    ours.enter([1], [texts[3]])
+    tokens = torch.tensor([20, 21, 1, 1, 22, 23])
+    alone_ = BlenderbotSteps(model, 1, 0, positions=8)
+    close(ours.step(tokens)[2:4], alone_.start([texts[3]], 2))
+    close(ours.step(torch.tensor([30, 31, 32, 33, 34, 35]))[2:4], alone_.step(torch.tensor([32, 33])))
+
+
+@pytest.mark.parametrize("job", [{}, {"num_beams": 1}, {"num_beams": 1, "do_sample": True, "top_k": 20}])
+def test_rows_enter_where_others_have_finished(job: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, texts = blenderbot(**BLENDERBOT), prompts(blenderbot(), 24)
+    entered: list[int] = []
+    enter = BlenderbotSteps.enter
+
+    def counting(self: Any, places: list[int], texts: list[list[int]]) -> None:
+        entered.append(len(places))
+        enter(self, places, texts)
+
+    monkeypatch.setattr(BlenderbotSteps, "enter", counting)
+    settings = Generation.model_validate(job)
+    made = generator(model, settings, budget=400 * (job.get("num_beams", 10)))
+    rows = [Prompt(text, seed) for seed, text in enumerate(texts)]
+    answers = made.generate(rows).answers
+    assert sum(entered) == 24 and entered[0] < 12 and len(entered) > 2
+    plain = generator(model, settings, budget=400 * (job.get("num_beams", 10)))
+    plain.refills = False  # transformers' own decoder, batch by batch
+    assert plain.generate(rows).answers == answers
+    if not settings.do_sample:
+        assert [answer.tokens for answer in answers] == [alone(model, text, **job) for text in texts]
+
+
+def test_a_model_derived_from_blenderbot_takes_the_general_way() -> None:
+    model = blenderbot()
+    derived = type("Derived", (type(model),), {})
+    model.__class__ = derived
+    assert not generator(model, Generation()).refills
