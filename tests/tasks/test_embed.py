@@ -32,7 +32,8 @@ def make_task(model: ResolvedModel, table: pa.Table, compute: Compute = CPU, **o
 
 
 def run(task: EmbedTask, table: pa.Table) -> TaskColumns:
-    task.load()
+    if task._hidden is None:
+        task.load()
     ids = pa.array([str(row) for row in range(table.num_rows)], pa.string())
     done = task.finish(task.compute(task.encode(table, ids, pa.array([True] * table.num_rows, pa.bool_()))))
     (field,) = task.fields
@@ -66,12 +67,12 @@ def test_normalised_vectors_have_length_one(tiny: Tiny) -> None:
     assert np.allclose(plain / np.linalg.norm(plain, axis=1, keepdims=True), unit, atol=1e-6)
 
 
-@pytest.mark.parametrize("budget", [1, 50, 100_000])
-def test_the_batch_does_not_matter(tiny: Tiny, budget: int) -> None:
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_the_batch_does_not_matter(tiny: Tiny, kind: str) -> None:
     table = pa.table({"text": TEXTS})
-    for kind in ("bert", "distilbert"):
-        task = make_task(tiny(kind), table)
-        whole = np.array(run(task, table).columns["vec"].to_pylist())
+    task = make_task(tiny(kind), table)
+    whole = np.array(run(task, table).columns["vec"].to_pylist())
+    for budget in (1, 50, 100_000):
         task._runner.token_budget = budget
         assert np.allclose(whole, run(task, table).columns["vec"].to_pylist(), atol=1e-5)
 

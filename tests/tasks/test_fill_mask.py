@@ -38,7 +38,8 @@ def make_task(
 
 
 def run(task: FillMaskTask, table: pa.Table, usable: list[bool] | None = None) -> TaskColumns:
-    task.load()
+    if task._lm is None:
+        task.load()
     ids = pa.array([str(row) for row in range(table.num_rows)], pa.string())
     mask = pa.array(usable if usable is not None else [True] * table.num_rows, pa.bool_())
     done = task.finish(task.compute(task.encode(table, ids, mask)))
@@ -85,7 +86,7 @@ def test_equals_the_stock_pipeline(tiny: Tiny, kind: str) -> None:
     texts = sentences_with_masks()
     tokenizer = load_tokenizer(model).hf
     pipeline = FillMaskPipeline(model=load_model(model, "masked-lm", CPU).model, tokenizer=tokenizer, top_k=50)
-    best = []
+    best, tops = [], set()
     for text, masks in zip(texts, predict(model, texts, top_k=50), strict=True):
         wanted = pipeline(text.replace("<mask>", tokenizer.mask_token))
         wanted = wanted if isinstance(wanted[0], list) else [wanted]
@@ -93,22 +94,24 @@ def test_equals_the_stock_pipeline(tiny: Tiny, kind: str) -> None:
         for got, theirs in zip(masks, wanted, strict=True):
             assert_same(got, theirs)
             best.append(got[0]["score"])
+            tops.add(got[0]["token"])
     assert np.mean(best) > 0.15  # the distributions are peaked, so the comparison means something
-    assert len({masks[0][0]["token"] for masks in predict(model, texts, top_k=1)}) > 3
+    assert len(tops) > 3  # and it is the context that decides
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("budget", [1, 40, 150, 100_000])
-def test_the_batch_that_a_row_falls_into_does_not_matter(tiny: Tiny, kind: str, budget: int) -> None:
-    texts = sentences_with_masks()
-    table = pa.table({"text": texts})
+def test_the_batch_that_a_row_falls_into_does_not_matter(tiny: Tiny, kind: str) -> None:
+    table = pa.table({"text": sentences_with_masks()})
     task = make_task(tiny(kind), table, top_k=5)
-    alone = [predict(tiny(kind), [text], top_k=5)[0] for text in texts[::6]]
-    task._runner.token_budget = budget
-    together = run(task, table).columns["mask_predictions"].to_pylist()[::6]
-    for one, other in zip(alone, together, strict=True):
-        for mine, theirs in zip(one, other, strict=True):
-            assert_same(mine, [{"score": word["score"], "token_str": word["token"]} for word in theirs])
+    predictions = [
+        run(task, table.slice(row, 1)).columns["mask_predictions"].to_pylist()[0] for row in range(table.num_rows)
+    ]
+    for budget in (1, 40, 150, 100_000):
+        task._runner.token_budget = budget
+        together = run(task, table).columns["mask_predictions"].to_pylist()
+        for one, other in zip(predictions, together, strict=True):
+            for mine, theirs in zip(one, other, strict=True):
+                assert_same(mine, [{"score": word["score"], "token_str": word["token"]} for word in theirs])
 
 
 def test_columns_of_rows_with_nothing_to_do(tiny: Tiny) -> None:
