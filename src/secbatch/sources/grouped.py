@@ -36,8 +36,8 @@ def group_by_conversation(
 
     Turns are ordered as numbers where all of a conversation's are numbers, as text otherwise; equal and
     missing turns by their place in the input, missing ones last. A row whose id is null or empty is a
-    conversation of its own. All input is read before the first row comes out, to files under `spill_dir` where it is more than
-    FLUSH_BYTES (less stays in memory, and conversations come in the order of their first rows);
+    conversation of its own. All input is read before the first row comes out, to files under `spill_dir` where
+    it is more than FLUSH_BYTES (less stays in memory, and conversations come in the order of their first rows);
     shards without rows carry the rejects on in the meantime. The files are removed at the end.
     Deterministic. Raises InputError (no such column) and OutputError (disk full).
     """
