@@ -12,9 +12,7 @@ TURNS = ("What is DDoS", "A DDoS attack floods a server.", "How can we prevent i
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer([*TURNS, "Use a firewall."] * 5, vocabulary_size=400, positions=128).save_pretrained(
-        folder
-    )
+    train_tokenizer([*TURNS, "Use a firewall."] * 5, vocabulary_size=400, positions=128).save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
@@ -28,10 +26,7 @@ def test_text_ends_with_the_end_token_and_comes_back(tokenizer):
     ids = tokenizer(conversation(TURNS))["input_ids"]
     assert ids[-1] == tokenizer.eos_token_id and tokenizer.bos_token_id not in ids
     assert tokenizer.decode(ids, skip_special_tokens=True) == " " + conversation(TURNS)
-    assert (
-        tokenizer.decode(tokenizer("naïve 文字 🙂")["input_ids"], skip_special_tokens=True)
-        == " naïve 文字 🙂"
-    )
+    assert tokenizer.decode(tokenizer("naïve 文字 🙂")["input_ids"], skip_special_tokens=True) == " naïve 文字 🙂"
 
 
 def test_runs_of_spaces_are_one_turn_mark_and_line_breaks_are_none(tokenizer):

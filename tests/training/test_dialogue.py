@@ -49,10 +49,7 @@ def test_answer_sentence_is_the_first_one_without_links_and_citations():
         "(Citation: Some Vendor May 2020) It has more to say."
     )
     assert answer_sentence(text) == "APT0 is a group that steals plans."
-    assert (
-        answer_sentence("Implementation: check every input against a list")
-        == "Check every input against a list."
-    )
+    assert answer_sentence("Implementation: check every input against a list") == "Check every input against a list."
     assert answer_sentence("Too short.") is None
     assert answer_sentence("See https://example.com for all the details of this.") is None
 
@@ -111,9 +108,7 @@ def test_evaluation_sets_hold_only_what_training_never_sees():
     trained = {f for forms in NAMED.values() for f in forms}
     for d in sets["single, unseen form"]:
         question = d.turns[0].removeprefix(PROMPT_PREFIX)
-        assert not any(
-            question == fill(f, name) for e in ENTRIES for name in e.names for f in trained if f != "{t}"
-        )
+        assert not any(question == fill(f, name) for e in ENTRIES for name in e.names for f in trained if f != "{t}")
     assert all(len(d.turns) == 3 for d in sets["follow-up, unseen pair"])
     assert {d.answer for d in sets["unknown term"]} == {UNKNOWN_TERM}
     assert all(d.source == "glossary" for d in sets["single, unseen pair"])

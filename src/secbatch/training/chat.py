@@ -11,7 +11,7 @@ import itertools
 import json
 import random
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,13 +115,13 @@ def main(arguments: list[str] | None = None) -> int:
     head = topic_head(model)
     encoder_seconds = 0.0 if options.resume else options.minutes * 60 * ENCODER_SHARE
     if encoder_seconds:
-        stream = batches(sampler, tokenizer, 3 * options.batch_tokens, POSITIONS, options.seed, topics)
-        train_encoder(model, head, stream, Schedule(2 * options.rate, encoder_seconds, warmup_steps=50), log)
+        stream = batches(sampler, tokenizer, options.batch_tokens, POSITIONS, options.seed, topics)
+        train_encoder(model, head, stream, Schedule(1.5 * options.rate, encoder_seconds, warmup_steps=50), log)
     stream = batches(sampler, tokenizer, options.batch_tokens, POSITIONS, options.seed, topics)
     schedule = Schedule(options.rate, options.minutes * 60 - encoder_seconds)
     report: TrainingReport = train(model, head, stream, schedule, log, checkpoint)
     if report.steps:
-        history.append(asdict(report))
+        history.append(asdict(replace(report, encoder_minutes=encoder_seconds / 60)))
     save(model, tokenizer, options.output)
     (options.output / "training.json").write_text(json.dumps({"runs": history}, indent=2) + "\n", encoding="utf-8")
     log(f"saved {options.output} after {report.steps} steps, loss {report.loss:.3f}")

@@ -68,7 +68,8 @@ def write_card(
     answers = Counter(entry.source for entry in entries for _ in entry.answers)
     terms = Counter(entry.source for entry in entries)
     counts = "; ".join(f"{source}: {terms[source]} terms, {answers[source]} answers" for source in terms)
-    minutes = sum(run["minutes"] for run in runs)
+    minutes = sum(run["minutes"] + run.get("encoder_minutes", 0.0) for run in runs)
+    encoder_minutes = sum(run.get("encoder_minutes", 0.0) for run in runs)
     dialogues = sum(int(run["dialogues"]) for run in runs)
     loss = runs[-1]["loss"] if runs else float("nan")
     steps = sum(int(run["steps"]) for run in runs)
@@ -106,8 +107,9 @@ identifiers such as CVE numbers with a hint where to look them up: a model of th
 
 ## Training
 `python -m secbatch.training.chat --corpus DIR --output DIR --minutes N`: {minutes:.0f} minutes on one CPU
-thread ({processor()}), {steps:,} steps, {dialogues:,} dialogues, {tokens:,} tokens, float32; loss at the end
-{loss:.3f} nats a token. Weights are stored in float16.
+thread shared with other work ({processor()}). First the encoder alone learned to tell which term and intent a
+question is about ({encoder_minutes:.1f} minutes, with a head that is thrown away), then the whole model:
+{steps:,} steps, {dialogues:,} dialogues, {tokens:,} tokens, float32; loss at the end {loss:.3f} nats a token. Weights are stored in float16.
 
 ## Figures
 Measured by the same command on questions kept out of training. *Unseen form*: the form of the question occurs

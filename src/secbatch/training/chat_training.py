@@ -35,13 +35,15 @@ class Schedule:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What a training run did. ``loss`` is the mean over the last hundred steps, in nats a token."""
+    """What a training run did; all but ``encoder_minutes`` is of the second stage. ``loss`` is the mean over the
+    last hundred steps, in nats a token."""
 
     minutes: float
     steps: int
     dialogues: int
     tokens: int
     loss: float
+    encoder_minutes: float = 0.0
 
 
 def topic_head(model: Any) -> Any:
@@ -77,8 +79,13 @@ def train_encoder(
     """
     import torch
 
-    parameters = [*model.model.encoder.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=schedule.peak, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    encoder = model.model.encoder
+    # Rows of the embedding and of the head are met rarely and each says one thing: they may move faster.
+    rows = [encoder.embed_tokens.weight, *head.parameters()]
+    layers = [p for p in encoder.parameters() if p is not encoder.embed_tokens.weight]
+    groups = [{"params": rows, "pace": 3.0}, {"params": layers, "pace": 1.0}]
+    optimizer = torch.optim.AdamW(groups, lr=schedule.peak, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    parameters = [*rows, *layers]
     start = last_log = time.monotonic()
     step = dialogues = 0
     losses: list[float] = []
@@ -86,7 +93,7 @@ def train_encoder(
     while (elapsed := time.monotonic() - start) < schedule.seconds:
         batch = next(stream)
         for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step, elapsed)
+            group["lr"] = group["pace"] * schedule.rate(step, elapsed)
         states = model.model.encoder(batch.source, batch.source_mask).last_hidden_state
         loss, share = topic_loss(head, states, batch)
         optimizer.zero_grad(set_to_none=True)
