@@ -256,11 +256,20 @@ def test_a_state_that_is_no_cache_of_keys_and_values_is_generated_alone() -> Non
 
 
 def test_tokens_that_the_model_lacks_reject_the_row() -> None:
-    answers = (
-        generator(llama(), Generation(max_new_tokens=3)).generate([Prompt([5, 300]), Prompt([5])]).answers
-    )
+    made = generator(llama(), Generation(max_new_tokens=3))
+    answers = made.generate([Prompt([5, 300]), Prompt([5]), Prompt([])]).answers
     assert answers[0].error == "the tokenizer gives token 300, but the model has only 300"
     assert answers[1].error is None and answers[1].tokens
+    assert answers[2].error == "the tokenizer leaves nothing of the question"
+
+
+@pytest.mark.parametrize("build", [blenderbot, llama])
+def test_bfloat16_generates_whatever_the_batch(build: Any) -> None:
+    model = build().to(torch.bfloat16)
+    job = Generation(max_new_tokens=8, num_beams=2)
+    answers = generator(model, job).generate([Prompt(text) for text in prompts(model)]).answers
+    assert all(answer.error is None for answer in answers)
+    assert max(len(answer.tokens) for answer in answers) > 0
 
 
 def test_the_encoder_runs_once_a_row() -> None:

@@ -1,7 +1,8 @@
 """Batched generation that gives each prompt, in float32, the tokens that it gets alone.
 
 Greedy search, beam search and sampling, for sequence-to-sequence and decoder-only models of transformers.
-Prompts of like length share a batch; finished rows leave it. What the batched loops do not know (see
+Prompts of like length share a batch; finished rows leave it, and in Blenderbot's waiting rows take their places
+(transformers' own caches hold rows of one length). What the batched loops do not know (see
 `generation_settings.STOCK_ONLY`, and models whose state is no cache of keys and values) goes through
 transformers' own `generate`, one prompt at a time.
 """
@@ -62,7 +63,7 @@ class Generator:
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt]) -> Generated:
-        """Answers for `prompts` (none of them empty). A row that cannot be done has its reason in `error`."""
+        """Answers for `prompts`. A row that cannot be done has its reason in `error`."""
         answers: list[Answer | None] = [self._refusal(prompt) for prompt in prompts]
         starts = [self._start(prompt) for prompt in prompts]
         self._padding = 0
@@ -80,6 +81,8 @@ class Generator:
 
     def _refusal(self, prompt: Prompt) -> Answer | None:
         # A tokenizer can have more entries than the model: such an id would end the whole batch.
+        if not prompt.tokens:
+            return Answer([], "the tokenizer leaves nothing of the question")
         entries = self.model.get_input_embeddings().num_embeddings
         if max(prompt.tokens) < entries:
             return None

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from secbatch.models.generation_loop import NOT_FINITE, Answer, Loop, cut_at_end
-from secbatch.models.generation_scores import NO_TOKEN, apply_rules, narrow
+from secbatch.models.generation_scores import apply_rules, narrow
+from secbatch.models.generation_steps import NO_TOKEN
 
 FAR_BELOW = -1e9  # what a beam that must not be chosen gets on top of its score, as in transformers
 

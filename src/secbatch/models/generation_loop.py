@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secbatch.models.generation_scores import NO_TOKEN, RowFacts
+from secbatch.models.generation_scores import RowFacts
 from secbatch.models.generation_settings import GenerationSettings
-from secbatch.models.generation_steps import Steps, pad
+from secbatch.models.generation_steps import NO_TOKEN, Steps, pad
 
 NOT_FINITE = "the model gave scores that are not numbers (NaN or infinite) for this row"
 

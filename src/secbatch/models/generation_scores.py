@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from secbatch.models.generation_settings import GenerationSettings
-
-NO_TOKEN = -1
+from secbatch.models.generation_steps import NO_TOKEN
 
 
 @dataclass(frozen=True)

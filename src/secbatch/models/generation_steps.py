@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-NO_TOKEN = -1
+NO_TOKEN = -1  # in tables of ids whose rows differ in length
 
 
 class NoKeysAndValuesError(Exception):
