@@ -247,6 +247,7 @@ def test_what_cannot_be_is_said_before_any_work(counter: Counter) -> None:
     write("a.csv", "text,UP,secbatch_id", "a,b,c")
     with pytest.raises(JobError, match="has the name of the output column"):
         run_job(job())
+    assert not Path("out").exists()
     write("a.csv", "text", "a")
     with pytest.raises(InputError, match=r"'txet', named in input.id, is not in the input \(did you mean 'text'"):
         run_job(job(input={"path": "in/*.csv", "id": ["txet"]}))

@@ -1,5 +1,6 @@
 """The one door: `run_job(job)` for the command line, Python callers and tests."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -127,12 +128,25 @@ def run_job(job: Job, *, limit: int | None = None, reporter: Reporter | None = N
     """
     layout = Layout(Path(job.output.path))
     check_output_place(layout.root)
+    made = [folder for folder in (layout.internal, layout.root) if not folder.exists()]
     with hold(layout.lock):
         ledger = Ledger(layout.ledger)
+        run = None
         try:
-            return _Run(job, layout, ledger, limit, reporter or Silent()).execute()
+            run = _Run(job, layout, ledger, limit, reporter or Silent())
+            return run.execute()
         finally:
             ledger.close()
+            if made and not (run and run.result.device):
+                _leave_no_trace(made)
+
+
+def _leave_no_trace(made: list[Path]) -> None:
+    """Removes the folders of a run that was refused before any work: a typo should not leave an output behind."""
+    shutil.rmtree(made[0], ignore_errors=True)
+    for folder in made[1:]:
+        with contextlib.suppress(OSError):  # somebody else's file is in it
+            folder.rmdir()
 
 
 class _Run:
