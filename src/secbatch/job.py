@@ -54,7 +54,7 @@ class FillMask(TaskBase):
 
     type: Literal["fill-mask"]
     text: str  # a column, or a template with {columns}
-    top_k: int = Field(10, ge=1, le=1000)
+    top_k: int = Field(default=10, ge=1, le=1000)
     targets: Names | None = None  # rank only these words
 
     _targets = field_validator("targets", mode="before")(_one_or_several)
@@ -67,7 +67,7 @@ class Embed(TaskBase):
     text: str
     pooling: Literal["mean", "first"] = "mean"
     normalize: bool = False  # L2
-    dimension: int | None = Field(None, ge=1)  # refuse a model of another width
+    dimension: int | None = Field(default=None, ge=1)  # refuse a model of another width
 
 
 class Conversation(Strict):
@@ -80,16 +80,16 @@ class Conversation(Strict):
 class Generation(Strict):
     """How answers are generated; None keeps the model's own default."""
 
-    max_new_tokens: int | None = Field(None, ge=1, le=8192)
-    min_new_tokens: int | None = Field(None, ge=0, le=8192)
-    num_beams: int | None = Field(None, ge=1, le=64)
+    max_new_tokens: int | None = Field(default=None, ge=1, le=8192)
+    min_new_tokens: int | None = Field(default=None, ge=0, le=8192)
+    num_beams: int | None = Field(default=None, ge=1, le=64)
     do_sample: bool | None = None
-    temperature: float | None = Field(None, gt=0)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=1)
+    temperature: float | None = Field(default=None, gt=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=1)
     length_penalty: float | None = None
-    no_repeat_ngram_size: int | None = Field(None, ge=0)
-    repetition_penalty: float | None = Field(None, gt=0)
+    no_repeat_ngram_size: int | None = Field(default=None, ge=0)
+    repetition_penalty: float | None = Field(default=None, gt=0)
     seed: int = 0
 
 
@@ -141,7 +141,7 @@ class Job(Strict):
     input: Input
     tasks: Mapping[Annotated[str, Field(pattern=TASK_NAME)], TaskSpec] = Field(min_length=1)
     output: Output
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     max_rejects: str = "1%"  # a count or a percentage of the rows read
 

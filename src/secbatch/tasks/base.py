@@ -26,7 +26,11 @@ class Task(Protocol):
 
     name: str
     reads: tuple[str, ...]  # input columns it needs
-    notices: tuple[str, ...]  # what a user should know about its model, complete after `load`
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a user should know about its model; complete after `load`."""
+        ...
 
     @property
     def fields(self) -> "tuple[pa.Field, ...]":
