@@ -5,12 +5,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from transformers import FNetConfig, FNetForMaskedLM
 
 from secbatch.models import encoder
 from secbatch.models.batch_runner import BatchRunner
 from secbatch.models.device import choose
 from secbatch.models.encoder import MaskedLM, hidden_states
-from secbatch.models.load import load_model
+from secbatch.models.encoder_generic import StockEncoder
+from secbatch.models.load import LoadedModel, load_model
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
 
@@ -52,17 +54,33 @@ def test_every_layer_of_the_fast_path_equals_the_stock_layer(tiny: Tiny, layers:
         assert path is not None
         sequences = random_sequences(base.config.vocab_size)
         with torch.inference_mode():
-            got, wanted = path(sequences), encoder.PaddedEncoder(base, 0, "cpu")(sequences)
+            got, wanted = path(sequences), StockEncoder(base, 0, "cpu", pad=False)(sequences)
         assert torch.allclose(got, wanted, atol=1e-5, rtol=0)
 
 
-def test_a_model_that_the_fast_path_gets_wrong_takes_the_generic_one(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_the_fast_path_gets_wrong_takes_the_stock_one(tiny: Tiny) -> None:
     base = load_model(tiny("roberta"), "encoder", CPU).model
-    monkeypatch.setattr(base.embeddings, "padding_idx", 3)  # positions off by two
-    monkeypatch.setattr(encoder.PaddedEncoder, "__call__", lambda self, batch: torch.zeros(len(batch.ids), 64))
-    assert not hidden_states(base, 1, CPU).packed
+    base.encoder.layer[1].intermediate.intermediate_act_fn = torch.nn.ReLU()  # the fast path reads layer 0's
+    sequences = random_sequences(base.config.vocab_size)
+    path = hidden_states(base, 1, CPU)
+    assert not path.packed
+    with torch.inference_mode():
+        wanted = StockEncoder(base, 1, "cpu", pad=False)(sequences)
+        assert torch.allclose(path(sequences), wanted, atol=1e-5, rtol=0)
+
+
+def test_an_architecture_that_padding_disturbs_is_not_padded() -> None:
+    """FNet mixes all positions, padding among them."""
+    torch.manual_seed(0)
+    config = FNetConfig(vocab_size=120, hidden_size=32, num_hidden_layers=2, intermediate_size=64)
+    lm = MaskedLM(LoadedModel(FNetForMaskedLM(config).eval(), config), 3, CPU)
+    assert lm.packed
+    sequences, positions = random_sequences(120), np.array([0, 70, 150])
+    with torch.inference_mode():
+        (got,) = [logits for _, logits in lm.logits(sequences, positions)]
+        rows = [torch.from_numpy(sequences[row].astype(np.int64))[None] for row in range(len(sequences))]
+        wanted = torch.cat([lm._model(input_ids=row).logits[0] for row in rows])[positions]
+    assert torch.allclose(got, wanted, atol=1e-5)
 
 
 def test_logits_of_chosen_positions(tiny: Tiny) -> None:

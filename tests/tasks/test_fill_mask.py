@@ -59,8 +59,7 @@ def predict(model: ResolvedModel, texts: list[str | None], **options: Any) -> li
 
 
 def sentences_with_masks() -> list[str]:
-    """Sentences of many lengths with one to three masks, at the start, inside, at the end, beside"
-    " punctuation."""
+    """Sentences of many lengths with one to three masks: at the start, inside, at the end, at punctuation."""
     generator = np.random.default_rng(7)
     texts = ["<mask>", "<mask> attack.", "An attack on <mask>", "(<mask>) and <mask>\n<mask>?", "a  <mask>b"]
     for number in range(25):

@@ -21,17 +21,18 @@ class BatchReport:
     errors: dict[int, str] = field(default_factory=dict)  # row -> one sentence
 
 
-def default_token_budget(device: str) -> int:
-    """Tokens of one batch: on a CPU enough for matrix products near their peak, with activations near the"
-    " cache."""
-    return 32_768 if device.startswith("cuda") else 2_048
+def default_token_budget(compute: Compute) -> int:
+    """Tokens of one batch: on a CPU, enough for fast matrix products while activations stay near the cache."""
+    if compute.device.startswith("cuda"):
+        return 32_768
+    return 1_024 if compute.dtype == "float32" else 2_048
 
 
 class BatchRunner:
     """Plans batches by tokens and runs them; after running out of memory, with half the budget, for good."""
 
     def __init__(self, compute: Compute, token_budget: int | None = None) -> None:
-        self.token_budget = token_budget or default_token_budget(compute.device)
+        self.token_budget = token_budget or default_token_budget(compute)
         self._compute = compute
 
     def run(

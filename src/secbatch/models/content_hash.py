@@ -36,8 +36,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weights_hash(folder: Path) -> str:
-    """sha256 over names and contents of the weight files and of the configuration that gives them their"
-    " meaning."""
+    """sha256 over names and contents of the weight files and of the configuration that explains them."""
     return _combined([*weight_files(folder), *(folder / name for name in _CONFIG_FILES)])
 
 

@@ -1,30 +1,46 @@
-"""Any architecture: padded batches through the model's own forward."""
+"""Any architecture, through the model's own forward."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from secbatch.models.sequences import TokenSequences
 
+Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # ids and attention mask [B, L] to [B, L, width]
 
-class PaddedEncoder:
-    """`last_hidden_state` of a base model (transformers' module) that has no fast path of its own."""
 
-    packed = False
+class StockEncoder:
+    """`last_hidden_state` of a base model (transformers' module), padded or in batches of one length.
 
-    def __init__(self, base: Any, pad_id: int, device: str) -> None:
+    Some architectures let padding into the results of the tokens beside it (FNet, ConvBERT, Nyströmformer): those
+    must not be padded.
+    """
+
+    def __init__(self, base: Any, pad_id: int, device: str, pad: bool) -> None:
+        self.packed = not pad
         self._base = base
         self._pad_id = pad_id
         self._device = device
 
     def __call__(self, sequences: TokenSequences) -> torch.Tensor:
         """[T, hidden]: the real positions only, laid end to end."""
-        ids, real = padded_tensors(sequences, self._pad_id, self._device)
-        hidden = self._base(input_ids=ids, attention_mask=real)[0]  # [rows, longest, hidden]
-        return hidden[real.bool()]
+
+        def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            states: torch.Tensor = self._base(input_ids=ids, attention_mask=mask)[0]
+            return states
+
+        return over_real_tokens(forward, sequences, self._pad_id, self._device, not self.packed)
 
 
-def padded_tensors(sequences: TokenSequences, pad_id: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """ids and attention mask, [rows, longest] int64, padded on the right."""
-    ids, real = sequences.padded(pad_id)
-    return torch.from_numpy(ids).to(device), torch.from_numpy(real).to(device)
+def over_real_tokens(forward: Forward, sequences: TokenSequences, pad_id: int, device: str, pad: bool) -> torch.Tensor:
+    """What `forward` gives at the real positions, [T, width], with padding on the right or without any."""
+    if pad:
+        ids, mask = (torch.from_numpy(array).to(device) for array in sequences.padded(pad_id))
+        return forward(ids, mask)[mask.bool()]
+    flat = torch.from_numpy(sequences.ids.astype("int64")).to(device)
+    parts = []
+    for first, count, length in sequences.groups():
+        ids = flat[first : first + count * length].view(count, length)
+        parts.append(forward(ids, torch.ones_like(ids)).flatten(0, 1))
+    return torch.cat(parts)

@@ -65,8 +65,7 @@ class PackedModernBert:
 
 
 def _rotate(qk: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
-    """Turns queries and keys ([T, 2, heads, head_dim], in place) by their positions; in float32, as the"
-    " model does."""
+    """Turns queries and keys ([T, 2, heads, head_dim]) by their positions, in place; float32, as the model does."""
     wide = qk.float()
     left, right = wide.chunk(2, dim=-1)
     turned = torch.cat((-right, left), dim=-1)

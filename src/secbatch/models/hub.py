@@ -26,8 +26,7 @@ class HubUnreachableError(Exception):
 
 
 def cached_snapshot(hub_id: str, revision: str) -> Snapshot | None:
-    """The model's snapshot in the local cache, or None when it is not there or not whole. Never uses the"
-    " network."""
+    """The snapshot in the local cache; None when it is not there or not whole. Never uses the network."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -95,8 +94,7 @@ def download(hub_id: str, revision: str) -> Snapshot:
 
 
 def _wanted(names: list[str]) -> list[str]:
-    """Of a repository's files: text at its top, and safetensors weights, or pickled ones only if there are"
-    " none."""
+    """Of a repository's files: text at its top, and safetensors weights; pickled ones if there are none."""
     top = [name for name in names if "/" not in name]
     weights = [name for name in top if name.endswith(".safetensors")]
     weights = weights or [name for name in top if name.startswith("pytorch_model") and name.endswith(".bin")]

@@ -172,7 +172,7 @@ def load_model(resolved: ResolvedModel, kind: Kind, compute: Compute) -> LoadedM
 
 def check_vocabulary(resolved: ResolvedModel, tokenizer: TextTokenizer, model: Any) -> None:
     """Raises ModelError when the tokenizer can give ids for which the model has no embedding."""
-    entries, embeddings = tokenizer.top_id + 1, model.get_input_embeddings().num_embeddings
+    entries, embeddings = tokenizer.top_id + 1, model.get_input_embeddings().weight.shape[0]
     if entries > embeddings:
         raise ModelError(
             f"model {resolved.name}: its tokenizer has {entries} entries and its weights only {embeddings};"

@@ -56,8 +56,7 @@ class TextTokenizer:
         return self._words[ids]
 
     def same_words(self, ids: np.ndarray) -> np.ndarray:
-        """For each id, a number that all ids share whose words are the same once stripped (int64, same"
-        " shape)."""
+        """For each id, a number shared by all ids whose stripped words are the same (int64, same shape)."""
         self._decode(ids)
         return self._same_word[ids]
 

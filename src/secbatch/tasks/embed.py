@@ -47,8 +47,7 @@ class EmbedTask:
     """
 
     def __init__(self, name: str, spec: Embed, schema: pa.Schema, model: ResolvedModel, compute: Compute) -> None:
-        """Raises JobError when the job and the input or the model do not fit, ModelError for a broken"
-        " model."""
+        """Raises JobError when the job does not fit the input or the model, ModelError for a broken one."""
         self.name = name
         self._spec = spec
         self._model = model
