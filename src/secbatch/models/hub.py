@@ -61,9 +61,7 @@ def download(hub_id: str, revision: str) -> Snapshot:
         try:
             facts = HfApi().model_info(hub_id, revision=revision, timeout=_TIMEOUT)
             names = [file.rfilename for file in facts.siblings or ()]
-            folder = snapshot_download(
-                hub_id, revision=facts.sha, allow_patterns=_wanted(names), etag_timeout=_TIMEOUT
-            )
+            folder = snapshot_download(hub_id, revision=facts.sha, allow_patterns=_wanted(names), etag_timeout=_TIMEOUT)
         except GatedRepoError:
             raise ModelError(
                 f"model {hub_id} is gated: accept its terms on its page on the hub, then log in with"
@@ -76,18 +74,12 @@ def download(hub_id: str, revision: str) -> Snapshot:
         except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
             raise HubUnreachableError(_first_line(error)) from None
         except HfHubHTTPError as error:
-            raise ModelError(
-                f"model {hub_id}: the hub answered with an error ({_first_line(error)})"
-            ) from None
+            raise ModelError(f"model {hub_id}: the hub answered with an error ({_first_line(error)})") from None
         except ImportError:
             raise
         except Exception as error:
             # Transport errors: their classes belong to whichever HTTP client huggingface_hub uses.
-            if (
-                isinstance(error, OSError)
-                and error.errno is not None
-                and not isinstance(error, ConnectionError)
-            ):
+            if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
                 raise ModelError(f"model {hub_id} cannot be stored in the cache ({error})") from None
             raise HubUnreachableError(_first_line(error)) from None
     return Snapshot(Path(folder), facts.sha)
