@@ -35,7 +35,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m secbatch.training.chat", description=__doc__)
     parser.add_argument("--corpus", type=Path, required=True, help="folder with the corpus files")
     parser.add_argument("--output", type=Path, required=True, help="folder for the model and its card")
-    parser.add_argument("--minutes", type=float, required=True, help="minutes to train (0: only measure)")
+    parser.add_argument("--minutes", type=float, default=60, help="minutes to train (60; 0: only measure)")
     parser.add_argument("--resume", type=Path, help="model folder to start from, instead of random weights")
     parser.add_argument("--checkpoints", type=Path, help="folder for a checkpoint every ten minutes")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch decides)")

@@ -107,9 +107,10 @@ identifiers such as CVE numbers with a hint where to look them up: a model of th
 
 ## Training
 `python -m secbatch.training.chat --corpus DIR --output DIR --minutes N`: {minutes:.0f} minutes on one CPU
-thread shared with other work ({processor()}). First the encoder alone learned to tell which term and intent a
-question is about ({encoder_minutes:.1f} minutes, with a head that is thrown away), then the whole model:
-{steps:,} steps, {dialogues:,} dialogues, {tokens:,} tokens, float32; loss at the end {loss:.3f} nats a token. Weights are stored in float16.
+thread shared with other work ({processor()}). First the encoder alone learned to tell which term and intent
+a question is about ({encoder_minutes:.1f} minutes, with a head that is thrown away), then the whole model:
+{steps:,} steps, {dialogues:,} dialogues, {tokens:,} tokens, float32; loss at the end {loss:.3f} nats a token.
+Weights are stored in float16.
 
 ## Figures
 Measured by the same command on questions kept out of training. *Unseen form*: the form of the question occurs
