@@ -31,7 +31,7 @@ class TrainingSettings:
     minutes the encoder rests and only head and embeddings learn.
     """
 
-    minutes: float = 78.0
+    minutes: float = 74.0
     token_budget: int = 512
     pieces: int = 4
     replicas: int = 2
