@@ -74,3 +74,18 @@ def test_broken_yaml_and_missing_file(tmp_path: Path) -> None:
         load_job(write(tmp_path, "- a\n"))
     with pytest.raises(JobError, match="write it as key=value"):
         load_job(write(tmp_path, GOOD), ["top_k"])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("? [a]\n: 1\n", "a key must be a plain word"),
+        ("name: 2024-99-99\n", "put it in quotes"),
+        ("&a {x: *a}\n", "nested without end"),
+    ],
+)
+def test_odd_yaml_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(text)
+    with pytest.raises(JobError, match=words):
+        load_job(str(path))

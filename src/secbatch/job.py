@@ -154,7 +154,7 @@ class Job(Strict):
             amount = float(number) if text.endswith("%") else int(number)
         except ValueError:
             amount = -1
-        if isinstance(value, bool) or amount < 0 or (text.endswith("%") and amount > 100):
+        if isinstance(value, bool) or not amount >= 0 or (text.endswith("%") and amount > 100):
             raise ValueError("max_rejects must be a count such as 100 or a percentage such as 1%")
         return text
 

@@ -35,6 +35,10 @@ def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
         where = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it cannot be parsed"
         raise JobError(f"Job file '{path}'{where} is not valid YAML: {problem}.") from None
+    except ValueError as error:  # a date such as 2024-99-99
+        raise JobError(f"Job file '{path}' holds a value that cannot be ({error}); put it in quotes.") from None
+    except RecursionError:
+        raise JobError(f"Job file '{path}' is nested without end; write it without anchors and aliases.") from None
     if not isinstance(values, dict):
         raise JobError(f"Job file '{path}' must be a mapping with name, input, tasks and output.")
     for override in overrides:
@@ -58,8 +62,10 @@ def _refuse_duplicate_keys(node: yaml.Node | None, path: str) -> None:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise JobError(f"{path} line {line}: a key must be a plain word.")
             if key.value in seen:
-                line = key.start_mark.line + 1
                 raise JobError(f"{path} line {line}: key '{key.value}' stands twice; remove one.")
             seen.add(key.value)
             _refuse_duplicate_keys(value, path)
