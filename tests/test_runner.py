@@ -283,3 +283,79 @@ def test_a_new_column_and_kept_rows_share_one_schema(counter: Counter) -> None:
     assert len({schema.split("-- schema metadata")[0] for schema in schemas}) == 1
     found = rows().sort_values("text")
     assert found["extra"].isna().tolist() == [True, False]
+
+
+def test_input_that_takes_in_the_output_is_refused(counter: Counter) -> None:
+    write("a.csv", "n,text", "1,word")
+    out = job(input__path="in/**/*.parquet", output__path="in/out")
+    run_job(job(output__path="in/out"))
+    with pytest.raises(InputError, match="part of this job's output"):
+        run_job(out)
+
+
+def test_somebody_elses_data_is_refused_before_any_work(counter: Counter) -> None:
+    write("a.csv", "n,text", "1,word")
+    Path("out/data").mkdir(parents=True)
+    with pytest.raises(OutputError, match="not made by secbatch"):
+        run_job(job())
+    assert counter.rows == 0 and [path.name for path in Path("out").iterdir()] == ["data"]
+    Path("file").write_text("mine")
+    with pytest.raises(OutputError, match="is a file; name a folder"):
+        run_job(job(output__path="file"))
+
+
+def test_uris_of_any_scheme_are_no_output(counter: Counter) -> None:
+    write("a.csv", "n,text", "1,word")
+    for uri in ("abfs://bucket/out", "https://host/out"):
+        with pytest.raises(OutputError, match="not a local folder"):
+            run_job(job(output__path=uri))
+    assert [path.name for path in Path().iterdir()] == ["in"]
+
+
+def test_a_file_does_not_take_the_place_of_its_input(counter: Counter) -> None:
+    from secbatch.reporting import Silent
+    from secbatch.single_file import run_into_file
+
+    Path("in").mkdir()
+    pq.write_table(pa.table({"text": ["word"]}), "in/a.parquet")
+    for path in ("in/a.parquet", "in"):
+        with pytest.raises(OutputError, match="a file of the input"):
+            run_into_file(job(input__path=path), Path("in/a.parquet"), limit=None, reporter=Silent())
+    assert pq.read_schema("in/a.parquet").names == ["text"]
+
+
+def test_a_partition_value_too_long_for_a_folder_costs_its_row_only(counter: Counter) -> None:
+    write("a.csv", "day,text", "x" * 300 + ",one", "b,two")
+    result = run_job(job(output__partition_by=["day"]))
+    found = pq.read_table("out/data", partitioning=None).to_pandas().set_index("text")
+    assert result.rejected == 1 and found["secbatch_status"].to_dict() == {"one": "rejected", "two": "ok"}
+    assert "cannot stand as a partition folder" in found.loc["one", "secbatch_error"]
+
+
+def test_tasks_in_another_order_keep_one_schema(counter: Counter) -> None:
+    up = {"type": "fill-mask", "model": "fake", "text": "text"}
+    write("a.csv", "n,text", "1,one", "2,two")
+    run_job(job(tasks={"up": up, "again": up}))
+    write("b.csv", "n,text", "3,three")
+    counter.rows = 0
+    run_job(job(tasks={"again": up, "up": up}))
+    assert counter.rows == 2  # two tasks over the new row
+    schemas = {tuple(pq.read_schema(file).names) for file in Path("out/data").glob("*.parquet")}
+    assert len(schemas) == 1
+
+
+def test_a_version_amid_a_run_has_each_id_once(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    from secbatch.runner import _Run
+
+    write("a.csv", "n,text", *(f"{n % 2},word {n}" for n in range(17)))
+    monkeypatch.setattr("secbatch.runner.PUBLISH_SECONDS", -1.0)
+    shown: list[list[str]] = []
+    publish = _Run._publish
+
+    def spy(self: _Run, final: bool) -> None:
+        publish(self, final)
+        shown.append(rows()["n"].tolist())
+
+    monkeypatch.setattr(_Run, "_publish", spy)
+    run_job(job(input__id="n"))
+    assert len(shown) > 3 and all(len(ids) == len(set(ids)) for ids in shown)

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ from secbatch.store.lock import hold
 from secbatch.store.parts import check_partition_columns, read_part, write_part
 from secbatch.store.rejects import RejectWriter
 from secbatch.store.run_files import write_run_file
-from secbatch.store.versions import link_name, prune, publish
+from secbatch.store.versions import check_own, link_name, prune, publish
 from secbatch.worker import Enriched, Work, Worker
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def set_up(job: Job, run: str, schedule: tuple[int, ...] | None = None, reporter
     models = {name: resolve(spec.model, spec.revision) for name, spec in job.tasks.items()}
     rows = schedule or shard_rows_schedule(job, compute.device.startswith("cuda"))
     source = open_source(job.input, lambda index: rows[min(index, len(rows) - 1)])
+    _refuse_own_output(source, Layout(Path(job.output.path)))
     _check_columns(job, source.schema)
     return Setup(job, compute, models, source, Worker(job, source.schema, models, compute, run))
 
@@ -120,6 +122,17 @@ def _check_columns(job: Job, schema: pa.Schema) -> None:
     check_partition_columns(job.output.partition_by, schema)
 
 
+def _refuse_own_output(source: Source, layout: Layout) -> None:
+    """A job whose input takes in its output would enrich its own rows again on every run."""
+    own = layout.internal.resolve()
+    for file in source.files:
+        if "://" not in file.path and Path(file.fs_path).resolve().is_relative_to(own):
+            raise InputError(
+                f"Input file '{file.path}' is part of this job's output '{layout.root}'; "
+                "put the output outside of the input, or narrow input.path."
+            )
+
+
 def run_job(job: Job, *, limit: int | None = None, reporter: Reporter | None = None) -> RunResult:
     """Runs `job` to its end, or goes on with its unfinished run.
 
@@ -128,6 +141,7 @@ def run_job(job: Job, *, limit: int | None = None, reporter: Reporter | None = N
     """
     layout = Layout(Path(job.output.path))
     check_output_place(layout.root)
+    check_own(layout)
     made = [folder for folder in (layout.internal, layout.root) if not folder.exists()]
     with hold(layout.lock):
         ledger = Ledger(layout.ledger)
@@ -232,7 +246,7 @@ class _Run:
         self.begin = time.monotonic()
         self.last_published = self.begin
         engine: LocalEngine[Work | Part, Work | Part] = LocalEngine(self._encoded(), self._compute, self._finish)
-        self.indices: list[int] = []
+        self.shards_ahead: deque[tuple[int, tuple[str, ...]]] = deque()
         engine.run()
         self.rejects.flush()
         self.result.unparseable, self.result.unreadable_files = (
@@ -280,11 +294,11 @@ class _Run:
                 continue
             identified = self.identities.name(shard)
             self.result.superseded += identified.superseded
-            self.winners |= dict.fromkeys(identified.repeated, shard.index)
-            self.indices.append(shard.index)
+            self.shards_ahead.append((shard.index, identified.repeated))
             key = content_key(identified)
             known = self._known_parts(key)
-            whole = next((part for part in known if part.tasks == self.worker.fingerprints), None)
+            # In the same order, too: all parts of a version have one schema.
+            whole = next((p for p in known if list(p.tasks.items()) == list(self.worker.fingerprints.items())), None)
             if whole is not None:
                 yield whole
                 continue
@@ -329,7 +343,9 @@ class _Run:
         return done
 
     def _finish(self, item: Work | Part) -> None:
-        index = self.indices[self.result.shards]
+        # Only now do the rows of this shard win over earlier ones: a version shows finished shards alone.
+        index, repeated = self.shards_ahead.popleft()
+        self.winners |= dict.fromkeys(repeated, index)
         if isinstance(item, Part):
             part = item
             self.result.reused += part.rows
@@ -410,9 +426,7 @@ class _Run:
     def _publish(self, final: bool) -> None:
         self.last_published = time.monotonic()
         assembly = Assembly(self.layout, self.ledger, self.worker.schema, self.job.output.partition_by, self._footer())
-        finished = self.parts[-1][0] if self.parts else -1
-        winners = {name: index for name, index in self.winners.copy().items() if index <= finished}
-        current = assembly.without_superseded(list(self.parts), winners)
+        current = assembly.without_superseded(list(self.parts), self.winners)
         if final:
             self.result.superseded += sum(p.rows for _, p in self.parts) - sum(p.rows for p in current)
             replaced = self._replaced_sources()

@@ -9,6 +9,7 @@ from secbatch.errors import OutputError
 from secbatch.job import Job
 from secbatch.reporting import Reporter
 from secbatch.runner import RunResult, run_job
+from secbatch.sources.paths import find_files
 from secbatch.store.filesystem import check_output_place, explain, write_atomically
 from secbatch.store.layout import Layout
 from secbatch.store.parts import ROW_GROUP_ROWS
@@ -23,6 +24,7 @@ def run_into_file(job: Job, path: Path, *, limit: int | None, reporter: Reporter
     check_output_place(path)
     if path.is_dir():
         raise OutputError(f"Output '{path}' is a folder; give a file name that ends in .parquet, or another name.")
+    _refuse_input(job, path)
     work = path.with_name(f".{path.name}.secbatch")
     output = job.output.model_copy(update={"path": str(work)})
     result = run_job(job.model_copy(update={"output": output}), limit=limit, reporter=reporter)
@@ -42,6 +44,15 @@ def run_into_file(job: Job, path: Path, *, limit: int | None, reporter: Reporter
         raise explain(error, work) from None
     result.output = str(path)
     return result
+
+
+def _refuse_input(job: Job, path: Path) -> None:
+    """The file must not take the place of what it is made from."""
+    if not path.exists():
+        return
+    for file in find_files(job.input.path, job.input.format).files:
+        if "://" not in file.path and path.samefile(file.fs_path):
+            raise OutputError(f"Output '{path}' is a file of the input, which it would replace; name another file.")
 
 
 def _concatenate(files: list[Path], target: Path) -> None:

@@ -99,8 +99,9 @@ class Worker:
                 errors[position] = f"{errors[position]} {sentence}" if position in errors else sentence
         for column in self._partition_by:
             for position, value in misread_partitions(shard.table.column(column)).items():
+                shown = value if len(value) <= 40 else f"{value[:40]}…"
                 sentence = (
-                    f"Column '{column}' has the value '{value}', which readers of partition folders misread; "
+                    f"Column '{column}' has the value '{shown}', which cannot stand as a partition folder's name; "
                     "it stands as null there."
                 )
                 errors[position] = f"{errors[position]} {sentence}" if position in errors else sentence

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def explain(error: OSError, path: Path) -> OutputError:
 
 def check_output_place(path: Path) -> None:
     """Refuses what cannot keep the promises of the store: object stores and network file systems."""
-    if "://" in str(path) or str(path).startswith(("s3:/", "gs:/", "hdfs:/")):
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a URI; Path has made one slash of two
         raise OutputError(f"Output '{path}' is not a local folder; write to a local disk and copy it from there.")
     kind = _file_system_type(path)
     if kind in NETWORK_FILE_SYSTEMS or (kind or "").startswith(NETWORK_FUSE):

@@ -15,6 +15,9 @@ NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # the name that Hive, Spark, Duck
 ROW_GROUP_ROWS = 65_536
 
 
+NAME_BYTES = 255  # of a file or folder, on the file systems in use
+
+
 def check_partition_columns(columns: tuple[str, ...], schema: pa.Schema) -> None:
     """Raises JobError for a partition column without a plain string form, or with a name that readers hide."""
     for name in columns:
@@ -31,13 +34,17 @@ def check_partition_columns(columns: tuple[str, ...], schema: pa.Schema) -> None
 def misread_partitions(column: pa.ChunkedArray) -> dict[int, str]:
     """Positions whose text would be read back as another value from a folder's name, each with the text.
 
-    Readers turn `007` into the number 7, and the empty string into null.
+    Readers turn `007` into the number 7, and the empty string into null; a text that is too long for a folder's
+    name cannot stand there at all.
     """
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return {}
     distinct = column.unique()
     bad = pc.match_substring_regex(distinct, r"^[+-]?0[0-9]+(\.[0-9]*)?$|^$|^" + NULL_PARTITION + "$")
-    wrong = distinct.filter(bad)
+    room = NAME_BYTES - 64  # for the column's name and what readers add
+    # Percent-encoding makes up to three bytes of one.
+    long = [bool(value) and len(_escape(value)) > room for value in distinct.to_pylist()]
+    wrong = distinct.filter(pc.or_kleene(bad, pa.array(long, pa.bool_())))
     if not len(wrong):
         return {}
     mask = pc.is_in(column, value_set=wrong).to_pylist()
@@ -56,8 +63,11 @@ def write_part(folder: Path, name: str, table: pa.Table, partition_by: tuple[str
     keys = [_partition_texts(table.column(column)) for column in partition_by]
     combined = list(zip(*(key.to_pylist() for key in keys), strict=True))
     rest = table.drop_columns(list(partition_by))
-    for values in sorted(set(combined)):
-        rows = pa.array([position for position, value in enumerate(combined) if value == values], pa.int64())
+    members: dict[tuple[str, ...], list[int]] = {}
+    for position, values in enumerate(combined):
+        members.setdefault(values, []).append(position)
+    for values in sorted(members):
+        rows = pa.array(members[values], pa.int64())
         place = "/".join(f"{column}={value}" for column, value in zip(partition_by, values, strict=True))
         _write(folder / place / f"{name}.parquet", rest.take(rows))
         files.append(f"{place}/{name}.parquet")

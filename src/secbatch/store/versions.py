@@ -50,10 +50,21 @@ def link_name(position: int, file: str) -> str:
     return f"{folder}/{position:06d}-{name}" if folder else f"{position:06d}-{name}"
 
 
+def check_own(layout: Layout) -> None:
+    """Refuses an output that is a file, or whose `data` was not made by a run."""
+    if layout.root.exists() and not layout.root.is_dir():
+        raise OutputError(f"Output '{layout.root}' is a file; name a folder.")
+    if (layout.data.exists() or layout.data.is_symlink()) and not (
+        layout.data.is_symlink() and layout.data.readlink().parts[:2] == ("_secbatch", "versions")
+    ):
+        raise OutputError(
+            f"'{layout.data}' is there already and was not made by secbatch; choose another output or move it away."
+        )
+
+
 def swap_link(layout: Layout, folder: Path) -> None:
     """Points OUT/data at a version's folder, atomically."""
-    if layout.data.exists() and not layout.data.is_symlink():
-        raise OutputError(f"'{layout.data}' is a folder of someone else's; choose another output or move it away.")
+    check_own(layout)
     temporary = layout.root / ".data.tmp"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(folder.relative_to(layout.root), target_is_directory=True)
