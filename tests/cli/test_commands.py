@@ -13,7 +13,7 @@ import pytest
 from tiny_models import make_blenderbot, make_roberta
 
 from secbatch.cli.main import _run
-from secbatch.cli.terminal import printable
+from secbatch.cli.terminal import printable, sentence
 
 ROOT = Path(__file__).parents[2]
 
@@ -175,3 +175,10 @@ def test_nothing_from_data_reaches_the_terminal_raw(mask_model: str, capsys: pyt
     assert "\\x1b[31mred" in shown
     assert printable("a\x00b\u2066c\ud800\ne") == "a\\x00b\\u2066c\\ud800 e"
     assert printable("Größe 漢字 🙂") == "Größe 漢字 🙂"
+
+
+def test_messages_are_sentences() -> None:
+    assert sentence("model x is broken") == "Model x is broken."
+    assert sentence("in.csv is empty") == "in.csv is empty."
+    assert sentence("tasks.mask.text: no\ncolumn") == "tasks.mask.text: no column."
+    assert sentence("Good as it is.") == "Good as it is."

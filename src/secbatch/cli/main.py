@@ -11,6 +11,7 @@ from secbatch.cli.ask import ask, mask
 from secbatch.cli.models import models
 from secbatch.cli.run import enrich, plan, run
 from secbatch.cli.show import show
+from secbatch.cli.terminal import sentence
 from secbatch.errors import EXIT_FAILURE, EXIT_INTERRUPTED, Interrupted, SecbatchError
 
 
@@ -56,7 +57,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except SecbatchError as error:
         if debug:
             raise
-        click.echo(f"Error: {_one_line(str(error))}", err=True)
+        click.echo(f"Error: {sentence(str(error))}", err=True)
         return error.exit_code
     except BrokenPipeError:
         # The reader of a pipe has seen enough (`| head`). Keep Python from complaining while it flushes at exit.

@@ -17,6 +17,15 @@ def printable(text: str) -> str:
     return "".join(_escape(c) if unicodedata.category(c) in _HIDDEN else c for c in text)
 
 
+def sentence(text: str) -> str:
+    """`text` on one line, with a capital where it starts with a plain word, and a full stop."""
+    text = printable(text).strip()
+    word = re.match(r"[a-z]+(?=[ ,])", text)
+    if word:
+        text = text[0].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
 def _escape(character: str) -> str:
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

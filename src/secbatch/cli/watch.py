@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from secbatch.cli.terminal import printable
+from secbatch.cli.terminal import printable, sentence
 
 LINE_SECONDS = 10.0  # between plain progress lines
 
@@ -46,7 +46,7 @@ class Watch:
             self._bar.stop()
 
     def notice(self, text: str) -> None:
-        self._say("notice", printable(text))
+        self._say("notice", sentence(text))
 
     def progress(self, rows: int, rejected: int, fraction: float) -> None:
         elapsed = time.monotonic() - self._begin
