@@ -1,13 +1,14 @@
 """What a run would do, before it does it."""
 
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secbatch.identity import Identified, Identities, content_key
-from secbatch.job import Job
-from secbatch.runner import Setup, limited_shards, set_up
+from secbatch.job import Chat, Job
+from secbatch.runner import Setup, grouped_shards, limited_shards, set_up
 from secbatch.sources.shard import Shard
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
@@ -76,7 +77,11 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
             models=[f"{name}: {model.name}" for name, model in setup.models.items()],
             notices=[*setup.compute.notices, *setup.source.notices],
         )
-        probe = _count(setup, ledger if job.output.mode == "incremental" else None, plan, limit)
+        if any(isinstance(spec, Chat) and spec.conversation for spec in job.tasks.values()):
+            plan.notices.append("rows are grouped by conversation first, on disk where they are many")
+        with tempfile.TemporaryDirectory() as spill:
+            done = ledger if job.output.mode == "incremental" else None
+            probe = _count(setup, done, plan, limit, Path(spill) / "conversations")
     finally:
         if ledger:
             ledger.close()
@@ -85,12 +90,12 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
     return plan
 
 
-def _count(setup: Setup, ledger: Ledger | None, plan: Plan, limit: int | None) -> Identified | None:
+def _count(setup: Setup, ledger: Ledger | None, plan: Plan, limit: int | None, spill: Path) -> Identified | None:
     """Fills in the plan's counts; returns a shard that is still to be done."""
     job = setup.job
     identities = Identities(job.input.id, job.input.sentences is not None)
     todo: Identified | None = None
-    for shard in limited_shards(setup.source.shards(), limit):
+    for shard in limited_shards(grouped_shards(setup, spill), limit):
         plan.unparseable += len(shard.rejects)
         plan.rejected += len(shard.errors)
         plan.rows += shard.num_rows

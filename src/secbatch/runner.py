@@ -7,7 +7,7 @@ import secrets
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 import secbatch
 from secbatch.engines.local import LocalEngine
-from secbatch.errors import EXIT_OK, EXIT_REJECTS, InputError, Interrupted, OutputError, SecbatchError
+from secbatch.errors import EXIT_OK, EXIT_REJECTS, InputError, Interrupted, JobError, OutputError, SecbatchError
 from secbatch.identity import Identities, content_key
 from secbatch.job import Chat, Job
 from secbatch.reporting import Reporter, Silent
@@ -92,9 +92,10 @@ class Setup:
     models: "dict[str, ResolvedModel]"
     source: Source
     worker: Worker
+    shard_rows: Callable[[int], int]  # row target of shard number i
 
 
-def set_up(job: Job, run: str, schedule: tuple[int, ...] | None = None, reporter: Reporter | None = None) -> Setup:
+def set_up(job: Job, run: str, schedule: tuple[int, ...] | None = None) -> Setup:
     """Resolves models, opens the input, fits tasks to columns. Raises one-sentence errors for all that is wrong."""
     from secbatch.models.device import choose
     from secbatch.models.resolve import resolve
@@ -102,10 +103,14 @@ def set_up(job: Job, run: str, schedule: tuple[int, ...] | None = None, reporter
     compute = choose(job.device, job.precision)
     models = {name: resolve(spec.model, spec.revision) for name, spec in job.tasks.items()}
     rows = schedule or shard_rows_schedule(job, compute.device.startswith("cuda"))
-    source = open_source(job.input, lambda index: rows[min(index, len(rows) - 1)])
+
+    def shard_rows(index: int) -> int:
+        return rows[min(index, len(rows) - 1)]
+
+    source = open_source(job.input, shard_rows)
     _refuse_own_output(source, Layout(Path(job.output.path)))
     _check_columns(job, source.schema)
-    return Setup(job, compute, models, source, Worker(job, source.schema, models, compute, run))
+    return Setup(job, compute, models, source, Worker(job, source.schema, models, compute, run), shard_rows)
 
 
 def _check_columns(job: Job, schema: pa.Schema) -> None:
@@ -190,7 +195,7 @@ class _Run:
     def execute(self) -> RunResult:
         started, begin = now(), time.monotonic()
         try:
-            setup = set_up(self.job, self.run, self._schedule(), self.reporter)
+            setup = set_up(self.job, self.run, self._schedule())
             self._settle_settings(setup)
             self.ledger.start_run(self.run, self.described, started)
             self._go(setup)
@@ -263,27 +268,8 @@ class _Run:
         return self.ledger.version_parts(self.ledger.version_before(self.run))
 
     def _shards(self) -> Iterator[Shard]:
-        shards = self.setup.source.shards()
-        conversations = [
-            spec.conversation for spec in self.job.tasks.values() if isinstance(spec, Chat) and spec.conversation
-        ]
-        if conversations:
-            from secbatch.sources.grouped import group_by_conversation
-
-            if len({(c.id, c.order) for c in conversations}) > 1:
-                raise InputError("Two chat tasks group conversations by different columns; use one grouping in a job.")
-            schedule = self.ledger.shard_rows() or (1,)
-            spill = self.layout.checkpoints / "conversations"
-            shutil.rmtree(spill, ignore_errors=True)
-            make_folder(spill)
-            shards = group_by_conversation(
-                shards,
-                conversations[0].id,
-                conversations[0].order,
-                lambda index: schedule[min(index, len(schedule) - 1)],
-                spill,
-            )
-        yield from limited_shards(shards, self.limit)
+        spill = self.layout.checkpoints / "conversations"
+        yield from limited_shards(grouped_shards(self.setup, spill), self.limit)
         self.read_whole = self.limit is None
 
     def _encoded(self) -> Iterator[Work | Part]:
@@ -493,6 +479,22 @@ def _short_hash(text: str) -> str:
     import hashlib
 
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def grouped_shards(setup: Setup, spill: Path) -> Iterator[Shard]:
+    """The input's shards; where a task holds conversations, these whole and in order (grouped under `spill`)."""
+    chats = [spec for spec in setup.job.tasks.values() if isinstance(spec, Chat)]
+    groupings = {(chat.conversation.id, chat.conversation.order) for chat in chats if chat.conversation}
+    if not groupings:
+        return setup.source.shards()
+    if len(groupings) > 1:
+        raise JobError("Two chat tasks group conversations by different columns; use one grouping in a job.")
+    from secbatch.sources.grouped import group_by_conversation
+
+    shutil.rmtree(spill, ignore_errors=True)  # what a killed run has left
+    make_folder(spill)
+    name, order = groupings.pop()
+    return group_by_conversation(setup.source.shards(), name, order, setup.shard_rows, spill)
 
 
 def limited_shards(shards: Iterator[Shard], limit: int | None) -> Iterator[Shard]:

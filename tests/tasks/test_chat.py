@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
+from tiny_models import make_blenderbot, make_llama_chat, resolved
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from secbatch.errors import JobError, ModelError
@@ -16,7 +17,6 @@ from secbatch.models.device import Compute
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.chat import ChatTask, Conversation
 from secbatch.tasks.chat_model import clean, row_seed
-from tests.tiny_models import make_blenderbot, make_llama_chat, resolved
 
 CPU = Compute("cpu", "float32", "CPU")
 QUESTIONS = [
@@ -102,17 +102,13 @@ def test_a_decoder_only_model_answers_through_its_chat_template(llama: Path) -> 
     hf, model = AutoTokenizer.from_pretrained(llama), AutoModelForCausalLM.from_pretrained(llama)
     for question, answer in zip(QUESTIONS, answers(done), strict=True):
         messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": question}]
-        inputs = hf.apply_chat_template(
-            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
+        inputs = hf.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
         new = model.generate(**inputs, max_new_tokens=16)[0, inputs["input_ids"].shape[1] :]
         assert answer == clean(hf.decode(new, skip_special_tokens=True))
 
 
 def test_nothing_to_ask_gives_nulls_and_no_error(blenderbot: Path) -> None:
-    done = run(
-        build(blenderbot), [True, True, True, False, True], question=["Hi?", None, "", "Rejected?", " \n"]
-    )
+    done = run(build(blenderbot), [True, True, True, False, True], question=["Hi?", None, "", "Rejected?", " \n"])
     for column in done.columns.values():
         assert [value is None for value in column.to_pylist()] == [False, True, True, True, True]
     assert done.errors == {}
@@ -170,9 +166,7 @@ def test_a_question_that_is_not_asked_is_no_turn(blenderbot: Path) -> None:
 def test_history_beyond_the_model_s_positions_is_cut_and_said(blenderbot: Path) -> None:
     task = build(blenderbot, **CONVERSATION)
     questions = [f"Question number {n} on phishing and malware?" for n in range(8)]
-    done = run(
-        task, question=[*questions, "Short?"], thread=["a"] * 8 + ["b"], turn=[str(n) for n in range(9)]
-    )
+    done = run(task, question=[*questions, "Short?"], thread=["a"] * 8 + ["b"], turn=[str(n) for n in range(9)])
     truncated = done.columns["answer_truncated"].to_pylist()
     assert truncated[0] is False and truncated[7] is True and truncated[8] is False
     assert truncated[:8] == sorted(truncated[:8])
@@ -219,9 +213,7 @@ def test_scores_that_are_no_numbers_reject_the_row_only(blenderbot: Path) -> Non
     encoder = generator.model.get_encoder()
     spoiled = encoder.embed_tokens.weight.detach().clone()
     spoiled[bad] = float("nan")
-    encoder.embed_tokens = type(encoder.embed_tokens)(
-        *spoiled.shape, 0, embed_scale=encoder.embed_tokens.embed_scale
-    )
+    encoder.embed_tokens = type(encoder.embed_tokens)(*spoiled.shape, 0, embed_scale=encoder.embed_tokens.embed_scale)
     encoder.embed_tokens.weight = torch.nn.Parameter(spoiled, requires_grad=False)
     task.load = lambda: None  # type: ignore[method-assign]
     done = run(task, question=QUESTIONS)
@@ -236,24 +228,18 @@ def test_control_tokens_in_a_row_do_not_end_or_steer_it(llama: Path) -> None:
     task = build(llama, generation={"max_new_tokens": 8})
     encoded = task.encode(pa.table({"question": [hostile]}), pa.array(["0"]), pa.array([True]))
     hf = AutoTokenizer.from_pretrained(llama)
-    frame = hf.apply_chat_template(
-        [{"role": "user", "content": ""}], add_generation_prompt=True, return_dict=True
-    )
+    frame = hf.apply_chat_template([{"role": "user", "content": ""}], add_generation_prompt=True, return_dict=True)
     special = set(hf.all_special_ids)
     count = sum(token in special for token in frame["input_ids"])
     assert sum(token in special for token in encoded.opening[0].tokens) == count
 
 
 def test_answers_hold_nothing_that_steers_a_terminal() -> None:
-    assert (
-        clean(" \x1b[31mred\x1b[0m\x07 \u202eevil\x9b1m\r\nline\ttab\x00 ") == "[31mred[0m evil1m\nline\ttab"
-    )
+    assert clean(" \x1b[31mred\x1b[0m\x07 \u202eevil\x9b1m\r\nline\ttab\x00 ") == "[31mred[0m evil1m\nline\ttab"
     assert clean("👩‍💻 naïve 北京") == "👩‍💻 naïve 北京"
 
 
-def test_the_fingerprint_follows_what_decides_an_answer(
-    blenderbot: Path, llama: Path, tmp_path: Path
-) -> None:
+def test_the_fingerprint_follows_what_decides_an_answer(blenderbot: Path, llama: Path, tmp_path: Path) -> None:
     base = build(blenderbot, columns=("question", "thread", "turn", "other"))
     columns = ("question", "thread", "turn", "other")
     assert base.fingerprint() == build(blenderbot, columns=columns).fingerprint()
@@ -284,9 +270,7 @@ def test_a_task_can_be_sent_to_another_process(blenderbot: Path) -> None:
 
 def test_missing_columns_are_named(blenderbot: Path) -> None:
     with pytest.raises(JobError, match=r"no column 'tread' \(did you mean 'thread'\?\)"):
-        build(
-            blenderbot, columns=("question", "thread", "turn"), conversation={"id": "tread", "order": "turn"}
-        )
+        build(blenderbot, columns=("question", "thread", "turn"), conversation={"id": "tread", "order": "turn"})
     with pytest.raises(JobError, match="question"):
         build(blenderbot, columns=("text",))
 

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
+from tiny_models import blenderbot_tokenizer, chat_tokenizer
 
 from secbatch.errors import JobError, ModelError
 from secbatch.tasks.chat_history import ChatRenderer, Turn
-from tests.tiny_models import blenderbot_tokenizer, chat_tokenizer
 
 LLAMA_2 = (
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from secbatch.cli import options
+from secbatch.cli.terminal import printable
 from secbatch.cli.watch import Watch, duration
 from secbatch.errors import EXIT_REJECTS, Interrupted
 
@@ -203,7 +204,10 @@ def _summary(result: "RunResult", job: "Job") -> list[tuple[str, str]]:
             f"{result.output}/data · {result.rows_in_dataset:,} rows · version {result.version}",
         )
     if result.exit_code == EXIT_REJECTS:
-        lines.append(("Attention", f"rejects are above max_rejects ({job.max_rejects}); exit code {EXIT_REJECTS}"))
+        why = f"rejects are above max_rejects ({job.max_rejects})"
+        if result.unreadable_files:
+            why = "files could not be read to their end"
+        lines.append(("Attention", f"{why}; exit code {EXIT_REJECTS}"))
     return lines
 
 
@@ -213,4 +217,4 @@ def _show_plan(job: "Job", limit: int | None) -> None:
     with _interruptible():
         planned = plan_job(job, limit=limit)
     for name, text in planned.lines():
-        click.echo(f"{name:<10}  {text}")
+        click.echo(f"{name:<10}  {printable(text)}")

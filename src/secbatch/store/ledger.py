@@ -70,7 +70,12 @@ class Ledger:
         """For looking only: needs no lock and changes nothing."""
         ledger = cls.__new__(cls)
         ledger._path, ledger._mutex = path, threading.Lock()
-        ledger._connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+        try:
+            where = f"{path.resolve().as_uri()}?mode=ro"
+            ledger._connection = sqlite3.connect(where, uri=True, check_same_thread=False)
+            ledger.shard_rows()  # a file that is no ledger shows at the first look
+        except sqlite3.Error as error:
+            raise OutputError(f"The ledger '{path}' cannot be read ({error}); move it away to start afresh.") from None
         return ledger
 
     def _open_schema(self) -> None:
