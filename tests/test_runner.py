@@ -193,6 +193,15 @@ def test_unparseable_lines_go_to_the_rejects(counter: Counter) -> None:
     assert run_job(job(max_rejects="0")).exit_code == 3
 
 
+def test_a_task_without_any_work_is_said(counter: Counter) -> None:
+    write("a.csv", "text,other", "a,", "b,")
+    result = run_job(job(input={"path": "in/*.csv", "types": {"other": "string"}}))
+    assert result.done == {"up": 2} and not [text for text in result.notices if "nothing to do" in text]
+    Path("in/b.jsonl").write_text('{"text": null, "n": 1}\n{"text": null, "n": 2}\n')
+    result = run_job(job(input={"path": "in/b.jsonl", "types": {"text": "string"}}, output__path="none"))
+    assert [text for text in result.notices if "nothing to do: no enriched row of 'text' has a <mask>" in text]
+
+
 def test_max_rejects_as_a_share(counter: Counter) -> None:
     write("a.csv", "text", *["ok"] * 99, "poison")
     assert run_job(job(max_rejects="1%")).exit_code == 0

@@ -19,7 +19,7 @@ import secbatch
 from secbatch.engines.local import LocalEngine
 from secbatch.errors import EXIT_OK, EXIT_REJECTS, InputError, Interrupted, JobError, OutputError, SecbatchError
 from secbatch.identity import Identities, content_key
-from secbatch.job import Chat, Job
+from secbatch.job import Chat, FillMask, Job
 from secbatch.reporting import Reporter, Silent
 from secbatch.sources.open import Source, open_source
 from secbatch.sources.shard import Shard
@@ -57,6 +57,7 @@ class RunResult:
     unparseable: int = 0  # pieces of files under rejects/
     unreadable_files: int = 0
     rows_in_dataset: int = 0
+    done: dict[str, int] = field(default_factory=dict)  # task -> enriched rows in which it had something to do
     tokens: int = 0
     padding: int = 0
     shards: int = 0
@@ -339,6 +340,8 @@ class _Run:
             enriched = self.worker.finish(item)
             part = self._write(item, enriched)
             self.result.enriched += part.rows
+            for name, rows in enriched.done.items():
+                self.result.done[name] = self.result.done.get(name, 0) + rows
             self.result.tokens += enriched.tokens
             self.result.padding += enriched.padding
         self.parts.append((index, part))
@@ -449,6 +452,11 @@ class _Run:
         return part
 
     def _judge(self) -> None:
+        for name, rows in self.result.done.items():
+            if not rows:
+                spec = self.job.tasks[name]
+                missing = "has a <mask>" if isinstance(spec, FillMask) else "has text"
+                self._notice(f"Task '{name}' had nothing to do: no enriched row of '{spec.text}' {missing}.")
         bad = self.result.rejected + self.result.unparseable
         allowed = self.job.rejects_allowed(self.result.read + self.result.unparseable)
         if bad > allowed or self.result.unreadable_files:

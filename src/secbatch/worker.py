@@ -45,6 +45,7 @@ class Enriched:
     rejected: int
     tokens: int
     padding: int
+    done: dict[str, int]  # task -> rows in which it had something to do
 
 
 class Worker:
@@ -92,10 +93,10 @@ class Worker:
             if name in work.reused:
                 columns |= {f.name: work.reused[name].column(f.name) for f in task.fields}
                 continue
-            done: TaskColumns = task.finish(work.stage[name])
-            columns |= done.columns
-            tokens, padding = tokens + done.tokens, padding + done.padding
-            for position, sentence in done.errors.items():
+            added: TaskColumns = task.finish(work.stage[name])
+            columns |= added.columns
+            tokens, padding = tokens + added.tokens, padding + added.padding
+            for position, sentence in added.errors.items():
                 errors[position] = f"{errors[position]} {sentence}" if position in errors else sentence
         for column in self._partition_by:
             for position, value in misread_partitions(shard.table.column(column)).items():
@@ -105,6 +106,7 @@ class Worker:
                     "it stands as null there."
                 )
                 errors[position] = f"{errors[position]} {sentence}" if position in errors else sentence
+        done = {name: _filled(columns[task.fields[0].name]) for name, task in self.tasks.items()}
         n = shard.num_rows
         columns["secbatch_id"] = work.identified.ids
         columns["secbatch_source"] = shard.source
@@ -113,7 +115,11 @@ class Worker:
         columns["secbatch_status"] = pa.array(["rejected" if i in errors else "ok" for i in range(n)], pa.string())
         columns["secbatch_error"] = pa.array([errors.get(i) for i in range(n)], pa.string())
         arrays = [_conform(columns[f.name], f.type) for f in self.schema]
-        return Enriched(pa.table(arrays, schema=self.schema), len(errors), tokens, padding)
+        return Enriched(pa.table(arrays, schema=self.schema), len(errors), tokens, padding, done)
+
+
+def _filled(column: Any) -> int:
+    return len(column) - int(column.null_count)
 
 
 def _conform(column: Any, kind: pa.DataType) -> Any:
