@@ -18,6 +18,7 @@ from secbatch.training.masked_lm_batches import encode_documents, training_batch
 from secbatch.training.masked_lm_evaluation import Probe, evaluate, evaluate_constant, make_probes
 from secbatch.training.masked_lm_model import base_encoder_folder, save_model, warm_start
 from secbatch.training.masked_lm_training import TrainingSettings, tell, train
+from secbatch.training.masking import is_content_word
 from secbatch.training.model_card import MaskedLMFigures, write_card
 from secbatch.training.vocabulary import build_tokenizer, count_words, edit_vocabulary
 
@@ -83,7 +84,8 @@ def run(corpus: Path, output: Path, settings: TrainingSettings, checkpoint: Path
     batches = training_batches(sources, weights, settings.token_budget, special, seed)
     progress = train(model, batches, settings, checkpoint)
 
-    frequent = [vocabulary.entries[index] for index in np.argsort(counts)[::-1][:MOST_FREQUENT]]
+    by_frequency = [vocabulary.entries[index] for index in np.argsort(counts)[::-1]]
+    frequent = [entry for entry in by_frequency if is_content_word(entry)][:MOST_FREQUENT]
     base_words = set(base_tokenizer.get_vocab())
     figures = []
     for source in EVALUATED_SOURCES:

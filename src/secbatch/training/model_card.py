@@ -98,7 +98,7 @@ def _figures(figures: Sequence[MaskedLMFigures]) -> str:
         "One content word (alphabetic, four letters or more, no function word) of each held-out sentence is hidden",
         "by one mask; a hit when the word, case aside, is among the first k entries. A word that is no single entry",
         "of the vocabulary is a miss. Held-out documents are chosen by a hash; sentences that also occur in the",
-        "training part are left out. Beside it, what the ten most frequent words of the corpus would score.",
+        "training part are left out. Beside it, what the ten most frequent content words would score.",
         "",
         "| held-out text | sentences | hit@1 | hit@10 | frequent words, hit@1 | hit@10 | words that are one entry "
         "| in the base vocabulary |",
