@@ -110,7 +110,8 @@ def test_evaluation_sets_hold_only_what_training_never_sees():
         question = d.turns[0].removeprefix(PROMPT_PREFIX)
         assert not any(question == fill(f, name) for e in ENTRIES for name in e.names for f in trained if f != "{t}")
     assert all(len(d.turns) == 3 for d in sets["follow-up, unseen pair"])
-    assert {d.answer for d in sets["unknown term"]} == {UNKNOWN_TERM}
+    assert {d.answer for d in (*sets["unknown name"], *sets["invented word"])} == {UNKNOWN_TERM}
+    assert all(len(d.turns) == 5 for d in sets["second follow-up, unseen pair"])
     assert all(d.source == "glossary" for d in sets["single, unseen pair"])
 
 

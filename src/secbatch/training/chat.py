@@ -65,6 +65,8 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
+    for key in ("is_local", "local_files_only"):  # how it was loaded is no part of the tokenizer
+        tokenizer.init_kwargs.pop(key, None)
     copy.deepcopy(model).to(torch.float16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -81,43 +81,50 @@ def write_card(
     text = f"""# Built-in chat model
 
 A small stand-in so that questions get true answers without a network. It is **not** Blenderbot: it has
-Blenderbot's architecture, {parameters / 1e6:.1f} M parameters instead of 400 M, and was trained from random
-weights on nothing but the questions and answers described here. It **memorises definitions**: it does not
-reason, it knows no term outside its list, and it will now and then answer with the definition of another
-term. Check what matters.
+Blenderbot's architecture, {parameters / 1e6:.1f} M parameters instead of 400 M, and was trained from random weights on
+nothing but the questions and answers described here. It **memorises definitions** and does not reason.
+
+- A question about a term outside its list, or a question that is no "what, how to prevent, how to detect, why,
+  an example" about one term, gets "I do not know" at best and the answer to another question at worst.
+- It can take an invented or misspelled name for one that it knows, and loses the thread more often the longer a
+  conversation is.
+- Check what matters.
 
 ## Use
-Plain transformers: `AutoTokenizer` and `AutoModelForSeq2SeqLM` `.from_pretrained` on this folder.
+Plain transformers (5 or later): `AutoTokenizer` and `AutoModelForSeq2SeqLM` `.from_pretrained` on this folder.
 
-The turns, oldest first, are joined by two spaces, with `"{PROMPT_PREFIX}"` before each question or
-before none (training saw each in half of the dialogues); the tokenizer adds the space before the first turn
-and the end token `</s>`. `apply_chat_template` gives the same string. Two spaces in a row always mark a new
-turn. At most 128 tokens; longer conversations are cut from the left. Generation defaults: greedy, at most 64
-new tokens.
+The turns, oldest first, are joined by two spaces, with this before each question or before none (training saw
+each in half of the dialogues): `{PROMPT_PREFIX}`
+The tokenizer adds the space before the first turn and the end token `</s>`; `apply_chat_template` gives the same
+string. Two spaces in a row always mark a new turn. At most 128 tokens; longer conversations are cut from the
+left. Generation defaults: greedy, at most 64 new tokens.
 
 ## What it was trained on
-{len(entries)} terms with {sum(answers.values())} answers ({counts}). From the corpora: the first sentence of
-each description, for the techniques, groups, software and attack patterns that the corpora speak of most;
-mitigations and Sigma detections where they could be linked. Questions are generated: many forms for each
-intent (what, prevent, detect, impact, example, use), by name or as a follow-up with a pronoun, in varying
-case and punctuation. Names that are not on the list, and invented ones, are answered with "{UNKNOWN_TERM}",
-identifiers such as CVE numbers with a hint where to look them up: a model of this size would mix them up.
+{len(entries)} terms with {sum(answers.values())} answers ({counts}).
+From the corpora: the first sentence of each description, for the techniques, groups and software of ATT&CK that
+they speak of most; mitigations, Sigma detections and reported behaviour where they could be linked. Questions are
+generated: many forms for each intent (what, prevent, detect, impact, example, use), by name or as a follow-up with
+a pronoun, in varying case and punctuation. Names outside the list, and invented ones, are answered with
+"{UNKNOWN_TERM}"
+Identifiers such as CVE numbers are answered with a hint where to look them up: a model of this size would mix
+them up.
 
 {corpus_table(corpus)}
 
 ## Training
-`python -m secbatch.training.chat --corpus DIR --output DIR --minutes N`: {minutes:.0f} minutes on one CPU
-thread shared with other work ({processor()}). First the encoder alone learned to tell which term and intent
-a question is about ({encoder_minutes:.1f} minutes, with a head that is thrown away), then the whole model:
+`python -m secbatch.training.chat --corpus DIR --output DIR --minutes N`: {minutes:.0f} minutes on one CPU thread
+shared with other work ({processor()}). First the encoder alone learned to tell which term and intent a question is
+about ({encoder_minutes:.1f} minutes, with a head that is thrown away), then the whole model:
 {steps:,} steps, {dialogues:,} dialogues, {tokens:,} tokens, float32; loss at the end {loss:.3f} nats a token.
 Weights are stored in float16.
 
 ## Figures
-Measured by the same command on questions kept out of training. *Unseen form*: the form of the question occurs
-nowhere in training. *Unseen pair*: the form occurs, but never with this term. Follow-ups name the term only
-in the turn before. The answers themselves were in training: this measures whether a question finds its
-answer, and says nothing about knowledge beyond the list. *Unknown term*: real names and invented words that
-training left out; there "I do not know" is right.
+Measured by the same command on questions kept out of training (with greedy search, the default). *Unseen form*:
+the form of the question occurs nowhere in training. *Unseen pair*: the form occurs, but never with this term.
+Follow-ups name the term only in an earlier turn. The answers themselves were in training: this measures whether a
+question finds its answer, and says nothing about knowledge beyond the list. *Unknown name*: real names that
+training left out, *invented word*: words that mean nothing (new ones of the generator
+that training uses); there "I do not know" is right. F1 is over words.
 
 {figures_table(results)}
 

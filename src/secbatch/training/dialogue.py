@@ -227,7 +227,8 @@ def evaluation_sets(
     """Held-out questions, up to ``count`` of each set, without the prompt prefix on half of them.
 
     ``unseen form``: forms that training has for no term. ``unseen pair``: a form that training has, but never
-    for this term. Each for single questions and for follow-ups. ``unknown term``: names kept out of training.
+    for this term. Each for single questions and for follow-ups. ``unknown name``: real names kept out of training,
+    ``invented word``: words that mean nothing, from the generator that training uses.
     """
     chance = random.Random(seed)
     items = [(entry, intent) for entry in entries for intent in entry.answers]
@@ -264,14 +265,19 @@ def evaluation_sets(
         pairs = [f for f in FOLLOW_UP[intent] if pair_held_out(entry.term, f)]
         if pairs and len(sets.get("follow-up, unseen pair", ())) < count:
             add("follow-up, unseen pair", [*first, chance.choice(pairs)], answer, entry.source)
+        between = [i for i in entry.answers if i not in ("what", intent)]
+        if pairs and between and len(sets.get("second follow-up, unseen pair", ())) < count:
+            middle = chance.choice(between)
+            second = [*first, chance.choice(FOLLOW_UP[middle]), entry.answers[middle]]
+            add("second follow-up, unseen pair", [*second, chance.choice(pairs)], answer, entry.source)
     known = {n.casefold() for entry in entries for n in entry.names}
     kept = [n for n in (*unknown, *EVERYDAY) if name_held_out(n) and n.casefold() not in known]
     for name in chance.sample(kept, k=min(count // 2, len(kept))):
         add(
-            "unknown term",
+            "unknown name",
             [fill(chance.choice(("What is {t}?", "Explain {t}.", "What exactly is {t}?")), name)],
             UNKNOWN_TERM,
         )
     for _ in range(count // 4):
-        add("unknown term", [fill("What is {t}?", made_up_name(chance))], UNKNOWN_TERM)
+        add("invented word", [fill("What is {t}?", made_up_name(chance))], UNKNOWN_TERM)
     return sets

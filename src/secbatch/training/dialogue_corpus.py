@@ -19,12 +19,13 @@ from secbatch.training.dialogue_entries import Entry
 if TYPE_CHECKING:
     import pandas as pd
 
-LIMITS = {"technique": 90, "software": 45, "group": 30, "capec": 0}  # entries kept of each kind
+# Entries kept of each kind, as many as an hour of one core can teach; none of CAPEC.
+LIMITS = {"technique": 90, "software": 45, "group": 30, "capec": 0}
 WORDS = (5, 30)  # shortest and longest answer, in words
 # Files that may be there: name in the corpus folder, what it gives, and its licence and notice.
 FILES = {
     "attack_descriptions.parquet": (
-        "definitions, mitigations and examples (MITRE ATT&CK, CAPEC)",
+        "definitions, mitigations and examples (MITRE ATT&CK); unknown names (CAPEC)",
         "© 2025 The MITRE Corporation. This work is reproduced and distributed with the permission of "
         "The MITRE Corporation.",
     ),
