@@ -249,9 +249,7 @@ def test_a_state_that_is_no_cache_of_keys_and_values_is_generated_alone() -> Non
     model = sharpened(MambaForCausalLM(config), {}, pad_token_id=0)
     model._is_stateful = False  # as a model that does not say so
     texts = prompts(model, 4)
-    answers = (
-        generator(model, Generation(max_new_tokens=6)).generate([Prompt(text) for text in texts]).answers
-    )
+    answers = generator(model, Generation(max_new_tokens=6)).generate([Prompt(text) for text in texts]).answers
     assert [answer.tokens for answer in answers] == [alone(model, text, max_new_tokens=6) for text in texts]
 
 

@@ -39,9 +39,7 @@ class PackedBert:
         # RoBERTa counts positions from the padding index on.
         first = embeddings.padding_idx + 1 if hasattr(embeddings, "padding_idx") else 0
         # Every token is of type 0, so its embedding is part of the position's.
-        self._positions = (
-            embeddings.position_embeddings.weight[first:] + embeddings.token_type_embeddings.weight[0]
-        )
+        self._positions = embeddings.position_embeddings.weight[first:] + embeddings.token_type_embeddings.weight[0]
         self._norm = Norm.of(embeddings.LayerNorm)
         self._activation: Callable[[torch.Tensor], torch.Tensor] = base.encoder.layer[
             0

@@ -47,9 +47,7 @@ class BeamLoop(Loop):
         counts = self.counts()
         log_probs = logits.log_softmax(-1)
         broken = log_probs[:, 0].isnan().view(rows, beams).any(-1)
-        log_probs = apply_rules(
-            settings, log_probs, self.history, counts.repeat_interleave(beams), self.facts
-        )
+        log_probs = apply_rules(settings, log_probs, self.history, counts.repeat_interleave(beams), self.facts)
         if settings.do_sample:
             log_probs = narrow(settings, log_probs)
         vocabulary = log_probs.shape[1]
@@ -87,9 +85,7 @@ class BeamLoop(Loop):
         chosen = torch.stack(drawn).to(totals.device)
         return totals.gather(1, chosen), chosen
 
-    def _merge_finished(
-        self, scores: Tensor, source: Tensor, token: Tensor, ends: Tensor, new: Tensor
-    ) -> None:
+    def _merge_finished(self, scores: Tensor, source: Tensor, token: Tensor, ends: Tensor, new: Tensor) -> None:
         """Keeps the K best finished sequences of each row, those that end at this step among them.
 
         scores, source, token, ends: [B, C] candidates, best first. new: [B, 1], their new tokens.

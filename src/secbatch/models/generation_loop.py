@@ -86,9 +86,7 @@ class Loop:
                 if len(free) >= max(1, len(self.rows) * REFILL_AT):
                     self._refill(free[: len(self.waiting)], tokens)
             elif free and (self._at_limit(free) or len(free) >= len(self.rows) * SHRINK_AT):
-                tokens = self._shrink(
-                    [place for place in range(len(self.rows)) if self.is_open(place)], tokens
-                )
+                tokens = self._shrink([place for place in range(len(self.rows)) if self.is_open(place)], tokens)
             self._trim()
             logits = self.steps.step(tokens)
 
@@ -170,7 +168,6 @@ class Loop:
         """Drops the columns of the history that only rows that have left needed."""
         decoder_only = self.settings.decoder_start_token_id is None
         longest = max(
-            n + (len(self.starts[self.rows[place]].prompt) if decoder_only else 1)
-            for place, n in enumerate(self.new)
+            n + (len(self.starts[self.rows[place]].prompt) if decoder_only else 1) for place, n in enumerate(self.new)
         )
         self.history = self.history[:, -longest:]

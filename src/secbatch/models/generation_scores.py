@@ -25,9 +25,7 @@ class RowFacts:
 
     def select(self, rows: Tensor) -> "RowFacts":
         encoder_ids = None if self.encoder_ids is None else self.encoder_ids[rows]
-        return replace(
-            self, prompt_length=self.prompt_length[rows], limit=self.limit[rows], encoder_ids=encoder_ids
-        )
+        return replace(self, prompt_length=self.prompt_length[rows], limit=self.limit[rows], encoder_ids=encoder_ids)
 
     def put(self, rows: Tensor, facts: "RowFacts") -> None:
         """Writes `facts` over `rows` [R']."""

@@ -182,9 +182,7 @@ def _lengths(
     return min(DEFAULT_NEW_TOKENS, room if encoder_decoder else max(1, room // 2)), None
 
 
-def _overrides(
-    job: "Generation", max_new_tokens: int | None, max_length: int | None
-) -> tuple[tuple[str, Any], ...]:
+def _overrides(job: "Generation", max_new_tokens: int | None, max_length: int | None) -> tuple[tuple[str, Any], ...]:
     named = job.model_dump(exclude={"seed"}, exclude_none=True)
     if max_new_tokens is not None:
         named["max_new_tokens"] = max_new_tokens

@@ -90,9 +90,7 @@ def _of_folder(name: str, folder: Path, licence: str | None) -> ResolvedModel:
     return _described(name, None, None, folder.resolve(), licence)
 
 
-def _described(
-    name: str, hub_id: str | None, commit: str | None, folder: Path, licence: str | None
-) -> ResolvedModel:
+def _described(name: str, hub_id: str | None, commit: str | None, folder: Path, licence: str | None) -> ResolvedModel:
     return ResolvedModel(name, hub_id, commit, folder, weights_hash(folder), tokenizer_hash(folder), licence)
 
 
@@ -105,9 +103,7 @@ def _builtin_folder(name: str) -> Path:
 def _built_in(name: str) -> Path:
     known = [entry.name for entry in CATALOG.values() if entry.hub_id is None]
     if name not in known:
-        raise ModelError(
-            f"there is no built-in model {name}{nearest(name, known)}; there are {' and '.join(known)}"
-        )
+        raise ModelError(f"there is no built-in model {name}{nearest(name, known)}; there are {' and '.join(known)}")
     folder = _builtin_folder(name)
     if not _complete(folder):
         raise ModelError(

@@ -50,9 +50,7 @@ def _vocabulary(model: Mapping[str, Any]) -> set[str]:
 def _rename(model: dict[str, Any], names: Mapping[str, str]) -> None:
     """Renames vocabulary entries in place (BPE, WordPiece, WordLevel: a dict; Unigram: pairs)."""
     # A name that merges build must stay: BPE looks the products of its merges up by name.
-    merged = {
-        "".join(pair) if isinstance(pair, list) else pair.replace(" ", "") for pair in model.get("merges", ())
-    }
+    merged = {"".join(pair) if isinstance(pair, list) else pair.replace(" ", "") for pair in model.get("merges", ())}
     names = {old: new for old, new in names.items() if old not in merged}
     entries = model["vocab"]
     if isinstance(entries, dict):

@@ -43,9 +43,7 @@ class ComputedChat:
 class ChatTask:
     """Answers with a sequence-to-sequence or decoder-only chat model."""
 
-    def __init__(
-        self, name: str, spec: "Chat", schema: pa.Schema, model: "ResolvedModel", compute: "Compute"
-    ) -> None:
+    def __init__(self, name: str, spec: "Chat", schema: pa.Schema, model: "ResolvedModel", compute: "Compute") -> None:
         """Raises JobError when job and input do not fit together, ModelError when the model cannot chat."""
         self.name, self._spec = name, spec
         self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")

@@ -47,9 +47,7 @@ class Rendered:
 class ChatRenderer:
     """Renders conversations for one model, each within `limit` tokens."""
 
-    def __init__(
-        self, hf: Any, limit: int, encoder_decoder: bool, prompt: str, system: str | None, model: str
-    ) -> None:
+    def __init__(self, hf: Any, limit: int, encoder_decoder: bool, prompt: str, system: str | None, model: str) -> None:
         """`hf`: the model's transformers tokenizer. `prompt` contains {text}. `model`: its name, in messages.
 
         Raises ModelError for a decoder-only model without a chat template, JobError for a system message that
@@ -67,9 +65,7 @@ class ChatRenderer:
             )
         if not self.template and system is not None:
             raise JobError(f"system: model {model} has no chat template and so no place for a system message")
-        self._frames: dict[
-            int, tuple[str | int, ...]
-        ] = {}  # by number of contents; kept, as rendering is slow
+        self._frames: dict[int, tuple[str | int, ...]] = {}  # by number of contents; kept, as rendering is slow
         # Some templates trim what is put in: then it is trimmed here, as the frame is rendered without it.
         self._trims = self.template and " x " not in self._apply([{"role": "user", "content": " x "}])
 
@@ -146,9 +142,7 @@ class ChatRenderer:
             return self._frames[count]
         marks = [f"zq{secrets.token_hex(8)}x{number}qz" for number in range(count)]
         roles = (["system"] if self.system is not None else []) + ["user", "assistant"] * count
-        text = self._apply(
-            [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=False)]
-        )
+        text = self._apply([{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=False)])
         if marks[-1] not in text:
             raise ModelError(f"model {self.model}: its chat template leaves out the question")
         place_of = {mark: place for place, mark in enumerate(marks)}

@@ -59,9 +59,7 @@ class ChatModel:
             generation, spec.generation, positions, self.encoder_decoder, resolved.name
         )
         limit = tokenizer.max_length if self.encoder_decoder else self._prompt_limit(tokenizer.max_length)
-        self._renderer = ChatRenderer(
-            self.hf, limit, self.encoder_decoder, spec.prompt, spec.system, resolved.name
-        )
+        self._renderer = ChatRenderer(self.hf, limit, self.encoder_decoder, spec.prompt, spec.system, resolved.name)
         self.notices: tuple[str, ...] = compute.notices  # what a user should know; complete after `load`
         self._generator: Generator | None = None
         self.tokens = self.padding = 0  # positions worked on so far
