@@ -156,7 +156,8 @@ def _attack_patterns(attack: pd.DataFrame) -> tuple[list[Entry], list[str]]:
         if sentence := answer_sentence(str(row.text), (5, 26)):
             mitigations.setdefault(number, []).append(sentence)
     patterns = capec[capec["stix_type"] == "attack-pattern"]
-    entries, rest = [], []
+    entries: list[Entry] = []
+    rest: list[str] = []
     ranked = sorted(
         patterns.itertuples(index=False),
         key=lambda row: -len(mitigations.get(str(row.external_id).removeprefix("CAPEC-"), ())),
