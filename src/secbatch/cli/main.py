@@ -12,6 +12,7 @@ from secbatch.cli.models import models
 from secbatch.cli.run import enrich, plan, run
 from secbatch.cli.show import show
 from secbatch.cli.terminal import sentence
+from secbatch.cli.versions import rollback, versions
 from secbatch.errors import EXIT_FAILURE, EXIT_INTERRUPTED, Interrupted, SecbatchError
 
 
@@ -27,7 +28,7 @@ def cli() -> None:
     """
 
 
-for command in (run, enrich, plan, show, mask, ask, models):
+for command in (run, enrich, plan, show, versions, rollback, mask, ask, models):
     cli.add_command(command)
 
 

@@ -14,6 +14,7 @@ log_format = click.option(
     show_default=True,
     help="How to log to stderr.",
 )
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 limit = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")
 overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key: --set tasks.mask.top_k=5."

@@ -48,6 +48,16 @@ class Part:
     run: str
 
 
+@dataclass(frozen=True)
+class Version:
+    """What the ledger knows of a version."""
+
+    number: int
+    run: str  # the run that published it; of a rollback, see secbatch.store.rollback
+    published: str  # ISO 8601, UTC
+    rows: int
+
+
 class Ledger:
     """Opened by one run at a time (the lock sees to that), used from several of its threads."""
 
@@ -187,6 +197,10 @@ class Ledger:
 
     def versions(self) -> list[int]:
         return [row[0] for row in self._read("SELECT version FROM versions ORDER BY version")]
+
+    def version_facts(self) -> list[Version]:
+        """The kept versions, oldest first."""
+        return [Version(*row) for row in self._read("SELECT version, run, published, rows FROM versions ORDER BY 1")]
 
     def add_version(self, version: int, run: str, published: str, parts: list[Part]) -> None:
         rows = sum(part.rows for part in parts)
