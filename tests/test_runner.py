@@ -65,7 +65,7 @@ def test_every_row_comes_out_once_with_its_place(counter: Counter) -> None:
     assert found["secbatch_id"].is_unique
     assert (result.read, result.enriched, result.reused, result.exit_code) == (20, 20, 0, 0)
     record = json.loads(Path("out/_secbatch/runs/latest.json").read_text())
-    assert record["enriched"] == 20 and record["state"] == "finished" and record["run"] == result.run
+    assert record["counts"]["enriched"] == 20 and record["state"] == "finished" and record["run"] == result.run
 
 
 def test_a_second_run_does_nothing(counter: Counter) -> None:

@@ -13,6 +13,11 @@ class SecbatchError(Exception):
 
     exit_code = EXIT_FAILURE
 
+    def __init__(self, text: str = "") -> None:
+        from secbatch.redaction import redacted
+
+        super().__init__(redacted(text))
+
 
 class JobError(SecbatchError):
     """The job file or the command line asks for something that cannot be."""

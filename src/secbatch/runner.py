@@ -2,13 +2,12 @@
 
 import contextlib
 import json
-import os
 import secrets
 import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,18 +16,32 @@ import pyarrow as pa
 
 import secbatch
 from secbatch.engines.local import LocalEngine
-from secbatch.errors import EXIT_OK, EXIT_REJECTS, InputError, Interrupted, JobError, OutputError, SecbatchError
+from secbatch.errors import (
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_REJECTS,
+    InputError,
+    Interrupted,
+    JobError,
+    OutputError,
+    SecbatchError,
+)
 from secbatch.identity import Identities, content_key
 from secbatch.job import Chat, FillMask, Job
+from secbatch.redaction import redacted, redacted_values
 from secbatch.reporting import Reporter, Silent
+from secbatch.run_record import rate, run_record
 from secbatch.sources.open import Source, open_source
 from secbatch.sources.shard import Shard
+from secbatch.stages import StageClock
 from secbatch.store.assemble import Assembly
 from secbatch.store.filesystem import check_output_place, make_folder
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger, Part
 from secbatch.store.lock import hold
 from secbatch.store.parts import check_partition_columns, read_part, write_part
+from secbatch.store.progress import ProgressFile
 from secbatch.store.rejects import RejectWriter
 from secbatch.store.run_files import write_run_file
 from secbatch.store.versions import check_own, link_name, prune, publish
@@ -38,7 +51,6 @@ if TYPE_CHECKING:
     from secbatch.models.device import Compute
     from secbatch.models.resolved import ResolvedModel
 
-RUN_FILE_VERSION = 1
 PUBLISH_SECONDS = 600.0  # how often a first run shows what it has so far
 
 
@@ -62,7 +74,7 @@ class RunResult:
     padding: int = 0
     shards: int = 0
     seconds: float = 0.0
-    device_seconds: float = 0.0
+    timings: dict[str, float] = field(default_factory=dict)  # stage (see secbatch.stages) -> seconds
     version: int = 0
     published: bool = False
     device: str = ""
@@ -70,6 +82,7 @@ class RunResult:
     notices: list[str] = field(default_factory=list)
     part_files: list[str] = field(default_factory=list)  # of the version, in row order, relative to OUT/data
     exit_code: int = EXIT_OK
+    error: str | None = None  # the sentence that ended a run which did not finish
 
 
 def now() -> str:
@@ -139,8 +152,16 @@ def _refuse_own_output(source: Source, layout: Layout) -> None:
             )
 
 
-def run_job(job: Job, *, limit: int | None = None, reporter: Reporter | None = None) -> RunResult:
+def run_job(
+    job: Job,
+    *,
+    limit: int | None = None,
+    reporter: Reporter | None = None,
+    ended: Callable[[RunResult], None] | None = None,
+) -> RunResult:
     """Runs `job` to its end, or goes on with its unfinished run.
+
+    `ended` is told the result also of a run that fails or is interrupted, where it got far enough to have one.
 
     Raises SecbatchError (with an exit code) for what stops a run as a whole; rows that fail do not.
     Interrupted is raised after finished shards have been recorded.
@@ -157,6 +178,8 @@ def run_job(job: Job, *, limit: int | None = None, reporter: Reporter | None = N
             return run.execute()
         finally:
             ledger.close()
+            if ended and run:
+                ended(run.result)
             if made and not (run and run.result.device):
                 _leave_no_trace(made)
 
@@ -174,12 +197,13 @@ class _Run:
 
     def __init__(self, job: Job, layout: Layout, ledger: Ledger, limit: int | None, reporter: Reporter) -> None:
         self.job, self.layout, self.ledger, self.limit, self.reporter = job, layout, ledger, limit, reporter
-        described = json.dumps({"job": job.model_dump(mode="json"), "limit": limit}, sort_keys=True)
+        described = _described(job, limit)
         unfinished = ledger.unfinished_run(described)
         self.described = described
         self.run = unfinished or f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         self._check_mode(resuming=unfinished is not None)
         self.result = RunResult(self.run, str(layout.root))
+        self.clock = StageClock()
         self.parts: list[tuple[int, Part]] = []  # shard index, part; in order
         self.winners: dict[str, int] = {}  # id that stands in several shards -> the last of them
         self.loaded = False
@@ -194,25 +218,59 @@ class _Run:
             )
 
     def execute(self) -> RunResult:
-        started, begin = now(), time.monotonic()
+        self.started, self.begin = now(), time.monotonic()
+        known_output = self.ledger.latest_version() > 0
         try:
             setup = set_up(self.job, self.run, self._schedule())
             self._settle_settings(setup)
-            self.ledger.start_run(self.run, self.described, started)
-            self._go(setup)
+            self.ledger.start_run(self.run, self.described, self.started)
+            self.setup, self.worker = setup, setup.worker
+            self.rejects = RejectWriter(self.layout.rejects, self.run)
+            with ProgressFile(self.layout.progress, self._snapshot, self._notice):
+                self._go(setup)
             self.result.state = "finished"
-        except Interrupted:
-            self.result.state = "interrupted"
-            raise
-        except BaseException:
-            self.result.state = "failed"
+        except BaseException as error:
+            self._note_end(error)
             raise
         finally:
-            self.result.seconds = time.monotonic() - begin
+            self.result.seconds = time.monotonic() - self.begin
+            self.result.timings = self.clock.seconds()
             if self.result.device:  # it got as far as work
                 self.ledger.end_run(self.run, self.result.state, now())
-                self._record(started)
+            if self.result.device or known_output:
+                self._record(self.started)
         return self.result
+
+    def _note_end(self, error: BaseException) -> None:
+        interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
+        self.result.state = "interrupted" if interrupted else "failed"
+        if isinstance(error, SecbatchError):
+            self.result.exit_code, self.result.error = error.exit_code, str(error)
+        else:
+            self.result.exit_code = EXIT_INTERRUPTED if interrupted else EXIT_FAILURE
+            self.result.error = redacted(f"{type(error).__name__}: {error}")
+
+    def _snapshot(self) -> dict[str, Any]:
+        """What `secbatch status` shows of this run while it goes on."""
+        seconds = time.monotonic() - self.begin
+        fraction = self._fraction()
+        result = self.result
+        return {
+            "run": self.run,
+            "name": self.job.name,
+            "started": self.started,
+            "written": now(),
+            "doing": self.clock.doing(),
+            "read": result.read,
+            "enriched": result.enriched,
+            "reused": result.reused,
+            "rejected": result.rejected,
+            "unparseable": self.rejects.count,
+            "fraction": round(fraction, 4),
+            "rows_per_second": rate(result.enriched, seconds),
+            "seconds": round(seconds, 1),
+            "seconds_left": round(seconds * (1 - fraction) / fraction, 1) if fraction else None,
+        }
 
     # -- before work
 
@@ -241,16 +299,13 @@ class _Run:
     # -- work
 
     def _go(self, setup: Setup) -> None:
-        self.setup, self.worker = setup, setup.worker
         self.result.device, self.result.precision = setup.compute.description, setup.compute.dtype
         for text in (*setup.compute.notices, *setup.source.notices):
             self._notice(text)
         make_folder(self.layout.parts)
         self.base = self._base_parts()
-        self.rejects = RejectWriter(self.layout.rejects, self.run)
         self.identities = Identities(self.job.input.id, self.job.input.sentences is not None, bool(self.base))
-        self.begin = time.monotonic()
-        self.last_published = self.begin
+        self.last_published = time.monotonic()
         engine: LocalEngine[Work | Part, Work | Part] = LocalEngine(self._encoded(), self._compute, self._finish)
         self.shards_ahead: deque[tuple[int, tuple[str, ...]]] = deque()
         engine.run()
@@ -259,7 +314,8 @@ class _Run:
             self.rejects.count,
             len(self.rejects.broken_files),
         )
-        self._publish(final=True)
+        with self.clock("publish"):
+            self._publish(final=True)
         self._judge()
 
     def _base_parts(self) -> list[Part]:
@@ -270,7 +326,7 @@ class _Run:
 
     def _shards(self) -> Iterator[Shard]:
         spill = self.layout.checkpoints / "conversations"
-        yield from limited_shards(grouped_shards(self.setup, spill), self.limit)
+        yield from self.clock.each("read", limited_shards(grouped_shards(self.setup, spill), self.limit))
         self.read_whole = self.limit is None
 
     def _encoded(self) -> Iterator[Work | Part]:
@@ -290,8 +346,11 @@ class _Run:
                 yield whole
                 continue
             if not self.loaded:
-                self._load()
-            yield self.worker.encode(Work(identified, key, self._reusable(known, identified.ids)))
+                with self.clock("load"):
+                    self._load()
+            with self.clock("encode"):
+                encoded = self.worker.encode(Work(identified, key, self._reusable(known, identified.ids)))
+            yield encoded
 
     def _load(self) -> None:
         self.worker.load()
@@ -324,10 +383,8 @@ class _Run:
     def _compute(self, item: Work | Part) -> Work | Part:
         if isinstance(item, Part):
             return item
-        begin = time.monotonic()
-        done = self.worker.compute(item)
-        self.result.device_seconds += time.monotonic() - begin
-        return done
+        with self.clock("device"):
+            return self.worker.compute(item)
 
     def _finish(self, item: Work | Part) -> None:
         # Only now do the rows of this shard win over earlier ones: a version shows finished shards alone.
@@ -337,8 +394,9 @@ class _Run:
             part = item
             self.result.reused += part.rows
         else:
-            enriched = self.worker.finish(item)
-            part = self._write(item, enriched)
+            with self.clock("finish"):
+                enriched = self.worker.finish(item)
+                part = self._write(item, enriched)
             self.result.enriched += part.rows
             for name, rows in enriched.done.items():
                 self.result.done[name] = self.result.done.get(name, 0) + rows
@@ -354,7 +412,8 @@ class _Run:
         )
         due = time.monotonic() - self.last_published > PUBLISH_SECONDS or len(self.parts) == 1
         if due and not self.base and self.job.output.mode != "overwrite":
-            self._publish(final=False)
+            with self.clock("publish"):
+                self._publish(final=False)
 
     def _write(self, work: Work, enriched: Enriched) -> Part:
         fingerprints = self.worker.fingerprints
@@ -369,12 +428,9 @@ class _Run:
 
     def _footer(self) -> dict[bytes, bytes]:
         specs = {name: spec.model_dump(mode="json") for name, spec in self.job.tasks.items()}
-        about = {
-            "job": self.job.name,
-            "tasks": self.worker.fingerprints,
-            "specs": specs,
-            **self._provenance(),
-        }
+        about = redacted_values(
+            {"job": self.job.name, "tasks": self.worker.fingerprints, "specs": specs, **self._provenance()}
+        )
         return {b"secbatch": json.dumps(about).encode()}
 
     def _provenance(self) -> dict[str, Any]:
@@ -463,24 +519,29 @@ class _Run:
             self.result.exit_code = EXIT_REJECTS
 
     def _notice(self, text: str) -> None:
+        text = redacted(text)
         self.result.notices.append(text)
         self.reporter.notice(text)
 
     def _record(self, started: str) -> None:
-        record = {
-            "schema": RUN_FILE_VERSION,
-            **{key: value for key, value in asdict(self.result).items() if key != "part_files"},
-            "started": started,
-            "finished": now(),
-            "process": os.getpid(),
-            "job": self.job.model_dump(mode="json"),
-            **self._provenance(),
-        }
+        provenance = self._provenance() if self.result.device else {"models": {}, "versions": {}}
+        record = run_record(
+            self.result, self.job, started=started, finished=now(), limit=self.limit, provenance=provenance
+        )
         try:
             write_run_file(self.layout.runs, self.run, record)
         except SecbatchError as error:
             # The run's own outcome matters more than its record; a full disk must not hide it.
             self._notice(f"The run's record could not be written: {error}")
+
+
+def _described(job: Job, limit: int | None) -> str:
+    """What tells one job from another in the ledger; a secret counts by its hash."""
+    values = {"job": job.model_dump(mode="json"), "limit": limit}
+    shown = redacted_values(values)
+    if shown != json.loads(json.dumps(values)):
+        shown["digest"] = _short_hash(json.dumps(values, sort_keys=True))
+    return json.dumps(shown, sort_keys=True)
 
 
 def _short_hash(text: str) -> str:

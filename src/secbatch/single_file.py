@@ -1,6 +1,7 @@
 """A run whose output is one Parquet file that appears whole at the end."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,7 +16,14 @@ from secbatch.store.layout import Layout
 from secbatch.store.parts import ROW_GROUP_ROWS
 
 
-def run_into_file(job: Job, path: Path, *, limit: int | None, reporter: Reporter) -> RunResult:
+def run_into_file(
+    job: Job,
+    path: Path,
+    *,
+    limit: int | None,
+    reporter: Reporter,
+    ended: Callable[[RunResult], None] | None = None,
+) -> RunResult:
     """Runs `job` in a hidden folder beside `path` and writes the rows to `path`; the folder is then removed.
 
     An interrupted run leaves the folder, and the next goes on from it. Unparseable lines go to
@@ -27,7 +35,7 @@ def run_into_file(job: Job, path: Path, *, limit: int | None, reporter: Reporter
     _refuse_input(job, path)
     work = path.with_name(f".{path.name}.secbatch")
     output = job.output.model_copy(update={"path": str(work)})
-    result = run_job(job.model_copy(update={"output": output}), limit=limit, reporter=reporter)
+    result = run_job(job.model_copy(update={"output": output}), limit=limit, reporter=reporter, ended=ended)
     layout = Layout(work)
     files = [layout.data / file for file in result.part_files]
     write_atomically(path, lambda temporary: _concatenate(files, temporary))

@@ -46,7 +46,8 @@ def test_a_second_run_computes_nothing(quickstart: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(ROOT)
     assert _run(["run", "jobs/quickstart.yaml", "--output", str(quickstart)]) == 0
     record = json.loads((quickstart / "_secbatch/runs/latest.json").read_text())
-    assert record["enriched"] == 0 and record["reused"] == record["read"] == 256
+    counts = record["counts"]
+    assert counts["enriched"] == 0 and counts["reused"] == counts["read"] == 256
 
 
 def test_the_other_bundled_jobs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secbatch.errors import InputError, nearest
+from secbatch.redaction import redacted
 
 if TYPE_CHECKING:
     import pyarrow.fs as pafs
@@ -98,7 +99,7 @@ def _locate(path: str) -> "tuple[pafs.FileSystem, str, str, str]":
         raise InputError(f"input path '{path}' is no usable URI: {_first_line(error)}") from None
     except OSError as error:
         raise InputError(f"input path '{path}' cannot be reached: {_first_line(error)}") from None
-    return filesystem, root.rstrip("/") or root, base, pattern
+    return filesystem, root.rstrip("/") or root, redacted(base), pattern  # the name goes into data and rejects
 
 
 def from_uri(uri: str) -> "tuple[pafs.FileSystem, str]":

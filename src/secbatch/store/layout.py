@@ -39,6 +39,10 @@ class Layout:
         return self.internal / "runs"
 
     @property
+    def progress(self) -> Path:
+        return self.internal / "progress.json"
+
+    @property
     def ledger(self) -> Path:
         return self.internal / "ledger.sqlite"
 

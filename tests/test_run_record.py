@@ -1,0 +1,124 @@
+"""What a run leaves behind for people and machines, and that no secret is in it."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+import pytest
+from fake_task import Counter, UpperTask, install
+
+from secbatch.errors import InputError, Interrupted
+from secbatch.job import Job
+from secbatch.run_record import COUNTS
+from secbatch.runner import RunResult, run_job
+from secbatch.stages import STAGES, StageClock
+
+LATEST = Path("out/_secbatch/runs/latest.json")
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (2, 3))
+    return install(monkeypatch)
+
+
+def job(path: str = "in.csv", **tasks: Any) -> Job:
+    tasks = tasks or {"up": {"type": "fill-mask", "model": "fake", "text": "text"}}
+    values = {"name": "test", "input": {"path": path}, "tasks": tasks, "output": {"path": "out"}}
+    return Job.model_validate(values)
+
+
+def test_the_record_of_a_finished_run(counter: Counter) -> None:
+    Path("in.csv").write_text("text,n\na,1\nPOISON,2\nb,3\nb,3,4\nc,5\n")
+    result = run_job(job(), limit=None)
+    record = json.loads(LATEST.read_text())
+    assert record == json.loads((LATEST.parent / f"{result.run}.json").read_text())
+    assert (record["schema"], record["state"], record["exit_code"], record["error"]) == (1, "finished", 3, None)
+    assert set(COUNTS) < set(record["counts"])
+    counts = record["counts"]
+    assert (counts["read"], counts["enriched"], counts["reused"]) == (4, 4, 0)
+    assert (counts["rejected"], counts["unparseable"], counts["done"]) == (1, 1, {"up": 4})
+    assert set(record["timings"]) == set(STAGES)
+    assert all(0 <= seconds <= record["seconds"] for seconds in record["timings"].values())
+    assert record["rows_per_second"] == pytest.approx(4 / record["seconds"], rel=0.1)
+    assert record["output"] == {"path": "out", "version": result.version, "published": True}
+    assert record["models"]["up"]["weights"] == "0" * 64 and set(record["versions"]) > {"secbatch", "torch"}
+    assert Job.model_validate(record["job"]) == job()
+    assert record["device"] and record["precision"] and record["folder"] == str(Path.cwd())
+    assert not Path("out/_secbatch/progress.json").exists()
+
+
+def test_the_record_of_a_run_that_was_interrupted_or_failed(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("in.csv").write_text("text\na\nb\nc\n")
+    told: list[RunResult] = []
+
+    def stopped(self: UpperTask, encoded: Any) -> Any:
+        raise Interrupted("stopped by a test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UpperTask, "compute", stopped)
+        with pytest.raises(Interrupted):
+            run_job(job(), ended=told.append)
+    record = json.loads(LATEST.read_text())
+    assert (record["state"], record["exit_code"], record["error"]) == ("interrupted", 130, "stopped by a test")
+    assert told[0].exit_code == 130
+    run_job(job(), ended=told.append)
+    assert told[1].state == "finished"
+    Path("in.csv").unlink()
+    with pytest.raises(InputError):
+        run_job(job(), ended=told.append)
+    record = json.loads(LATEST.read_text())  # a night that found no input is on the record too
+    assert (record["state"], record["exit_code"]) == ("failed", 2)
+    assert "does not exist" in record["error"]
+    assert told[2].error == record["error"]
+
+
+def test_no_secret_is_left_anywhere(counter: Counter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    (folder / "a.csv").write_text("text,n\na,1\nb,2,3\nc,3\n")
+    (folder / "b.csv").write_text("")
+    (folder / "c.bin").write_text("")
+    local = pafs.SubTreeFileSystem(str(folder), pafs.LocalFileSystem())
+    monkeypatch.setattr("secbatch.sources.paths.from_uri", lambda uri: (local, ""))
+    said: list[str] = []
+
+    class Listener:
+        def notice(self, text: str) -> None:
+            said.append(text)
+
+        def progress(self, rows: int, rejected: int, fraction: float) -> None:
+            return
+
+    path = "s3://KEY:SECRET/x@bucket/?secret_key=SECRET&region=eu"
+    run_job(job(path), reporter=Listener())
+    with pytest.raises(InputError) as refused:
+        run_job(job(path.replace("/?", "/*.gone?")), reporter=Listener())
+    assert "SECRET" not in str(refused.value)
+    assert any("s3://***@bucket" in text for text in said)
+    assert not any("SECRET" in text for text in said)
+    shown = pq.read_table("out/data")
+    assert set(shown.column("secbatch_source").to_pylist()) == {"s3://***@bucket/a.csv"}
+    left = [p for p in Path("out").rglob("*") if p.is_file() and "SECRET" in p.read_bytes().decode("latin-1")]
+    assert not left
+    with sqlite3.connect("out/_secbatch/ledger.sqlite") as ledger:
+        assert not [row for row in ledger.iterdump() if "SECRET" in row]
+    for file in Path("out/_secbatch").rglob("*.parquet"):
+        assert "SECRET" not in str(pq.read_table(file).to_pylist())
+        assert b"SECRET" not in (pq.read_schema(file).metadata or {}).get(b"secbatch", b"")
+    # Another password is another job as far as resuming goes: the hash of what is hidden counts.
+    assert json.loads(LATEST.read_text())["job"]["input"]["path"] == "s3://***@bucket/*.gone?secret_key=***&region=eu"
+
+
+def test_the_clock_adds_up_stages_that_overlap() -> None:
+    clock = StageClock()
+    with clock("device"), clock("finish"):
+        assert clock.doing() == ["device", "finish"]
+        assert clock.seconds()["device"] > 0
+    assert clock.doing() == []
+    assert list(clock.each("read", iter("abc"))) == list("abc")
+    assert clock.seconds()["read"] > 0 == clock.seconds()["publish"]
