@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import secrets
 import shutil
 import time
@@ -258,6 +259,7 @@ class _Run:
         return {
             "run": self.run,
             "name": self.job.name,
+            "process": os.getpid(),
             "started": self.started,
             "written": now(),
             "doing": self.clock.doing(),

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 import click
 
 import secbatch
+from secbatch.cli import log
 from secbatch.cli.ask import ask, mask
 from secbatch.cli.models import models
 from secbatch.cli.run import enrich, plan, run
 from secbatch.cli.show import show
+from secbatch.cli.status import status
 from secbatch.cli.terminal import sentence
 from secbatch.cli.versions import rollback, versions
 from secbatch.errors import EXIT_FAILURE, EXIT_INTERRUPTED, Interrupted, SecbatchError
+from secbatch.redaction import redacted
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -28,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (run, enrich, plan, show, versions, rollback, mask, ask, models):
+for command in (run, enrich, plan, show, status, versions, rollback, mask, ask, models):
     cli.add_command(command)
 
 
@@ -41,6 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    if log.asked_for(sys.argv[1:] if arguments is None else arguments):
+        with log.json_lines():
+            return _dispatch(arguments)
+    return _dispatch(arguments)
+
+
+def _dispatch(arguments: Sequence[str] | None) -> int:
     debug = bool(os.environ.get("SECBATCH_DEBUG"))
     try:
         result = cli.main(
@@ -49,17 +59,21 @@ def _run(arguments: Sequence[str] | None) -> int:
             standalone_mode=False,
         )
     except click.ClickException as error:
+        if log.active():
+            return _fail(error.format_message(), error.exit_code)
         error.show()
         return error.exit_code
     except (Interrupted, KeyboardInterrupt, click.Abort) as error:
-        text = str(error) or "Interrupted"
-        click.echo(f"{text}.".replace("..", "."), err=True)
+        text = sentence(str(error) or "Interrupted")
+        if log.active():
+            log.emit("interrupted", "warning", text=text, exit_code=EXIT_INTERRUPTED)
+        else:
+            click.echo(text, err=True)
         return EXIT_INTERRUPTED
     except SecbatchError as error:
         if debug:
             raise
-        click.echo(f"Error: {sentence(str(error))}", err=True)
-        return error.exit_code
+        return _fail(str(error), error.exit_code)
     except BrokenPipeError:
         # The reader of a pipe has seen enough (`| head`). Keep Python from complaining while it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,13 +81,14 @@ def _run(arguments: Sequence[str] | None) -> int:
     except Exception as error:
         if debug:
             raise
-        what = _one_line(f"{type(error).__name__}: {error}")[:500]
-        click.echo(f"Error: internal failure ({what}); run again with SECBATCH_DEBUG=1 for the details.", err=True)
-        return EXIT_FAILURE
+        what = redacted(f"{type(error).__name__}: {error}")[:500]
+        return _fail(f"Internal failure ({what}); run again with SECBATCH_DEBUG=1 for the details", EXIT_FAILURE)
     return result if isinstance(result, int) else 0
 
 
-def _one_line(text: str) -> str:
-    from secbatch.cli.terminal import printable
-
-    return printable(text)
+def _fail(text: str, code: int) -> int:
+    if log.active():
+        log.emit("error", "error", text=sentence(text), exit_code=code)
+    else:
+        click.echo(f"Error: {sentence(text)}", err=True)
+    return code

@@ -14,6 +14,9 @@ log_format = click.option(
     show_default=True,
     help="How to log to stderr.",
 )
+metrics_file = click.option(
+    "--metrics-file", metavar="PATH", help="Write the run's figures there, as a Prometheus textfile."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 limit = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")
 overrides = click.option(

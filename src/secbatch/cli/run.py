@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import secbatch
 from secbatch.cli import options
+from secbatch.cli.measured import Measured
 from secbatch.cli.terminal import printable
 from secbatch.cli.watch import Watch, duration
 from secbatch.errors import EXIT_REJECTS, Interrupted
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--output", "output_path", metavar="FOLDER", help="Write here instead of the job's output.path.")
 @options.limit
 @click.option("--dry-run", is_flag=True, help="Check everything and show the plan; write nothing.")
+@options.metrics_file
 @options.log_format
 def run(
     job_file: str,
@@ -32,14 +35,16 @@ def run(
     output_path: str | None,
     limit: int | None,
     dry_run: bool,
+    metrics_file: str | None,
     log_format: str,
 ) -> int:
     """Run the job in JOB.yaml; a second run goes on where the first stopped, or does nothing."""
-    job = _load(job_file, overrides, input_path, output_path)
     if dry_run:
-        _show_plan(job, limit)
+        _show_plan(_load(job_file, overrides, input_path, output_path), limit)
         return 0
-    return _run(job, limit, log_format)
+    with Measured(metrics_file) as measured:
+        job = _load(job_file, overrides, input_path, output_path)
+        return run_watched(job, limit, log_format, measured)
 
 
 @click.command()
@@ -70,6 +75,7 @@ def plan(job_file: str, overrides: tuple[str, ...], limit: int | None) -> int:
 @options.device
 @options.precision
 @options.limit
+@options.metrics_file
 @options.log_format
 def enrich(
     source: str,
@@ -89,6 +95,7 @@ def enrich(
     device: str,
     precision: str,
     limit: int | None,
+    metrics_file: str | None,
     log_format: str,
 ) -> int:
     """Enrich one file, glob or folder IN without a job file.
@@ -126,7 +133,8 @@ def enrich(
         "max_rejects": max_rejects,
     }
     job = validate(values, "command line")
-    return _run(job, limit, log_format, Path(output_path) if single else None)
+    with Measured(metrics_file) as measured:
+        return run_watched(job, limit, log_format, measured, Path(output_path) if single else None)
 
 
 def _load(path: str, overrides: tuple[str, ...], input_path: str | None, output_path: str | None) -> "Job":
@@ -143,16 +151,22 @@ def _quoted(text: str) -> str:
     return json.dumps(text)  # a JSON string is a YAML string: no path is read as a number or a list
 
 
-def _run(job: "Job", limit: int | None, log_format: str, single_file: Path | None = None) -> int:
+def run_watched(
+    job: "Job", limit: int | None, log_format: str, measured: Measured, single_file: Path | None = None
+) -> int:
+    """Runs `job`, tells how it goes and returns its exit code."""
+    measured.name = job.name
     with Watch(log_format) as watch, _interruptible():
+        watch.started(job=job.name, version=secbatch.__version__, output=str(single_file or job.output.path))
         # Imported in here so that Ctrl-C during the slow imports is an interrupt like any other.
         from secbatch.runner import run_job
         from secbatch.single_file import run_into_file
 
         if single_file:
-            result = run_into_file(job, single_file, limit=limit, reporter=watch)
+            result = run_into_file(job, single_file, limit=limit, reporter=watch, ended=measured.take)
         else:
-            result = run_job(job, limit=limit, reporter=watch)
+            result = run_job(job, limit=limit, reporter=watch, ended=measured.take)
+        measured.take(result)
     from dataclasses import asdict
 
     record = {key: value for key, value in asdict(result).items() if key != "part_files"}

@@ -1,11 +1,11 @@
 """How a run looks on the terminal: a bar where a person watches, plain lines or JSON elsewhere."""
 
-import json
 import sys
 import time
 from types import TracebackType
 from typing import Any
 
+from secbatch.cli import log
 from secbatch.cli.terminal import printable, sentence
 
 LINE_SECONDS = 10.0  # between plain progress lines
@@ -45,6 +45,11 @@ class Watch:
         if self._bar:
             self._bar.stop()
 
+    def started(self, **about: Any) -> None:
+        """Tells machines which run this is; a person knows."""
+        if self._json:
+            log.emit("start", **about)
+
     def notice(self, text: str) -> None:
         self._say("notice", sentence(text))
 
@@ -63,7 +68,7 @@ class Watch:
             return
         self._last_line = now
         if self._json:
-            self._emit(
+            log.emit(
                 "progress",
                 rows=rows,
                 rejected=rejected,
@@ -75,7 +80,7 @@ class Watch:
 
     def summary(self, lines: list[tuple[str, str]], record: dict[str, Any]) -> None:
         if self._json:
-            self._emit("summary", **record)
+            log.emit("summary", "warning" if record.get("exit_code") else "info", **record)
             return
         width = max(len(name) for name, _ in lines)
         for name, text in lines:
@@ -83,15 +88,11 @@ class Watch:
 
     def _say(self, kind: str, text: str) -> None:
         if self._json:
-            self._emit(kind, text=text)
+            log.emit(kind, text=text)
         elif self._bar:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
             print(text, file=sys.stderr, flush=True)
-
-    def _emit(self, kind: str, **fields: Any) -> None:
-        line = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": kind, **fields}
-        print(json.dumps(line, ensure_ascii=False), file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:

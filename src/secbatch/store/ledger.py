@@ -58,6 +58,16 @@ class Version:
     rows: int
 
 
+@dataclass(frozen=True)
+class Run:
+    """What the ledger knows of a run."""
+
+    run: str
+    job: str  # JSON, see secbatch.runner
+    state: str  # running, finished, interrupted or failed
+    started: str
+
+
 class Ledger:
     """Opened by one run at a time (the lock sees to that), used from several of its threads."""
 
@@ -141,6 +151,10 @@ class Ledger:
         """The newest run, when it is of the same job and did not finish: a rerun goes on as that run."""
         rows = self._read("SELECT run, job, state FROM runs ORDER BY rowid DESC LIMIT 1")
         return rows[0][0] if rows and rows[0][1] == job and rows[0][2] != "finished" else None
+
+    def newest_run(self) -> Run | None:
+        rows = self._read("SELECT run, job, state, started FROM runs ORDER BY rowid DESC LIMIT 1")
+        return Run(*rows[0]) if rows else None
 
     def start_run(self, run: str, job: str, started: str) -> None:
         self._write("INSERT OR REPLACE INTO runs VALUES (?, ?, 'running', ?, NULL)", (run, job, started))

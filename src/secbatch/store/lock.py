@@ -8,9 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from secbatch.errors import OutputHeldError
 from secbatch.store.filesystem import explain, make_folder
+
+LOOKS, LOOK_SECONDS = 10, 0.02  # somebody who only looks who holds the lock has it for less than that
 
 
 @contextmanager
@@ -25,13 +28,11 @@ def hold(path: Path) -> Iterator[None]:
     except OSError as error:
         raise explain(error, path) from None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(handle):
             raise OutputHeldError(
                 f"Another run holds output '{path.parent.parent}' ({_holder(path)}); "
                 "wait for it to end or stop it, then run again."
-            ) from None
+            )
         os.ftruncate(handle, 0)
         note = {
             "host": socket.gethostname(),
@@ -40,6 +41,36 @@ def hold(path: Path) -> Iterator[None]:
         }
         os.write(handle, json.dumps(note).encode())
         yield
+    finally:
+        os.close(handle)
+
+
+def _taken(handle: int) -> bool:
+    for _ in range(LOOKS):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(LOOK_SECONDS)
+    return False
+
+
+def holder(path: Path) -> dict[str, Any] | None:
+    """The note of the process that holds the lock (process, host, since; empty if it has just started), or None."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # never held, or not ours to look at
+        return None
+    try:
+        # Shared and let go at once: a run that starts at this moment tries again.
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        try:
+            note = json.loads(path.read_text())
+        except (OSError, ValueError):  # it is being written at this moment
+            return {}
+        return note if isinstance(note, dict) else {}
     finally:
         os.close(handle)
 

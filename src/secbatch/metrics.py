@@ -1,0 +1,113 @@
+"""A run's figures as a Prometheus textfile, for the textfile collector of node_exporter."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import secbatch
+from secbatch.errors import EXIT_OK, JobError, OutputError
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from secbatch.runner import RunResult
+
+STATES = ("read", "enriched", "reused", "superseded", "rejected", "unparseable")
+
+
+def check_metrics_file(path: Path) -> None:
+    """Refuses, before a run, what would fail after it: the extra is not installed, or there is no such folder."""
+    try:
+        import prometheus_client  # noqa: F401
+    except ImportError:
+        raise JobError(
+            "--metrics-file needs the package prometheus-client; install it with `pip install 'secbatch[metrics]'`."
+        ) from None
+    if not path.parent.is_dir() or path.is_dir():
+        raise JobError(f"--metrics-file '{path}': name a file in a folder that exists.")
+
+
+def write_metrics(path: Path, name: str | None, result: "RunResult | None", exit_code: int, seconds: float) -> None:
+    """Writes the run's metrics to `path`, whole or not at all.
+
+    `name`: the job's; None when the job could not be read, then that of the file's last run. `result`: None when
+    the run ended before it had one. Counters and the time of the last success go on from what `path` holds, so that
+    a failed night neither resets nor hides them. Raises OutputError when the file cannot be written.
+    """
+    from prometheus_client import CollectorRegistry, write_to_textfile
+
+    before = _samples(path)
+    name = name or next((labels["job_name"] for _, labels, _ in before if "job_name" in labels), "unknown")
+    mine = [(metric, labels, value) for metric, labels, value in before if labels.get("job_name") == name]
+    registry = CollectorRegistry()
+    _fill(registry, name, mine, result, exit_code, seconds)
+    try:
+        write_to_textfile(str(path), registry)
+    except OSError as error:
+        raise OutputError(f"Metrics '{path}' cannot be written: {error.strerror or error}.") from None
+
+
+def _fill(
+    registry: "CollectorRegistry",
+    name: str,
+    before: list[tuple[str, dict[str, str], float]],
+    result: "RunResult | None",
+    exit_code: int,
+    seconds: float,
+) -> None:
+    from prometheus_client import Counter, Gauge
+
+    def counter(metric: str, text: str, label: str, added: dict[str, float]) -> None:
+        made = Counter(metric, text, ["job_name", label], registry=registry)
+        total = dict(added)
+        for known, labels, value in before:
+            if known == f"{metric}_total":
+                total[labels[label]] = total.get(labels[label], 0.0) + value
+        for key, value in total.items():
+            made.labels(name, key).inc(value)
+
+    def gauge(metric: str, text: str, value: float | None) -> None:
+        if value is not None:
+            Gauge(metric, text, ["job_name"], registry=registry).labels(name).set(value)
+
+    def last(metric: str) -> float | None:
+        return next((value for known, _, value in before if known == metric), None)
+
+    now = time.time()
+    counts = {state: float(getattr(result, state)) for state in STATES} if result else dict.fromkeys(STATES, 0.0)
+    counter("secbatch_rows", "Rows of all runs, by what became of them.", "state", counts)
+    counter("secbatch_runs", "Runs, by exit code.", "exit_code", {str(exit_code): 1.0})
+    by_state = Gauge("secbatch_last_run_rows", "Rows of the last run.", ["job_name", "state"], registry=registry)
+    for state, rows in counts.items():
+        by_state.labels(name, state).set(rows)
+    stages = Gauge(
+        "secbatch_stage_duration_seconds",
+        "Seconds of each stage of the last run; stages overlap.",
+        ["job_name", "stage"],
+        registry=registry,
+    )
+    for stage, spent in (result.timings if result else {}).items():
+        stages.labels(name, stage).set(round(spent, 3))
+    gauge("secbatch_run_duration_seconds", "Duration of the last run.", round(seconds, 3))
+    gauge("secbatch_last_run_exit_code", "Exit code of the last run: 0 is a success.", exit_code)
+    gauge("secbatch_last_run_timestamp_seconds", "When the last run ended.", round(now, 3))
+    success = round(now, 3) if exit_code == EXIT_OK else last("secbatch_last_success_timestamp_seconds")
+    gauge("secbatch_last_success_timestamp_seconds", "When a run last ended with exit code 0.", success)
+    known = result is not None and result.version > 0
+    rows_shown = result.rows_in_dataset if result and known else last("secbatch_dataset_rows")
+    gauge("secbatch_dataset_rows", "Rows that readers of the output see.", rows_shown)
+    version = result.version if result and known else last("secbatch_dataset_version")
+    gauge("secbatch_dataset_version", "Version of the output that readers see.", version)
+    info: Any = Gauge("secbatch_build_info", "Always 1; the labels tell.", ["version"], registry=registry)
+    info.labels(secbatch.__version__).set(1)
+
+
+def _samples(path: Path) -> list[tuple[str, dict[str, str], float]]:
+    """(name, labels, value) of what an earlier run has written; nothing where the file is not there or damaged."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        return [(s.name, s.labels, s.value) for family in text_string_to_metric_families(text) for s in family.samples]
+    except (OSError, ValueError):
+        return []

@@ -1,0 +1,74 @@
+"""What goes on in an output: the run in progress, or how the last one ended."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from secbatch.errors import EXIT_FAILURE, EXIT_HELD, EXIT_OK, InputError
+from secbatch.store.layout import Layout
+from secbatch.store.ledger import Ledger
+from secbatch.store.lock import holder
+from secbatch.store.progress import read_progress
+
+
+@dataclass(frozen=True)
+class Status:
+    """`state`: running; finished, interrupted, failed (the last run's own word); died (killed, no word); none."""
+
+    state: str
+    exit_code: int  # of `secbatch status`: 75 while a run holds the output, else that of the last run
+    holder: dict[str, Any] | None  # process, host and since of the run in progress
+    progress: dict[str, Any] | None  # newest snapshot of a run in progress, or of one that died
+    last: dict[str, Any] | None  # record of the last run that could write one
+
+
+def read_status(layout: Layout) -> Status:
+    """Looks, without disturbing a run. Raises InputError where no run has ever been."""
+    if not layout.internal.is_dir():
+        raise InputError(f"'{layout.root}' holds no output of secbatch; give the output folder of a run.")
+    held_by = holder(layout.lock)
+    last = _last_record(layout)
+    if held_by is not None:
+        return Status("running", EXIT_HELD, held_by, _progress_of_holder(layout, held_by), last)
+    died = _newest_run_that_died(layout)
+    held_by = holder(layout.lock) if died else None
+    if held_by is not None:  # it started between the two looks
+        return Status("running", EXIT_HELD, held_by, _progress_of_holder(layout, held_by), last)
+    if died is not None and (last is None or died["started"] >= last["started"]):
+        progress = read_progress(layout.progress)
+        mine = progress if progress and progress.get("run") == died["run"] else None
+        return Status("died", EXIT_FAILURE, None, mine or died, last)
+    if last is None:
+        return Status("none", EXIT_OK, None, None, None)
+    return Status(str(last["state"]), int(last["exit_code"]), None, None, last)
+
+
+def _progress_of_holder(layout: Layout, held_by: dict[str, Any]) -> dict[str, Any] | None:
+    """The snapshot of the process that holds the lock, not one that an earlier, killed run has left."""
+    progress = read_progress(layout.progress)
+    if progress is None or progress.get("process") != held_by.get("process"):
+        return None
+    return progress
+
+
+def _last_record(layout: Layout) -> dict[str, Any] | None:
+    try:
+        record = json.loads((layout.runs / "latest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{layout.runs / 'latest.json'}' cannot be read ({error}); run the job again.") from None
+    if not isinstance(record, dict) or not {"state", "exit_code", "started"} <= record.keys():
+        raise InputError(f"'{layout.runs / 'latest.json'}' is no record of a run; run the job again.")
+    return record
+
+
+def _newest_run_that_died(layout: Layout) -> dict[str, Any] | None:
+    if not layout.ledger.exists():
+        return None
+    ledger = Ledger.read_only(layout.ledger)
+    try:
+        newest = ledger.newest_run()
+    finally:
+        ledger.close()
+    return {"run": newest.run, "started": newest.started} if newest and newest.state == "running" else None

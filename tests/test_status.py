@@ -1,0 +1,138 @@
+"""`secbatch status`: a run in progress, one that was killed, one that ended."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_task import Counter, UpperTask, install
+
+from secbatch.cli.main import _run
+from secbatch.errors import Interrupted
+from secbatch.store.lock import hold, holder
+from secbatch.store.progress import ProgressFile
+
+LOCK = Path("out/_secbatch/lock")
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter:
+    monkeypatch.chdir(tmp_path)
+    job = "name: night\ninput: {path: in.csv}\ntasks: {up: {type: fill-mask, model: fake, text: text}}\n"
+    Path("job.yaml").write_text(job + "output: {path: out}\n")
+    Path("in.csv").write_text("text\na\nb\nPOISON\n")
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (1,))
+    return install(monkeypatch)
+
+
+def status(capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any], str]:
+    capsys.readouterr()
+    code = _run(["status", "out", "--json"])
+    machine = json.loads(capsys.readouterr().out)
+    assert _run(["status", "out"]) == code == machine["exit_code"]
+    return code, machine, capsys.readouterr().out
+
+
+def test_while_a_run_goes_on_and_after_it(
+    counter: Counter, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secbatch.store.progress.INTERVAL_SECONDS", 0.01)
+    compute = UpperTask.compute
+    seen: list[tuple[int, dict[str, Any], str]] = []
+
+    def looks(self: UpperTask, encoded: Any) -> Any:
+        if self.counter.rows == 2:
+            deadline = time.monotonic() + 30
+            while not (seen and seen[-1][1]["progress"]["enriched"] == 2) and time.monotonic() < deadline:
+                time.sleep(0.02)
+                seen.append(status(capsys))
+        return compute(self, encoded)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UpperTask, "compute", looks)
+        assert _run(["run", "job.yaml"]) == 3
+    code, machine, text = seen[-1]
+    assert (code, machine["state"], machine["holder"]["process"]) == (75, "running", os.getpid())
+    progress = machine["progress"]
+    assert progress["read"] >= 2 and progress["rows_per_second"] > 0 and "device" in progress["doing"]
+    assert f"running: process {os.getpid()} on" in text and "rows/s" in text and "Doing" in text
+    code, machine, text = status(capsys)
+    assert (code, machine["state"], machine["progress"]) == (3, "finished", None)
+    assert machine["last"]["counts"]["rejected"] == 1
+    assert "finished, exit code 3" in text and "3 read · 3 enriched · 0 reused · 1 rejected" in text
+
+
+def test_a_run_that_was_killed(
+    counter: Counter, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr("secbatch.store.progress.INTERVAL_SECONDS", 0.01)
+
+        def killed(self: UpperTask, encoded: Any) -> Any:
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        monkeypatch.setattr(UpperTask, "compute", killed)
+        _run(["run", "job.yaml"])
+        os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    code, machine, text = status(capsys)
+    assert (code, machine["state"], machine["holder"]) == (1, "died", None)
+    assert "run the job again" in text and machine["progress"]["run"] in text
+    assert _run(["run", "job.yaml"]) == 3
+    assert status(capsys)[1]["state"] == "finished"
+
+
+def test_other_ends(counter: Counter, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _run(["status", "out"]) == 2
+    assert "holds no output of secbatch" in capsys.readouterr().err
+
+    def stopped(self: UpperTask, encoded: Any) -> Any:
+        raise Interrupted("stop")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UpperTask, "compute", stopped)
+        assert _run(["run", "job.yaml"]) == 130
+    code, machine, text = status(capsys)
+    assert (code, machine["state"]) == (130, "interrupted") and "stop" in text
+    Path("in.csv").rename("gone.csv")
+    assert _run(["run", "job.yaml"]) == 2
+    with hold(LOCK):
+        code, machine, text = status(capsys)
+        assert (code, machine["progress"]) == (75, None) and "looking at models and input" in text
+    latest = Path("out/_secbatch/runs/latest.json")
+    latest.write_text("{")
+    assert _run(["status", "out"]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_who_looks_keeps_nobody_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert holder(Path("lock")) is None
+    look = "from pathlib import Path; from secbatch.store.lock import holder\nwhile True: holder(Path('lock'))"
+    Path("lock").touch()
+    lookers = [subprocess.Popen([sys.executable, "-c", look]) for _ in range(2)]
+    try:
+        time.sleep(1)
+        for _ in range(200):
+            with hold(Path("lock")):
+                assert holder(Path("lock")) is not None
+    finally:
+        for looker in lookers:
+            looker.kill()
+            looker.wait()
+
+
+def test_a_disk_that_refuses_the_progress_file_costs_the_run_nothing(tmp_path: Path) -> None:
+    said: list[str] = []
+    with ProgressFile(tmp_path / "absent" / "progress.json", dict, said.append):
+        deadline = time.monotonic() + 10
+        while not said and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert len(said) == 1 and "cannot be written" in said[0]
