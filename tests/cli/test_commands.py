@@ -182,3 +182,8 @@ def test_messages_are_sentences() -> None:
     assert sentence("in.csv is empty") == "in.csv is empty."
     assert sentence("tasks.mask.text: no\ncolumn") == "tasks.mask.text: no column."
     assert sentence("Good as it is.") == "Good as it is."
+
+
+def test_python_m_secbatch_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "secbatch", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("secbatch, version")
