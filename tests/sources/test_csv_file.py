@@ -403,3 +403,13 @@ def test_damaged_rows_side_by_side_are_counted_one_by_one(tmp_path):
     assert table_of(shards).column("id").to_pylist() == ["2"]
     assert [reject.line for reject in rejects_of(shards)] == list(range(2, 52))
     assert shards[0].row.to_pylist() == [51]
+
+
+def test_the_byte_ff_in_lines_of_text_is_invalid_utf8(tmp_path):
+    path = written(tmp_path, "t.csv", b"sentence\none\ntw\xffo\n\xff\nthree\n")
+    shards = shards_of(path)
+    assert table_of(shards).column("sentence").to_pylist() == ["one", "three"]
+    assert [reject.line for reject in rejects_of(shards)] == [3, 4]
+    assert all("is not valid UTF-8 (byte 0xff)" in reject.reason for reject in rejects_of(shards))
+    with pytest.raises(InputError, match="header that is not valid UTF-8"):
+        source_of(written(tmp_path, "h.csv", b"sent\xffence\none\n"))

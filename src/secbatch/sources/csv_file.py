@@ -12,7 +12,7 @@ import numpy as np
 
 from secbatch.sources.columns import conversion_error, from_text
 from secbatch.sources.csv_blocks import scan
-from secbatch.sources.csv_header import CsvLayout, delimiter_name
+from secbatch.sources.csv_header import CsvLayout, delimiter_name, without_delimiter
 from secbatch.sources.csv_records import Dialect, Fault, Record, line_stop, parse_record
 from secbatch.sources.paths import InputFile
 from secbatch.sources.piece import BLOCK, RECORD_LIMIT, Piece, reject_piece
@@ -171,10 +171,11 @@ class CsvReader:
                 cursor.advance(record.end)
                 continue
             self._row += 1
-            if record.fault is None and len(record.fields) == self.width:
-                bad = None if raw.isascii() else self._undecodable(record.fields)
+            fields = without_delimiter(record.fields, self.layout.dialect)
+            if record.fault is None and len(fields) == self.width:
+                bad = None if raw.isascii() else self._undecodable(fields)
                 if bad is None:
-                    rows.append(record.fields)
+                    rows.append(fields)
                     numbers.append(self._row)
                 else:
                     rejects.append(self._reject(cursor, bad, raw))

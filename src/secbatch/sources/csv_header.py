@@ -10,7 +10,6 @@ from secbatch.sources.streams import UnreadableFileError, Utf8Stream
 
 DELIMITERS = (b",", b";", b"\t", b"|")  # in this order where two stand equally often in the header
 NO_DELIMITER = b"\xff"  # a byte that valid text never holds: each line is one value
-DELIMITER_NAMES = {b"\t": "tab", NO_DELIMITER: "a quote"}
 HEADER_LIMIT = 1 << 20  # bytes
 FIRST_LOOK = 1 << 16  # bytes; most headers are whole in it
 LF = 0x0A
@@ -30,7 +29,12 @@ class CsvLayout:
 
 
 def delimiter_name(delimiter: bytes) -> str:
-    return DELIMITER_NAMES.get(delimiter, f"'{delimiter.decode()}'")
+    return "tab" if delimiter == b"\t" else f"'{delimiter.decode()}'"
+
+
+def without_delimiter(fields: list[bytes], dialect: Dialect) -> list[bytes]:
+    """`fields`, put together again where NO_DELIMITER parted them: then the text is invalid, and not wider."""
+    return [NO_DELIMITER.join(fields)] if dialect.delimiter == NO_DELIMITER else fields
 
 
 def read_layout(file: InputFile, delimiter: str | None, encoding: str | None) -> CsvLayout:
@@ -77,7 +81,7 @@ def _layout(file: InputFile, text: bytes, delimiter: str | None, codec: str) -> 
         hint = "longer than 1 MiB" if record.fault in (None, Fault.LONG) else "broken by a stray quote"
         raise UnreadableFileError(f"has a header that is {hint}; mend its first line")
     try:
-        names = [name.decode("utf-8") for name in record.fields]
+        names = [name.decode("utf-8") for name in without_delimiter(record.fields, dialect)]
     except UnicodeDecodeError as error:
         raise UnreadableFileError(
             f"has a header that is not valid {codec} (byte 0x{error.object[error.start]:02x}); "
