@@ -413,3 +413,10 @@ def test_the_byte_ff_in_lines_of_text_is_invalid_utf8(tmp_path):
     assert all("is not valid UTF-8 (byte 0xff)" in reject.reason for reject in rejects_of(shards))
     with pytest.raises(InputError, match="header that is not valid UTF-8"):
         source_of(written(tmp_path, "h.csv", b"sent\xffence\none\n"))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_a_quote_inside_a_header_name_is_a_character(tmp_path, delimiter):
+    path = written(tmp_path, "t.csv", f'5" disk{delimiter}"a ""b"""{delimiter}c"\n1{delimiter}2{delimiter}3\n')
+    assert rows_of(path) == [{'5" disk': "1", 'a "b"': "2", 'c"': "3"}]
+    assert rows_of(path, delimiter=delimiter) == [{'5" disk': "1", 'a "b"': "2", 'c"': "3"}]

@@ -42,15 +42,16 @@ def read_layout(file: InputFile, delimiter: str | None, encoding: str | None) ->
 
     Raises UnreadableFileError (empty, undecodable) and InputError (two columns of one name).
     """
+    named = delimiter.encode() if delimiter else None
     stream = Utf8Stream(file, encoding)
     try:
         text = stream.read(FIRST_LOOK)
-        while text and not _has_whole_header(text) and len(text) <= HEADER_LIMIT:
+        while text and not _has_whole_header(text, named) and len(text) <= HEADER_LIMIT:
             more = stream.read(FIRST_LOOK)
             if not more:
                 break
             text += more
-        if stream.failure and not _has_whole_header(text):
+        if stream.failure and not _has_whole_header(text, named):
             raise UnreadableFileError(stream.failure)
         recoded, codec = stream.recoded, stream.encoding
     finally:
@@ -63,18 +64,18 @@ def read_layout(file: InputFile, delimiter: str | None, encoding: str | None) ->
             "looks like UTF-16 without a byte order mark; say "
             f"`input.encoding: {'utf-16-le' if little else 'utf-16-be'}`"
         )
-    return _layout(file, text, delimiter, codec if recoded else "UTF-8")
+    return _layout(file, text, named, codec if recoded else "UTF-8")
 
 
-def _layout(file: InputFile, text: bytes, delimiter: str | None, codec: str) -> CsvLayout:
-    line_end = _line_end(text)
+def _layout(file: InputFile, text: bytes, named: bytes | None, codec: str) -> CsvLayout:
+    line_end = _line_end(text, named)
     start = 0
     while True:  # blank lines before the header
         stop, following = line_stop(text, start, Dialect(b",", line_end))
         if text[start:stop].strip() or following == stop:
             break
         start = following
-    chosen = delimiter.encode() if delimiter else _most_frequent(text, start, line_end)
+    chosen = named or _most_frequent(text, start)
     dialect = Dialect(chosen, line_end)
     record = parse_record(text, start, dialect, HEADER_LIMIT)
     if record.fault is not None or record.end - start > HEADER_LIMIT:
@@ -90,7 +91,7 @@ def _layout(file: InputFile, text: bytes, delimiter: str | None, codec: str) -> 
     names, notices = _named(file, names)
     lines = text.count(line_end, 0, record.end)
     header_only = len(text) < FIRST_LOOK and not text[record.end :].strip()
-    return CsvLayout(tuple(names), dialect, record.end, lines, delimiter is None, header_only, notices)
+    return CsvLayout(tuple(names), dialect, record.end, lines, named is None, header_only, notices)
 
 
 def _named(file: InputFile, names: list[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -107,36 +108,43 @@ def _named(file: InputFile, names: list[str]) -> tuple[list[str], tuple[str, ...
     return names, tuple(notices)
 
 
-def _outside_quotes(text: bytes, start: int = 0) -> "list[tuple[int, int]]":
-    """(position, byte) of what stands outside quotes, up to the first line end there."""
+def _outside_quotes(text: bytes, delimiter: bytes | None, start: int = 0) -> "list[tuple[int, int]]":
+    """(position, byte) of what stands outside quotes, up to the first line end there.
+
+    As in any record, a quote opens a field only where one starts: after the delimiter, or what may be it.
+    """
+    before_field = {LF, CR, *(delimiter or b"".join(DELIMITERS))}
     result = []
     inside = False
+    opens = True  # whether a quote that follows is more than a character
     for place in range(start, len(text)):
         byte = text[place]
-        if byte == QUOTE:
+        if byte == QUOTE and (inside or opens):
             inside = not inside
+            opens = True  # a doubled quote
         elif not inside:
+            opens = byte in before_field
             result.append((place, byte))
             if byte in (LF, CR):
                 break
     return result
 
 
-def _has_whole_header(text: bytes) -> bool:
+def _has_whole_header(text: bytes, delimiter: bytes | None) -> bool:
     start = len(text) - len(text.lstrip())
-    outside = _outside_quotes(text, start)
+    outside = _outside_quotes(text, delimiter, start)
     # A CR at the very end may be half of a CRLF.
     return bool(outside) and outside[-1][1] in (LF, CR) and outside[-1][0] + 1 < len(text)
 
 
-def _line_end(text: bytes) -> bytes:
-    outside = _outside_quotes(text)
-    if outside and outside[-1][1] == CR and text[outside[-1][0] + 1 : outside[-1][0] + 2] != b"\n":
+def _line_end(text: bytes, delimiter: bytes | None) -> bytes:
+    outside = _outside_quotes(text, delimiter)
+    if outside and outside[-1][1] == CR and not text[outside[-1][0] :].lstrip(b"\r").startswith(b"\n"):
         return b"\r"
     return b"\n"
 
 
-def _most_frequent(text: bytes, start: int, line_end: bytes) -> bytes:
-    counts = Counter(bytes((byte,)) for _, byte in _outside_quotes(text, start))
+def _most_frequent(text: bytes, start: int) -> bytes:
+    counts = Counter(bytes((byte,)) for _, byte in _outside_quotes(text, None, start))
     best = max(DELIMITERS, key=lambda d: (counts[d], -DELIMITERS.index(d)))
     return best if counts[best] else NO_DELIMITER
