@@ -420,3 +420,10 @@ def test_a_quote_inside_a_header_name_is_a_character(tmp_path, delimiter):
     path = written(tmp_path, "t.csv", f'5" disk{delimiter}"a ""b"""{delimiter}c"\n1{delimiter}2{delimiter}3\n')
     assert rows_of(path) == [{'5" disk': "1", 'a "b"': "2", 'c"': "3"}]
     assert rows_of(path, delimiter=delimiter) == [{'5" disk': "1", 'a "b"': "2", 'c"': "3"}]
+
+
+def test_several_carriage_returns_before_a_line_feed_are_one_line_end(tmp_path):
+    path = written(tmp_path, "t.csv", b'a,b\r\r\n1,x\r\r\n2,"q\r\r\ns"\r\r\n\r\r\n3,"z"\r\r\r\n')
+    shards = shards_of(path)
+    assert rejects_of(shards) == []
+    assert [list(row.values()) for row in table_of(shards).to_pylist()] == [["1", "x"], ["2", "q\r\r\ns"], ["3", "z"]]

@@ -106,12 +106,11 @@ def _separators(data: np.ndarray, window: bytes, dialect: Dialect) -> tuple[np.n
 def _without_cr(
     data: np.ndarray, starts: np.ndarray, separators: np.ndarray, ends_line: np.ndarray, dialect: Dialect
 ) -> np.ndarray:
-    """Ends of the fields: a CR before an LF belongs to the line end."""
+    """Ends of the fields: CRs before an LF belong to the line end."""
     stops = separators.copy()
     if dialect.line_end == b"\n":
-        trailing = ends_line & (separators > starts)
-        trailing &= data[np.maximum(separators - 1, 0)] == CR
-        stops -= trailing
+        while (trailing := ends_line & (stops > starts) & (data[np.maximum(stops - 1, 0)] == CR)).any():
+            stops -= trailing
     return stops
 
 

@@ -14,7 +14,7 @@ class Dialect:
     """How a file is laid out: bytes of one character each."""
 
     delimiter: bytes
-    line_end: bytes  # b"\n" (a CR before it belongs to it) or b"\r" for files that know no LF
+    line_end: bytes  # b"\n" (CRs before it belong to it) or b"\r" for files that know no LF
 
 
 class Fault(Enum):
@@ -43,8 +43,9 @@ def line_stop(text: bytes, start: int, dialect: Dialect) -> tuple[int, int]:
     if found < 0:
         return len(text), len(text)
     stop = found
-    if dialect.line_end == b"\n" and stop > start and text[stop - 1] == CR:
-        stop -= 1
+    if dialect.line_end == b"\n":
+        while stop > start and text[stop - 1] == CR:  # several where a program wrote CRLF through a text file
+            stop -= 1
     return stop, found + 1
 
 
