@@ -427,3 +427,32 @@ def test_several_carriage_returns_before_a_line_feed_are_one_line_end(tmp_path):
     shards = shards_of(path)
     assert rejects_of(shards) == []
     assert [list(row.values()) for row in table_of(shards).to_pylist()] == [["1", "x"], ["2", "q\r\r\ns"], ["3", "z"]]
+
+
+@pytest.mark.parametrize(
+    ("bad", "good"),
+    [
+        ('2,"open,x\n', '4,", foo",z\n'),  # else: 2 | open,x\\n4, | ⎵foo" | z
+        ('2,b,"open\n', '4,", foo",z\n'),
+        ('2,"x"",y\n', '4,", foo",z\n'),
+        ('2,"open,x\n', '4,"\nfoo",z\n'),
+        ('2,"open,x\n', '4,", foo","two\nlines"\n'),
+        ('"2,a,x\n', '4,", foo",z\n'),  # else three fields: 2,a,x\\n4, | ⎵foo" | z
+    ],
+)
+def test_a_row_that_starts_a_field_with_a_delimiter_after_a_stray_quote_is_not_lost(tmp_path, bad, good):
+    path = written(tmp_path, "t.csv", "id,text,note\n1,a,b\n" + bad + good + GOOD)
+    shards = shards_of(path)
+    assert table_of(shards).column("id").to_pylist() == ["1", "4", "10", "11", "12"]
+    assert table_of(shards).column("text")[1].as_py() == good.split('"')[1]
+    (reject,) = rejects_of(shards)
+    assert reject.raw.decode() == bad
+    assert "never closes" in reject.reason or "goes on after" in reject.reason
+
+
+def test_a_long_text_with_quotes_in_a_record_of_the_wrong_width_is_rejected_whole(tmp_path):
+    bad = '2,"He said ""so"", then, left\nand ""then"", again, came\nend",x,y\n'
+    path = written(tmp_path, "t.csv", "id,text,note\n1,a,b\n" + bad + GOOD)
+    shards = shards_of(path)
+    assert table_of(shards).column("id").to_pylist() == ["1", "10", "11", "12"]
+    assert [reject.raw.decode() for reject in rejects_of(shards)] == [bad]

@@ -6,6 +6,7 @@ between goes, whole, to the rejects.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CAREFUL = 64 << 10  # bytes parsed with care once something is wrong, before the fast path is tried again
+NEVER_CLOSED = "a quote opens a field and never closes it; close it, or double it and quote the field"
 INTERIOR_LINES = 50  # lines looked at to tell a long text from rows that a stray quote swallowed
 
 
@@ -77,14 +79,7 @@ class _Cursor:
             record = parse_record(self.text, self.place + ahead, self.dialect, RECORD_LIMIT)
             waits = not record.complete and record.fault is not Fault.LONG
             if not waits or self.ended:
-                return Record(
-                    record.fields,
-                    record.end - self.place,
-                    record.fault,
-                    record.complete,
-                    record.multiline,
-                    record.literal_quote,
-                )
+                return replace(record, end=record.end - self.place)
             self.grow()
 
 
@@ -172,7 +167,7 @@ class CsvReader:
                 continue
             self._row += 1
             fields = without_delimiter(record.fields, self.layout.dialect)
-            if record.fault is None and len(fields) == self.width:
+            if record.fault is None and len(fields) == self.width and not self._parity_lost(cursor, record):
                 bad = None if raw.isascii() else self._undecodable(fields)
                 if bad is None:
                     rows.append(fields)
@@ -212,10 +207,12 @@ class CsvReader:
     def _broken(self, cursor: _Cursor, record: Record) -> Iterator[Reject]:
         """The rejects of a record that is none; moves the cursor past them."""
         reason = self._reason(record)
-        if record.fault is None and not self._swallowed_rows(cursor, record):
-            yield self._reject(cursor, reason, cursor.text[cursor.place : cursor.place + record.end])
-            cursor.advance(record.end)
-            return
+        if record.fault is None:
+            if not self._swallowed_rows(cursor, record):
+                yield self._reject(cursor, reason, cursor.text[cursor.place : cursor.place + record.end])
+                cursor.advance(record.end)
+                return
+            reason = NEVER_CLOSED
         end = self._line_after(cursor, 0)
         while True:
             if end < 0:  # a line without an end in sight
@@ -260,28 +257,53 @@ class CsvReader:
     def _swallowed_rows(self, cursor: _Cursor, record: Record) -> bool:
         """Whether a properly quoted record of the wrong width looks as if two stray quotes made it.
 
-        Then the lines inside it are rows; in a long text with line ends they are not.
+        Then the lines inside it are rows, or one of them holds a quote and is a row even so; in a long text with
+        line ends they are not.
         """
         if not record.multiline:
             return False
+        if self._row_with_quotes_inside(cursor, record):
+            return True
+        lines = [line for line, _ in self._interior_lines(cursor, record)[:-1]]
+        delimiter = self.layout.dialect.delimiter
+        rows = sum(b'"' not in line and line.count(delimiter) == self.width - 1 for line in lines)
+        return len(lines) > 0 and 2 * rows >= len(lines)
+
+    def _parity_lost(self, cursor: _Cursor, record: Record) -> bool:
+        """Whether a record of the right width took the quotes of another one for its own: it has a quote left."""
+        return record.multiline and record.literal_quote and self._row_with_quotes_inside(cursor, record)
+
+    def _row_with_quotes_inside(self, cursor: _Cursor, record: Record) -> bool:
+        """Whether a clean record with quoted fields starts at a line inside a multi-line record.
+
+        Such a line can hardly read well both from its start and from inside a quoted field.
+        """
+        for line, ahead in self._interior_lines(cursor, record):
+            if b'"' in line:
+                inner = cursor.record(ahead)
+                if inner.quoted and self._on_its_feet(inner):
+                    return True
+        return False
+
+    def _interior_lines(self, cursor: _Cursor, record: Record) -> list[tuple[bytes, int]]:
+        """(line, its start relative to `place`) of the lines after a record's first one: some, and the last."""
+        dialect = self.layout.dialect
         end = cursor.place + record.end
-        _, place = line_stop(cursor.text, cursor.place, self.layout.dialect)
-        looked = rows = 0
-        while looked < INTERIOR_LINES:
-            stop, following = line_stop(cursor.text, place, self.layout.dialect)
-            if following >= end:
-                break
-            looked += 1
-            line = cursor.text[place:stop]
-            rows += b'"' not in line and line.count(self.layout.dialect.delimiter) == self.width - 1
+        last = cursor.text.rfind(dialect.line_end, cursor.place, end - (1 if record.complete else 0)) + 1
+        _, place = line_stop(cursor.text, cursor.place, dialect)
+        lines: list[tuple[bytes, int]] = []
+        while place < last and len(lines) < INTERIOR_LINES:
+            stop, following = line_stop(cursor.text, place, dialect)
+            lines.append((cursor.text[place:stop], place - cursor.place))
             place = following
-        return looked > 0 and 2 * rows >= looked
+        lines.append((cursor.text[last:end], last - cursor.place))
+        return lines
 
     def _reason(self, record: Record) -> str:
         if record.fault is Fault.STRAY:
             return "a quoted field goes on after its closing quote; double the quotes inside a quoted field"
         if record.fault is Fault.OPEN:
-            return "a quote opens a field and never closes it; close it, or double it and quote the field"
+            return NEVER_CLOSED
         if record.fault is Fault.LONG:
             return f"the record is longer than {RECORD_LIMIT >> 20} MiB; a quote may be open"
         count = len(record.fields)

@@ -35,6 +35,7 @@ class Record:
     complete: bool = True  # a line end closed it (False: the text ended)
     multiline: bool = False  # a line end stands inside quotes
     literal_quote: bool = False  # an unquoted field ends with a quote: often the tail of a broken one
+    quoted: bool = False  # at least one field is quoted
 
 
 def line_stop(text: bytes, start: int, dialect: Dialect) -> tuple[int, int]:
@@ -68,13 +69,14 @@ def _parse_quoted(text: bytes, start: int, stop: int, following: int, dialect: D
     delimiter = dialect.delimiter[0]
     fields: list[bytes] = []
     place = start
-    multiline = literal = False
+    multiline = literal = quoted = False
     while True:
         if place < stop and text[place] == QUOTE:
             close, doubled = _closing_quote(text, place + 1, start + limit)
             if close < 0:
                 too_long = len(text) - start > limit
                 return Record([], following, Fault.LONG if too_long else Fault.OPEN, False, multiline)
+            quoted = True
             value = text[place + 1 : close]
             fields.append(value.replace(b'""', b'"') if doubled else value)
             place = close + 1
@@ -94,7 +96,7 @@ def _parse_quoted(text: bytes, start: int, stop: int, following: int, dialect: D
             if found >= 0:
                 place = found + 1
                 continue
-        return Record(fields, following, None, following > stop, multiline, literal)
+        return Record(fields, following, None, following > stop, multiline, literal, quoted)
 
 
 def _closing_quote(text: bytes, place: int, bound: int) -> tuple[int, bool]:
