@@ -12,7 +12,7 @@ from secbatch.reporting import Reporter
 from secbatch.runner import RunResult, run_job
 from secbatch.sources.paths import find_files
 from secbatch.store.filesystem import check_output_place, explain, write_atomically
-from secbatch.store.layout import Layout
+from secbatch.store.layout import Layout, rejects_beside
 from secbatch.store.parts import ROW_GROUP_ROWS
 
 
@@ -40,7 +40,7 @@ def run_into_file(
     files = [layout.data / file for file in result.part_files]
     write_atomically(path, lambda temporary: _concatenate(files, temporary))
     rejects = sorted(layout.rejects.glob("*.parquet"))
-    beside = path.with_name(f"{path.stem}.rejects.parquet")
+    beside = rejects_beside(path)
     if rejects:
         write_atomically(beside, lambda temporary: _concatenate(rejects, temporary))
         reporter.notice(f"{result.unparseable:,} lines could not be parsed; they are in {beside}.")

@@ -145,6 +145,49 @@ def test_rejects_above_the_limit_exit_3(mask_model: str, capsys: pytest.CaptureF
     assert len(pd.read_parquet("out.parquet")) == 1
     rejects = pd.read_parquet("out.rejects.parquet")
     assert rejects["raw"].str.strip().tolist() == ["2,b,c,d"] and rejects["line"].tolist() == [3]
+    assert _run(["show", "out.parquet", "--rejected"]) == 0
+    assert "Rejected: in.csv line 3: 4 fields" in capsys.readouterr().out
+
+
+def test_show_rejected_is_what_the_latest_run_could_not_parse(
+    mask_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["enrich", "in.csv", "-o", "out", "--mask", "text", "--mask-model", mask_model]
+    write("in.csv", "a,text\n1,A <mask>\n2,b,\x1b[31mc,d\n3,e,f,g\n")
+    assert _run(command) == 3
+    capsys.readouterr()
+    assert _run(["show", "out", "--rejected"]) == 0
+    shown = capsys.readouterr().out
+    assert "Rejected: in.csv line 3: 4 fields" in shown and "in.csv line 4" in shown
+    assert "Text: 2,b,\\x1b[31mc,d" in shown
+    assert _run(["show", "out", "--rejected", "--rows", "1"]) == 0
+    assert "in.csv line 4" not in capsys.readouterr().out
+    write("in.csv", "a,text\n1,A <mask>\n")
+    assert _run(command) == 0
+    assert _run([*command, "--top-k", "3", "--mask-model", "no-such-folder"]) == 1
+    capsys.readouterr()
+    assert _run(["show", "out", "--rejected"]) == 0
+    assert capsys.readouterr().out == "No rejected rows.\n"
+
+
+def test_show_of_what_has_no_results(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("begun/_secbatch").mkdir(parents=True)
+    assert _run(["show", "begun"]) == 2
+    assert "has no results yet" in capsys.readouterr().err
+    write("in.csv", "a,text\n")
+    assert _run(["show", "in.csv"]) == 2
+    assert "cannot be read as Parquet (" in (said := capsys.readouterr().err) and "give the output of" in said
+
+
+def test_show_beside_input_columns_named_like_tasks(mask_model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    long = "word " * 1000
+    write("in.csv", f"mask,text\nm1,no mask\nm2,a <mask>\nm3,<mask> {long}\n")
+    assert _run(["enrich", "in.csv", "-o", "out.parquet", "--mask", "text", "--mask-model", mask_model]) == 0
+    capsys.readouterr()
+    assert _run(["show", "out.parquet"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Row: mask=m1 · text=no mask" and lines[2] == "Input: a <mask>"
+    assert lines[5].endswith("... (5,007 characters)") and len(lines[5]) < 2100
 
 
 def test_sigterm_exits_130_and_the_next_run_goes_on(mask_model: str) -> None:

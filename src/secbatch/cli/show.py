@@ -10,26 +10,31 @@ import click
 
 from secbatch.cli.terminal import printable
 from secbatch.errors import InputError
+from secbatch.store.layout import Layout, rejects_beside
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+SHOWN_CHARACTERS = 2000
 
 
 @click.command()
 @click.argument("output", metavar="OUT")
 @click.option("--rows", default=10, show_default=True, type=click.IntRange(min=1), help="How many rows.")
-@click.option("--rejected", is_flag=True, help="Only rows that were rejected, with the reason.")
+@click.option("--rejected", is_flag=True, help="Only what was rejected, lines that are no rows too, and why.")
 def show(output: str, rows: int, rejected: bool) -> int:
     """Print results from the output folder (or .parquet file) OUT."""
     table, tasks = _read(Path(output), rows, rejected)
-    if not table.num_rows:
-        click.echo("No rows.")
-        return 0
-    for number, row in enumerate(table.to_pylist()):
+    blocks = [list(_lines(row, tasks)) for row in table.to_pylist()]
+    if rejected:
+        blocks += [_reject_lines(reject) for reject in _unparseable(Path(output), rows - len(blocks))]
+    if not blocks:
+        click.echo("No rejected rows." if rejected else "No rows.")
+    for number, block in enumerate(blocks):
         if number:
             click.echo()
-        for label, text in _lines(row, tasks):
-            click.echo(f"{click.style(label + ':', bold=True)} {printable(text)}")
+        for label, text in block:
+            click.echo(f"{click.style(printable(label) + ':', bold=True)} {_shortened(printable(text))}")
     return 0
 
 
@@ -42,6 +47,8 @@ def _read(output: Path, rows: int, rejected: bool) -> "tuple[pa.Table, dict[str,
     place = output / "data" if (output / "data").exists() else output
     if not place.exists():
         raise InputError(f"'{output}' does not exist; give the output folder or the .parquet file of a run.")
+    if place == output and (output / "_secbatch").exists():
+        raise InputError(f"'{output}' has no results yet: no run has finished its first shard.")
     try:
         place = place.resolve()  # the version of this moment, whatever is published meanwhile
         dataset = ds.dataset(place, format="parquet", partitioning="hive")
@@ -51,7 +58,33 @@ def _read(output: Path, rows: int, rejected: bool) -> "tuple[pa.Table, dict[str,
         wanted = pc.field("secbatch_status") == "rejected" if rejected else None
         return dataset.head(rows, filter=wanted), footer.get("specs", {})
     except (pa.ArrowInvalid, OSError, ValueError) as error:
-        raise InputError(f"'{output}' cannot be read as Parquet ({error}).") from None
+        reason = str(error).rsplit(": ", 1)[-1].rstrip(".")  # Arrow names its readers first, then what is wrong
+        raise InputError(
+            f"'{output}' cannot be read as Parquet ({reason}); give the output of `secbatch run` or `enrich`."
+        ) from None
+
+
+def _unparseable(output: Path, rows: int) -> list[dict[str, Any]]:
+    """What the latest run could not parse, at most `rows` of it: no row of the dataset, but rejected all the same."""
+    import pyarrow.dataset as ds
+
+    if output.is_dir():
+        folder = Layout(output).rejects
+        files = sorted(folder.glob(f"{_latest_run(output)}-*.parquet"))
+    else:
+        files = [beside for beside in [rejects_beside(output)] if beside.exists()]
+    if not files or rows <= 0:
+        return []
+    found: list[dict[str, Any]] = ds.dataset([str(file) for file in files], format="parquet").head(rows).to_pylist()
+    return found
+
+
+def _latest_run(output: Path) -> str:
+    """The newest run that got as far as reading; a pattern for any where none has left its record."""
+    for file in sorted(Layout(output).runs.glob("[0-9]*.json"), reverse=True):  # their names begin with the time
+        if json.loads(file.read_text(encoding="utf-8"))["state"] != "failed":
+            return file.stem
+    return "*"
 
 
 def _lines(row: dict[str, Any], tasks: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:
@@ -60,7 +93,7 @@ def _lines(row: dict[str, Any], tasks: dict[str, dict[str, Any]]) -> Iterator[tu
     for name, task in tasks.items():
         source = _rendered(task["text"], row)
         kind = task["type"]
-        if not source or (kind != "embed" and row.get(f"{name}_predictions") is None and row.get(name) is None):
+        if not source or row.get(f"{name}_predictions" if kind == "fill-mask" else name) is None:
             continue
         if source not in shown:
             shown.add(source)
@@ -72,7 +105,7 @@ def _lines(row: dict[str, Any], tasks: dict[str, dict[str, Any]]) -> Iterator[tu
                 yield label, " | ".join(word["token"] for word in words) or "(outside the model's window)"
         elif kind == "chat":
             yield name, row[name]
-        elif row.get(name):
+        else:
             vector = row[name]
             yield name, f"[{', '.join(f'{x:.3f}' for x in vector[:4])}, ...] ({len(vector)} numbers)"
     if not shown:
@@ -82,6 +115,18 @@ def _lines(row: dict[str, Any], tasks: dict[str, dict[str, Any]]) -> Iterator[tu
         yield "Row", " · ".join(texts)[:300]
     if row.get("secbatch_error"):
         yield "Rejected", f"{row['secbatch_source']} row {row['secbatch_row']}: {row['secbatch_error']}"
+
+
+def _reject_lines(reject: dict[str, Any]) -> list[tuple[str, str]]:
+    place = f"{reject['source']} line {reject['line']}" if reject["line"] else str(reject["source"])
+    return [("Rejected", f"{place}: {reject['reason']}"), ("Text", reject["raw"] or "")]
+
+
+def _shortened(text: str) -> str:
+    """What fits a screen; a document of megabytes would scroll everything else away."""
+    if len(text) <= SHOWN_CHARACTERS:
+        return text
+    return f"{text[:SHOWN_CHARACTERS]}... ({len(text):,} characters)"
 
 
 def _rendered(text: str, row: dict[str, Any]) -> str:

@@ -57,7 +57,7 @@ class Watch:
         elapsed = time.monotonic() - self._begin
         rate = rows / elapsed if elapsed else 0.0
         left = elapsed * (1 - fraction) / fraction if fraction else 0.0
-        status = f"{rows:,} rows · {rate:,.0f} rows/s · {duration(left)} left"
+        status = f"{rows:,} rows · {rate:,.{0 if rate >= 10 else 1}f} rows/s · {duration(left)} left"
         if rejected:
             status += f" · {rejected:,} rejected"
         if self._bar:

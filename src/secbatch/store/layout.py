@@ -49,3 +49,8 @@ class Layout:
     @property
     def lock(self) -> Path:
         return self.internal / "lock"
+
+
+def rejects_beside(file: Path) -> Path:
+    """Where the rejects of a run lie whose output is the one Parquet file `file`."""
+    return file.with_name(f"{file.stem}.rejects.parquet")
