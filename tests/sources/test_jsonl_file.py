@@ -123,3 +123,38 @@ def test_nothing_usable(tmp_path):
         source_of(written(tmp_path, "t.jsonl", "[\n1,\n2\n]\n"))
     with pytest.raises(InputError, match=r"e\.jsonl is empty"):
         source_of(written(tmp_path, "e.jsonl", ""))
+
+
+def test_a_key_with_half_a_character_rejects_its_line(tmp_path):
+    path = written(tmp_path, "t.jsonl", '{"a": 1}\n{"a": 2, "\\ud800": 1}\n{"a": 3, "\\ud83d\\ude00": "\\u00e9"}\n')
+    shards = shards_of(path)
+    assert table_of(shards).to_pylist() == [{"a": 1, "😀": None}, {"a": 3, "😀": "é"}]
+    (reject,) = rejects_of(shards)
+    assert reject.line == 2
+    assert "the key '\\ud800' holds half a character" in reject.reason
+
+
+def test_nesting_at_any_depth_is_a_row_or_a_reject(tmp_path):
+    depths = [400, 600, *range(930, 1000), 5000]
+    text = "".join(f'{{"a": {"[" * depth}{"]" * depth}}}\n' for depth in depths)
+    shards = shards_of(written(tmp_path, "t.jsonl", text + '{"a": "x"}\n'))
+    assert table_of(shards).column("a").to_pylist() == ["[" * 400 + "]" * 400, "x"]
+    assert [reject.line for reject in rejects_of(shards)] == list(range(2, len(depths) + 1))
+    assert all("nested too deeply" in reject.reason for reject in rejects_of(shards))
+
+
+def test_objects_without_keys_are_said(tmp_path):
+    with pytest.raises(InputError, match=r"t\.jsonl: the objects .* are empty: there are no columns"):
+        source_of(written(tmp_path, "t.jsonl", "{}\n{}\n"))
+
+
+def test_an_archive_that_breaks_off_in_its_first_line_is_said(tmp_path):
+    path = written(tmp_path, "t.jsonl.gz", gzip.compress(lines({"a": "some text"}, {"a": "more"}).encode())[:20])
+    with pytest.raises(InputError, match=r"t\.jsonl\.gz breaks off or is corrupt"):
+        source_of(path)
+
+
+def test_a_piece_of_many_columns_has_few_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(jsonl_file, "CELLS", 100)
+    path = written(tmp_path, "t.jsonl", lines(*({f"c{i}": 1 for i in range(20)} for _ in range(12))))
+    assert [len(piece.rows) for piece in source_of(path).pieces()] == [5, 5, 2]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from secbatch.sources.columns import conversion_error, failing, from_text
 from secbatch.sources.paths import InputFile
 from secbatch.sources.piece import BLOCK, RECORD_LIMIT, Piece, reject_piece
 from secbatch.sources.shard import RAW_LIMIT, Reject
-from secbatch.sources.streams import UnreadableFileError, Utf8Stream
+from secbatch.sources.streams import UnreadableFileError, Utf8Stream, opened
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 SAMPLE_BYTES = 8 << 20  # of the whole input that decide columns and types
 SAMPLE_BYTES_A_FILE = 1 << 20
 PIECE_ROWS = 8_192
+CELLS = 4 << 20  # of one piece at most
+DEEPEST = 500  # levels of nesting; Python cannot write again all that it can read
 BLANK = b" \t\r"
 
 
@@ -43,7 +46,34 @@ def parse_line(line: bytes) -> dict[str, Any]:
         raise BadLineError(f"the line is not usable JSON ({kind})") from None
     if not isinstance(value, dict):
         raise BadLineError('the line is not a JSON object; each line must be one object {"column": value, …}')
+    if line.count(b"[") + line.count(b"{") > DEEPEST and _nested_deeper(value, DEEPEST):
+        raise BadLineError("the line is not usable JSON (nested too deeply)")
+    if b"\\u" in line:
+        _refuse_half_characters(value)
     return value
+
+
+def _nested_deeper(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _refuse_half_characters(row: Mapping[str, Any]) -> None:
+    """BadLineError for a key with a lone surrogate (written as \\ud800): it cannot name a column."""
+    for key in row:
+        try:
+            key.encode("utf-8")
+        except UnicodeEncodeError:
+            raise BadLineError(f"the key {key!r} holds half a character (a lone surrogate)") from None
 
 
 def infer_types(objects: Iterable[Mapping[str, Any]], declared: "Mapping[str, pa.DataType]") -> "pa.Schema":
@@ -104,18 +134,10 @@ def sample(files: Sequence[InputFile], encoding: str | None) -> tuple[list[dict[
         if budget <= 0:
             continue
         try:
-            stream = Utf8Stream(file, encoding)
+            text = opened(file, partial(_start, file, encoding, min(budget, SAMPLE_BYTES_A_FILE)))
         except UnreadableFileError as error:
             unreadable[file.path] = str(error)
             continue
-        try:
-            text = stream.read(min(budget, SAMPLE_BYTES_A_FILE))
-            if not text.strip():
-                unreadable[file.path] = stream.failure or "is empty: it has only blank lines"
-                continue
-            text += _rest_of_line(stream, text)
-        finally:
-            stream.close()
         budget -= len(text)
         for line in text.split(b"\n"):
             if line.strip(BLANK):
@@ -126,15 +148,32 @@ def sample(files: Sequence[InputFile], encoding: str | None) -> tuple[list[dict[
     return objects, unreadable
 
 
+def _start(file: InputFile, encoding: str | None, size: int) -> bytes:
+    """About `size` bytes of a file's text, one whole line at least. Raises UnreadableFileError where there is none."""
+    stream = Utf8Stream(file, encoding)
+    try:
+        text = stream.read(size)
+        if not text.strip():
+            raise UnreadableFileError(stream.failure or "is empty: it has only blank lines")
+        text += _rest_of_line(stream, text)
+        if stream.failure and b"\n" not in text:
+            raise UnreadableFileError(stream.failure)
+        return text
+    finally:
+        stream.close()
+
+
 def _rest_of_line(stream: Utf8Stream, text: bytes) -> bytes:
     """The end of the first line where the sample holds no whole line."""
-    rest = b""
-    while b"\n" not in text and b"\n" not in rest and len(rest) < RECORD_LIMIT:
-        more = stream.read(BLOCK)
-        if not more:
+    parts: list[bytes] = []
+    length = 0
+    while b"\n" not in text and length < RECORD_LIMIT:
+        text = stream.read(BLOCK)
+        if not text:
             break
-        rest += more
-    return rest[: rest.find(b"\n") + 1] or rest
+        parts.append(text[: text.find(b"\n") + 1] or text)
+        length += len(text)
+    return b"".join(parts)
 
 
 class JsonlReader:
@@ -166,6 +205,7 @@ class JsonlReader:
         numbers: list[int] = []
         rejects: list[Reject] = []
         waiting = 0  # bytes of the lines in `rows`
+        most = max(1, min(PIECE_ROWS, CELLS // max(1, len(self.schema))))
         try:
             for line, whole, length in _lines(stream):
                 line_number += 1
@@ -188,7 +228,7 @@ class JsonlReader:
                     waiting += length
                 except BadLineError as error:
                     rejects.append(reject_piece(self.file.path, str(error), line, line_number, here))
-                if len(rows) >= PIECE_ROWS or waiting >= BLOCK or len(rejects) >= PIECE_ROWS // 8:
+                if len(rows) >= most or waiting >= BLOCK or len(rejects) >= PIECE_ROWS // 8:
                     yield self._piece(rows, numbers, rejects)
                     rows, numbers, rejects, waiting = [], [], [], 0
             if rows or rejects:

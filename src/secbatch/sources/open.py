@@ -205,6 +205,8 @@ def _jsonl(spec: Input, files: tuple[InputFile, ...], declared: "dict[str, pa.Da
             f"{files[0].path}: no line at the start of the input is a JSON object; each line must be one "
             'object such as {"id": 1, "text": "…"}'
         )
+    if not schema.names:
+        raise InputError(f"{files[0].path}: the objects at the start of the input are empty: there are no columns")
     readers = [
         x if isinstance(x, _Unreadable) else jsonl_file.JsonlReader(file, schema, declared, spec.encoding)
         for file, x in zip(files, looked, strict=True)
