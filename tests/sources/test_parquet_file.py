@@ -158,3 +158,12 @@ def test_dictionaries_inside_nested_types(tmp_path):
         values = pa.StructArray.from_arrays([pa.array(words).dictionary_encode()], names=["d"])
         parquet(tmp_path, f"{name}.parquet", pa.table({"s": values}))
     assert [row["s"]["d"] for row in table_of(shards_of(tmp_path)).to_pylist()] == ["x", "y", "z", "x"]
+
+
+def test_a_column_without_values_in_one_file_takes_the_type_of_the_other(tmp_path):
+    for place, (number, nested) in enumerate([(pa.nulls(2), [[None], None]), (pa.array([1, 2]), [[{"x": 1}], []])]):
+        pq.write_table(pa.table({"n": number, "l": nested, "z": pa.nulls(2)}), tmp_path / f"{place}.parquet")
+    table = table_of(shards_of(tmp_path))
+    assert [str(kind) for kind in table.schema.types] == ["int64", "list<element: struct<x: int64>>", "string"]
+    assert table.column("n").to_pylist() == [None, None, 1, 2]
+    assert table.column("l").to_pylist() == [[None], None, [{"x": 1}], []]

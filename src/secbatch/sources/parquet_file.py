@@ -57,13 +57,7 @@ def read_layout(file: InputFile) -> ParquetLayout:
         raise InputError(f"{file.path}: the schema names {listed} more than once; rename the columns")
     if not schema.names:
         raise UnreadableFileError("has no columns")
-    return ParquetLayout(_without_null_types(schema.remove_metadata()), rows)
-
-
-def _without_null_types(schema: "pa.Schema") -> "pa.Schema":
-    import pyarrow as pa
-
-    return pa.schema([pa.field(f.name, without_null(f.type), True) for f in schema])
+    return ParquetLayout(schema.remove_metadata(), rows)
 
 
 def without_null(kind: "pa.DataType") -> "pa.DataType":
@@ -105,7 +99,7 @@ def unify(layouts: Sequence[tuple[InputFile, ParquetLayout]]) -> "pa.Schema":
                 )
             if both != known:
                 fields[field.name] = (both, file)
-    return pa.schema([pa.field(name, kind) for name, (kind, _) in fields.items()])
+    return pa.schema([pa.field(name, without_null(kind)) for name, (kind, _) in fields.items()])
 
 
 def check_same_columns(first: str, names: Sequence[str], other: str, other_names: Sequence[str]) -> None:
