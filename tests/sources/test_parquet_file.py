@@ -167,3 +167,25 @@ def test_a_column_without_values_in_one_file_takes_the_type_of_the_other(tmp_pat
     assert [str(kind) for kind in table.schema.types] == ["int64", "list<element: struct<x: int64>>", "string"]
     assert table.column("n").to_pylist() == [None, None, 1, 2]
     assert table.column("l").to_pylist() == [[None], None, [{"x": 1}], []]
+
+
+def test_invalid_text_inside_a_list_costs_its_row_only(tmp_path):
+    offsets = pa.py_buffer(b"\0\0\0\0\2\0\0\0\3\0\0\0\5\0\0\0")
+    texts = pa.StringArray.from_buffers(3, offsets, pa.py_buffer(b"ok\xffyes"))
+    lists = pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), texts)
+    (shard,) = shards_of(parquet(tmp_path, "t.parquet", {"l": lists, "s": pa.array(["a", "b", "c"])}))
+    assert shard.table.to_pylist() == [{"l": ["ok"], "s": "a"}, {"l": None, "s": "b"}, {"l": ["ye"], "s": "c"}]
+    assert list(shard.errors) == [1]
+    assert "row 2, column 'l': not valid UTF-8" in shard.errors[1]
+
+
+def test_a_row_with_two_faults_names_both_and_how_to_mend_them(tmp_path):
+    big = pa.array([2**60 + 1, 1])
+    parquet(tmp_path, "0.parquet", {"a": big, "b": big})
+    parquet(tmp_path, "1.parquet", {"a": pa.array([0.5]), "b": pa.array([0.5])})
+    (shard,) = shards_of(tmp_path)
+    assert list(shard.errors) == [0]
+    assert shard.errors[0].count(f"0.parquet, row 1, column 'a': '{2**60 + 1}' is not of type float64") == 1
+    assert "column 'b'" in shard.errors[0]
+    assert "write the files with one type" in shard.errors[0]
+    assert "input.types" not in shard.errors[0]

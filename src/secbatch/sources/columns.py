@@ -126,14 +126,18 @@ def from_text(values: "pa.Array", target: "pa.DataType") -> "tuple[pa.Array, lis
     return convert(pc.if_else(empty, pa.scalar(None, pa.string()), trimmed), target)
 
 
-def conversion_error(file: str, row: int, column: str, value: object, target: "pa.DataType") -> str:
+def conversion_error(
+    file: str,
+    row: int,
+    column: str,
+    value: object,
+    target: "pa.DataType",
+    remedy: str = "mend the value or declare another type in `input.types`",
+) -> str:
     """The sentence on a value that is not of its declared type."""
     text = str(value)
     shown = text[:SHOWN_VALUE] + ("…" if len(text) > SHOWN_VALUE else "")
-    return (
-        f"{file}, row {row}, column '{column}': {shown!r} is not of type {type_name(target)}; "
-        "mend the value or declare another type in `input.types`"
-    )
+    return f"{file}, row {row}, column '{column}': {shown!r} is not of type {type_name(target)}; {remedy}"
 
 
 def type_name(kind: "pa.DataType") -> str:

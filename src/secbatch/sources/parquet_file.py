@@ -176,6 +176,10 @@ class ParquetReader:
         numbers = np.arange(self._done + 1, self._done + 1 + table.num_rows, dtype=np.int64)
         self._done += table.num_rows
         errors: dict[int, str] = {}
+
+        def note(place: int, sentence: str) -> None:
+            errors[place] = f"{errors[place]}; {sentence}" if place in errors else sentence
+
         columns = []
         for field in self.schema:
             values = table.column(field.name).combine_chunks()
@@ -183,15 +187,16 @@ class ParquetReader:
                 values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.nulls(0, values.type)
             values, bad = _valid_text(values)
             for place in bad:
-                errors[place] = (
+                note(
+                    place,
                     f"{self.file.path}, row {numbers[place]}, column '{field.name}': not valid UTF-8; "
-                    "write the file again with valid text"
+                    "write the file again with valid text",
                 )
             converted, bad = convert(values, field.type)
             for place in bad:
-                errors[place] = conversion_error(
-                    self.file.path, int(numbers[place]), field.name, values[place], field.type
-                )
+                remedy = "write the files with one type for this column"
+                row = int(numbers[place])
+                note(place, conversion_error(self.file.path, row, field.name, values[place], field.type, remedy))
             columns.append(converted)
         return Piece(self.file.path, pa.Table.from_arrays(columns, schema=self.schema), numbers, errors)
 
@@ -202,8 +207,11 @@ def _valid_text(values: "pa.Array") -> "tuple[pa.Array, list[int]]":
     import pyarrow.compute as pc
 
     def valid(start: int, stop: int) -> bool:
+        part = values.slice(start, stop - start)
+        if len(part) < len(values) and pa.types.is_nested(values.type):
+            part = part.take(pa.array(np.arange(len(part))))  # a slice still holds, and validates, all children
         try:
-            values.slice(start, stop - start).validate(full=True)
+            part.validate(full=True)
         except pa.ArrowInvalid:
             return False
         return True
