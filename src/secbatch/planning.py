@@ -4,7 +4,6 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from secbatch.identity import Identified, Identities, content_key
 from secbatch.job import Chat, Job
@@ -13,9 +12,6 @@ from secbatch.sources.shard import Shard
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
 from secbatch.worker import Work
-
-if TYPE_CHECKING:
-    pass
 
 PROBE_ROWS = 64  # rows that are run through the models to measure their speed
 
@@ -38,26 +34,6 @@ class Plan:
     precision: str = ""
     models: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
-
-    def lines(self) -> list[tuple[str, str]]:
-        from secbatch.cli.watch import duration
-
-        todo = self.rows - self.reused_rows
-        lines = [("Note", text) for text in self.notices]
-        lines += [
-            (
-                "Input",
-                f"{self.files:,} files · {self.rows:,} rows · {self.unparseable:,} lines not parseable",
-            ),
-            ("Reused", f"{self.reused_rows:,} rows in {self.reused_shards:,} shards are done already"),
-            ("To do", f"{todo:,} rows in {self.shards - self.reused_shards:,} shards"),
-            ("Models", " · ".join(self.models)),
-            ("Device", f"{self.device}, {self.precision}"),
-        ]
-        if self.tokens is not None and self.seconds is not None:
-            lines.append(("Tokens", f"about {self.tokens:,.0f}, {self.padding_share:.1%} padding"))
-            lines.append(("Time", f"about {duration(self.seconds)}, from a probe of up to {PROBE_ROWS} rows"))
-        return lines
 
 
 def plan_job(job: Job, *, limit: int | None = None) -> Plan:

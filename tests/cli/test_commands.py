@@ -80,7 +80,8 @@ output: {{path: out}}
 """
     write("job.yaml", job)
     assert _run(["plan", "job.yaml"]) == 0
-    assert "2 rows in 1 shards" in capsys.readouterr().out
+    planned = capsys.readouterr().out
+    assert "1 file · 2 rows · 0 lines not parseable" in planned and "2 rows in 1 shard\n" in planned
     assert not Path("out").exists()
     assert _run(["run", "job.yaml", "--log-format", "json"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
@@ -90,7 +91,7 @@ output: {{path: out}}
     assert _run(["run", "job.yaml"]) == 0
     assert "2 reused" in capsys.readouterr().err
     assert _run(["run", "job.yaml", "--dry-run"]) == 0
-    assert "2 rows in 1 shards are done already" in capsys.readouterr().out
+    assert "2 rows done already, in 1 shard" in capsys.readouterr().out
 
 
 def test_mask_and_ask(mask_model: str, chat_model: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,7 +109,7 @@ def test_mask_and_ask(mask_model: str, chat_model: str, capsys: pytest.CaptureFi
         (["run", "absent.yaml"], 2, "does not exist"),
         (["enrich", "absent.csv", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "does not exist"),
         (["enrich", "in.csv", "-o", "o", "--mask", "txet", "--mask-model", "MODEL"], 2, "did you mean 'text'?"),
-        (["enrich", "in.csv", "-o", "o"], 2, "say what to do"),
+        (["enrich", "in.csv", "-o", "o"], 2, "Say what to do"),
         (["enrich", "in.csv", "-o", "s3://bucket/o", "--mask", "text", "--mask-model", "MODEL"], 1, "local folder"),
         (["enrich", "in.csv", "-o", "in.csv/o", "--mask", "text", "--mask-model", "MODEL"], 1, "Not a directory"),
         (["enrich", "in.csv", "-o", "o", "--mask", "text", "--mask-model", "no/such-model"], 1, "no/such-model"),
@@ -116,6 +117,12 @@ def test_mask_and_ask(mask_model: str, chat_model: str, capsys: pytest.CaptureFi
         (["enrich", "twice.csv", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "text"),
         (["enrich", "taken.csv", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "mask_top"),
         (["show", "absent"], 2, "does not exist"),
+        (["enrich", "in.csv", "-o", "out.CSV", "--mask", "text", "--mask-model", "MODEL"], 2, "should be a folder or"),
+        (
+            ["enrich", "caf\udce9.csv", "-o", "o", "--mask", "text"],
+            2,
+            "'caf\\udce9.csv' cannot be used: it is not UTF-8",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_sentence(

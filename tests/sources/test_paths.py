@@ -175,3 +175,11 @@ def test_links_do_not_double_files(tmp_path):
 def test_what_is_neither_file_nor_folder():
     with pytest.raises(InputError, match="neither a file nor a folder"):
         find_files("/dev/null", "csv")
+
+
+def test_a_name_that_is_not_utf8_is_named(tmp_path):
+    written(tmp_path, "r/a.csv", CSV)
+    (tmp_path / "r" / "caf\udce9.csv").write_text(CSV)
+    for path in (tmp_path / "r", tmp_path / "r" / "*.csv"):
+        with pytest.raises(InputError, match=r"'caf\\xe9\.csv', a name that is not UTF-8; rename it"):
+            find_files(str(path))

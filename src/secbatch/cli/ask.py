@@ -23,7 +23,7 @@ def mask(sentence: str, mask_model: str, top_k: int, targets: tuple[str, ...], d
     secbatch mask "A <mask> injection occurs when an attacker inserts malicious code into a server"
     """
     if "<mask>" not in sentence:
-        raise click.UsageError("the sentence has no <mask>; put one where a word is to be predicted.")
+        raise click.UsageError("The sentence has no <mask>; put one where a word is to be predicted.")
     import pyarrow as pa
 
     from secbatch.job import FillMask
@@ -68,7 +68,7 @@ def ask(question: str | None, chat_model: str, device: str, precision: str) -> i
     conversation = Conversation(spec, resolve(chat_model), choose(device, precision))
     if question is not None:
         if not question.strip():
-            raise click.UsageError("the question is empty.")
+            raise click.UsageError("The question is empty.")
         click.echo(printable(conversation.reply(question)))
         return 0
     interactive = sys.stdin.isatty()

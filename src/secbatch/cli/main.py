@@ -13,7 +13,7 @@ from secbatch.cli.models import models
 from secbatch.cli.run import enrich, plan, run
 from secbatch.cli.show import show
 from secbatch.cli.status import status
-from secbatch.cli.terminal import sentence
+from secbatch.cli.terminal import printable, sentence
 from secbatch.cli.versions import rollback, versions
 from secbatch.errors import EXIT_FAILURE, EXIT_INTERRUPTED, Interrupted, SecbatchError
 from secbatch.redaction import redacted
@@ -44,20 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    if log.asked_for(sys.argv[1:] if arguments is None else arguments):
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if log.asked_for(arguments):
         with log.json_lines():
             return _dispatch(arguments)
     return _dispatch(arguments)
 
 
-def _dispatch(arguments: Sequence[str] | None) -> int:
+def _dispatch(arguments: Sequence[str]) -> int:
     debug = bool(os.environ.get("SECBATCH_DEBUG"))
     try:
-        result = cli.main(
-            args=list(arguments) if arguments is not None else None,
-            prog_name="secbatch",
-            standalone_mode=False,
-        )
+        _refuse_undecodable(arguments)
+        result = cli.main(args=list(arguments), prog_name="secbatch", standalone_mode=False)
     except click.ClickException as error:
         if log.active():
             return _fail(error.format_message(), error.exit_code)
@@ -84,6 +82,16 @@ def _dispatch(arguments: Sequence[str] | None) -> int:
         what = redacted(f"{type(error).__name__}: {error}")[:500]
         return _fail(f"Internal failure ({what}); run again with SECBATCH_DEBUG=1 for the details", EXIT_FAILURE)
     return result if isinstance(result, int) else 0
+
+
+def _refuse_undecodable(arguments: Sequence[str]) -> None:
+    """Bytes that are not UTF-8 come from the shell as surrogates, which no file, model or Parquet column can take."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            what = "it is not UTF-8; rename the file, or run in a UTF-8 locale"
+            raise click.UsageError(f"Argument '{printable(argument)}' cannot be used: {what}.") from None
 
 
 def _fail(text: str, code: int) -> int:

@@ -10,6 +10,7 @@ import click
 import secbatch
 from secbatch.cli import options
 from secbatch.cli.measured import Measured
+from secbatch.cli.plan_lines import plan_lines
 from secbatch.cli.terminal import printable
 from secbatch.cli.watch import Watch, duration
 from secbatch.errors import EXIT_REJECTS, Interrupted
@@ -17,6 +18,8 @@ from secbatch.errors import EXIT_REJECTS, Interrupted
 if TYPE_CHECKING:
     from secbatch.job import Job
     from secbatch.runner import RunResult
+
+OTHER_FILES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".txt", ".gz", ".zst", ".pq"}  # not a folder's
 
 
 @click.command()
@@ -115,8 +118,10 @@ def enrich(
     if ask:
         tasks["answer"] = {"type": "chat", "model": chat_model, "text": ask}
     if not tasks:
-        raise click.UsageError("say what to do with which column: --mask COLUMN, --ask COLUMN or --embed COLUMN.")
-    single = output_path.endswith(".parquet")
+        raise click.UsageError("Say what to do with which column: --mask COLUMN, --ask COLUMN or --embed COLUMN.")
+    single = output_path.lower().endswith(".parquet")
+    if not single and Path(output_path).suffix.lower() in OTHER_FILES and not Path(output_path).is_dir():
+        raise click.UsageError(f"Results are Parquet; '{output_path}' should be a folder or end in .parquet.")
     values = {
         "name": "enrich",
         "input": {
@@ -230,5 +235,5 @@ def _show_plan(job: "Job", limit: int | None) -> None:
 
     with _interruptible():
         planned = plan_job(job, limit=limit)
-    for name, text in planned.lines():
+    for name, text in plan_lines(planned):
         click.echo(f"{name:<10}  {printable(text)}")

@@ -73,6 +73,9 @@ def find_files(path: str, format_named: str | None = None) -> Found:
                 raise InputError(f"input path '{path}' is neither a file nor a folder; copy it to a file first")
             raise InputError(_missing(path, filesystem, root))
         return _glob(path, filesystem, root, shown, pattern, format_named)
+    except UnicodeDecodeError as error:
+        name = error.object.decode("utf-8", "backslashreplace").rsplit("/", 1)[-1]
+        raise InputError(f"input path '{path}' leads to '{name}', a name that is not UTF-8; rename it") from None
     except PermissionError:
         raise InputError(f"input path '{path}' may not be read: permission denied") from None
     except OSError as error:
