@@ -102,15 +102,14 @@ def modernbert_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def bert_tokenizer(size: int = 500) -> PreTrainedTokenizerFast:
+def bert_tokenizer() -> PreTrainedTokenizerFast:
     """As BERT's, uncased: WordPiece, `[CLS] … [SEP]`."""
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend = Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.model = models.WordPiece(_word_pieces(backend), unk_token="[UNK]")
     backend.decoder = decoders.WordPiece()
-    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=specials, show_progress=False)
-    backend.train_from_iterator(SENTENCES, trainer)
+    backend.add_special_tokens(_BERT_SPECIALS)
     backend.post_processor = _cls_sep(backend)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -120,6 +119,22 @@ def bert_tokenizer(size: int = 500) -> PreTrainedTokenizerFast:
         unk_token="[UNK]",
         mask_token="[MASK]",
     )
+
+
+_BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def _word_pieces(backend: Tokenizer) -> dict[str, int]:
+    """Characters, endings and whole words of the sentences, the same every time: training one is left to chance."""
+    words = [
+        word
+        for sentence in SENTENCES
+        for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(sentence))
+    ]
+    characters = sorted(set("".join(words)))
+    endings = sorted({word[-size:] for word in words for size in (2, 3) if len(word) > size + 1})
+    pieces = [*characters, *(f"##{piece}" for piece in characters + endings), *words]
+    return {piece: number for number, piece in enumerate(dict.fromkeys(_BERT_SPECIALS + pieces))}
 
 
 def _cls_sep(backend: Tokenizer) -> Any:

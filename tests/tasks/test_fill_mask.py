@@ -95,9 +95,7 @@ def test_equals_the_stock_pipeline(tiny: Tiny, kind: str) -> None:
             best.append(got[0]["score"])
             tops.add(got[0]["token"])
     assert np.mean(best) > 0.15  # the distributions are peaked, so the comparison means something
-    # And it is the context that decides. How many words win differs with the vocabulary, which training a small
-    # tokenizer does not give twice alike.
-    assert len(tops) > 1
+    assert len(tops) > 3  # and it is the context that decides
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -183,7 +181,7 @@ def test_targets_rank_only_those_words_with_scores_of_the_full_softmax(tiny: Tin
     tokenizer = load_tokenizer(model)
     vocabulary = tokenizer.hf.get_vocab()
     spaced = [word for word in vocabulary if word.startswith("Ġ")]
-    words = [w.removeprefix("Ġ") for w in (spaced or vocabulary)]
+    words = sorted(w.removeprefix("Ġ") for w in (spaced or vocabulary))
     words = [w for w in words if w.isalpha() and w.isascii() and len(w) > 3][:4]
     text = "Ransomware encrypts <mask> and demands payment"
     everything = {w["token"]: w["score"] for w in predict(model, [text], top_k=1000)[0][0][::-1]}
@@ -197,7 +195,8 @@ def test_targets_rank_only_those_words_with_scores_of_the_full_softmax(tiny: Tin
     probabilities = logits.softmax(-1)[0]
     for word in masks[0]:
         entry = vocabulary.get(f"Ġ{word['token']}", vocabulary.get(word["token"]))
-        assert word["score"] == pytest.approx(float(probabilities[entry]), abs=1e-6)
+        # float32 rounding of logits that are sharpened 30 times
+        assert word["score"] == pytest.approx(float(probabilities[entry]), abs=1e-6, rel=1e-5)
         assert word["token"] in words and word["token"] in everything
 
 
