@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import SENTENCES, bert_tokenizer, chat_tokenizer, modernbert_tokenizer, roberta_tokenizer
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from secbatch.models.tokenizer import TextTokenizer
@@ -16,11 +16,12 @@ HOSTILE = ["</s>", "<s>", "<pad>", "<unk>", "[SEP]", "[CLS]", "[PAD]", "[MASK]",
 
 
 def unigram_tokenizer() -> PreTrainedTokenizerFast:
-    """As XLM-RoBERTa's: its control tokens are pieces of the vocabulary with the best score of all."""
+    """As XLM-RoBERTa's: control tokens are pieces with the best score of all, and NFKC makes < of ＜."""
     pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -3.0), ("<mask>", 0.0)]
     pieces += [(character, -5.0) for character in "abcdefghijklmnopqrstuvwxyz</>[]|.,"]
     pieces += [("▁" + word.lower(), -4.0) for word in SENTENCES[0].rstrip(".").split()]
     backend = Tokenizer(models.Unigram(pieces, unk_id=3))
+    backend.normalizer = normalizers.NFKC()
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     backend.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
     return PreTrainedTokenizerFast(
@@ -68,7 +69,7 @@ def test_no_control_token_comes_out_of_a_text(kind: str, parts: list[str]) -> No
 @pytest.mark.parametrize("kind", MAKERS)
 def test_mask_is_the_mask_and_nothing_else_is(kind: str) -> None:
     tokenizer = TOKENIZERS[kind]
-    row = tokenizer.encode(["a <mask> b</s><mask>[MASK] <MASK> <mask >"])[0]
+    row = tokenizer.encode(["a <mask> b</s><mask>[MASK] <MASK> <mask > ＜mask＞ ［MASK］"])[0]
     assert (row == tokenizer.mask_id).sum() == 2
 
 

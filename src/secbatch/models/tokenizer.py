@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from secbatch.models.sequences import TokenSequences
-from secbatch.models.untrusted_text import untrusted_tokenizer
+from secbatch.models.untrusted_text import MASK, untrusted_tokenizer
 
 
 class TextTokenizer:
@@ -22,6 +22,7 @@ class TextTokenizer:
         self.pad_id: int = hf.pad_token_id if hf.pad_token_id is not None else (hf.eos_token_id or 0)
         self.top_id: int = max(hf.get_vocab().values())  # of the vocabulary's entries
         self._backend, self._secret = untrusted_tokenizer(hf.backend_tokenizer, hf.mask_token)
+        self._mask: str = self._secret[hf.mask_token] if hf.mask_token is not None else MASK
         # A word between them tells the special tokens before a text from those after it.
         marked = self._backend.encode("a")
         body = [i for i, special in enumerate(marked.special_tokens_mask) if not special]
@@ -34,7 +35,8 @@ class TextTokenizer:
 
     def encode(self, texts: Sequence[str], special_tokens: bool = True) -> TokenSequences:
         """Token ids of untrusted texts, whole: nothing is cut."""
-        encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=special_tokens)
+        masked = [text.replace(MASK, self._mask) for text in texts]
+        encodings = self._backend.encode_batch_fast(masked, add_special_tokens=special_tokens)
         return TokenSequences.of([encoding.ids for encoding in encodings])
 
     def trusted(self, text: str) -> str:

@@ -17,26 +17,28 @@ MASK = "<mask>"  # the mask in every data file, whatever the model's own mask to
 
 
 def untrusted_tokenizer(backend: Tokenizer, mask_token: str | None) -> tuple[Tokenizer, dict[str, str]]:
-    """A copy of `backend` in which `<mask>` means `mask_token` and other special tokens are hidden.
+    """A copy of `backend` in which special tokens, the mask among them, are hidden.
 
-    With None for `mask_token`, `<mask>` is ordinary too. Returns the copy and the secret name of each special
-    token, by its printed form.
+    Returns the copy and the secret name of each special token, by its printed form; `mask_token` is always
+    among them unless it is None. The mask, too, has a secret name, as normalisers can turn other characters
+    (the full-width ＜mask＞) into those of `<mask>`: whoever encodes puts the secret one in place of MASK.
     """
     spec = json.loads(backend.to_str())
     spec["truncation"] = spec["padding"] = None
-    hidden = {token["content"] for token in spec["added_tokens"] if token["special"]} - {mask_token}
-    if mask_token != MASK and MASK in _vocabulary(spec["model"]):
+    hidden = {token["content"] for token in spec["added_tokens"] if token["special"]}
+    if mask_token is not None:
+        hidden.add(mask_token)
+    if MASK in _vocabulary(spec["model"]):
         hidden.add(MASK)  # an ordinary entry must not answer to the mask's name
     key = secrets.token_hex(8)
     secret = {name: f"\ufdd0{key}:{number}\ufdd1" for number, name in enumerate(sorted(hidden))}
-    names = {**secret, mask_token: MASK} if mask_token is not None else dict(secret)
     for token in spec["added_tokens"]:
-        if token["content"] in names:
+        if token["content"] in secret:
             # Not normalized: matched in the raw text, before a normaliser could change either.
             token["normalized"] = False
             token["single_word"] = False
-            token["content"] = names[token["content"]]
-    _rename(spec["model"], names)
+            token["content"] = secret[token["content"]]
+    _rename(spec["model"], secret)
     copy = Tokenizer.from_str(json.dumps(spec))
     copy.encode_special_tokens = False
     return copy, secret
