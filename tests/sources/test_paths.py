@@ -180,6 +180,23 @@ def test_what_is_neither_file_nor_folder():
 def test_a_name_that_is_not_utf8_is_named(tmp_path):
     written(tmp_path, "r/a.csv", CSV)
     (tmp_path / "r" / "caf\udce9.csv").write_text(CSV)
-    for path in (tmp_path / "r", tmp_path / "r" / "*.csv"):
+    for path in (tmp_path / "r", tmp_path / "r" / "*.csv", tmp_path / "r" / "caf\udce9.csv"):
         with pytest.raises(InputError, match=r"'caf\\xe9\.csv', a name that is not UTF-8; rename it"):
             find_files(str(path))
+
+
+def test_impossible_paths_and_patterns_are_one_sentence(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"a,b\n1,2\n")
+    with pytest.raises(InputError, match="holds a NUL character"):
+        find_files(f"{tmp_path}/a\0.csv")
+    with pytest.raises(InputError, match=r"'\[z-a\]\.csv' is no pattern of file names: bad character range z-a"):
+        find_files(f"{tmp_path}/[z-a].csv")
+
+
+@pytest.mark.filterwarnings("error")
+def test_brackets_in_a_pattern_hold_characters_only():
+    assert glob_regex("[[x]*.csv").fullmatch("[1.csv")
+    assert glob_regex("[a&&b].csv").fullmatch("&.csv")
+    assert glob_regex("[!a^]b").fullmatch("xb")
+    assert not glob_regex("[!a^]b").fullmatch("^b")
+    assert glob_regex("[0-9\\]").fullmatch("\\")

@@ -4,6 +4,7 @@ All file access goes through pyarrow's file systems, so that a local run walks t
 object store.
 """
 
+import os
 import posixpath
 import re
 from collections import deque
@@ -58,6 +59,8 @@ def find_files(path: str, format_named: str | None = None) -> Found:
 
     if not path.strip():
         raise InputError("input.path is empty; name a file, a glob, a folder or a URI")
+    if "\0" in path:
+        raise InputError(f"input path {path!r} holds a NUL character, which no name of a file can")
     filesystem, root, shown, pattern = _locate(path)
     try:
         whole = f"{root}/{pattern}" if root and pattern else pattern or root
@@ -73,8 +76,9 @@ def find_files(path: str, format_named: str | None = None) -> Found:
                 raise InputError(f"input path '{path}' is neither a file nor a folder; copy it to a file first")
             raise InputError(_missing(path, filesystem, root))
         return _glob(path, filesystem, root, shown, pattern, format_named)
-    except UnicodeDecodeError as error:
-        name = error.object.decode("utf-8", "backslashreplace").rsplit("/", 1)[-1]
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raw = error.object if isinstance(error.object, bytes) else os.fsencode(error.object)
+        name = raw.decode("utf-8", "backslashreplace").rsplit("/", 1)[-1]
         raise InputError(f"input path '{path}' leads to '{name}', a name that is not UTF-8; rename it") from None
     except PermissionError:
         raise InputError(f"input path '{path}' may not be read: permission denied") from None
@@ -241,7 +245,8 @@ def _glob(
 def glob_regex(pattern: str) -> re.Pattern[str]:
     """A shell pattern as a regular expression: `*` and `?` stay inside a folder, `**/` crosses folders.
 
-    As in a shell, a pattern matches a name with a leading dot only when it has that dot itself.
+    As in a shell, a pattern matches a name with a leading dot only when it has that dot itself. Raises InputError
+    for a range that runs backwards.
     """
     parts = []
     for segment in pattern.rstrip("/").split("/"):
@@ -258,9 +263,10 @@ def glob_regex(pattern: str) -> re.Pattern[str]:
             elif c == "?":
                 regex += "[^/]"
             elif close > 0:
-                inner = segment[i + 1 : close].replace("\\", "\\\\")
-                negated = inner.startswith(("!", "^"))
-                regex += f"[{'^' if negated else ''}{inner[1:] if negated else inner}]"
+                negated = segment[i + 1] in "!^"
+                inner = segment[i + 2 if negated else i + 1 : close]
+                escaped = "".join(x if x.isalnum() or x == "-" else f"\\{x}" for x in inner)
+                regex += f"[{'^' if negated else ''}{escaped}]"
                 i = close
             else:
                 regex += re.escape(c)
@@ -274,7 +280,10 @@ def glob_regex(pattern: str) -> re.Pattern[str]:
             text += folder + (r"(?!\.)[^/]+" if last else "")
         else:
             text += part + ("" if last else "/")
-    return re.compile(text)
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise InputError(f"input path: '{pattern}' is no pattern of file names: {error.msg}") from None
 
 
 def _of_one_format(
