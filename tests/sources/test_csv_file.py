@@ -456,3 +456,13 @@ def test_a_long_text_with_quotes_in_a_record_of_the_wrong_width_is_rejected_whol
     shards = shards_of(path)
     assert table_of(shards).column("id").to_pylist() == ["1", "10", "11", "12"]
     assert [reject.raw.decode() for reject in rejects_of(shards)] == [bad]
+
+
+def test_time_zones(tmp_path):
+    path = written(tmp_path, "t.csv", "id,seen\n1,2024-07-01T12:00:00+02:00\n2,\n")
+    for zone in ("UTC", "Europe/Berlin", "+02:00"):
+        column = table_of(shards_of(path, types={"seen": f"timestamp[s, {zone}]"})).column("seen")
+        assert column.type == pa.timestamp("s", zone)
+        assert column.cast(pa.int64()).to_pylist() == [1719828000, None]
+    with pytest.raises(JobError, match="column 'seen' has the unknown time zone 'Mars/Base'; write one such as UTC"):
+        source_of(path, types={"seen": "timestamp[us, Mars/Base]"})

@@ -29,8 +29,9 @@ SHOWN_VALUE = 60  # characters of a bad value that an error sentence quotes
 
 
 def column_type(name: str, column: str) -> "pa.DataType":
-    """The Arrow type that `input.types` names for `column`. Raises JobError for an unknown name."""
+    """The Arrow type that `input.types` names for `column`. Raises JobError for an unknown name or time zone."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     plain = name.strip().lower()
     plain = ALIASES.get(plain, plain)
@@ -38,6 +39,13 @@ def column_type(name: str, column: str) -> "pa.DataType":
         return pa.type_for_alias(plain)
     zoned = re.fullmatch(r"timestamp\[(s|ms|us|ns),\s*(?:tz=)?([A-Za-z0-9_+:/-]+)\]", name.strip())
     if zoned:
+        try:
+            pc.local_timestamp(pa.scalar(0, pa.timestamp(zoned[1], tz=zoned[2])))
+        except pa.ArrowInvalid:
+            raise JobError(
+                f"input.types: column '{column}' has the unknown time zone '{zoned[2]}'; write one such as UTC, "
+                "Europe/Berlin or +02:00"
+            ) from None
         return pa.timestamp(zoned[1], tz=zoned[2])
     decimal = re.fullmatch(r"decimal\((\d{1,2}),\s*(\d{1,2})\)", plain)
     if decimal and 0 < int(decimal[1]) <= 38 and int(decimal[2]) <= int(decimal[1]):
