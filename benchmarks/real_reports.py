@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from secbatch.training.masked_lm_evaluation import make_probes
 
 SAMPLE = Path(__file__).parents[1] / "sample_data" / "reports.parquet"
-CLOZE = "{sentence} The initial access was <mask>."
+CLOZE = "{sentence} The attackers gained initial access through <mask>."
 TERMS = ("backdoor", "botnet", "credential dumping", "DDoS", "exfiltration", "lateral movement", "malware",
          "persistence", "phishing", "ransomware", "remote access trojan", "supply chain", "web shell")  # fmt: skip
 
