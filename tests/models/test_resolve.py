@@ -1,6 +1,7 @@
 """Names to folders, with and without a hub."""
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import torch
 from huggingface_hub import constants
+from safetensors.torch import load_file
 
 from secbatch.errors import ModelError
 from secbatch.models import hub
@@ -78,6 +81,35 @@ def test_half_a_download_is_not_a_model(tiny: Tiny, cache: Path) -> None:
     assert not at_hand("securebert")
     with pytest.raises(ModelError, match="not in the local cache"):
         resolve("securebert")
+
+
+def test_half_of_the_shards_is_not_a_model(tiny: Tiny, cache: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny("roberta").folder, tmp_path / "sharded"))
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    fill_cache(cache, "ehsanaghaei/SecureBERT", folder)
+    assert not at_hand("securebert") and not at_hand(str(folder))
+    with pytest.raises(ModelError, match="not in the local cache"):
+        resolve("securebert")
+    with pytest.raises(ModelError, match=r"1 of 2 weight files are missing from .*-00002-of-00002\.safetensors"):
+        resolve(str(folder))
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"index\.json is no index of weight files"):
+        resolve(str(folder))
+
+
+def test_other_weights_beside_the_models_own(tiny: Tiny, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny("roberta").folder, tmp_path / "model"))
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").rename(folder / "adapter.safetensors")  # nobody reads it
+    model = resolve(str(folder))
+    assert "pickle (pytorch_model.bin)" in load_model(model, "masked-lm", choose("cpu", "float32")).notices[0]
+    (folder / "pytorch_model.bin").write_bytes(b"other")
+    assert resolve(str(folder)).weights_hash != model.weights_hash
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(ModelError, match="no weights"):
+        resolve(str(folder))
 
 
 def test_offline_and_not_cached(cache: Path) -> None:
@@ -161,7 +193,7 @@ class _FakeApi:
 @pytest.mark.parametrize("safe", [True, False])
 def test_a_download_takes_one_set_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, safe: bool) -> None:
     names = ["config.json", "merges.txt", "pytorch_model.bin", "tf_model.h5", "onnx/model.safetensors", "evil.py"]
-    names += ["model.safetensors"] if safe else []
+    names += ["model.safetensors", "model.fp16.safetensors", "consolidated.safetensors"] if safe else []
     asked: dict[str, object] = {}
 
     def snapshot_download(hub_id: str, **options: object) -> str:

@@ -1,6 +1,7 @@
 """What a model folder holds, as hashes that decide whether results are the same."""
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,9 +31,22 @@ _CONFIG_FILES = ("config.json", "generation_config.json")
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that the weights are read from: safetensors where there are any, else PyTorch's pickles."""
-    safe = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("*.safetensors"))
-    return safe or sorted(folder.glob("pytorch_model*.bin"))
+    """The files that transformers reads the weights from: safetensors where there are any, else PyTorch's pickles.
+
+    Other files of weights (adapters, other formats and precisions) may lie beside them. Shards are those that
+    the index names, whether they are there or not. Raises ModelError for an index that cannot be read.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            try:
+                shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+                return sorted(folder / shard for shard in shards)
+            except (AttributeError, KeyError, OSError, TypeError, ValueError):
+                raise ModelError(f"{index} is no index of weight files") from None
+    return []
 
 
 def weights_hash(folder: Path) -> str:

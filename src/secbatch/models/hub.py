@@ -1,6 +1,7 @@
 """Model files from the hub, by way of its local cache."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +36,11 @@ def cached_snapshot(hub_id: str, revision: str) -> Snapshot | None:
             folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
         except (LocalEntryNotFoundError, OSError, ValueError):
             return None
-    if not (folder / "config.json").is_file() or not weight_files(folder):
+    try:
+        files = weight_files(folder)
+    except ModelError:  # half an index
+        return None
+    if not (folder / "config.json").is_file() or not files or not all(file.is_file() for file in files):
         return None
     return Snapshot(folder, folder.name if folder.parent.name == "snapshots" else None)
 
@@ -88,8 +93,11 @@ def download(hub_id: str, revision: str) -> Snapshot:
 def _wanted(names: list[str]) -> list[str]:
     """Of a repository's files: text at its top, and safetensors weights; pickled ones if there are none."""
     top = [name for name in names if "/" not in name]
-    weights = [name for name in top if name.endswith(".safetensors")]
+    # Beside them, repositories keep other precisions and other programs' copies of the same weights.
+    whole = [name for name in top if name == "model.safetensors"]
+    weights = whole or [name for name in top if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)]
     weights = weights or [name for name in top if name.startswith("pytorch_model") and name.endswith(".bin")]
+    weights = weights or [name for name in top if name.endswith(".safetensors")]
     return weights + [name for name in top if name.endswith(_TEXT_SUFFIXES)]
 
 

@@ -85,8 +85,15 @@ def _from_hub(name: str, hub_id: str, revision: str, fresh: bool) -> Snapshot:
 def _of_folder(name: str, folder: Path, licence: str | None) -> ResolvedModel:
     if not (folder / "config.json").is_file():
         raise ModelError(f"model {name}: no config.json in {folder}")
-    if not weight_files(folder):
+    files = weight_files(folder)
+    if not files:
         raise ModelError(f"model {name}: no weights (model.safetensors or pytorch_model.bin) in {folder}")
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise ModelError(
+            f"model {name}: {len(missing)} of {len(files)} weight files are missing from {folder}"
+            f" (the first is {missing[0]})"
+        )
     return _described(name, None, None, folder.resolve(), licence)
 
 
@@ -114,4 +121,8 @@ def _built_in(name: str) -> Path:
 
 
 def _complete(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and bool(weight_files(folder))
+    try:
+        files = weight_files(folder)
+    except ModelError:
+        return False
+    return (folder / "config.json").is_file() and bool(files) and all(file.is_file() for file in files)
