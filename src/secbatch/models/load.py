@@ -1,6 +1,7 @@
 """Model files to tokenizers and models on a device: weights only, never code."""
 
 import json
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -161,6 +162,7 @@ def load_model(resolved: ResolvedModel, kind: Kind, compute: Compute) -> LoadedM
                 trust_remote_code=False,
                 local_files_only=True,
                 weights_only=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
                 output_loading_info=True,
             )
     _check_complete(resolved, kind, model, info)
@@ -201,11 +203,14 @@ def _trained_for_masks(config: Any) -> bool:
 
 def _check_complete(resolved: ResolvedModel, kind: Kind, model: Any, info: dict[str, Any]) -> None:
     """Weights that the checkpoint lacks would be random: refuse, save for a pooler that nothing here uses."""
-    if info["mismatched_keys"] or info["error_msgs"]:
-        detail = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
+    if info["mismatched_keys"]:
+        key, has, wanted = min(info["mismatched_keys"])
         raise ModelError(
-            f"model {resolved.name}: its weights do not fit its config.json ({(detail or list(info['error_msgs']))[0]})"
+            f"model {resolved.name}: its weights do not fit its config.json ({key} is {_shape(has)}, but the"
+            f" configuration wants {_shape(wanted)})"
         )
+    if info["error_msgs"]:
+        raise ModelError(f"model {resolved.name}: its weights do not fit its config.json ({info['error_msgs'][0]})")
     missing = sorted(key for key in info["missing_keys"] if not (kind == "encoder" and "pooler" in key.split(".")))
     if not missing:
         return
@@ -219,6 +224,10 @@ def _check_complete(resolved: ResolvedModel, kind: Kind, model: Any, info: dict[
     raise ModelError(
         f"model {resolved.name}: {len(missing)} weights are missing from its checkpoint (the first is {missing[0]})"
     )
+
+
+def _shape(shape: Any) -> str:
+    return " × ".join(map(str, shape)) or "one number"
 
 
 def _read_json(resolved: ResolvedModel, name: str) -> dict[str, Any]:
@@ -254,6 +263,12 @@ def _explained(resolved: ResolvedModel, what: str) -> Iterator[None]:
         yield
     except ModelError:
         raise
+    except pickle.UnpicklingError as error:
+        # torch's own words advise to read it with the loader that runs its code
+        raise ModelError(
+            f"model {resolved.name}: {what} in {resolved.folder} are a pickle that is broken or holds more than"
+            " tensors, which could run code and is never read; use a safetensors file"
+        ) from error
     except Exception as error:
         lines = str(error).strip().splitlines()
         detail = lines[0][:300] if lines else type(error).__name__
