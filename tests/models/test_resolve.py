@@ -144,6 +144,8 @@ def test_an_unreachable_hub_is_said_at_once_and_in_silence(tmp_path: Path) -> No
 def test_a_misspelt_catalog_name(cache: Path) -> None:
     with pytest.raises(ModelError, match=r"did you mean 'securebert'\?"):
         resolve("securbert")
+    with pytest.raises(ModelError, match=r"did you mean 'ehsanaghaei/SecureBERT'\?"):
+        resolve("ehsanaghaei/SecureBERTT")
     with pytest.raises(ModelError, match="neither a catalog name"):
         resolve("secure bert")
     with pytest.raises(ModelError, match=r"no built-in model builtin/mln \(did you mean 'builtin/mlm'\?\)"):
@@ -159,11 +161,16 @@ def test_folders(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "empty" / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="no weights"):
         resolve(str(tmp_path / "empty"))
+    with pytest.raises(ModelError, match="name is empty"):
+        resolve(" ")
     # A folder of that name wins over the catalog.
     shutil.copytree(tiny("roberta").folder, tmp_path / "securebert")
     monkeypatch.chdir(tmp_path)
     model = resolve("securebert")
     assert model.folder == tmp_path / "securebert" and model.hub_id is None and model.revision is None
+    for name, what in (("securebert", "is a folder"), ("builtin/mlm", "ships with the package")):
+        with pytest.raises(ModelError, match=f"{name} {what} and has no revisions; take out revision 'v1'"):
+            resolve(name, "v1")
 
 
 def test_hashes_follow_what_decides_results(tiny: Tiny, tmp_path: Path) -> None:

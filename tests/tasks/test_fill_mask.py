@@ -216,6 +216,10 @@ def test_targets_of_several_pieces_are_refused_with_their_pieces(tiny: Tiny) -> 
     assert "'attack'" not in sentence
     with pytest.raises(JobError, match=r"'☃' \(unknown to it\)"):
         make_task(tiny("bert"), table, targets=["☃"])
+    with pytest.raises(JobError, match=r"'<mask>' \(the mask itself\)"):
+        make_task(tiny("bert"), table, targets=["<mask>"])
+    with pytest.raises(JobError, match=r"tasks\.mask\.targets is empty"):
+        make_task(tiny("bert"), table, targets=[])
 
 
 def test_words_that_look_the_same_are_added_for_the_top_and_kept_apart_in_the_predictions(tiny: Tiny) -> None:

@@ -40,10 +40,14 @@ def at_hand(name: str) -> bool:
 
 def _resolve(name: str, revision: str | None, fresh: bool) -> ResolvedModel:
     entry = CATALOG.get(name)
+    if not name.strip():
+        raise ModelError("the model's name is empty")
     if name.startswith("builtin/"):
+        _refuse_revision(name, revision, "ships with the package")
         return _of_folder(name, _built_in(name), entry.licence if entry else None)
     folder = Path(name).expanduser()
     if folder.is_dir() and (entry is None or (folder / "config.json").is_file()):
+        _refuse_revision(name, revision, "is a folder")
         return _of_folder(name, folder, None)
     if name.startswith((".", "/", "~")) or name.endswith("/"):
         raise ModelError(f"there is no model folder {name}")
@@ -59,6 +63,12 @@ def _resolve(name: str, revision: str | None, fresh: bool) -> ResolvedModel:
     return _described(name, hub_id, snapshot.commit, snapshot.folder, entry.licence if entry else None)
 
 
+def _refuse_revision(name: str, revision: str | None, what: str) -> None:
+    """A pinned revision that pins nothing would be a false promise."""
+    if revision is not None:
+        raise ModelError(f"model {name} {what} and has no revisions; take out revision '{revision}'")
+
+
 def _from_hub(name: str, hub_id: str, revision: str, fresh: bool) -> Snapshot:
     cached = cached_snapshot(hub_id, revision)
     if cached is not None and not fresh:
@@ -66,7 +76,8 @@ def _from_hub(name: str, hub_id: str, revision: str, fresh: bool) -> Snapshot:
     try:
         return download(hub_id, revision)
     except HubUnreachableError as error:
-        hint = "" if "/" in hub_id else nearest(hub_id, list(CATALOG))
+        known = [entry.hub_id for entry in CATALOG.values() if entry.hub_id] if "/" in hub_id else list(CATALOG)
+        hint = nearest(hub_id, known) if hub_id not in known else ""
         called = name if name == hub_id else f"{name} ({hub_id})"
         if fresh:
             raise ModelError(

@@ -12,10 +12,12 @@ def target_ids(words: tuple[str, ...], tokenizer: TextTokenizer, key: str, model
     Raises JobError, under the job's `key`, for words that are no single entry: cut to their first piece they
     would be other words, so they are named with their pieces.
     """
+    if not words:
+        raise JobError(f"{key} is empty: name at least one word, or take it out to rank all words")
     ids, refused = [], []
     for word in words:
         pieces = tokenizer.encode([f" {word.strip()}"], special_tokens=False)[0].tolist() if word.strip() else []
-        if len(pieces) == 1 and pieces[0] != tokenizer.hf.unk_token_id:
+        if len(pieces) == 1 and pieces[0] not in (tokenizer.hf.unk_token_id, tokenizer.mask_id):
             ids.append(pieces[0])
         else:
             refused.append(f"'{word}' {_explain(pieces, tokenizer)}")
@@ -31,6 +33,8 @@ def target_ids(words: tuple[str, ...], tokenizer: TextTokenizer, key: str, model
 def _explain(pieces: list[int], tokenizer: TextTokenizer) -> str:
     if not pieces:
         return "(empty)"
+    if tokenizer.mask_id in pieces:
+        return "(the mask itself)"
     if tokenizer.hf.unk_token_id in pieces:
         return "(unknown to it)"
     return f"({' | '.join(tokenizer.words(np.array(pieces)))})"
