@@ -34,3 +34,24 @@ def test_groups_are_runs_of_one_length() -> None:
 
 def test_spans() -> None:
     assert spans(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist() == [5, 6, 9, 10, 11]
+
+
+def test_lists_made_one_by_one_and_parts_give_the_same_as_of() -> None:
+    rows = [[5, 1], [], [2**31 - 1], [7, 8, 9], []]
+    wanted = TokenSequences.of(rows)
+    for got in (
+        TokenSequences.of_lists(iter(rows)),
+        TokenSequences.joined(
+            [TokenSequences.of_lists(rows[:2]), TokenSequences.of_lists([]), TokenSequences.of(rows[2:])]
+        ),
+    ):
+        assert got.ids.dtype == wanted.ids.dtype and got.offsets.dtype == wanted.offsets.dtype
+        assert got.ids.tolist() == wanted.ids.tolist() and got.offsets.tolist() == wanted.offsets.tolist()
+    assert TokenSequences.of_lists([]).offsets.tolist() == [0]
+
+
+def test_select_takes_rows_in_any_order() -> None:
+    sequences = TokenSequences.of([[1, 2], [], [3], [4, 5, 6]])
+    chosen = sequences.select(np.array([3, 0, 1, 0]))
+    assert [chosen[row].tolist() for row in range(4)] == [[4, 5, 6], [1, 2], [], [1, 2]]
+    assert len(sequences.select(np.zeros(0, np.int64))) == 0

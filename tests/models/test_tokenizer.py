@@ -115,3 +115,25 @@ def test_same_words_joins_what_looks_the_same() -> None:
     assert bare == spaced
     fragments = [token for word, token in vocabulary.items() if tokenizer.hf.decode([token]).strip() == "\ufffd"]
     assert len(set(tokenizer.same_words(np.array(fragments)).tolist())) == len(fragments) > 1
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
+def test_many_texts_are_tokenised_in_chunks_with_the_same_result(
+    tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"host {number} <mask>" * (number % 4) for number in range(50)]
+    whole = tokenizer.encode(texts)
+    monkeypatch.setattr("secbatch.models.tokenizer.CHUNK", 7)
+    chunked = tokenizer.encode(texts)
+    assert np.array_equal(whole.ids, chunked.ids) and np.array_equal(whole.offsets, chunked.offsets)
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
+def test_a_column_of_words_is_the_words_with_nulls(tokenizer: TextTokenizer) -> None:
+    first, more = np.array([12, 9, 12], np.int32), np.array([30, 9, len(tokenizer.hf) + 5], np.int32)
+    assert tokenizer.word_column(first).to_pylist() == tokenizer.words(first).tolist()
+    # Entries met later, and ids beyond the vocabulary.
+    assert tokenizer.word_column(more).to_pylist() == tokenizer.words(more).tolist()
+    absent = np.array([False, True, False])
+    wanted = [word if number != 1 else None for number, word in enumerate(tokenizer.words(first).tolist())]
+    assert tokenizer.word_column(first, absent=absent).to_pylist() == wanted

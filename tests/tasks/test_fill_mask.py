@@ -23,7 +23,7 @@ from secbatch.models.load import load_model, load_tokenizer
 from secbatch.models.resolved import ResolvedModel
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.fill_mask import FillMaskTask
-from secbatch.tasks.mask_columns import best_words
+from secbatch.tasks.mask_columns import best_entries
 
 CPU = choose("cpu", "float32")
 KINDS = ("roberta", "bert", "modernbert", "distilbert")
@@ -230,8 +230,8 @@ def test_words_that_look_the_same_are_added_for_the_top_and_kept_apart_in_the_pr
     third, fourth = [token for token in range(10, 40) if token not in (one, other)][:2]
     ids = np.array([[third, one, other], [third, one, fourth], [one, third, other]], np.int32)
     scores = np.array([[0.4, 0.3, 0.25], [0.4, 0.3, 0.25], [0.5, 0.3, 0.1]], np.float32)
-    words, totals = best_words(ids, scores, tokenizer)
-    assert words.tolist() == [bare, tokenizer.words(np.array([third]))[0], bare]
+    best, totals = best_entries(ids, scores, tokenizer)
+    assert tokenizer.words(best).tolist() == [bare, tokenizer.words(np.array([third]))[0], bare]
     assert totals.tolist() == pytest.approx([0.55, 0.4, 0.6])
 
 

@@ -1,12 +1,18 @@
 """Texts to token ids in bulk, and ids to words."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.untrusted_text import MASK, untrusted_tokenizer
+
+# Texts tokenised at a time: enough for all cores, few enough that what the library makes of them stays small
+# (4 KB a sentence, until its ids are copied out).
+CHUNK = 4096
 
 
 class TextTokenizer:
@@ -29,15 +35,25 @@ class TextTokenizer:
         first, last = (body[0], body[-1] + 1) if body else (len(marked.ids), len(marked.ids))
         self.before = np.array(marked.ids[:first], np.int32)  # special tokens before every text
         self.after = np.array(marked.ids[last:], np.int32)  # and after it
-        self._words: np.ndarray = np.zeros(0, object)  # by id; 0 where not yet decoded
+        self._words: np.ndarray = np.zeros(0, object)  # by id
+        self._known: np.ndarray = np.zeros(0, bool)  # by id: whether it is decoded yet
+        self._column: pa.Array | None = None  # `_words` as an Arrow column, made anew when there are more
         self._same_word: np.ndarray = np.zeros(0, np.int64)  # by id: one id for all that decode to one word
         self._id_of_word: dict[str, int] = {}
 
     def encode(self, texts: Sequence[str], special_tokens: bool = True) -> TokenSequences:
         """Token ids of untrusted texts, whole: nothing is cut."""
-        masked = [text.replace(MASK, self._mask) for text in texts]
-        encodings = self._backend.encode_batch_fast(masked, add_special_tokens=special_tokens)
-        return TokenSequences.of([encoding.ids for encoding in encodings])
+
+        def ids_of(start: int) -> TokenSequences:
+            chunk = [text.replace(MASK, self._mask) for text in texts[start : start + CHUNK]]
+            encodings = self._backend.encode_batch_fast(chunk, add_special_tokens=special_tokens)
+            return TokenSequences.of_lists(encoding.ids for encoding in encodings)
+
+        if len(texts) <= CHUNK:
+            return ids_of(0)
+        # Two threads: the cores tokenise one chunk while the ids of the other are copied out.
+        with ThreadPoolExecutor(2) as pool:
+            return TokenSequences.joined(list(pool.map(ids_of, range(0, len(texts), CHUNK))))
 
     def trusted(self, text: str) -> str:
         """`text` with its special tokens in the form that `encode` takes for special tokens.
@@ -57,6 +73,13 @@ class TextTokenizer:
         self._decode(ids)
         return self._words[ids]
 
+    def word_column(self, ids: np.ndarray, absent: np.ndarray | None = None) -> pa.Array:
+        """As `words`, of ids [m]: string [m]; null where `absent` ([m] bool) says so."""
+        self._decode(ids)
+        if self._column is None:
+            self._column = pa.array(self._words, pa.string(), mask=~self._known)
+        return self._column.take(pa.array(ids, mask=absent))
+
     def same_words(self, ids: np.ndarray) -> np.ndarray:
         """For each id, a number shared by all ids whose stripped words are the same (int64, same shape)."""
         self._decode(ids)
@@ -67,12 +90,18 @@ class TextTokenizer:
         if top > len(self._words):
             size = max(top, len(self.hf))
             self._words = np.concatenate([self._words, np.zeros(size - len(self._words), object)])
+            self._known = np.concatenate([self._known, np.zeros(size - len(self._known), bool)])
             self._same_word = np.concatenate([self._same_word, np.arange(len(self._same_word), size)])
-        unknown = np.unique(ids[self._words[ids] == 0])
-        decoded = self.hf.batch_decode([[token] for token in unknown.tolist()]) if len(unknown) else []
+        known = self._known[ids]
+        if known.all():
+            return
+        unknown = np.unique(ids[~known])
+        decoded = self.hf.batch_decode([[token] for token in unknown.tolist()])
         for token, text in zip(unknown.tolist(), decoded, strict=True):
             word = text.strip()
             self._words[token] = word
             # Part of a character, or nothing: such tokens look alike and are not.
             if word and "\ufffd" not in word:
                 self._same_word[token] = self._id_of_word.setdefault(word, token)
+        self._known[unknown] = True
+        self._column = None

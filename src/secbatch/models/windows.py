@@ -31,25 +31,34 @@ def around_masks(texts: list[str], tokenizer: TextTokenizer) -> MaskedTexts:
     """
     reach = tokenizer.max_length * CHARACTERS_PER_TOKEN
     counts = np.array([text.count(MASK) for text in texts], np.int64)
-    cut = [_cut_around_masks(text, reach) if len(text) > reach else text for text in texts]
+    truncated = np.zeros(len(texts), bool)
+    cut = texts
+    if longer := _longer(texts, reach):
+        cut = texts.copy()
+        for row in longer:
+            cut[row] = _cut_around_masks(texts[row], reach)
+            truncated[row] = len(cut[row]) < len(texts[row])
     sequences = tokenizer.encode(cut)
-    truncated = np.array([len(short) < len(text) for short, text in zip(cut, texts, strict=True)], bool)
     too_long = sequences.lengths > tokenizer.max_length
     if too_long.any():
         rows = [sequences[row] for row in range(len(sequences))]
-        for row in np.flatnonzero(too_long):
+        for row in np.flatnonzero(too_long).tolist():
             rows[row] = _window(rows[row], tokenizer)
         sequences = TokenSequences.of(rows)
-    masks = np.concatenate([[0], np.cumsum(sequences.ids == tokenizer.mask_id)])
-    seen = np.minimum(np.diff(masks[sequences.offsets]), counts)
-    return MaskedTexts(sequences, counts, seen, truncated | too_long)
+    # Places of masks, counted between the ends of the sequences.
+    masks = np.searchsorted(np.flatnonzero(sequences.ids == tokenizer.mask_id), sequences.offsets)
+    return MaskedTexts(sequences, counts, np.minimum(np.diff(masks), counts), truncated | too_long)
 
 
 def from_start(texts: list[str], tokenizer: TextTokenizer) -> TokenSequences:
     """Tokenises texts; of one that is too long, its beginning."""
     limit = tokenizer.max_length
     reach = limit * CHARACTERS_PER_TOKEN
-    sequences = tokenizer.encode([text[:reach] for text in texts])
+    if longer := _longer(texts, reach):
+        texts = texts.copy()
+        for row in longer:
+            texts[row] = texts[row][:reach]
+    sequences = tokenizer.encode(texts)
     if not (sequences.lengths > limit).any():
         return sequences
     keep = limit - len(tokenizer.after)
@@ -59,6 +68,11 @@ def from_start(texts: list[str], tokenizer: TextTokenizer) -> TokenSequences:
             for row in (sequences[number] for number in range(len(sequences)))
         ]
     )
+
+
+def _longer(texts: list[str], reach: int) -> list[int]:
+    """Rows of the texts of more than `reach` characters."""
+    return [] if max(map(len, texts), default=0) <= reach else [i for i, text in enumerate(texts) if len(text) > reach]
 
 
 def _cut_around_masks(text: str, reach: int) -> str:

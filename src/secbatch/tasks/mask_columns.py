@@ -39,7 +39,7 @@ def mask_columns(
     first = (np.cumsum(texts.seen) - texts.seen)[text]  # [d] place in `ids` of the row's first mask
     places = spans(first, seen)  # [p] into `ids`, row by row
     predictions = pa.StructArray.from_arrays(
-        [pa.array(tokenizer.words(ids[places]).ravel(), pa.string()), pa.array(scores[places].ravel())],
+        [tokenizer.word_column(ids[places].ravel()), pa.array(scores[places].ravel())],
         fields=list(_PREDICTION),
     )
     # A mask has k predictions when it is among the first `seen` of its row, else none.
@@ -48,27 +48,27 @@ def mask_columns(
     masks = pa.ListArray.from_arrays(_offsets(lengths), predictions)
     masks_of_row = np.zeros(len(rows), np.int64)
     masks_of_row[done] = counts
-    top = np.full(len(rows), None, object)
+    top = np.zeros(len(rows), np.int32)
     top_score = np.zeros(len(rows), np.float32)
     has_top = np.zeros(len(rows), bool)
     has_top[np.flatnonzero(done)[seen > 0]] = True
-    top[has_top], top_score[has_top] = best_words(ids[first[seen > 0]], scores[first[seen > 0]], tokenizer)
+    top[has_top], top_score[has_top] = best_entries(ids[first[seen > 0]], scores[first[seen > 0]], tokenizer)
     truncated = np.zeros(len(rows), bool)
     truncated[done] = texts.truncated[text]
     arrays = (
         pa.ListArray.from_arrays(_offsets(masks_of_row), masks, mask=pa.array(~done)),
-        pa.array(top, pa.string()),
+        tokenizer.word_column(top, absent=~has_top),
         pa.array(top_score, mask=~has_top),
         pa.array(truncated, mask=~done),
     )
     return {field.name: array for field, array in zip(mask_fields(name), arrays, strict=True)}
 
 
-def best_words(ids: np.ndarray, scores: np.ndarray, tokenizer: TextTokenizer) -> tuple[np.ndarray, np.ndarray]:
+def best_entries(ids: np.ndarray, scores: np.ndarray, tokenizer: TextTokenizer) -> tuple[np.ndarray, np.ndarray]:
     """The best word of each row of predictions ([r, k]) and its score, where entries of one word are added up.
 
-    Vocabularies hold a word with and without the space before it; to a reader they are one. Returns [r]
-    object and [r] float32.
+    Vocabularies hold a word with and without the space before it; to a reader they are one. Returns [r] int32,
+    an entry for the word, and [r] float32.
     """
     best, total = ids[:, 0].copy(), scores[:, 0].copy()
     groups = tokenizer.same_words(ids)
@@ -88,7 +88,7 @@ def best_words(ids: np.ndarray, scores: np.ndarray, tokenizer: TextTokenizer) ->
         line = np.arange(len(several))
         best[several] = np.take_along_axis(ids[several], order, axis=1)[line, winner]
         total[several] = sums.reshape(word.shape)[line, winner]
-    return tokenizer.words(best), total
+    return best, total
 
 
 def _offsets(lengths: np.ndarray) -> pa.Array:

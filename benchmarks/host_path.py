@@ -1,0 +1,218 @@
+"""What everything around the model costs: python benchmarks/host_path.py [--rows N] [--tokenizer DIR] …
+
+A CSV file goes through `run_job` to Parquet with a model that costs nothing and gives 10 predictions a row; beside it,
+in the same run, the tokenizer's own `encode_batch_fast` on the same sentences. Prints the ratio of the two, where the
+processor's time goes, and how busy a pretended device is kept.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import wraps
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+from null_model import PREDICTIONS, NullDevice, model_folder, null_tasks, tokenizer_of
+from sentences import distinct_sentences, write_csv
+
+from secbatch.job import FillMask, Input, Job, Output
+from secbatch.runner import RunResult, run_job
+
+GPU_SHARDS = (2048, 16_384, 65_536)
+PEER_BATCHES = (2048, 8192, 32_768)  # the tokenizer alone is given the best of these
+# Where the time of a stage is spent; a stage inside another counts for itself alone.
+STAGES: dict[str, tuple[str, ...]] = {
+    "read CSV": ("secbatch.sources.open:Source.shards",),
+    "identity": ("secbatch.identity:Identities.name", "secbatch.runner:content_key"),
+    "render, distinct": ("secbatch.tasks.fill_mask:DistinctTexts.of", "secbatch.tasks.text:TextSource.render"),
+    "tokenise": ("secbatch.models.tokenizer:TextTokenizer.encode",),
+    "masks, windows": ("secbatch.tasks.fill_mask:around_masks",),
+    "plan, lay out": ("secbatch.models.batch_runner:BatchRunner.run",),
+    "columns": ("secbatch.worker:Worker.finish",),
+    "write Parquet": ("secbatch.runner:write_part",),
+    "ledger": ("secbatch.store.ledger:Ledger.add_part", "secbatch.store.ledger:Ledger.parts_of"),
+    "publish": ("secbatch.runner:publish",),
+}
+
+
+class StageClock:
+    """Processor time (all threads) of each stage, less that of stages inside it."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self._running: list[str] = []
+        self._since = 0.0
+
+    def _switch(self) -> None:
+        now = time.process_time()
+        if self._running:
+            self.seconds[self._running[-1]] += now - self._since
+        self._since = now
+
+    def timed(self, stage: str, call: Callable[..., Any]) -> Any:
+        self._switch()
+        self._running.append(stage)
+        try:
+            return call()
+        finally:
+            self._switch()
+            self._running.pop()
+
+    def wrap(self, stage: str, function: Any) -> Any:
+        if isinstance(function, (classmethod, staticmethod)):
+            return type(function)(self.wrap(stage, function.__func__))
+
+        @wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            result = self.timed(stage, lambda: function(*args, **kwargs))
+            return self._each(stage, result) if isinstance(result, Iterator) else result
+
+        return wrapped
+
+    def _each(self, stage: str, items: Iterator[Any]) -> Iterator[Any]:
+        end = object()
+        while (item := self.timed(stage, lambda: next(items, end))) is not end:
+            yield item
+
+    def installed(self) -> ExitStack:
+        stack = ExitStack()
+        for stage, places in STAGES.items():
+            for place in places:
+                module, _, path = place.partition(":")
+                *outer, name = path.split(".")
+                owner = import_module(module)
+                for attribute in outer:
+                    owner = getattr(owner, attribute)
+                stack.enter_context(patch.object(owner, name, self.wrap(stage, owner.__dict__[name])))
+        return stack
+
+
+class OneAfterAnother:
+    """Stands in for the engine where each stage is to be measured alone."""
+
+    def __init__(self, encoded: Iterator[Any], compute: Callable[[Any], Any], finish: Callable[[Any], None]) -> None:
+        self._encoded, self._compute, self._finish = encoded, compute, finish
+
+    def run(self) -> None:
+        for item in self._encoded:
+            self._finish(self._compute(item))
+
+
+def job(folder: Path, model: Path, output: str) -> Job:
+    return Job(
+        name="host-path",
+        input=Input(path=str(folder / "sentences.csv")),
+        tasks={"mask": FillMask(type="fill-mask", model=str(model), text="sentence", top_k=PREDICTIONS)},
+        output=Output(path=str(folder / output)),
+        device="cpu",
+        precision="float32",
+    )
+
+
+def run(folder: Path, model: Path, shards: tuple[int, ...], device: NullDevice) -> RunResult:
+    """One whole run into a fresh output."""
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    with null_tasks(device), patch("secbatch.runner.shard_rows_schedule", lambda *_: shards):
+        result = run_job(job(folder, model, "out"))
+    assert result.rejected == 0
+    return result
+
+
+def tokenizer_alone(model: Path, sentences: list[str]) -> tuple[float, float, int, float]:
+    """(sentences a second, processor seconds a sentence, batch size, tokens a sentence) at its best batch size."""
+    backend = tokenizer_of(model)._backend
+    tokens = sum(len(e.ids) for e in backend.encode_batch_fast(sentences[:2000])) / len(sentences[:2000])
+    best = (0.0, 0.0, 0)
+    for size in PEER_BATCHES:
+        wall, cpu = time.perf_counter(), time.process_time()
+        for start in range(0, len(sentences), size):
+            backend.encode_batch_fast(sentences[start : start + size])
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        best = max(best, (len(sentences) / wall, cpu / len(sentences), size))
+    return (*best, tokens)
+
+
+def breakdown(folder: Path, model: Path, shards: tuple[int, ...], rows: int) -> dict[str, float]:
+    """Processor microseconds a row of each stage, run one after another."""
+    clock = StageClock()
+    begin = time.process_time()
+    with clock.installed(), patch("secbatch.runner.LocalEngine", OneAfterAnother):
+        run(folder, model, shards, NullDevice())
+    whole = time.process_time() - begin
+    found = {stage: seconds / rows * 1e6 for stage, seconds in clock.seconds.items()}
+    return {**found, "all else": whole / rows * 1e6 - sum(found.values())}
+
+
+def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    sentences = distinct_sentences(options.sentences, options.rows)
+    write_csv(folder / "sentences.csv", sentences)
+    model = model_folder(options.tokenizer, folder / "model")
+    shards = GPU_SHARDS if options.shards == "gpu" else (128, 1024, 2048)
+    run(folder, model, shards, NullDevice())  # imports, file caches, vocabulary
+    alone = path = (0.0, 0.0, 0, 0.0)
+    for _ in range(options.repeats):  # in turn, so that a change of the machine's mood meets both
+        alone = max(alone, tokenizer_alone(model, sentences))
+        device = NullDevice()
+        cpu = time.process_time()
+        result = run(folder, model, shards, device)
+        path = max(path, (len(sentences) / result.seconds, (time.process_time() - cpu) / len(sentences), 0, 0.0))
+    pretended = NullDevice(rows_per_second=options.device_share * path[0])
+    run(folder, model, shards, pretended)
+    return {
+        "rows": len(sentences),
+        "tokens_per_sentence": alone[3],
+        "cores": os.cpu_count(),
+        "shard_rows": shards,
+        "tokenizer_alone": {"rows_per_second": alone[0], "cpu_us_per_row": alone[1] * 1e6, "batch": alone[2]},
+        "host_path": {"rows_per_second": path[0], "cpu_us_per_row": path[1] * 1e6},
+        "ratio": path[0] / alone[0],
+        "cpu_ratio": alone[1] / path[1],
+        "cpu_us_per_row": breakdown(folder, model, shards, len(sentences)),
+        "pretended_device": {"rows_per_second": pretended.rows_per_second, "busy_share": pretended.busy_share},
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    alone, path, device = found["tokenizer_alone"], found["host_path"], found["pretended_device"]
+    print(f"{found['rows']:,} sentences of {found['tokens_per_sentence']:.0f} tokens, {found['cores']} cores")
+    print(f"{'':28}{'sentences/s':>12}{'CPU µs/row':>12}")
+    print(f"{'encode_batch_fast alone':28}{alone['rows_per_second']:>12,.0f}{alone['cpu_us_per_row']:>12.1f}")
+    print(f"{'CSV to Parquet, null model':28}{path['rows_per_second']:>12,.0f}{path['cpu_us_per_row']:>12.1f}")
+    print(f"{'ratio':28}{found['ratio']:>12.0%}{found['cpu_ratio']:>12.0%}")
+    print("\nWhere the processor's time goes (stages one after another)")
+    for stage, spent in found["cpu_us_per_row"].items():
+        print(f"  {stage:26}{'':>12}{spent:>12.2f}")
+    print(
+        f"\nA pretended device of {device['rows_per_second']:,.0f} sentences/s had work "
+        f"{device['busy_share']:.1%} of the time"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer's files; the built-in one if left out")
+    parser.add_argument("--sentences", type=Path, help="one sentence a line; the bundled reports if left out")
+    parser.add_argument("--shards", choices=("cpu", "gpu"), default="gpu", help="shard sizes as on that device")
+    parser.add_argument("--repeats", type=int, default=2, help="the best of so many counts")
+    parser.add_argument("--device-share", type=float, default=0.8, help="speed of the pretended device")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(options, Path(folder))
+    show(found)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""A masked language model that costs nothing, to measure what surrounds a model.
+
+Everything but the forward is the product's own: reading, identity, tokenising, planning batches, laying them end to
+end, building columns, writing. The forward gives the same predictions for every mask.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from secbatch.models.sequences import TokenSequences, spans
+from secbatch.models.tokenizer import TextTokenizer
+from secbatch.tasks.fill_mask import EncodedMasks, FillMaskTask, PredictedMasks
+
+PREDICTIONS = 10
+
+
+@dataclass
+class NullDevice:
+    """How fast the pretended device is, and when it was at work."""
+
+    rows_per_second: float | None = None  # None: it costs nothing
+    first: float = 0.0  # clock when it was first given work
+    last: float = 0.0  # and when it was last done
+    busy: float = 0.0  # seconds
+
+    def work(self, rows: int, began: float) -> None:
+        if self.rows_per_second is not None:
+            time.sleep(max(rows / self.rows_per_second - (time.perf_counter() - began), 0.0))
+        self.last = time.perf_counter()
+        self.first = self.first or began
+        self.busy += self.last - began
+
+    @property
+    def busy_share(self) -> float:
+        """Of the time between its first and its last work."""
+        return self.busy / max(self.last - self.first, 1e-9)
+
+
+class NullMaskTask(FillMaskTask):
+    """Fill-mask whose forward is a copy of fixed numbers."""
+
+    device = NullDevice()
+
+    def load(self) -> None:
+        words = self._tokenizer.hf.encode(" malware ransomware phishing botnet exploit server attack user data file")
+        entries = [token for token in words if token not in self._tokenizer.hf.all_special_ids]
+        self._best_ids = np.resize(np.array(list(dict.fromkeys(entries)), np.int32), PREDICTIONS)
+        self._best_scores = (0.5 ** np.arange(1, PREDICTIONS + 1)).astype(np.float32)
+
+    def compute(self, encoded: EncodedMasks) -> PredictedMasks:
+        began = time.perf_counter()
+        texts = encoded.texts
+        first = np.concatenate([[0], np.cumsum(texts.seen)])
+        best = np.zeros((int(first[-1]), PREDICTIONS), np.int32)
+        scores = np.zeros((int(first[-1]), PREDICTIONS), np.float32)
+
+        def predict(rows: np.ndarray, batch: TokenSequences) -> None:
+            positions = np.flatnonzero(batch.ids == self._tokenizer.mask_id)
+            places = spans(first[:-1][rows], texts.seen[rows])
+            assert len(positions) == len(places)
+            best[places], scores[places] = self._best_ids, self._best_scores
+
+        report = self._runner.run(texts.sequences, False, predict)
+        self.device.work(len(encoded.rows), began)
+        return PredictedMasks(encoded, best, scores, report.errors, report.tokens, report.padding)
+
+
+@contextmanager
+def null_tasks(device: NullDevice) -> Iterator[None]:
+    """Inside it, every fill-mask task of a job has the null model."""
+
+    def build(name: str, spec: Any, schema: Any, model: Any, compute: Any) -> NullMaskTask:
+        task = NullMaskTask(name, spec, schema, model, compute)
+        task.device = device
+        return task
+
+    with patch("secbatch.worker.build_task", build):
+        yield
+
+
+def model_folder(tokenizer: Path | None, target: Path) -> Path:
+    """A model folder that has a tokenizer and no weights to speak of; `tokenizer` None: the built-in model's."""
+    import secbatch.builtin
+
+    origin = tokenizer or Path(next(iter(secbatch.builtin.__path__))) / "mlm"
+    target.mkdir(parents=True)
+    for file in origin.iterdir():
+        if file.name in ("vocab.json", "merges.txt", "vocab.txt") or file.name.startswith(("tokenizer", "special_")):
+            shutil.copy(file, target / file.name)
+    config = origin / "config.json"
+    roberta = {
+        "model_type": "roberta",
+        "architectures": ["RobertaForMaskedLM"],
+        "max_position_embeddings": 514,
+        "pad_token_id": 1,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "type_vocab_size": 1,
+        "vocab_size": 50265,
+    }
+    (target / "config.json").write_text(config.read_text() if config.is_file() else json.dumps(roberta))
+    (target / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    return target
+
+
+def tokenizer_of(folder: Path) -> TextTokenizer:
+    from secbatch.models.load import load_tokenizer
+    from secbatch.models.resolve import resolve
+
+    return load_tokenizer(resolve(str(folder)))
