@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from secbatch.job import Generation
-from secbatch.models.generation import Prompt
-from secbatch.models.generation_blenderbot import BlenderbotSteps
+from secbatch.models.generation import Generator, Prompt
+from secbatch.models.generation_blenderbot import BlenderbotDecoder, BlenderbotSteps
 from secbatch.models.generation_steps import EncoderDecoderSteps
 from tests.models.test_generation import BLENDERBOT, alone, blenderbot, generator, prompts
 
@@ -19,7 +19,7 @@ def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 @torch.inference_mode()
 def test_logits_are_those_of_transformers_step_by_step() -> None:
     model, texts, beams = blenderbot(), prompts(blenderbot(), 5), 3
-    ours, theirs = BlenderbotSteps(model, 1, 0, positions=8), EncoderDecoderSteps(model, 1, 0)
+    ours, theirs = BlenderbotSteps(BlenderbotDecoder(model), 1, 0, positions=8), EncoderDecoderSteps(model, 1, 0)
     close(ours.start(texts, beams), theirs.start(texts, beams))
     assert ours.padding == theirs.padding > 0
     chosen = torch.Generator().manual_seed(0)
@@ -41,12 +41,12 @@ def test_logits_are_those_of_transformers_step_by_step() -> None:
 def test_a_row_that_enters_later_is_computed_as_from_the_beginning() -> None:
     model, texts = blenderbot(), prompts(blenderbot(), 4)
     texts = sorted(texts, key=len, reverse=True)
-    ours = BlenderbotSteps(model, 1, 0, positions=8)
+    ours = BlenderbotSteps(BlenderbotDecoder(model), 1, 0, positions=8)
     ours.start(texts[:3], 2)
     ours.step(torch.arange(10, 16))
     ours.enter([1], [texts[3]])
     tokens = torch.tensor([20, 21, 1, 1, 22, 23])
-    alone_ = BlenderbotSteps(model, 1, 0, positions=8)
+    alone_ = BlenderbotSteps(BlenderbotDecoder(model), 1, 0, positions=8)
     close(ours.step(tokens)[2:4], alone_.start([texts[3]], 2))
     close(ours.step(torch.tensor([30, 31, 32, 33, 34, 35]))[2:4], alone_.step(torch.tensor([32, 33])))
 
@@ -79,3 +79,46 @@ def test_a_model_derived_from_blenderbot_takes_the_general_way() -> None:
     derived = type("Derived", (type(model),), {})
     model.__class__ = derived
     assert not generator(model, Generation()).refills
+
+
+@torch.inference_mode()
+def test_slots_that_no_beam_sees_are_used_again() -> None:
+    model, texts, beams = blenderbot(), prompts(blenderbot(), 3), 4
+    ours, theirs = BlenderbotSteps(BlenderbotDecoder(model), 1, 0, positions=120), EncoderDecoderSteps(model, 1, 0)
+    close(ours.start(texts, beams), theirs.start(texts, beams))
+    chosen = torch.Generator().manual_seed(0)
+    for step in range(100):
+        # all beams of a row go on from one of them, and now and then each from itself
+        one = torch.randint(beams, (3, 1), generator=chosen).expand(3, beams)
+        beam = torch.arange(beams).expand(3, beams) if step % 10 == 0 else one
+        source = (beam + torch.arange(3)[:, None] * beams).reshape(-1)
+        ours.reorder(source)
+        theirs.reorder(source)
+        tokens = torch.randint(5, 300, (3 * beams,), generator=chosen)
+        close(ours.step(tokens), theirs.step(tokens))
+    live = ours.visible.any(1).sum(1)
+    assert 101 <= int(live.max()) < 101 + 3 * beams  # one entry a position, not one a position and beam
+    assert ours.slots < 120 * beams / 2  # it has grown, and no further than it must
+
+
+@torch.inference_mode()
+def test_rows_that_share_nothing_find_room_up_to_their_last_position() -> None:
+    model, texts, beams = blenderbot(), prompts(blenderbot(), 2), 3
+    ours, theirs = BlenderbotSteps(BlenderbotDecoder(model), 1, 0, positions=60), EncoderDecoderSteps(model, 1, 0)
+    close(ours.start(texts, beams), theirs.start(texts, beams))
+    for step in range(59):
+        tokens = torch.arange(6) + 5 + step
+        close(ours.step(tokens), theirs.step(tokens))
+    assert ours.slots == 60 * beams and bool(ours.visible.any(1).all())
+    ours.step(torch.arange(6))  # a row that is through begins anew, without harm to others
+    assert ours.length.tolist() == [1, 1]
+
+
+def test_a_model_that_is_owned_keeps_no_second_copy_of_its_decoder() -> None:
+    texts = [Prompt(text) for text in prompts(blenderbot(), 4)]
+    kept = generator(blenderbot(**BLENDERBOT), Generation())
+    expected = kept.generate(texts).answers
+    owned = Generator(blenderbot(**BLENDERBOT), kept.settings, owned=True)
+    assert owned.generate(texts).answers == expected
+    layer = owned.model.model.decoder.layers[0]
+    assert {p.device.type for p in (layer.fc1.weight, layer.self_attn.k_proj.weight)} == {"meta"}

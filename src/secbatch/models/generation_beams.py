@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from secbatch.models.generation_loop import NOT_FINITE, Answer, Loop, cut_at_end
-from secbatch.models.generation_scores import apply_rules, narrow
+from secbatch.models.generation_scores import apply_rules, best, narrow
 from secbatch.models.generation_steps import NO_TOKEN
 
 FAR_BELOW = -1e9  # what a beam that must not be chosen gets on top of its score, as in transformers
@@ -47,11 +47,11 @@ class BeamLoop(Loop):
         counts = self.counts()
         log_probs = logits.log_softmax(-1)
         broken = log_probs[:, 0].isnan().view(rows, beams).any(-1)
-        log_probs = apply_rules(settings, log_probs, self.history, counts.repeat_interleave(beams), self.facts)
+        apply_rules(settings, log_probs, self.history, counts.repeat_interleave(beams), self.facts)
         if settings.do_sample:
             log_probs = narrow(settings, log_probs)
         vocabulary = log_probs.shape[1]
-        totals = (log_probs.view(rows, beams, vocabulary) + self.running[..., None]).view(rows, -1)
+        totals = log_probs.view(rows, beams, vocabulary).add_(self.running[..., None]).view(rows, -1)
         scores, chosen = self._candidates(totals, max(2, 1 + len(settings.end_tokens)) * beams)  # [B, C]
         beam, token = chosen // vocabulary, chosen % vocabulary
         source = beam + torch.arange(rows, device=self.device)[:, None] * beams  # [B, C], into B * K
@@ -73,8 +73,7 @@ class BeamLoop(Loop):
 
     def _candidates(self, totals: Tensor, count: int) -> tuple[Tensor, Tensor]:
         if not self.settings.do_sample:
-            values, chosen = totals.topk(count)
-            return values, chosen
+            return best(totals, count)
         probabilities = totals.softmax(-1).nan_to_num(0.0).cpu()
         # a row without a number (it will be given up) still needs something to draw from
         probabilities[probabilities.sum(-1) == 0] = 1.0

@@ -2,19 +2,26 @@
 
 The keys of the encoder's text are computed once a row and read by all its beams together: for the attention, K
 beams are K queries. Keys and values of the answer are written once and never moved: a beam that goes on from
-another one inherits a mask of the places it sees, not a copy. So a row can begin while others are on their way.
-The arithmetic is that of transformers' BlenderbotForConditionalGeneration, with its own layers.
+another one inherits a mask of the slots it sees, not a copy. A slot that no beam sees any more is used again, so
+that what a row keeps is one entry for each token its beams have in common and not K. So, too, a row can begin
+while others are on their way.
+The arithmetic is that of transformers' BlenderbotForConditionalGeneration.
 
-Shapes: B rows (places), K beams, H heads, D width of a head, S encoder tokens, T decoder positions.
+Shapes: B rows (places), K beams, H heads, D width of a head, S encoder tokens, T decoder positions, C slots.
 """
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from secbatch.models.generation_linear import Linear
 from secbatch.models.generation_steps import NO_TOKEN, pad
+
+SLOTS_AT_A_TIME = 64  # by how many slots a row the cache grows
 
 
 def is_blenderbot(model: Any) -> bool:
@@ -23,36 +30,92 @@ def is_blenderbot(model: Any) -> bool:
     return type(model) is BlenderbotForConditionalGeneration
 
 
+@dataclass(frozen=True)
+class Layer:
+    """One decoder layer. Keys and values of a head lie side by side, [..., H, 2 * D], and are written together."""
+
+    own_norm: nn.LayerNorm
+    own: Linear  # H * D -> query [H * D], keys and values [H * 2 * D]
+    own_out: Linear
+    text_norm: nn.LayerNorm
+    text_query: Linear
+    text: Linear  # encoder's H * D -> keys and values [H * 2 * D]
+    text_out: Linear
+    norm: nn.LayerNorm
+    up: Linear
+    down: Linear
+
+
+class BlenderbotDecoder:
+    """The decoder's weights, laid out for single steps; made once a model."""
+
+    def __init__(self, model: Any, owned: bool = False) -> None:
+        """`model`: BlenderbotForConditionalGeneration in eval mode on its device.
+
+        `owned`: it gives away its decoder's linear layers as they are laid out, and decodes no more itself.
+        """
+        self.model, self.owned, decoder = model, owned, model.model.decoder
+        self.heads = model.config.decoder_attention_heads
+        self.tokens, self.positions, self.norm = decoder.embed_tokens, decoder.embed_positions, decoder.layer_norm
+        self.activation = None if model.config.activation_function == "gelu" else decoder.layers[0].activation_fn
+        self.layers = [self._layer(layer) for layer in decoder.layers]
+        self.head = Linear(model.lm_head.weight.detach(), model.final_logits_bias[0])
+
+    def _layer(self, layer: Any) -> Layer:
+        own, text = layer.self_attn, layer.encoder_attn
+        weight, bias = self._keys_and_values(own)
+        own_weight = torch.cat([own.q_proj.weight.detach(), weight])
+        made = Layer(
+            own_norm=layer.self_attn_layer_norm,
+            own=Linear(own_weight, torch.cat([own.q_proj.bias.detach(), bias])),
+            own_out=Linear.of(own.out_proj),
+            text_norm=layer.encoder_attn_layer_norm,
+            text_query=Linear.of(text.q_proj),
+            text=Linear(*self._keys_and_values(text)),
+            text_out=Linear.of(text.out_proj),
+            norm=layer.final_layer_norm,
+            up=Linear.of(layer.fc1),
+            down=Linear.of(layer.fc2),
+        )
+        for module in layer.modules() if self.owned else ():
+            if isinstance(module, nn.Linear):
+                module.to("meta")
+        return made
+
+    def _keys_and_values(self, attention: Any) -> tuple[Tensor, Tensor]:
+        """Weight [H * 2 * D, in] and bias of keys and values, head by head."""
+        modules = (attention.k_proj, attention.v_proj)
+        weights = [module.weight.detach().view(self.heads, -1, module.in_features) for module in modules]
+        biases = [module.bias.detach().view(self.heads, -1) for module in modules]
+        return torch.cat(weights, 1).flatten(0, 1), torch.cat(biases, 1).flatten()
+
+    def inner(self, layer: Layer, x: Tensor) -> Tensor:
+        return layer.up.gelu(x) if self.activation is None else self.activation(layer.up(x))
+
+
 class BlenderbotSteps:
     """The `Steps` of a batch; see there."""
 
     can_enter = True
 
-    def __init__(self, model: Any, start_token: int, pad_token: int, positions: int) -> None:
+    def __init__(self, decoder: BlenderbotDecoder, start_token: int, pad_token: int, positions: int) -> None:
         """`positions`: T, the most decoder positions that any row of the batch needs."""
-        self.model, self.decoder = model, model.model.decoder
+        self.decoder, self.model = decoder, decoder.model
         self.start_token, self.pad_token, self.positions = start_token, pad_token, positions
-        self.heads = model.config.decoder_attention_heads
-        self.padding = 0
+        self.heads, self.padding = decoder.heads, 0
 
     def start(self, prompts: list[list[int]], copies: int) -> Tensor:
         places, longest = len(prompts), max(map(len, prompts))
         width = self.model.config.d_model // self.heads
         device, dtype = self.model.device, self.model.dtype
-        self.beams = copies
+        self.beams, self.slots = copies, min(self.positions * copies, SLOTS_AT_A_TIME + copies)
         self.length = torch.zeros(places, dtype=torch.long, device=device)  # [B] decoder positions in use
-        self.visible = torch.zeros(places, copies, self.positions * copies, dtype=torch.bool, device=device)
-        self.text_mask = torch.zeros(places, 1, 1, longest, dtype=torch.bool, device=device)
-        layers = range(len(self.decoder.layers))
-        # The last two: a place for each position and beam, [B, H, T * K, D], and the encoder's text, [B, H, S, D].
-        answer, text = (
-            (places, self.heads, self.positions * copies, width),
-            (places, self.heads, longest, width),
-        )
-        self.keys = [torch.zeros(answer, dtype=dtype, device=device) for _ in layers]
-        self.values = [torch.zeros(answer, dtype=dtype, device=device) for _ in layers]
-        self.text_keys = [torch.zeros(text, dtype=dtype, device=device) for _ in layers]
-        self.text_values = [torch.zeros(text, dtype=dtype, device=device) for _ in layers]
+        self.visible = torch.zeros(places, copies, self.slots, dtype=torch.bool, device=device)  # [B, K, C]
+        self.text_mask = torch.full((places, 1, 1, longest), -math.inf, dtype=dtype, device=device)
+        # Keys and values of the answers, [B, H, C, 2 * D], and of the encoder's texts, [B, H, S, 2 * D].
+        own, text = (places, self.heads, self.slots, 2 * width), (places, self.heads, longest, 2 * width)
+        self.own = [torch.zeros(own, dtype=dtype, device=device) for _ in self.decoder.layers]
+        self.text = [torch.zeros(text, dtype=dtype, device=device) for _ in self.decoder.layers]
         self.enter(list(range(places)), prompts)
         return self.step(torch.full((places * copies,), self.start_token, device=device))
 
@@ -63,45 +126,56 @@ class BlenderbotSteps:
         ids = ids.masked_fill(~mask, self.pad_token)
         encoded = self.model.model.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         longest = ids.shape[1]
-        self.text_mask[places] = False
-        self.text_mask[places, 0, 0, :longest] = mask
+        self.text_mask[places] = -math.inf
+        self.text_mask[places, 0, 0, :longest] = torch.where(mask, 0.0, -math.inf).to(self.text_mask.dtype)
         self.visible[places], self.length[places] = False, 0
         for number, layer in enumerate(self.decoder.layers):
-            self.text_keys[number][places, :, :longest] = self._split(layer.encoder_attn.k_proj(encoded))
-            self.text_values[number][places, :, :longest] = self._split(layer.encoder_attn.v_proj(encoded))
+            pairs = layer.text(encoded.flatten(0, 1)).view(*ids.shape, self.heads, -1)
+            self.text[number][places, :, :longest] = pairs.transpose(1, 2)
 
     def step(self, tokens: Tensor) -> Tensor:
-        rows = torch.arange(len(self.length), device=tokens.device)
-        # a row that is through waits on its last position until another takes its place
-        position = self.length.clamp(max=self.positions - 1)  # [B]
-        self.length = position + 1
-        used = int(self.length.max()) * self.beams
-        beam = torch.arange(self.beams, device=tokens.device)
-        own = position[:, None] * self.beams + beam  # [B, K]: where each beam writes
-        self.visible[rows[:, None], beam, own] = True
-        mask = self.visible[:, None, :, :used]  # [B, 1, K, used]
-        embedded = self.decoder.embed_tokens(tokens.view(-1, self.beams))
-        hidden = embedded + self.decoder.embed_positions.weight[position][:, None]  # [B, K, H * D]
-        for number, layer in enumerate(self.decoder.layers):
-            attention, residual = layer.self_attn, hidden
-            hidden = layer.self_attn_layer_norm(hidden)
-            keys, values = self.keys[number], self.values[number]
-            keys[rows[:, None], :, own] = self._split(attention.k_proj(hidden)).transpose(1, 2)
-            values[rows[:, None], :, own] = self._split(attention.v_proj(hidden)).transpose(1, 2)
-            query = self._split(attention.q_proj(hidden))
-            seen = scaled_dot_product_attention(query, keys[:, :, :used], values[:, :, :used], mask)
-            hidden = residual + attention.out_proj(self._join(seen))
+        decoder, count = self.decoder, len(tokens)
+        slots, used = self._take_slots()
+        # each of the B * K * H new pairs of keys and values goes to a line of the cache [B * H * C, 2 * D]
+        row_and_head = torch.arange(len(self.length) * self.heads, device=tokens.device).view(-1, 1, self.heads)
+        lines = (row_and_head * self.slots + slots[..., None]).view(-1)
+        dtype = self.text_mask.dtype
+        mask = torch.zeros((), dtype=dtype, device=tokens.device).where(self.visible[:, None, :, :used], -math.inf)
+        position = self.length.repeat_interleave(self.beams)
+        self.length = self.length + 1
+        hidden = decoder.tokens(tokens) + decoder.positions.weight[position]  # [B * K, H * D]
+        width = hidden.shape[1]
+        for layer, own, text in zip(decoder.layers, self.own, self.text, strict=True):
+            made = layer.own(layer.own_norm(hidden))
+            own.view(-1, own.shape[-1]).index_copy_(0, lines, made[:, width:].reshape(len(lines), -1))
+            seen = self._attend(made[:, :width], own[:, :, :used], mask)
+            hidden = layer.own_out.plus(seen, hidden)
+            seen = self._attend(layer.text_query(layer.text_norm(hidden)), text, self.text_mask)
+            hidden = layer.text_out.plus(seen, hidden)
+            hidden = layer.down.plus(decoder.inner(layer, layer.norm(hidden)), hidden)
+        return decoder.head(decoder.norm(hidden)).view(count, -1).float()
 
-            attention, residual = layer.encoder_attn, hidden
-            query = self._split(attention.q_proj(layer.encoder_attn_layer_norm(hidden)))
-            text_keys, text_values = self.text_keys[number], self.text_values[number]
-            seen = scaled_dot_product_attention(query, text_keys, text_values, self.text_mask)
-            hidden = residual + attention.out_proj(self._join(seen))
+    def _take_slots(self) -> tuple[Tensor, int]:
+        """[B, K]: where each beam writes; and how many slots of each row there are to be looked at."""
+        # a row that is through begins anew until another takes its place
+        over = self.length >= self.positions
+        self.length = self.length.masked_fill(over, 0)
+        self.visible &= ~over[:, None, None]
+        taken = self.visible.any(1)  # [B, C]
+        most = int(taken.sum(1).max()) + self.beams
+        if most > self.slots:
+            self._grow(min(most + SLOTS_AT_A_TIME, self.positions * self.beams) - self.slots)
+            taken = self.visible.any(1)
+        places = torch.arange(self.slots, device=taken.device)
+        slots = places.masked_fill(taken, self.slots).topk(self.beams, largest=False).values
+        self.visible.scatter_(2, slots[..., None], True)
+        return slots, int(torch.where(self.visible.any(1).any(0), places, 0).max()) + 1
 
-            inner = layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden)))
-            hidden = hidden + layer.fc2(inner)
-        logits = self.model.lm_head(self.decoder.layer_norm(hidden)) + self.model.final_logits_bias
-        return logits.view(len(tokens), -1).float()
+    def _grow(self, more: int) -> None:
+        self.slots += more
+        self.visible = nn.functional.pad(self.visible, (0, more))
+        for number, own in enumerate(self.own):
+            self.own[number] = nn.functional.pad(own, (0, 0, 0, more))
 
     def reorder(self, source: Tensor) -> None:
         beams = source.view(-1, self.beams) % self.beams  # [B, K]
@@ -114,14 +188,13 @@ class BlenderbotSteps:
             self.visible[places],
             self.text_mask[places],
         )
-        for cache in (self.keys, self.values, self.text_keys, self.text_values):
+        for cache in (self.own, self.text):
             for number, one in enumerate(cache):
                 cache[number] = one[places]
 
-    def _split(self, hidden: Tensor) -> Tensor:
-        """[B, N, H * D] -> [B, H, N, D]"""
-        return hidden.view(*hidden.shape[:2], self.heads, -1).transpose(1, 2)
-
-    def _join(self, seen: Tensor) -> Tensor:
-        """[B, H, N, D] -> [B, N, H * D]"""
-        return seen.transpose(1, 2).reshape(seen.shape[0], seen.shape[2], -1)
+    def _attend(self, query: Tensor, pairs: Tensor, mask: Tensor) -> Tensor:
+        """query: [B * K, H * D]; pairs: [B, H, N, 2 * D] keys and values; mask: [B, 1, K or 1, N]. [B * K, H * D]."""
+        rows, width = len(pairs), pairs.shape[-1] // 2
+        query = query.view(rows, -1, self.heads, width).transpose(1, 2)  # [B, H, K, D]
+        seen = scaled_dot_product_attention(query, pairs[..., :width], pairs[..., width:], mask)
+        return seen.transpose(1, 2).reshape(-1, self.heads * width)

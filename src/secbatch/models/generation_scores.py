@@ -14,6 +14,8 @@ from torch import Tensor
 from secbatch.models.generation_settings import GenerationSettings
 from secbatch.models.generation_steps import NO_TOKEN
 
+RUN = 64  # neighbours among scores of which `best` looks at the largest first
+
 
 @dataclass(frozen=True)
 class RowFacts:
@@ -37,32 +39,31 @@ class RowFacts:
 
 def apply_rules(
     settings: GenerationSettings, scores: Tensor, history: Tensor, new_tokens: Tensor, facts: RowFacts
-) -> Tensor:
-    """Scores [R, V] float32 after the rules of `settings`, for sequences of `new_tokens` [R] new tokens.
+) -> None:
+    """Writes the rules of `settings` into scores [R, V] float32, for sequences of `new_tokens` [R] new tokens.
 
     history: [R, L] int64, prompt and new tokens, ending at the newest; NO_TOKEN where a row is shorter.
     """
     length = facts.prompt_length + new_tokens  # [R]
     if settings.repetition_penalty != 1.0:
-        scores = _repetition_penalty(scores, history, settings.repetition_penalty)
+        _repetition_penalty(scores, history, settings.repetition_penalty)
     if settings.no_repeat_ngram_size > 0:
-        scores = _ban_ngrams(scores, history, history, settings.no_repeat_ngram_size)
+        _ban_ngrams(scores, history, history, settings.no_repeat_ngram_size)
     if settings.encoder_no_repeat_ngram_size > 0 and facts.encoder_ids is not None:
-        scores = _ban_ngrams(scores, facts.encoder_ids, history, settings.encoder_no_repeat_ngram_size)
+        _ban_ngrams(scores, facts.encoder_ids, history, settings.encoder_no_repeat_ngram_size)
     if settings.end_tokens and (settings.min_length > 0 or settings.min_new_tokens > 0):
         too_short = (length < settings.min_length) | (new_tokens < settings.min_new_tokens)
-        scores = _forbid(scores, settings.end_tokens, too_short)
+        _forbid(scores, settings.end_tokens, too_short)
     if settings.forced_bos_token_id is not None:
-        scores = _force(scores, (settings.forced_bos_token_id,), length == 1)
+        _force(scores, (settings.forced_bos_token_id,), length == 1)
     if settings.forced_eos_token_ids:
-        scores = _force(scores, settings.forced_eos_token_ids, facts.limit == new_tokens + 1)
+        _force(scores, settings.forced_eos_token_ids, facts.limit == new_tokens + 1)
     if settings.suppress_tokens:
-        scores = _forbid(scores, settings.suppress_tokens, torch.ones_like(length, dtype=torch.bool))
+        _forbid(scores, settings.suppress_tokens, torch.ones_like(length, dtype=torch.bool))
     if settings.begin_suppress_tokens:
         # after a forced first token, the second is the first that the model chooses
         delay = (facts.prompt_length == 1).long() if settings.forced_bos_token_id is not None else 0
-        scores = _forbid(scores, settings.begin_suppress_tokens, length == facts.prompt_length + delay)
-    return scores
+        _forbid(scores, settings.begin_suppress_tokens, length == facts.prompt_length + delay)
 
 
 def narrow(settings: GenerationSettings, scores: Tensor) -> Tensor:
@@ -87,41 +88,56 @@ def narrow(settings: GenerationSettings, scores: Tensor) -> Tensor:
     return scores
 
 
-def _repetition_penalty(scores: Tensor, history: Tensor, penalty: float) -> Tensor:
+def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest of scores [R, N], best first, and their places, as `topk`.
+
+    They lie in the `count` runs with the largest maxima: the search for those is all that reads the whole.
+    """
+    rows, width = scores.shape
+    runs = width // RUN
+    if runs <= 4 * count:
+        values, places = scores.topk(count)
+        return values, places
+    whole = scores[:, : runs * RUN].view(rows, runs, RUN)
+    chosen = whole.amax(-1).topk(count).indices  # [R, count]
+    places = (chosen[..., None] * RUN + torch.arange(RUN, device=scores.device)).flatten(1)
+    rest = torch.arange(runs * RUN, width, device=scores.device).expand(rows, -1)
+    places = torch.cat([places, rest], 1)
+    values, found = scores.gather(1, places).topk(count)
+    return values, places.gather(1, found)
+
+
+def _repetition_penalty(scores: Tensor, history: Tensor, penalty: float) -> None:
     """Divides positive and multiplies negative scores of tokens already there (CTRL, arXiv:1909.05858)."""
-    seen = _mark(history, scores)
-    return torch.where(seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
+    seen = (history >= 0) & (history < scores.shape[1])
+    tokens = history.clamp(0, scores.shape[1] - 1)
+    before = scores.gather(1, tokens)
+    after = torch.where(before < 0, before * penalty, before / penalty)
+    scores.scatter_reduce_(1, tokens, torch.where(seen, after, before), "amin" if penalty > 1 else "amax")
 
 
-def _ban_ngrams(scores: Tensor, text: Tensor, history: Tensor, size: int) -> Tensor:
+def _ban_ngrams(scores: Tensor, text: Tensor, history: Tensor, size: int) -> None:
     """Forbids each token that would end an n-gram of `text` [R, S] begun by the newest of `history`."""
     if text.shape[1] < size or history.shape[1] < size - 1:
-        return scores
+        return
     newest = history[:, history.shape[1] - (size - 1) :]  # [R, n-1]
     windows = text.unfold(1, size, 1)  # [R, S-n+1, n]
+    last = windows[..., -1]
     begun = (windows[..., :-1] == newest[:, None]).all(-1) & (newest != NO_TOKEN).all(-1, keepdim=True)
-    return scores.masked_fill(_mark(torch.where(begun, windows[..., -1], NO_TOKEN), scores), -math.inf)
+    begun &= (last >= 0) & (last < scores.shape[1])
+    banned = torch.where(begun, -math.inf, math.inf).to(scores.dtype)
+    scores.scatter_reduce_(1, last.clamp(0, scores.shape[1] - 1), banned, "amin")
 
 
-def _mark(ids: Tensor, scores: Tensor) -> Tensor:
-    """[R, V] bool: which tokens of the vocabulary stand in `ids` [R, L]."""
-    vocabulary = scores.shape[1]
-    marks = torch.zeros(scores.shape[0], vocabulary + 1, dtype=torch.bool, device=scores.device)
-    # ids outside the vocabulary (NO_TOKEN, added tokens without a score) go to a spare column
-    inside = torch.where((ids >= 0) & (ids < vocabulary), ids, vocabulary)
-    return marks.scatter_(1, inside, True)[:, :vocabulary]
+def _forbid(scores: Tensor, tokens: tuple[int, ...], rows: Tensor) -> None:
+    for token in tokens:
+        if token < scores.shape[1]:
+            scores[:, token].masked_fill_(rows, -math.inf)
 
 
-def _forbid(scores: Tensor, tokens: tuple[int, ...], rows: Tensor) -> Tensor:
-    columns = torch.tensor([token for token in tokens if token < scores.shape[1]], device=scores.device)
-    scores = scores.clone()
-    scores[:, columns] = scores[:, columns].masked_fill(rows[:, None], -math.inf)
-    return scores
-
-
-def _force(scores: Tensor, tokens: tuple[int, ...], rows: Tensor) -> Tensor:
+def _force(scores: Tensor, tokens: tuple[int, ...], rows: Tensor) -> None:
     if not bool(rows.any()):
-        return scores
+        return
     forced = torch.full_like(scores[:1], -math.inf)
     forced[:, list(tokens)] = 0.0
-    return torch.where(rows[:, None], forced, scores)
+    scores.copy_(torch.where(rows[:, None], forced, scores))

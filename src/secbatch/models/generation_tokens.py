@@ -27,7 +27,9 @@ class TokenLoop(Loop):
 
     def choose(self, logits: Tensor) -> Tensor:
         counts = self.counts()
-        scores = apply_rules(self.settings, logits, self.history, counts, self.facts)
+        broken = ~(logits.amax(-1) < math.inf)  # amax hands on NaN
+        scores = logits
+        apply_rules(self.settings, scores, self.history, counts, self.facts)
         if self.settings.do_sample:
             cumulated = narrow(self.settings, scores).double().softmax(-1).cumsum(-1)  # [B, V]
             draw = self.draws.gather(1, counts[:, None]) * cumulated[:, -1:]
@@ -35,7 +37,6 @@ class TokenLoop(Loop):
         else:
             tokens = scores.argmax(-1)
         self.history = torch.cat([self.history, tokens[:, None]], 1)
-        broken = ~(logits.amax(-1) < math.inf)  # amax hands on NaN
         ended = self.facts.limit <= counts + 1
         for token in self.settings.end_tokens:
             ended |= tokens == token

@@ -95,7 +95,7 @@ class ChatModel:
         kind: Any = "seq2seq" if self.encoder_decoder else "causal"
         loaded = load_model(self._resolved, kind, self._compute)
         self.notices = (*self._compute.notices, *loaded.notices)
-        self._generator = Generator(loaded.model, self.settings, tokenizer=self.hf)
+        self._generator = Generator(loaded.model, self.settings, tokenizer=self.hf, owned=True)
 
     def render(self, conversations: Sequence[Sequence[Turn]]) -> list[Rendered]:
         """Token ids of conversations, each of which ends with an open question."""
