@@ -12,6 +12,7 @@ from secbatch.models.batch_runner import BatchRunner
 from secbatch.models.device import choose
 from secbatch.models.encoder import MaskedLM, hidden_states
 from secbatch.models.encoder_generic import StockEncoder
+from secbatch.models.linear import has_blocked_layers
 from secbatch.models.load import LoadedModel, load_model
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
@@ -147,3 +148,30 @@ def test_padding_is_counted() -> None:
     sequences = TokenSequences.of([[1] * 4, [1] * 2, [1]])
     report = BatchRunner(CPU).run(sequences, True, lambda rows, batch: None)
     assert (report.tokens, report.padding) == (7, 5)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "bert", "modernbert", "distilbert"])
+def test_chosen_positions_have_the_states_that_they_have_among_all(tiny: Tiny, kind: str) -> None:
+    base = load_model(tiny(kind), "encoder", CPU).model
+    path = hidden_states(base, 0, CPU)
+    sequences = random_sequences(base.config.vocab_size)
+    at = np.array([0, 59, 60, 61, 150, len(sequences.ids) - 1])
+    with torch.inference_mode():
+        assert torch.allclose(path(sequences, at), path(sequences)[torch.from_numpy(at)], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "bert", "modernbert"])
+def test_logits_of_a_sequence_are_the_same_bits_in_any_batch(tiny: Tiny, kind: str) -> None:
+    """What a text was given once may stand for every other row with that text: nothing hangs on its neighbours."""
+    if not has_blocked_layers(torch.float32):
+        pytest.skip("this build of torch has no blocked linear layers")
+    loaded = load_model(tiny(kind), "masked-lm", CPU)
+    lm = MaskedLM(loaded, 0, CPU)
+    sequences = random_sequences(loaded.config.vocab_size)
+    firsts = sequences.offsets[:-1]
+    with torch.inference_mode():
+        together = torch.cat([logits for _, logits in lm.logits(sequences, firsts)])
+        for row in range(len(sequences)):
+            alone = sequences.select(np.array([row]))
+            (got,) = [logits for _, logits in lm.logits(alone, np.array([0]))]
+            assert torch.equal(got[0], together[row])

@@ -4,7 +4,7 @@ A path other than the model's own forward is taken only when it gives the same o
 architecture in transformers costs speed and never results.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,18 +15,22 @@ from secbatch.models.device import Compute
 from secbatch.models.encoder_generic import StockEncoder, over_real_tokens
 from secbatch.models.load import LoadedModel
 from secbatch.models.masked_lm_head import MaskedLMHead
+from secbatch.models.masked_lm_head_packed import PackedMaskedLMHead
 from secbatch.models.sequences import TokenSequences
 
 # Of the largest value: rounding stays well below, a wrong path is far above.
 _TOLERANCE = {"float32": 2e-4, "bfloat16": 0.1}
 
 
+Head = Callable[[torch.Tensor], torch.Tensor]  # [M, hidden] to [M, vocabulary]
+
+
 class HiddenStates(Protocol):
-    """Sequences, longest first, to their hidden states laid end to end: [T, hidden]."""
+    """Sequences, longest first, to their hidden states laid end to end: [T, hidden], or only those `at` [m]."""
 
     packed: bool  # whether a batch costs its tokens or its padded rectangle
 
-    def __call__(self, sequences: TokenSequences) -> torch.Tensor: ...
+    def __call__(self, sequences: TokenSequences, at: np.ndarray | None = None) -> torch.Tensor: ...
 
 
 @torch.inference_mode()
@@ -41,7 +45,9 @@ def hidden_states(base: Any, pad_id: int, compute: Compute) -> HiddenStates:
     wanted = alone(sample)
     fast = _fast_path(base, compute.device)
     if fast is not None and _close(fast(sample), wanted, compute):
-        return fast
+        places = np.arange(0, len(sample.ids), 4)
+        if _close(fast(sample, places), wanted[torch.from_numpy(places)], compute):
+            return fast
     padded = StockEncoder(encoder, pad_id, compute.device, pad=True)
     return padded if _close(padded(sample), wanted, compute) else alone
 
@@ -110,10 +116,10 @@ class MaskedLM:
         `sequences`: longest first. `positions`: [M] places in the flat ids.
         """
         step = 8192 if self._device.startswith("cuda") else 256  # 256 × 50,265 logits are 51 MB
-        where = torch.from_numpy(positions).to(self._device)
-        states = (self._hidden(sequences) if self._hidden is not None else self._full(sequences, pad=not self.packed))[
-            where
-        ]
+        if self._hidden is not None:
+            states = self._hidden(sequences, positions)
+        else:
+            states = self._full(sequences, pad=not self.packed)[torch.from_numpy(positions).to(self._device)]
         for start in range(0, len(positions), step):
             part = states[start : start + step]
             logits = self._head(part) if self._head is not None else part
@@ -128,15 +134,18 @@ class MaskedLM:
 
         return over_real_tokens(forward, sequences, self._pad_id, self._device, pad)
 
-    def _head_alone(self, sample: TokenSequences, whole: torch.Tensor, compute: Compute) -> MaskedLMHead | None:
+    def _head_alone(self, sample: TokenSequences, whole: torch.Tensor, compute: Compute) -> Head | None:
         """The head by itself, if it gives the model's own logits when it sees chosen positions only."""
         if self._model.config.is_encoder_decoder:
             return None
         places = torch.arange(1, len(sample.ids), 3, device=self._device)
         base = StockEncoder(self._model.base_model, self._pad_id, self._device, pad=False)
-        try:
-            head = MaskedLMHead(self._model)
-            apart = head(base(sample)[places])
-        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-            return None
-        return head if _close(apart, whole[places], compute) else None
+        for kind in (PackedMaskedLMHead, MaskedLMHead):
+            try:
+                head: Head = kind(self._model)
+                apart = head(base(sample)[places])
+            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+                continue
+            if _close(apart, whole[places], compute):
+                return head
+        return None

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
-from secbatch.models.packed import Linear, Norm, attend, pack
+from secbatch.models.linear import Linear
+from secbatch.models.packed import Norm, attend, exact_gelu, pack, take
 from secbatch.models.sequences import TokenSequences
 
 MODEL_TYPES = frozenset({"bert", "roberta", "xlm-roberta", "camembert"})
@@ -44,25 +46,28 @@ class PackedBert:
         self._activation: Callable[[torch.Tensor], torch.Tensor] = base.encoder.layer[
             0
         ].intermediate.intermediate_act_fn
+        self._gelu = exact_gelu(self._activation)
         self._layers = [_layer_of(layer) for layer in base.encoder.layer]
 
-    def __call__(self, sequences: TokenSequences) -> torch.Tensor:
-        """[T, hidden] for sequences sorted longest first."""
+    def __call__(self, sequences: TokenSequences, at: np.ndarray | None = None) -> torch.Tensor:
+        """[T, hidden] for sequences sorted longest first; only the tokens `at` [m], where given: [m, hidden]."""
         batch = pack(sequences, self._device)
         x = self._norm(self._words[batch.ids] + self._positions[batch.positions])  # [T, hidden]
         for layer in self._layers:
             qkv = layer.qkv(x).view(len(x), 3, self._heads, -1)
-            attended = layer.out(attend(qkv, batch.groups))
-            x = layer.attention_norm(attended.add_(x))
-            wide = self._activation(layer.up(x))  # [T, intermediate]
-            x = layer.output_norm(layer.down(wide).add_(x))
+            attended = attend(qkv, batch.groups)
+            if at is not None and layer is self._layers[-1]:
+                attended, x = take((attended, x), at)  # nobody looks at the others any more
+            x = layer.attention_norm(layer.out.plus(attended, x))
+            wide = layer.up.gelu(x) if self._gelu else self._activation(layer.up(x))  # [T, intermediate]
+            x = layer.output_norm(layer.down.plus(wide, x))
         return x
 
 
 def _layer_of(layer: Any) -> _Layer:
     attention = layer.attention
     return _Layer(
-        qkv=Linear.fused(attention.self.query, attention.self.key, attention.self.value),
+        qkv=Linear.of(attention.self.query, attention.self.key, attention.self.value),
         out=Linear.of(attention.output.dense),
         attention_norm=Norm.of(attention.output.LayerNorm),
         up=Linear.of(layer.intermediate.dense),

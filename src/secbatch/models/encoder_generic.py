@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from secbatch.models.sequences import TokenSequences
@@ -23,14 +24,15 @@ class StockEncoder:
         self._pad_id = pad_id
         self._device = device
 
-    def __call__(self, sequences: TokenSequences) -> torch.Tensor:
-        """[T, hidden]: the real positions only, laid end to end."""
+    def __call__(self, sequences: TokenSequences, at: np.ndarray | None = None) -> torch.Tensor:
+        """[T, hidden]: the real positions only, laid end to end; of these the positions `at`, where given."""
 
         def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
             states: torch.Tensor = self._base(input_ids=ids, attention_mask=mask)[0]
             return states
 
-        return over_real_tokens(forward, sequences, self._pad_id, self._device, not self.packed)
+        states = over_real_tokens(forward, sequences, self._pad_id, self._device, not self.packed)
+        return states if at is None else states[torch.from_numpy(at).to(self._device)]
 
 
 def over_real_tokens(forward: Forward, sequences: TokenSequences, pad_id: int, device: str, pad: bool) -> torch.Tensor:

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
-from secbatch.models.packed import Linear, Norm, attend, pack
+from secbatch.models.linear import Linear
+from secbatch.models.packed import Norm, attend, exact_gelu, pack, take
 from secbatch.models.sequences import TokenSequences
 
 MODEL_TYPES = frozenset({"modernbert"})
@@ -22,7 +24,8 @@ class _Layer:
     qkv: Linear
     out: Linear
     mlp_norm: Norm
-    wide: Linear  # input and gate side by side
+    up: Linear
+    gate: Linear
     down: Linear
     kind: str  # "full_attention" or "sliding_attention"
 
@@ -41,11 +44,12 @@ class PackedModernBert:
         self._norm = Norm.of(base.embeddings.norm)
         self._final_norm = Norm.of(base.final_norm)
         self._activation: Callable[[torch.Tensor], torch.Tensor] = base.layers[0].mlp.act
+        self._gelu = exact_gelu(self._activation)
         self._rotary = base.rotary_emb
         self._layers = [_layer_of(layer) for layer in base.layers]
 
-    def __call__(self, sequences: TokenSequences) -> torch.Tensor:
-        """[T, hidden] for sequences sorted longest first."""
+    def __call__(self, sequences: TokenSequences, at: np.ndarray | None = None) -> torch.Tensor:
+        """[T, hidden] for sequences sorted longest first; only the tokens `at` [m], where given: [m, hidden]."""
         batch = pack(sequences, self._device)
         x = self._norm(self._words[batch.ids])  # [T, hidden]
         # cos and sin of each position, by kind of layer: [T, 1, 1, head_dim]
@@ -58,9 +62,13 @@ class PackedModernBert:
             qkv = layer.qkv(normed).view(len(x), 3, self._heads, -1)
             _rotate(qkv[:, :2], *rotations[layer.kind])
             window = self._window if layer.kind == "sliding_attention" else None
-            x = layer.out(attend(qkv, batch.groups, window)).add_(x)
-            value, gate = layer.wide(layer.mlp_norm(x)).chunk(2, dim=-1)
-            x = layer.down(self._activation(value).mul_(gate)).add_(x)
+            attended = attend(qkv, batch.groups, window)
+            if at is not None and layer is self._layers[-1]:
+                attended, x = take((attended, x), at)  # nobody looks at the others any more
+            x = layer.out.plus(attended, x)
+            normed = layer.mlp_norm(x)
+            wide = layer.up.gelu(normed) if self._gelu else self._activation(layer.up(normed))  # [T, intermediate]
+            x = layer.down.plus(wide.mul_(layer.gate(normed)), x)
         return self._final_norm(x)
 
 
@@ -73,12 +81,16 @@ def _rotate(qk: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
 
 
 def _layer_of(layer: Any) -> _Layer:
+    # The checkpoint has both in one matrix; apart, the activation is fused into the first.
+    up, gate = layer.mlp.Wi.weight.detach().chunk(2)
+    up_bias, gate_bias = layer.mlp.Wi.bias.detach().chunk(2) if layer.mlp.Wi.bias is not None else (None, None)
     return _Layer(
         attention_norm=Norm.of(layer.attn_norm) if isinstance(layer.attn_norm, torch.nn.LayerNorm) else None,
         qkv=Linear.of(layer.attn.Wqkv),
         out=Linear.of(layer.attn.Wo),
         mlp_norm=Norm.of(layer.mlp_norm),
-        wide=Linear.of(layer.mlp.Wi),
+        up=Linear(up, up_bias),
+        gate=Linear(gate, gate_bias),
         down=Linear.of(layer.mlp.Wo),
         kind=layer.attention_type,
     )

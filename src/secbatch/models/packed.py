@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from transformers.activations import GELUActivation
 
 from secbatch.models.sequences import TokenSequences
 
@@ -21,25 +22,6 @@ class Packed:
     ids: torch.Tensor  # [T] int64
     positions: torch.Tensor  # [T] int64, 0 at the start of each sequence
     groups: tuple[tuple[int, int, int], ...]  # (first token, sequences, their length), in order
-
-
-@dataclass(frozen=True)
-class Linear:
-    weight: torch.Tensor  # [out, in]
-    bias: torch.Tensor | None  # [out]
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, self.weight, self.bias)
-
-    @classmethod
-    def of(cls, module: torch.nn.Linear) -> "Linear":
-        return cls(module.weight, module.bias)
-
-    @classmethod
-    def fused(cls, *modules: torch.nn.Linear) -> "Linear":
-        """One layer that gives what `modules` give side by side: one matrix product instead of several."""
-        bias = torch.cat([module.bias for module in modules]) if modules[0].bias is not None else None
-        return cls(torch.cat([module.weight for module in modules]), bias)
 
 
 @dataclass(frozen=True)
@@ -56,6 +38,13 @@ class Norm:
         return cls(module.weight, module.bias, module.eps)
 
 
+def exact_gelu(activation: object) -> bool:
+    """Whether a model's activation is the GELU that linear layers fuse."""
+    if isinstance(activation, GELUActivation):
+        return activation.act is F.gelu
+    return isinstance(activation, torch.nn.GELU) and activation.approximate == "none"
+
+
 def pack(sequences: TokenSequences, device: str) -> Packed:
     """Brings sequences, longest first, to the device."""
     lengths = sequences.lengths
@@ -65,6 +54,12 @@ def pack(sequences: TokenSequences, device: str) -> Packed:
         torch.from_numpy(positions).to(device, non_blocking=True),
         tuple(sequences.groups()),
     )
+
+
+def take(states: tuple[torch.Tensor, ...], at: np.ndarray) -> tuple[torch.Tensor, ...]:
+    """The rows `at` [m] of each of `states` [T, width]."""
+    where = torch.from_numpy(at).to(states[0].device, non_blocking=True)
+    return tuple(one[where] for one in states)
 
 
 def attend(qkv: torch.Tensor, groups: tuple[tuple[int, int, int], ...], window: int | None = None) -> torch.Tensor:

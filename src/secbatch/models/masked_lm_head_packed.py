@@ -1,0 +1,36 @@
+"""The vocabulary heads of BERT, RoBERTa and ModernBERT as fused layers: dense, activation, norm, vocabulary."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from secbatch.models.linear import Linear
+from secbatch.models.packed import Norm, exact_gelu
+
+
+class PackedMaskedLMHead:
+    """Logits for chosen positions."""
+
+    def __init__(self, model: Any) -> None:
+        """Raises AttributeError or TypeError for a model whose head is built in another way."""
+        dense, activation, norm, vocabulary = _parts(model)
+        self._dense, self._vocabulary = Linear.of(dense), Linear.of(vocabulary)
+        self._activation = activation
+        self._gelu = exact_gelu(activation)
+        self._norm = Norm.of(norm)
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[M, hidden] to [M, vocabulary]"""
+        wide = self._dense.gelu(hidden) if self._gelu else self._activation(self._dense(hidden))
+        return self._vocabulary(self._norm(wide))
+
+
+def _parts(model: Any) -> tuple[Any, Callable[[torch.Tensor], torch.Tensor], Any, Any]:
+    if model.config.model_type == "modernbert":
+        return model.head.dense, model.head.act, model.head.norm, model.decoder
+    if model.config.model_type == "bert":
+        transform = model.cls.predictions.transform
+        return transform.dense, transform.transform_act_fn, transform.LayerNorm, model.cls.predictions.decoder
+    head = model.lm_head  # RoBERTa and its kin have no choice of activation
+    return head.dense, torch.nn.GELU(), head.layer_norm, head.decoder
