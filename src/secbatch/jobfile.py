@@ -11,6 +11,11 @@ from secbatch.errors import JobError, nearest
 from secbatch.job import Chat, Conversation, Embed, FillMask, Generation, Input, Job, Output
 
 TASK_TYPES: dict[str, type[BaseModel]] = {"fill-mask": FillMask, "embed": Embed, "chat": Chat}
+WRITTEN_AS = {
+    "name": "it must begin with a letter or a digit and hold only these, '.', '_' and '-'",
+    "device": "it must be auto, cpu, cuda or cuda:1 (or another number)",
+    "[key]": "a task's name must begin with a letter and hold only letters, digits and '_'",
+}
 
 
 def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
@@ -54,8 +59,8 @@ def validate(values: dict[str, Any], origin: str, node: yaml.Node | None = None)
         # An unknown key first: it is what usually explains a missing one.
         found = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         problems = [_sentence(problem, origin, node) for problem in found]
-        more = f" ({len(problems) - 1} more after this one)" if len(problems) > 1 else ""
-        raise JobError(problems[0] + more) from None
+        more = f"; {len(problems) - 1} more after this one." if len(problems) > 1 else "."
+        raise JobError(problems[0].removesuffix(".") + more) from None
 
 
 def _refuse_duplicate_keys(node: yaml.Node | None, path: str) -> None:
@@ -108,6 +113,8 @@ def _sentence(problem: Any, origin: str, node: yaml.Node | None) -> str:
     given = problem.get("input")
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) or given is None else ""
     message = str(problem["msg"]).removeprefix("Value error, ")
+    if kind == "string_pattern_mismatch":  # nobody should have to read a regular expression
+        message = WRITTEN_AS[location[-1]]
     return f"{place}: '{key}' is wrong: {message[:1].lower()}{message[1:]}{shown}."
 
 

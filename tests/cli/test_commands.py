@@ -117,6 +117,7 @@ def test_mask_and_ask(mask_model: str, chat_model: str, capsys: pytest.CaptureFi
         (["enrich", "twice.csv", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "text"),
         (["enrich", "taken.csv", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "mask_top"),
         (["show", "absent"], 2, "does not exist"),
+        (["enrich", "in.csv", "-o", "o", "--ask", "text", "--target", "file"], 2, "say --mask COLUMN too"),
         (["enrich", "in.csv", "-o", "out.CSV", "--mask", "text", "--mask-model", "MODEL"], 2, "should be a folder or"),
         (
             ["enrich", "caf\udce9.csv", "-o", "o", "--mask", "text"],

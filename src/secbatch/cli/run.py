@@ -119,6 +119,8 @@ def enrich(
         tasks["answer"] = {"type": "chat", "model": chat_model, "text": ask}
     if not tasks:
         raise click.UsageError("Say what to do with which column: --mask COLUMN, --ask COLUMN or --embed COLUMN.")
+    if targets and not mask:
+        raise click.UsageError("--target ranks words for --mask; say --mask COLUMN too.")
     single = output_path.lower().endswith(".parquet")
     if not single and Path(output_path).suffix.lower() in OTHER_FILES and not Path(output_path).is_dir():
         raise click.UsageError(f"Results are Parquet; '{output_path}' should be a folder or end in .parquet.")
