@@ -91,3 +91,11 @@ def test_row_estimates(tmp_path):
     pq.write_table(pa.table({"text": ["One. Two."] * 1000}), tmp_path / "t.parquet")
     assert estimate_rows(source_of(tmp_path / "t.parquet")).rows == 1000
     assert estimate_rows(source_of(tmp_path / "t.parquet", sentences="text")).rows == 2000
+
+
+def test_a_shard_of_large_rows_ends_inside_a_piece(tmp_path, monkeypatch):
+    monkeypatch.setattr(slicing, "SHARD_BYTES", 10_000)
+    path = written(tmp_path, "t.csv", "a,b\n" + "".join(f"{i},{'x' * 1000}\n" for i in range(50)))
+    shards = shards_of(path)
+    assert table_of(shards).column("a").to_pylist() == [str(i) for i in range(50)]
+    assert {shard.num_rows for shard in shards[:-1]} == {10}

@@ -189,3 +189,27 @@ def test_a_row_with_two_faults_names_both_and_how_to_mend_them(tmp_path):
     assert "column 'b'" in shard.errors[0]
     assert "write the files with one type" in shard.errors[0]
     assert "input.types" not in shard.errors[0]
+
+
+def test_a_text_repeated_in_every_row_does_not_fill_memory(tmp_path):
+    """Parquet stores it once; decoded it is a thousand times as large."""
+    document, rows = "x" * (100 << 10), 6000
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), [document])
+    path = parquet(tmp_path, "t.parquet", pa.table({"d": column, "n": range(rows)}), store_schema=False)
+    before = pa.total_allocated_bytes()
+    numbers: list[int] = []
+    largest = 0
+    for shard in source_of(path, rows=65_536).shards():
+        assert str(shard.table.schema.field("d").type) == "string"
+        numbers += shard.table.column("n").to_pylist()
+        largest = max(largest, pa.total_allocated_bytes() - before)
+    assert numbers == list(range(rows))
+    assert largest < 300 << 20  # of 586 MiB: the batch that is cut up, and the shards cut from it
+
+
+def test_small_batches_are_joined(tmp_path):
+    nested = pa.array([["a", "b"], ["a"]] * 2000, pa.list_(pa.dictionary(pa.int32(), pa.string())))
+    path = parquet(tmp_path, "t.parquet", pa.table({"n": range(4000), "l": nested}))
+    pieces = list(source_of(path).pieces())
+    assert [len(piece.rows) for piece in pieces] in ([4000], [1024, 1024, 1024, 928])
+    assert pa.concat_tables([piece.table for piece in pieces]).to_pylist() == pq.read_table(path).to_pylist()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 65_536
 BATCH_BYTES = 16 << 20  # of uncompressed data that one batch aims at
+DECODED_ROWS = 1024  # decoded at a time: a text that is stored once for all its rows takes its size in each of them
 
 
 @dataclass(frozen=True)
@@ -160,8 +161,9 @@ class ParquetReader:
             with _open(self.file) as parquet:
                 for group in range(parquet.num_row_groups):
                     rows = batch_rows(parquet.metadata.row_group(group))
-                    for batch in parquet.iter_batches(batch_size=rows, row_groups=[group]):
-                        yield self._piece(pa.Table.from_batches([batch]))
+                    batches = parquet.iter_batches(batch_size=min(rows, DECODED_ROWS), row_groups=[group])
+                    for table in joined(batches, rows):
+                        yield self._piece(table)
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = (
                 f"the file is corrupt after row {self._done} ({_first_line(error)}); rows before this place "
@@ -230,6 +232,32 @@ def batch_rows(group: "pq.RowGroupMetaData") -> int:
         return BATCH_ROWS
     row_bytes = max(1, group.total_byte_size // group.num_rows)
     return int(max(1, min(BATCH_ROWS, BATCH_BYTES // row_bytes)))
+
+
+def joined(batches: "Iterator[pa.RecordBatch]", rows: int) -> "Iterator[pa.Table]":
+    """The rows of `batches` in tables of about `rows` rows or BATCH_BYTES, whichever comes first."""
+    import pyarrow as pa
+
+    held: list[pa.RecordBatch] = []
+    held_rows = held_bytes = 0
+    for batch in batches:
+        held.append(batch)
+        held_rows += batch.num_rows
+        held_bytes += batch.nbytes
+        if held_rows >= rows or held_bytes >= BATCH_BYTES:
+            yield from _in_one(held)
+            held, held_rows, held_bytes = [], 0, 0
+    if held:
+        yield from _in_one(held)
+
+
+def _in_one(batches: "list[pa.RecordBatch]") -> "list[pa.Table]":
+    import pyarrow as pa
+
+    try:
+        return [pa.Table.from_batches(batches).combine_chunks()]
+    except pa.ArrowNotImplementedError:  # different dictionaries inside nested types
+        return [pa.Table.from_batches([batch]) for batch in batches]
 
 
 def _first_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ from secbatch.sources.shard import Reject, Shard
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SHARD_BYTES = 64 << 20  # input bytes after which a shard ends at the next boundary of pieces
+SHARD_BYTES = 64 << 20  # input bytes after which a shard ends
 REJECTS_HELD = 2_000  # rejects, and bytes of them, that one shard carries
 REJECT_BYTES = 16 << 20
 
@@ -91,8 +91,10 @@ def slice_pieces(pieces: Iterator[Piece], schema: "pa.Schema", shard_rows: Calla
     for piece in pieces:
         start = 0
         pending.add_rejects(piece.rejects)
+        row_bytes = max(1, piece.table.nbytes // max(1, len(piece.rows)))
         while start < len(piece.rows):
-            room = max(1, shard_rows(index)) - pending.rows
+            room_bytes = max(0, SHARD_BYTES - pending.bytes)
+            room = min(max(1, shard_rows(index)) - pending.rows, room_bytes // row_bytes + 1)
             stop = min(len(piece.rows), start + room)
             pending.add(piece, start, stop)
             start = stop
