@@ -109,9 +109,10 @@ def _lost_lstrip(resolved: ResolvedModel, hf: Any) -> bool:
     """
     if hf.mask_token is None or (resolved.folder / "tokenizer.json").is_file():
         return False
-    pre_tokenizer = json.loads(hf.backend_tokenizer.to_str()).get("pre_tokenizer") or {}
+    from tokenizers.pre_tokenizers import ByteLevel
+
     mask = hf.backend_tokenizer.get_added_tokens_decoder().get(hf.mask_token_id)
-    return pre_tokenizer.get("type") == "ByteLevel" and mask is not None and not mask.lstrip
+    return isinstance(hf.backend_tokenizer.pre_tokenizer, ByteLevel) and mask is not None and not mask.lstrip
 
 
 def max_positions(config: Any, hf: Any) -> int:

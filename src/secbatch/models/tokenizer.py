@@ -12,7 +12,7 @@ from secbatch.models.untrusted_text import MASK, untrusted_tokenizer
 
 # Texts tokenised at a time: enough for all cores, few enough that what the library makes of them stays small
 # (4 KB a sentence, until its ids are copied out).
-CHUNK = 4096
+CHUNK = 1024
 
 
 class TextTokenizer:

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from secbatch.errors import JobError, OutputError
+from secbatch.store.encoding import parquet_options
 from secbatch.store.filesystem import write_atomically
 
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # the name that Hive, Spark, DuckDB and pyarrow read back as null
@@ -92,8 +93,8 @@ def _escape(value: str) -> str:
 
 def _write(path: Path, table: pa.Table) -> None:
     def write(temporary: Path) -> None:
-        # Row groups of this size keep a reader's memory small and its skipping fine; zstd reads fast.
-        pq.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+        # Row groups of this size keep a reader's memory small and its skipping fine.
+        pq.write_table(table, temporary, row_group_size=ROW_GROUP_ROWS, **parquet_options(table))
 
     write_atomically(path, write)
 

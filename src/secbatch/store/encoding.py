@@ -1,0 +1,58 @@
+"""How columns are laid out in a part: what makes a file small and quick to write, chosen from the values."""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+SAMPLE_ROWS = 2_000  # of a column, to see whether its values repeat
+REPEATING = 0.5  # distinct values over rows, below which a dictionary is worth its while
+
+
+def parquet_options(table: pa.Table) -> dict[str, Any]:
+    """Arguments for `pyarrow.parquet.write_table`; a pure function of the table, so that a redo gives the same bytes.
+
+    A dictionary of values that hardly repeat (sentences, identities, scores) costs more than all the rest of
+    writing and makes the file larger, so only columns that repeat get one. Minimum and maximum are kept for
+    columns that a reader can filter by, not for values inside lists.
+    """
+    repeating = [
+        path for name in table.column_names for path, values in _leaves(name, _sample(table, name)) if _repeats(values)
+    ]
+    flat = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
+    # zstd reads fast; its lowest regular level is within a few percent of the size of higher ones here.
+    return {"compression": "zstd", "use_dictionary": repeating or False, "write_statistics": flat or False}
+
+
+def _sample(table: pa.Table, name: str) -> pa.Array:
+    column = table.column(name).slice(0, SAMPLE_ROWS)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def _leaves(path: str, values: pa.Array) -> list[tuple[str, pa.Array]]:
+    """The columns that Parquet makes of one: lists and structs are taken apart."""
+    kind = values.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _leaves(f"{path}.list.element", values.flatten())
+    if pa.types.is_map(kind):
+        return [
+            *_leaves(f"{path}.key_value.key", values.keys),
+            *_leaves(f"{path}.key_value.value", values.items),
+        ]
+    if pa.types.is_struct(kind):
+        parts = zip(kind, values.flatten(), strict=True)
+        return [leaf for field, part in parts for leaf in _leaves(f"{path}.{field.name}", part)]
+    return [(path, values)]
+
+
+def _repeats(values: pa.Array) -> bool:
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        return True
+    if pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        return False
+    sample = values.slice(0, SAMPLE_ROWS)
+    try:
+        return len(pc.unique(sample)) <= REPEATING * len(sample)
+    except pa.ArrowNotImplementedError:  # a type without a hash: views, extension types
+        return True
