@@ -4,7 +4,7 @@ import pytest
 from helpers import rejects_of, shards_of, source_of, table_of, written
 
 from secbatch.errors import InputError
-from secbatch.sources import slicing
+from secbatch.sources import probe, sentence_rows, slicing
 from secbatch.sources.probe import estimate_rows
 
 
@@ -82,7 +82,7 @@ def test_reading_starts_before_the_file_is_read(tmp_path):
     assert 0 < source.bytes_read < source.bytes_total / 2
 
 
-def test_row_estimates(tmp_path):
+def test_row_estimates(tmp_path, monkeypatch):
     path = written(tmp_path, "t.csv", "id,text\n" + "".join(f"{i:07d},some text\n" for i in range(400_000)))
     estimate = estimate_rows(source_of(path))
     assert not estimate.exact
@@ -91,6 +91,10 @@ def test_row_estimates(tmp_path):
     pq.write_table(pa.table({"text": ["One. Two."] * 1000}), tmp_path / "t.parquet")
     assert estimate_rows(source_of(tmp_path / "t.parquet")).rows == 1000
     assert estimate_rows(source_of(tmp_path / "t.parquet", sentences="text")).rows == 2000
+    monkeypatch.setattr(sentence_rows, "PIECE_BYTES", 1000)  # documents run over several pieces
+    monkeypatch.setattr(probe, "SAMPLE_BYTES", 1)
+    pq.write_table(pa.table({"text": ["One. " * 300] * 20}), tmp_path / "d.parquet", row_group_size=10)
+    assert estimate_rows(source_of(tmp_path / "d.parquet", sentences="text")).rows == 6000
 
 
 def test_a_shard_of_large_rows_ends_inside_a_piece(tmp_path, monkeypatch):

@@ -55,3 +55,23 @@ def test_column_faults(tmp_path):
         source_of(path, sentences="id", types={"id": "int64"})
     path = written(tmp_path, "v.csv", "id,sentence\n1,A b. C d.\n")
     assert len(table_of(shards_of(path, sentences="sentence"))) == 2
+
+
+def test_a_large_column_is_not_repeated_for_a_whole_document_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(sentence_rows, "PIECE_BYTES", 100_000)
+    document = " ".join(f"This is sentence number {i}." for i in range(300))
+    page = "<p>" * 10_000
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"text": [document, "One.", document], "html": [page, "x", page], "n": [1, 2, 3]}), path)
+    pieces = list(source_of(path, sentences="text").pieces())
+    assert max(piece.table.nbytes for piece in pieces) < 200_000
+    rows = pa.concat_tables([piece.table for piece in pieces]).to_pylist()
+    assert [(row["n"], row["sentence_index"]) for row in rows] == [
+        *[(1, i) for i in range(300)],
+        (2, 0),
+        *[(3, i) for i in range(300)],
+    ]
+    assert all(
+        document[row["sentence_start"] : row["sentence_end"]] == row["sentence"] for row in rows if row["n"] != 2
+    )
+    assert {row["html"] for row in rows if row["n"] != 2} == {page}

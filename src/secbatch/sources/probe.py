@@ -23,25 +23,32 @@ def estimate_rows(source: "Source") -> RowEstimate:
     """The rows of `source`: exact from Parquet footers or where all was read, else from its first megabytes."""
     if source.rows_in_footers is not None and source.sentences is None:
         return RowEstimate(source.rows_in_footers, True)
-    rows = 0
+    rows = read = 0
     in_documents = 0  # rows before sentences were split
+    last = ("", 0)  # file and row of the last one of them
     pieces = source.pieces()
     try:
         for piece in pieces:
-            rows += len(piece.rows)
-            in_documents += _documents(piece)
-            read = source.bytes_read
-            if read >= SAMPLE_BYTES and rows:
+            # What was read at once is counted whole: its sentences may come in several pieces.
+            if source.bytes_read != read and read >= SAMPLE_BYTES and rows:
                 return RowEstimate(_scaled(source, rows, in_documents, read), False)
+            read = source.bytes_read
+            rows += len(piece.rows)
+            in_documents += _documents(piece, last)
+            last = (piece.file, int(piece.rows[-1])) if len(piece.rows) else last
     finally:
         pieces.close()
     return RowEstimate(rows, True)
 
 
-def _documents(piece: Piece) -> int:
+def _documents(piece: Piece, last: tuple[str, int]) -> int:
+    """Documents of which the first sentence is in `piece`; the one named `last` has begun before."""
     import numpy as np
 
-    return int(np.count_nonzero(np.diff(piece.rows))) + 1 if len(piece.rows) else 0
+    if not len(piece.rows):
+        return 0
+    goes_on = (piece.file, int(piece.rows[0])) == last
+    return int(np.count_nonzero(np.diff(piece.rows))) + (0 if goes_on else 1)
 
 
 def _scaled(source: "Source", rows: int, documents: int, read: int) -> int:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COLUMNS = ("sentence", "sentence_index", "sentence_start", "sentence_end")
+Sentence = tuple[int, int | None, int | None, int | None, str | None]  # place in the piece, index, start, end, text
 PIECE_BYTES = 16 << 20  # aimed at; repeating the other columns may not blow memory up
 
 
@@ -50,49 +51,50 @@ class SentenceRows:
         """The same rows, one for each sentence; errors of a row go to all of its sentences."""
         for piece in pieces:
             rejects = piece.rejects
-            start = 0
-            while start < len(piece.rows) or rejects:
-                part, start = self._part(piece, start)
+            for sentences in self._runs(piece):
+                part = self._part(piece, sentences)
                 part.rejects, rejects = rejects, []
                 yield part
+            if rejects:
+                yield Piece(piece.file, self.schema.empty_table(), piece.rows[:0], rejects=rejects)
 
-    def _part(self, piece: Piece, start: int) -> tuple[Piece, int]:
-        """Sentences of the documents from `start` on, about PIECE_BYTES of them, and where the next part starts."""
-        import pyarrow as pa
-
+    def _runs(self, piece: Piece) -> "Iterator[list[Sentence]]":
+        """The piece's sentences, in runs whose rows are about PIECE_BYTES."""
         others = piece.table.drop_columns([self.column])
-        row_bytes = max(1, others.nbytes // max(1, piece.table.num_rows))
+        average = others.nbytes // max(1, piece.table.num_rows)
         documents = piece.table.column(self.column)
-        taken: list[int] = []
-        sentences: list[str | None] = []
-        indices: list[int | None] = []
-        starts: list[int | None] = []
-        ends: list[int | None] = []
-        place, size = start, 0
-        while place < len(piece.rows) and size < PIECE_BYTES:
+        run: list[Sentence] = []
+        size = 0
+        for place in range(len(piece.rows)):
             text = documents[place].as_py()
             bounds = split_sentences(text) if text else []
-            if bounds:
-                sentences += [text[a:b] for a, b in bounds]
-                indices += range(len(bounds))
-                starts += [a for a, _ in bounds]
-                ends += [b for _, b in bounds]
-            else:
-                for values in (sentences, indices, starts, ends):
-                    values.append(None)
-            count = max(1, len(bounds))
-            taken += [place] * count
-            size += len(text or "") + count * (row_bytes + 16)
-            place += 1
-        rows = np.array(taken, dtype=np.int64)
-        repeated = others.take(pa.array(rows))
+            exact = len(bounds) * others.nbytes > PIECE_BYTES  # one large value may be repeated very often
+            row_bytes = 16 + (others.slice(place, 1).nbytes if exact else average)
+            whole: list[Sentence] = [
+                (place, index, left, right, text[left:right]) for index, (left, right) in enumerate(bounds)
+            ]
+            for sentence in whole or [(place, None, None, None, None)]:
+                run.append(sentence)
+                size += row_bytes + len(sentence[-1] or "")
+                if size >= PIECE_BYTES:
+                    yield run
+                    run, size = [], 0
+        if run:
+            yield run
+
+    def _part(self, piece: Piece, sentences: "list[Sentence]") -> Piece:
+        import pyarrow as pa
+
+        places, indices, starts, ends, texts = zip(*sentences, strict=True)
+        rows = np.array(places, dtype=np.int64)
+        repeated = piece.table.drop_columns([self.column]).take(pa.array(rows))
         added = [
-            pa.array(sentences, pa.string()),
+            pa.array(texts, pa.string()),
             *(pa.array(values, pa.int32()) for values in (indices, starts, ends)),
         ]
         columns = [*repeated.columns[: self.place], *added, *repeated.columns[self.place :]]
         errors = (
-            {new: piece.errors[old] for new, old in enumerate(taken) if old in piece.errors} if piece.errors else {}
+            {new: piece.errors[old] for new, old in enumerate(places) if old in piece.errors} if piece.errors else {}
         )
         table = pa.Table.from_arrays(columns, schema=self.schema)
-        return Piece(piece.file, table, piece.rows[rows], errors), place
+        return Piece(piece.file, table, piece.rows[rows], errors)
