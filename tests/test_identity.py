@@ -1,6 +1,11 @@
-import pyarrow as pa
+from pathlib import Path
 
-from secbatch.identity import Identities, SeenRows, content_hashes, content_key
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from secbatch.identity import Identities
+from secbatch.row_hash import hash_columns, hash_content, hexadecimal
 from secbatch.sources.shard import Shard
 
 
@@ -10,8 +15,13 @@ def shard(index: int = 0, source: str = "a.csv", **columns: list) -> Shard:
     return Shard(index, table, pa.array([source] * n), pa.array(range(1, n + 1), pa.int64()))
 
 
-def test_equal_rows_stay_apart_over_the_whole_input() -> None:
-    identities = Identities((), False)
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    return tmp_path / "scratch"
+
+
+def test_equal_rows_stay_apart_over_the_whole_input(scratch: Path) -> None:
+    identities = Identities((), False, scratch)
     first = identities.name(shard(0, text=["x", "y", "x"])).ids.to_pylist()
     second = identities.name(shard(1, text=["x", "z"])).ids.to_pylist()
     names = first + second
@@ -20,47 +30,68 @@ def test_equal_rows_stay_apart_over_the_whole_input() -> None:
     assert len({name.rsplit("-", 1)[0] for name in names}) == 3
 
 
-def test_a_renamed_file_and_reordered_columns_change_nothing() -> None:
-    one = Identities((), False).name(shard(source="a.csv", a=["1", None], b=["x", ""]))
-    two = Identities((), False).name(shard(source="renamed.csv", a=["1", None], b=["x", ""]))
+def test_a_renamed_file_and_reordered_columns_change_nothing(scratch: Path) -> None:
+    one = Identities((), False, scratch).name(shard(source="a.csv", a=["1", None], b=["x", ""]))
+    two = Identities((), False, scratch).name(shard(source="renamed.csv", a=["1", None], b=["x", ""]))
     assert one.ids == two.ids
-    assert content_key(one) == content_key(two)
-    assert content_hashes(pa.table({"b": ["x", ""], "a": ["1", None]})) == content_hashes(one.shard.table)
+    assert (one.keys == two.keys).all() and (one.content == two.content).all()
+    assert (one.place != two.place).all()
+    assert (hash_content(pa.table({"b": ["x", ""], "a": ["1", None]})) == hash_content(one.shard.table)).all()
 
 
 def test_different_rows_have_different_hashes() -> None:
     rows = pa.table({"a": ["ab", "a", None, "", "null"], "b": ["c", "bc", "", None, "4:null"]})
-    assert len(set(content_hashes(rows))) == 5
+    assert len(set(hexadecimal(hash_content(rows)))) == 5
+    assert len(set(hexadecimal(hash_columns(rows, ["a"])))) == 5
     nested = pa.table({"v": [[1, 2], [12], None, []]})
-    assert len(set(content_hashes(nested))) == 4
+    assert len(set(hexadecimal(hash_content(nested)))) == 4
 
 
-def test_id_columns_name_rows_and_the_later_row_wins() -> None:
-    identities = Identities(("report", "line"), False)
+def test_id_columns_name_rows_and_the_later_row_wins(scratch: Path) -> None:
+    identities = Identities(("report", "line"), False, scratch)
     first = identities.name(shard(0, report=["r/1", "r", "r/1"], line=[1, 2, 1], text=["old", "b", "new"]))
     assert first.ids.to_pylist() == ["r/2", "r\\/1/1"]
     assert first.shard.table.column("text").to_pylist() == ["b", "new"]
     assert first.superseded == 1
     second = identities.name(shard(1, report=["r"], line=[2], text=["c"]))
-    assert second.repeated == ("r/2",)
+    assert (second.keys[0] == first.keys[0]).all()
 
 
-def test_a_null_id_is_a_rejected_row_not_a_lost_one() -> None:
-    named = Identities(("id",), False).name(shard(id=["a", None, None]))
+def test_a_null_id_is_a_rejected_row_not_a_lost_one(scratch: Path) -> None:
+    named = Identities(("id",), False, scratch).name(shard(id=["a", None, None]))
     assert named.shard.num_rows == 3
     assert set(named.shard.errors) == {1, 2}
     assert "Row 2: id column 'id' is null" in named.shard.errors[1]
     assert len(set(named.ids.to_pylist())) == 3
 
 
-def test_sentence_rows_add_their_index() -> None:
-    named = Identities(("doc",), True).name(shard(doc=["d", "d"], sentence_index=[0, 1]))
+def test_sentence_rows_add_their_index(scratch: Path) -> None:
+    named = Identities(("doc",), True, scratch).name(shard(doc=["d", "d"], sentence_index=[0, 1]))
     assert named.ids.to_pylist() == ["d/0", "d/1"]
 
 
-def test_seen_rows_finds_what_was_added() -> None:
-    seen = SeenRows()
-    for start in range(0, 5000, 100):
-        seen.add(seen.digests([str(n) for n in range(start, start + 100)]))
-    assert seen.contains(seen.digests([str(n) for n in range(5000)])).all()
-    assert not seen.contains(seen.digests([f"other {n}" for n in range(5000)])).any()
+def test_digests_are_those_of_the_first_release() -> None:
+    # A changed digest would rename every row of every dataset.
+    table = pa.table({"text": ["x", None], "n": [1, 2]})
+    assert hexadecimal(hash_content(table)) == [
+        "f18ab9149cf0b2d16a221c9ccb1e4552",
+        "3b46c8efc75a3ae6be556329046143d8",
+    ]
+
+
+def test_occurrences_are_counted_the_same_in_memory_and_on_disk(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from secbatch.store import occurrences
+
+    draws = np.random.default_rng(1).integers(0, 3000, 20_000).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    seen: dict[int, int] = {}
+    expected = []
+    for value in draws.tolist():
+        expected.append(seen.get(value, 0))
+        seen[value] = expected[-1] + 1
+    for in_memory in (1 << 20, 500):
+        monkeypatch.setattr(occurrences, "IN_MEMORY", in_memory)
+        monkeypatch.setattr(occurrences, "BLOCK", 300)
+        counts = occurrences.Occurrences(scratch)
+        found = [count for start in range(0, len(draws), 700) for count in counts.count(draws[start : start + 700])]
+        assert found == expected
+    assert list(scratch.iterdir())

@@ -160,7 +160,7 @@ def test_limit_is_no_removal_and_the_rest_follows(counter: Counter) -> None:
 
 
 def test_partitions_and_their_changes(counter: Counter) -> None:
-    partitioned = {"path": "out", "partition_by": ["day"]}
+    partitioned = {"path": "out", "partition_by": ["day"], "removed": "drop", "max_removed": "100%"}
     with_id = {"path": "in/*.csv", "id": ["id"]}
     write("a.csv", "id,day,text", "1,mon,a", "2,tue,b", "3,,c", "4,007,d")
     result = run_job(job(input=with_id, output=partitioned))
@@ -354,17 +354,17 @@ def test_tasks_in_another_order_keep_one_schema(counter: Counter) -> None:
 
 
 def test_a_version_amid_a_run_has_each_id_once(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
-    from secbatch.runner import _Run
+    from secbatch.running import Run
 
     write("a.csv", "n,text", *(f"{n % 2},word {n}" for n in range(17)))
-    monkeypatch.setattr("secbatch.runner.PUBLISH_SECONDS", -1.0)
+    monkeypatch.setattr("secbatch.running.PUBLISH_SECONDS", -1.0)
     shown: list[list[str]] = []
-    publish = _Run._publish
+    publish = Run._publish
 
-    def spy(self: _Run, final: bool) -> None:
+    def spy(self: Run, final: bool) -> None:
         publish(self, final)
         shown.append(rows()["n"].tolist())
 
-    monkeypatch.setattr(_Run, "_publish", spy)
+    monkeypatch.setattr(Run, "_publish", spy)
     run_job(job(input__id="n"))
     assert len(shown) > 3 and all(len(ids) == len(set(ids)) for ids in shown)

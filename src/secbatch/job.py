@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 TASK_NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
 CHAT_PROMPT = "Under the context of network and cyber security. {text}"
@@ -20,6 +20,23 @@ def _one_or_several(value: Any) -> Any:
     if isinstance(value, str):
         return (value,)
     return tuple(value) if isinstance(value, list) else value
+
+
+def _count_or_percent(value: Any, about: ValidationInfo) -> str:
+    text = str(value).strip()
+    number = text.removesuffix("%").strip()
+    try:
+        amount = float(number) if text.endswith("%") else int(number)
+    except ValueError:
+        amount = -1
+    if isinstance(value, bool) or not amount >= 0 or (text.endswith("%") and amount > 100):
+        raise ValueError(f"{about.field_name} must be a count such as 100 or a percentage such as 1%")
+    return text
+
+
+def _allowed(limit: str, rows: int) -> float:
+    """A count, or the share of `rows` that a percentage means."""
+    return float(limit[:-1]) / 100 * rows if limit.endswith("%") else float(limit)
 
 
 class Input(Strict):
@@ -130,8 +147,15 @@ class Output(Strict):
     path: str
     partition_by: Names = ()
     mode: Literal["incremental", "overwrite", "fail-if-exists"] = "incremental"
+    removed: Literal["keep", "mark", "drop"] = "keep"  # rows that are no longer in the input
+    max_removed: str = "40%"  # a count or a percentage of the dataset's rows; above it the run stops
 
     _partition_by = field_validator("partition_by", mode="before")(_one_or_several)
+    _max_removed = field_validator("max_removed", mode="before")(_count_or_percent)
+
+    def removals_allowed(self, rows: int) -> float:
+        """How many of the dataset's `rows` one run may drop or mark."""
+        return _allowed(self.max_removed, rows)
 
 
 class Job(Strict):
@@ -145,21 +169,8 @@ class Job(Strict):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     max_rejects: str = "1%"  # a count or a percentage of the rows read
 
-    @field_validator("max_rejects", mode="before")
-    @classmethod
-    def _count_or_percent(cls, value: Any) -> str:
-        text = str(value).strip()
-        number = text.removesuffix("%").strip()
-        try:
-            amount = float(number) if text.endswith("%") else int(number)
-        except ValueError:
-            amount = -1
-        if isinstance(value, bool) or not amount >= 0 or (text.endswith("%") and amount > 100):
-            raise ValueError("max_rejects must be a count such as 100 or a percentage such as 1%")
-        return text
+    _max_rejects = field_validator("max_rejects", mode="before")(_count_or_percent)
 
     def rejects_allowed(self, rows_read: int) -> float:
         """How many rejected rows are still fine, of `rows_read` rows (parsed and unparseable together)."""
-        if self.max_rejects.endswith("%"):
-            return float(self.max_rejects[:-1]) / 100 * rows_read
-        return float(self.max_rejects)
+        return _allowed(self.max_rejects, rows_read)

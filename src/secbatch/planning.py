@@ -5,10 +5,15 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from secbatch.identity import Identified, Identities, content_key
+import numpy as np
+
+from secbatch import runner
+from secbatch.identity import Identified, Identities
 from secbatch.job import Chat, Job
-from secbatch.runner import Setup, grouped_shards, limited_shards, set_up
-from secbatch.sources.shard import Shard
+from secbatch.pacing import ShardSizes
+from secbatch.preparing import Setup, set_up
+from secbatch.reuse import Reuse
+from secbatch.shards import input_shards
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
 from secbatch.worker import Work
@@ -44,8 +49,7 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
     layout = Layout(Path(job.output.path))
     ledger = Ledger.read_only(layout.ledger) if layout.ledger.exists() else None
     try:
-        schedule = ledger.shard_rows() if ledger else None
-        setup = set_up(job, "plan", schedule)
+        setup = set_up(job, "plan", lambda cuda: ShardSizes(runner.shard_rows_schedule(job, cuda)))
         plan = Plan(
             files=len(setup.source.files),
             device=setup.compute.description,
@@ -55,9 +59,19 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
         )
         if any(isinstance(spec, Chat) and spec.conversation for spec in job.tasks.values()):
             plan.notices.append("rows are grouped by conversation first, on disk where they are many")
-        with tempfile.TemporaryDirectory() as spill:
-            done = ledger if job.output.mode == "incremental" else None
-            probe = _count(setup, done, plan, limit, Path(spill) / "conversations")
+        with tempfile.TemporaryDirectory() as scratch:
+            reuse = Reuse(
+                layout,
+                ledger,
+                setup.worker,
+                setup.source.schema,
+                base=ledger.latest_version() if ledger else 0,
+                run="plan",
+                about={"id": list(job.input.id)},
+                fresh=job.output.mode == "overwrite",
+                scratch=Path(scratch),
+            )
+            probe = _count(setup, reuse, plan, limit, Path(scratch))
     finally:
         if ledger:
             ledger.close()
@@ -66,12 +80,12 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
     return plan
 
 
-def _count(setup: Setup, ledger: Ledger | None, plan: Plan, limit: int | None, spill: Path) -> Identified | None:
+def _count(setup: Setup, reuse: Reuse, plan: Plan, limit: int | None, scratch: Path) -> Identified | None:
     """Fills in the plan's counts; returns a shard that is still to be done."""
     job = setup.job
-    identities = Identities(job.input.id, job.input.sentences is not None)
+    identities = Identities(job.input.id, job.input.sentences is not None, scratch)
     todo: Identified | None = None
-    for shard in limited_shards(grouped_shards(setup, spill), limit):
+    for shard in input_shards(setup, scratch / "conversations", limit):
         plan.unparseable += len(shard.rejects)
         plan.rejected += len(shard.errors)
         plan.rows += shard.num_rows
@@ -79,12 +93,13 @@ def _count(setup: Setup, ledger: Ledger | None, plan: Plan, limit: int | None, s
             continue
         plan.shards += 1
         identified = identities.name(shard)
-        known = ledger.parts_of(content_key(identified)) if ledger else []
-        if any(part.tasks == setup.worker.fingerprints for part in known):
-            plan.reused_rows += shard.num_rows
+        match = reuse.look(identified).match
+        wanted = np.logical_or.reduce([match.todo(name) for name in setup.worker.tasks])
+        plan.reused_rows += int((~wanted).sum())
+        if not wanted.any():
             plan.reused_shards += 1
-        elif todo is None or todo.shard.num_rows < shard.num_rows <= 16 * PROBE_ROWS:
-            todo = identified
+        elif todo is None or todo.shard.num_rows < wanted.sum() <= 16 * PROBE_ROWS:
+            todo = identified.take(np.flatnonzero(wanted))
     return todo
 
 
@@ -104,10 +119,4 @@ def _time(setup: Setup, identified: Identified, plan: Plan) -> None:
 
 
 def _sample(identified: Identified, rows: list[int]) -> Work:
-    import pyarrow as pa
-
-    shard = identified.shard
-    place: pa.Array = pa.array(rows, pa.int64())
-    errors = {new: shard.errors[old] for new, old in enumerate(rows) if old in shard.errors}
-    table, source, row = shard.table.take(place), shard.source.take(place), shard.row.take(place)
-    return Work(Identified(Shard(0, table, source, row, errors), identified.ids.take(place), 0, ()), "probe")
+    return Work(identified.take(np.array(rows, np.int64)))

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from secbatch.errors import OutputError
 from secbatch.job import Job
 from secbatch.reporting import Reporter
+from secbatch.run_options import RunOptions
 from secbatch.runner import RunResult, run_job
 from secbatch.sources.paths import find_files
 from secbatch.store.filesystem import check_output_place, explain, write_atomically
@@ -20,7 +21,8 @@ def run_into_file(
     job: Job,
     path: Path,
     *,
-    limit: int | None,
+    limit: int | None = None,
+    options: RunOptions | None = None,
     reporter: Reporter,
     ended: Callable[[RunResult], None] | None = None,
 ) -> RunResult:
@@ -35,7 +37,9 @@ def run_into_file(
     _refuse_input(job, path)
     work = path.with_name(f".{path.name}.secbatch")
     output = job.output.model_copy(update={"path": str(work)})
-    result = run_job(job.model_copy(update={"output": output}), limit=limit, reporter=reporter, ended=ended)
+    result = run_job(
+        job.model_copy(update={"output": output}), limit=limit, options=options, reporter=reporter, ended=ended
+    )
     layout = Layout(work)
     files = [layout.data / file for file in result.part_files]
     write_atomically(path, lambda temporary: _concatenate(files, temporary))

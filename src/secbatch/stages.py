@@ -9,7 +9,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 # In the order of work. They overlap, each on its own thread, so they need not add up to the run's duration.
-STAGES = ("read", "load", "encode", "device", "finish", "publish")
+STAGES = ("read", "identify", "load", "encode", "device", "finish", "checkpoint", "publish")
 
 
 class StageClock:

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from secbatch.errors import JobError
 from secbatch.identity import Identified
 from secbatch.job import Job
-from secbatch.store.parts import misread_partitions
+from secbatch.store.partitions import misread_partitions
 from secbatch.tasks.base import Task, TaskColumns
 from secbatch.tasks.registry import build_task
 
@@ -28,21 +29,38 @@ ROW_FIELDS = (
 
 
 @dataclass(frozen=True)
+class Reused:
+    """Rows for which a task is done already, and its columns for these rows."""
+
+    rows: np.ndarray  # int64 [r], ascending
+    columns: pa.Table  # r rows
+
+
+@dataclass(frozen=True)
 class Work:
-    """A shard on its way through the stages; each stage adds what it knows."""
+    """Rows of a shard on their way through the stages; each stage adds what it knows."""
 
     identified: Identified
-    key: str  # content key
-    reused: dict[str, pa.Table] = field(default_factory=dict)  # task -> its columns, from an earlier run
+    reused: dict[str, Reused] = field(default_factory=dict)  # by task; what is not in it is computed
+    runs: "pa.Array | None" = None  # string [n]: the run that enriched each row before, where one is known
     stage: dict[str, Any] = field(default_factory=dict)  # task -> encoded, then computed
+
+    def todo(self, task: str) -> "np.ndarray | None":
+        """int64: the rows that `task` is still to be computed for; None for all of them."""
+        if task not in self.reused:
+            return None
+        wanted = np.ones(self.identified.shard.num_rows, dtype=bool)
+        wanted[self.reused[task].rows] = False
+        return np.flatnonzero(wanted)
 
 
 @dataclass(frozen=True)
 class Enriched:
-    """A finished shard."""
+    """Finished rows of a shard."""
 
     table: pa.Table
-    rejected: int
+    rejected: np.ndarray  # bool [n]
+    computed: np.ndarray  # bool [n]: a task was computed for the row
     tokens: int
     padding: int
     done: dict[str, int]  # task -> rows in which it had something to do
@@ -78,8 +96,15 @@ class Worker:
         usable = np.ones(shard.num_rows, dtype=bool)
         usable[list(shard.errors)] = False
         mask, ids = pa.array(usable), work.identified.ids
-        todo = {name: task for name, task in self.tasks.items() if name not in work.reused}
-        return replace(work, stage={name: task.encode(shard.table, ids, mask) for name, task in todo.items()})
+        stage = {}
+        for name, task in self.tasks.items():
+            rows = work.todo(name)
+            if rows is None:
+                stage[name] = task.encode(shard.table, ids, mask)
+            elif len(rows):
+                place = pa.array(rows)
+                stage[name] = task.encode(shard.table.take(place), ids.take(place), mask.take(place))
+        return replace(work, stage=stage)
 
     def compute(self, work: Work) -> Work:
         return replace(work, stage={name: self.tasks[name].compute(stage) for name, stage in work.stage.items()})
@@ -89,14 +114,20 @@ class Worker:
         errors = dict(shard.errors)
         columns: dict[str, Any] = dict(zip(shard.table.column_names, shard.table.columns, strict=True))
         tokens = padding = 0
+        computed = np.zeros(shard.num_rows, dtype=bool)
         for name, task in self.tasks.items():
-            if name in work.reused:
-                columns |= {f.name: work.reused[name].column(f.name) for f in task.fields}
-                continue
-            added: TaskColumns = task.finish(work.stage[name])
-            columns |= added.columns
+            rows = work.todo(name)
+            added = task.finish(work.stage[name]) if name in work.stage else TaskColumns({})
+            if rows is None:
+                columns |= added.columns
+                rows = np.arange(shard.num_rows)
+            else:
+                for f in task.fields:
+                    columns[f.name] = _scattered(f, work.reused[name], rows, added.columns.get(f.name))
+            computed[rows] = True
             tokens, padding = tokens + added.tokens, padding + added.padding
-            for position, sentence in added.errors.items():
+            for place, sentence in added.errors.items():
+                position = int(rows[place])
                 errors[position] = f"{errors[position]} {sentence}" if position in errors else sentence
         for column in self._partition_by:
             for position, value in misread_partitions(shard.table.column(column)).items():
@@ -111,11 +142,30 @@ class Worker:
         columns["secbatch_id"] = work.identified.ids
         columns["secbatch_source"] = shard.source
         columns["secbatch_row"] = shard.row
-        columns["secbatch_run"] = pa.repeat(self._run, n)
+        columns["secbatch_run"] = self._runs(work.runs, computed)
         columns["secbatch_status"] = pa.array(["rejected" if i in errors else "ok" for i in range(n)], pa.string())
         columns["secbatch_error"] = pa.array([errors.get(i) for i in range(n)], pa.string())
         arrays = [_conform(columns[f.name], f.type) for f in self.schema]
-        return Enriched(pa.table(arrays, schema=self.schema), len(errors), tokens, padding, done)
+        rejected = np.zeros(n, dtype=bool)
+        rejected[list(errors)] = True
+        return Enriched(pa.table(arrays, schema=self.schema), rejected, computed, tokens, padding, done)
+
+    def _runs(self, before: "pa.Array | None", computed: np.ndarray) -> pa.Array:
+        """The run that last enriched each row: this one, unless all of the row was taken over."""
+        if before is None:
+            return pa.repeat(self._run, len(computed))
+        return pc.fill_null(pc.if_else(pa.array(computed), self._run, before), self._run)
+
+
+def _scattered(field: pa.Field, reused: Reused, rows: np.ndarray, computed: Any) -> pa.Array:
+    """A column of reused and, at `rows`, computed values."""
+    pieces = [chunk.cast(field.type) for chunk in reused.columns.column(field.name).chunks]
+    if computed is not None:
+        pieces += computed.chunks if isinstance(computed, pa.ChunkedArray) else [computed]
+    place = np.empty(len(rows) + len(reused.rows), np.int64)
+    place[reused.rows] = np.arange(len(reused.rows))
+    place[rows] = len(reused.rows) + np.arange(len(rows))
+    return pa.concat_arrays([_conform(piece, field.type) for piece in pieces]).take(pa.array(place))
 
 
 def _filled(column: Any) -> int:

@@ -13,13 +13,14 @@ from secbatch.store.filesystem import check_output_place, write_atomically
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger, Part
 from secbatch.store.lock import hold
-from secbatch.store.parts import NULL_PARTITION, check_partition_columns, read_part, write_part
+from secbatch.store.partitions import NULL_PARTITION, check_partition_columns
+from secbatch.store.parts import read_part, write_part
 from secbatch.store.versions import prune, publish
 
 
 def part(layout: Layout, ledger: Ledger, name: str, values: list[str]) -> Part:
     files = write_part(layout.parts, name, pa.table({"text": values}), ())
-    made = Part(name, name, {"mask": "f"}, files, ("a.csv",), len(values), 0, "run")
+    made = Part(name, {"mask": ["f"]}, files, len(values), 0, 0, "run")
     ledger.add_part(made)
     return made
 

@@ -1,6 +1,8 @@
 """`secbatch run`, `enrich` and `plan`."""
 
+import os
 import signal
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,8 @@ from secbatch.cli.measured import Measured
 from secbatch.cli.plan_lines import plan_lines
 from secbatch.cli.terminal import printable
 from secbatch.cli.watch import Watch, duration
-from secbatch.errors import EXIT_REJECTS, Interrupted
+from secbatch.errors import EXIT_INTERRUPTED, EXIT_REJECTS, Interrupted
+from secbatch.run_options import RunOptions, next_time
 
 if TYPE_CHECKING:
     from secbatch.job import Job
@@ -28,6 +31,7 @@ OTHER_FILES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".txt", ".
 @click.option("--input", "input_path", metavar="PATH", help="Read this instead of the job's input.path.")
 @click.option("--output", "output_path", metavar="FOLDER", help="Write here instead of the job's output.path.")
 @options.limit
+@click.option("--until", metavar="HH:MM", help="Stop at this time of day, at a checkpoint; a later run goes on.")
 @click.option("--dry-run", is_flag=True, help="Check everything and show the plan; write nothing.")
 @options.metrics_file
 @options.log_format
@@ -37,6 +41,7 @@ def run(
     input_path: str | None,
     output_path: str | None,
     limit: int | None,
+    until: str | None,
     dry_run: bool,
     metrics_file: str | None,
     log_format: str,
@@ -47,7 +52,8 @@ def run(
         return 0
     with Measured(metrics_file) as measured:
         job = _load(job_file, overrides, input_path, output_path)
-        return run_watched(job, limit, log_format, measured)
+        stop = next_time(until, datetime.now().astimezone()) if until else None
+        return run_watched(job, RunOptions(limit, partial=input_path is not None, until=stop), log_format, measured)
 
 
 @click.command()
@@ -141,7 +147,7 @@ def enrich(
     }
     job = validate(values, "command line")
     with Measured(metrics_file) as measured:
-        return run_watched(job, limit, log_format, measured, Path(output_path) if single else None)
+        return run_watched(job, RunOptions(limit), log_format, measured, Path(output_path) if single else None)
 
 
 def _load(path: str, overrides: tuple[str, ...], input_path: str | None, output_path: str | None) -> "Job":
@@ -159,7 +165,7 @@ def _quoted(text: str) -> str:
 
 
 def run_watched(
-    job: "Job", limit: int | None, log_format: str, measured: Measured, single_file: Path | None = None
+    job: "Job", asked: RunOptions, log_format: str, measured: Measured, single_file: Path | None = None
 ) -> int:
     """Runs `job`, tells how it goes and returns its exit code."""
     measured.name = job.name
@@ -170,9 +176,9 @@ def run_watched(
         from secbatch.single_file import run_into_file
 
         if single_file:
-            result = run_into_file(job, single_file, limit=limit, reporter=watch, ended=measured.take)
+            result = run_into_file(job, single_file, options=asked, reporter=watch, ended=measured.take)
         else:
-            result = run_job(job, limit=limit, reporter=watch, ended=measured.take)
+            result = run_job(job, options=asked, reporter=watch, ended=measured.take)
         measured.take(result)
     from dataclasses import asdict
 
@@ -182,7 +188,9 @@ def run_watched(
 
 
 class _interruptible:  # noqa: N801  (used like a function)
-    """Makes SIGTERM and Ctrl-C raise Interrupted in the main thread."""
+    """Makes SIGTERM and Ctrl-C raise Interrupted in the main thread; a second one ends the process at once."""
+
+    _asked = False
 
     def __enter__(self) -> None:
         self._before = {number: signal.signal(number, self._raise) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -191,8 +199,10 @@ class _interruptible:  # noqa: N801  (used like a function)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    @staticmethod
-    def _raise(number: int, frame: FrameType | None) -> None:
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            os._exit(EXIT_INTERRUPTED)  # as safe as a kill: what is finished is on disk
+        self._asked = True
         raise Interrupted("Interrupted; what is finished is kept, run the same command again to go on")
 
 

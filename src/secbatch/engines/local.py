@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
+from secbatch.errors import Interrupted
+
 Encoded = TypeVar("Encoded")
 Computed = TypeVar("Computed")
 Item = TypeVar("Item")
@@ -30,7 +32,13 @@ class LocalEngine(Generic[Encoded, Computed]):
         self._to_compute: queue.Queue[Encoded | None] = queue.Queue(QUEUE_SHARDS)
         self._to_finish: queue.Queue[Computed | None] = queue.Queue(QUEUE_SHARDS)
         self._stopped = threading.Event()
+        self._interrupted = threading.Event()
         self._failures: list[BaseException] = []
+
+    @property
+    def stopping(self) -> bool:
+        """Another stage has failed or was interrupted: what is still to be encoded will not be computed."""
+        return self._stopped.is_set() or self._interrupted.is_set()
 
     def run(self) -> None:
         first = threading.Thread(target=self._guard, args=(self._encode_all,), name="encode", daemon=True)
@@ -43,6 +51,9 @@ class LocalEngine(Generic[Encoded, Computed]):
                 if item is None:
                     break
                 self._put(self._to_finish, self._compute(item))
+        except BaseException:
+            self._interrupted.set()
+            raise
         finally:
             if not self._failures:
                 self._drain_into_finish(last)
@@ -66,6 +77,8 @@ class LocalEngine(Generic[Encoded, Computed]):
         try:
             stage()
         except BaseException as failure:  # carried to the caller's thread, where it is raised
+            if self._interrupted.is_set() and isinstance(failure, Interrupted):
+                return  # it has heard of the interrupt, which the caller's thread raises
             self._failures.append(failure)
             self._stopped.set()
 

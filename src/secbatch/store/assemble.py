@@ -1,141 +1,128 @@
-"""Which parts make the next version: this run's, and what is kept of earlier ones."""
+"""Which rows make the next version: this run's, what stays of the base version, and what a later row replaced."""
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from secbatch.errors import OutputError
+from secbatch.store.checkpoints import checkpoint_keys
 from secbatch.store.layout import Layout
-from secbatch.store.ledger import Ledger, Part
-from secbatch.store.parts import read_part, write_part
+from secbatch.store.ledger import Checkpoint, Part
+from secbatch.store.merge import Piece
+from secbatch.store.parts import RowGroups
+from secbatch.store.present import KEPT, Winners, place_of
+from secbatch.store.row_keys import REMOVED, StoredKeys
+
+Removed = Literal["keep", "mark", "drop"]
+
+
+@dataclass
+class Assembled:
+    """Pieces of the next version in their order, and those of superseded rows."""
+
+    pieces: list[Piece] = field(default_factory=list)
+    superseded: list[Piece] = field(default_factory=list)
+    superseded_rows: int = 0
+    removed: int = 0  # rows of the base that are dropped, or marked anew
+    added: int = 0  # rows whose identity the base does not have
+    found: int = 0  # rows of the base whose identity is in this run's input
+    kept: int = 0  # rows of the base that this run's input does not have, and that stay
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """Builds the list of parts of a version. Parts are never changed: a part that loses rows is written anew."""
+    """Puts versions together for one run."""
 
     layout: Layout
-    ledger: Ledger
-    schema: pa.Schema  # of the dataset, partition columns included
-    partition_by: tuple[str, ...]
-    metadata: dict[bytes, bytes]
+    open_keys: Callable[[Part], StoredKeys]
+    schema: str  # name of the columns that parts are to have
+    tasks: dict[str, list[str]]  # of this run's rows: task -> fingerprints
 
-    def without_superseded(self, parts: list[tuple[int, Part]], winners: dict[str, int]) -> list[Part]:
-        """This run's parts, less the rows whose id stands again in a later shard.
-
-        `parts`: shard index and part. `winners`: id -> index of the last shard that has it.
-        """
-        if not winners:
-            return [part for _, part in parts]
-        ids = pa.array(list(winners), pa.string())
-        shards = np.fromiter(winners.values(), dtype=np.int64, count=len(winners))
-
-        def loses(index: int) -> Callable[[pa.Table], np.ndarray]:
-            def mask(rows: pa.Table) -> np.ndarray:
-                places = pc.fill_null(pc.index_in(rows.column("secbatch_id"), value_set=ids), -1).to_numpy()
-                return (places >= 0) & (shards[places] > index)
-
-            return mask
-
-        return [kept for index, part in parts if (kept := self._less(part, loses(index))) is not None]
-
-    def kept(
+    def assemble(
         self,
-        base: list[Part],
-        current: list[Part],
-        replaced_sources: set[str],
-        present: Callable[[list[str]], np.ndarray],
-    ) -> list[Part]:
-        """What earlier runs' parts still hold: rows of files that this run did not read whole, under other ids.
+        base: Sequence[Part],
+        checkpoints: Sequence[Checkpoint],
+        winners: Winners | None,
+        removed: Removed,
+        replaced_sources: Sequence[str],
+    ) -> Assembled:
+        """`winners` None: every row of the checkpoints has an identity of its own, and there is no base.
 
-        `present` tells which ids this run has.
+        `removed`: what becomes of rows that are not in the input; those of `replaced_sources`, which this run read
+        whole, are dropped in any case.
         """
-        names = {part.name for part in current}
-        result = []
+        result = Assembled()
         for part in base:
-            if part.name in names or set(part.sources) <= replaced_sources:
-                continue
-
-            def gone(rows: pa.Table) -> np.ndarray:
-                sources = pc.is_in(
-                    rows.column("secbatch_source"), value_set=pa.array(sorted(replaced_sources), pa.string())
-                )
-                return sources.to_numpy() | present(rows.column("secbatch_id").to_pylist())
-
-            left = self._less(part, gone)
-            if left is not None:
-                result.append(self._conformed(left))
+            assert winners is not None
+            self._from_base(part, winners, removed, replaced_sources, result)
+        for checkpoint in checkpoints:
+            self._from_checkpoint(checkpoint, winners, result)
+        result.added = (len(winners.ids) if winners else 0) - result.found
         return result
 
-    def _less(self, part: Part, lost: Callable[[pa.Table], np.ndarray]) -> Part | None:
-        """The part without the rows that `lost` marks: itself, a rewritten one, or None when nothing is left."""
-        keys = read_part(self.layout.parts, part.files, ["secbatch_id", "secbatch_source"])
-        mask = lost(keys)
-        if not mask.any():
-            return part
-        if mask.all():
-            return None
-        return self._rewritten(part, self._read_whole(part).filter(pa.array(~mask)))
+    def _from_base(
+        self, part: Part, winners: Winners, removed: Removed, replaced_sources: Sequence[str], result: Assembled
+    ) -> None:
+        keys = self.open_keys(part)
+        places = winners.find(np.asarray(keys.ids))
+        present = places >= 0
+        stays = np.zeros(keys.rows, bool)
+        stays[present] = (winners.entry[places[present]] & KEPT) != 0
+        absent = ~present
+        result.found += int(present.sum())
+        gone = np.zeros(keys.rows, bool)
+        if absent.any() and (replaced_sources or removed == "drop"):
+            gone = absent & (self._from_sources(part, replaced_sources) if removed != "drop" else True)
+        marked = absent & ~gone & ((keys.flags & REMOVED) == 0) if removed == "mark" else np.zeros(keys.rows, bool)
+        result.removed += int(gone.sum() + marked.sum())
+        result.kept += int((absent & ~gone).sum())
+        taken = (stays | absent) & ~gone
+        piece = self._piece(part, keys, taken, marked)
+        result.pieces.append(piece)
+        lost = winners.lost_in_base(np.asarray(keys.ids)) & present & ~stays
+        if lost.any():
+            result.superseded.append(self._piece(part, keys, lost, None))
 
-    def _conformed(self, part: Part) -> Part:
-        """The part with this dataset's schema: missing columns null, columns of dropped tasks gone."""
-        table = self._read_whole(part)
-        if table.schema.equals(self.schema):
-            return part
-        columns = []
-        for field in self.schema:
-            if field.name not in table.column_names:
-                columns.append(pa.nulls(table.num_rows, field.type))
-                continue
-            try:
-                columns.append(table.column(field.name).cast(field.type))
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-                kind = table.schema.field(field.name).type
-                raise OutputError(
-                    f"Column '{field.name}' is {field.type} now but {kind} in rows kept from earlier runs, and they do "
-                    "not convert; use `mode: overwrite`, or another output."
-                ) from None
-        return self._rewritten(part, pa.table(columns, schema=self.schema))
+    def _piece(self, part: Part, keys: StoredKeys, taken: np.ndarray, marked: np.ndarray | None) -> Piece:
+        file = self.layout.parts / part.files[0]
+        size = part.size or file.stat().st_size
+        unchanged = bool(taken.all()) and (marked is None or not marked.any())
+        return Piece(
+            part.name,
+            file,
+            keys,
+            part.tasks,
+            part.name.rpartition("/")[0],
+            0,
+            keys.rows,
+            int(size * taken.mean()) if len(taken) else 0,
+            None if taken.all() else taken,
+            marked if marked is not None and marked.any() else None,
+            part if unchanged and keys.about.get("schema") == self.schema else None,
+        )
 
-    def _read_whole(self, part: Part) -> pa.Table:
-        """All rows with their partition columns, in file order."""
-        tables = []
-        for file in part.files:
-            table = read_part(self.layout.parts, (file,)).replace_schema_metadata(None)
-            for folder in file.split("/")[:-1]:
-                name, _, text = folder.partition("=")
-                table = table.append_column(
-                    self._partition_field(name), self._partition_values(name, text, table.num_rows)
-                )
-            tables.append(table)
-        table = pa.concat_tables(tables)
-        known = [name for name in self.schema.names if name in table.column_names]
-        return table.select([*known, *(name for name in table.column_names if name not in known)])
+    def _from_sources(self, part: Part, sources: Sequence[str]) -> np.ndarray:
+        import pyarrow as pa
 
-    def _partition_field(self, name: str) -> pa.Field:
-        return self.schema.field(name) if name in self.schema.names else pa.field(name, pa.string())
+        rows = RowGroups().take(self.layout.parts / part.files[0], np.arange(part.rows), ["secbatch_source"])
+        found = pc.is_in(rows.column(0).cast(pa.string()), value_set=pa.array(sources, pa.string()))
+        return np.asarray(found.to_numpy())
 
-    def _partition_values(self, name: str, text: str, rows: int) -> pa.Array:
-        from urllib.parse import unquote
-
-        from secbatch.store.parts import NULL_PARTITION
-
-        kind = self._partition_field(name).type
-        value = None if text == NULL_PARTITION else unquote(text)
-        return pa.repeat(pa.scalar(value, pa.string()), rows).cast(kind)
-
-    def _rewritten(self, part: Part, table: pa.Table) -> Part:
-        digest = hashlib.sha256("\n".join(table.column("secbatch_id").to_pylist()).encode())
-        digest.update(str(table.schema).encode())
-        base = part.name.split("+", 1)[0]
-        name = f"{base}+{digest.hexdigest()[:12]}"
-        files = write_part(self.layout.parts, name, table.replace_schema_metadata(self.metadata), self.partition_by)
-        rejected = int(pc.sum(pc.equal(table.column("secbatch_status"), "rejected")).as_py() or 0)
-        # Its content key matches no shard: only whole shards are reused.
-        left = replace(part, name=name, content=f"+{name}", files=files, rows=table.num_rows, rejected=rejected)
-        self.ledger.add_part(left)
-        return left
+    def _from_checkpoint(self, checkpoint: Checkpoint, winners: Winners | None, result: Assembled) -> None:
+        keys = checkpoint_keys(self.layout, checkpoint)
+        lost = np.zeros(keys.rows, bool)
+        if winners is not None:
+            losers = winners.lost_of(checkpoint.shard)
+            lost[place_of(losers[(losers & KEPT) == 0])] = True
+        width = checkpoint.size / max(1, keys.rows)
+        for folder, start, stop in checkpoint.folders:
+            for mask, target in ((~lost, result.pieces), (lost, result.superseded)):
+                taken = mask[start:stop]
+                if taken.any():
+                    size = int(width * taken.sum())
+                    file = self.layout.checkpoints / f"{checkpoint.part}.parquet"
+                    chosen = None if taken.all() else taken
+                    target.append(Piece(checkpoint.part, file, keys, self.tasks, folder, start, stop, size, chosen))
+        result.superseded_rows += int(lost.sum())

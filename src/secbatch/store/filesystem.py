@@ -1,12 +1,16 @@
 """Durable steps on a local file system: write, fsync, rename; and what is refused."""
 
 import errno
+import io
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from secbatch.errors import OutputError
+from secbatch.store import faults
 
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "lustre", "9p", "afs"}
 NETWORK_FUSE = ("fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone", "fuse.goofys", "fuse.blobfuse")
@@ -50,8 +54,16 @@ def _file_system_type(path: Path) -> str | None:
 
 
 def make_folder(path: Path) -> None:
+    """Makes `path` and what is missing above it; the names are made durable by whoever puts a file there."""
+    if path.is_dir():
+        return
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
+        if path.exists():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        path.mkdir(exist_ok=True)
+        faults.record("folder", path)
+        sync_folder(path.parent)
     except OSError as error:
         raise explain(error, path) from None
 
@@ -63,21 +75,66 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+    faults.record("fsync folder", path)
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+class WatchedFile(io.FileIO):
+    """A new file whose writes are known to `faults`."""
+
+    def __init__(self, path: Path, step: str) -> None:
+        super().__init__(path, "wb")
+        self._place, self._step = path, step
+        faults.record("create", path)
+
+    def write(self, data: Any) -> int:
+        whole = memoryview(data).cast("B")
+        start, written = self.tell(), 0
+        while written < len(whole):  # a nearly full disk takes a part of a write
+            written += super().write(whole[written:]) or 0
+        faults.record("write", self._place, start, bytes(whole) if faults._record else b"")
+        faults.reach(f"{self._step}: amid the write")
+        return written
+
+
+def write_atomically(path: Path, write: Callable[[Path], None], step: str = "file") -> None:
     """`write` fills a temporary file, which is fsynced and then renamed to `path`: whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
     make_folder(path.parent)
     try:
+        faults.reach(f"{step}: before the write")
         write(temporary)
-        handle = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        temporary.rename(path)
-        sync_folder(path.parent)
+        faults.reach(f"{step}: before its fsync")
+        sync_file(temporary)
+        faults.reach(f"{step}: after its fsync")
+        rename(temporary, path)
+        faults.reach(f"{step}: after its rename")
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise explain(error, path) from None
+
+
+def sync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    faults.record("fsync", path)
+
+
+def rename(path: Path, target: Path) -> None:
+    """Renames durably, in place of what is at `target`."""
+    path.rename(target)
+    faults.record("rename", path, target)
+    sync_folder(target.parent)
+
+
+def remove_file(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    faults.record("remove", path)
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a folder with all that is in it."""
+    shutil.rmtree(path)
+    faults.record("remove tree", path)

@@ -23,6 +23,16 @@ class Layout:
         return self.internal / "parts"
 
     @property
+    def keys(self) -> Path:
+        """Row keys of the parts."""
+        return self.internal / "keys"
+
+    @property
+    def scratch(self) -> Path:
+        """What one run needs while it goes on, and no later one."""
+        return self.internal / "scratch"
+
+    @property
     def versions(self) -> Path:
         return self.internal / "versions"
 

@@ -1,51 +1,45 @@
-"""The ledger: which shards are done for which tasks, and which parts make up each version (SQLite)."""
+"""The ledger: which shards are done, and which parts make up each version (SQLite)."""
 
 import json
 import sqlite3
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from secbatch.errors import OutputError
+from secbatch.store import faults
 from secbatch.store.filesystem import make_folder
-
-SCHEMA_VERSION = 1
-
-SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE runs (
-    run TEXT PRIMARY KEY, job TEXT NOT NULL, state TEXT NOT NULL, started TEXT NOT NULL, finished TEXT
-);
--- A part is one or several immutable files (one for each partition value) that hold one shard's rows.
-CREATE TABLE parts (
-    part TEXT PRIMARY KEY,       -- name: content key and fingerprints, so a redo gives the same name
-    content TEXT NOT NULL,       -- content key of the shard: hash of its rows and their identities
-    tasks TEXT NOT NULL,         -- JSON: task name -> fingerprint
-    files TEXT NOT NULL,         -- JSON: paths under parts/
-    sources TEXT NOT NULL,       -- JSON: the input files the rows come from
-    rows INTEGER NOT NULL,
-    rejected INTEGER NOT NULL,
-    run TEXT NOT NULL
-);
-CREATE INDEX parts_content ON parts (content);
-CREATE TABLE version_parts (version INTEGER NOT NULL, position INTEGER NOT NULL, part TEXT NOT NULL,
-    PRIMARY KEY (version, position));
-CREATE TABLE versions (version INTEGER PRIMARY KEY, run TEXT NOT NULL, published TEXT NOT NULL, rows INTEGER NOT NULL);
-"""
+from secbatch.store.ledger_schema import SCHEMA_VERSION, create, migrate
 
 
 @dataclass(frozen=True)
 class Part:
-    """An immutable piece of the dataset: the rows of one shard."""
+    """An immutable file of the dataset, or of rows that a later row with their id supersedes."""
 
-    name: str
-    content: str
-    tasks: dict[str, str]
+    name: str  # the file's path under parts/, without its ending
+    tasks: dict[str, list[str]]  # task -> fingerprints that its rows have
     files: tuple[str, ...]
-    sources: tuple[str, ...]
     rows: int
     rejected: int
+    size: int  # bytes; 0 where an older release did not note it
+    run: str  # that wrote it
+    superseded: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A finished shard: those of its rows that the base version does not hold as they are."""
+
     run: str
+    shard: int
+    key: str
+    part: str  # name of its files under checkpoints/
+    rows: int
+    rejected: int
+    enriched: int  # rows for which a task had to be computed
+    size: int
+    folders: tuple[tuple[str, int, int], ...]  # partition folder, first row, row after the last
 
 
 @dataclass(frozen=True)
@@ -93,7 +87,7 @@ class Ledger:
         try:
             where = f"{path.resolve().as_uri()}?mode=ro"
             ledger._connection = sqlite3.connect(where, uri=True, check_same_thread=False)
-            ledger.shard_rows()  # a file that is no ledger shows at the first look
+            ledger._read_as_this_release()
         except sqlite3.Error as error:
             raise OutputError(f"The ledger '{path}' cannot be read ({error}); move it away to start afresh.") from None
         return ledger
@@ -101,13 +95,23 @@ class Ledger:
     def _open_schema(self) -> None:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
-            with self._connection:
-                self._connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            create(self._connection)
+        elif version < SCHEMA_VERSION:
+            migrate(self._connection, version, self._path.parent / "parts")
         elif version > SCHEMA_VERSION:
             raise OutputError(
                 f"The ledger '{self._path}' was written by a newer secbatch (schema {version}, this one knows "
                 f"{SCHEMA_VERSION}); upgrade secbatch or choose another output."
             )
+
+    def _read_as_this_release(self) -> None:
+        """An older ledger is looked at as a migrated copy in memory."""
+        if self._connection.execute("PRAGMA user_version").fetchone()[0] < SCHEMA_VERSION:
+            copy = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+            self._connection.backup(copy)
+            self._connection.close()
+            self._connection = copy
+        self._open_schema()
 
     def close(self) -> None:
         self._connection.close()
@@ -121,7 +125,10 @@ class Ledger:
                 self._connection.execute("BEGIN IMMEDIATE")
                 for statement, values in statements:
                     self._connection.execute(statement, values)
+                faults.reach("ledger: before a commit")
                 self._connection.execute("COMMIT")
+                faults.record("commit", self._path)
+                faults.reach("ledger: after a commit")
             except sqlite3.Error as error:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
@@ -140,11 +147,6 @@ class Ledger:
     def fix_setting(self, key: str, value: str) -> None:
         self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
-    def shard_rows(self) -> tuple[int, ...] | None:
-        """Row targets of the first, second, ... shards, as the first run on this output fixed them."""
-        fixed = self.setting("shard_rows")
-        return tuple(json.loads(fixed)) if fixed else None
-
     # -- runs
 
     def unfinished_run(self, job: str) -> str | None:
@@ -162,31 +164,43 @@ class Ledger:
     def end_run(self, run: str, state: str, finished: str) -> None:
         self._write("UPDATE runs SET state = ?, finished = ? WHERE run = ?", (state, finished, run))
 
+    def shard_rows(self, run: str) -> dict[int, int]:
+        """Row targets of the shards of a run, as far as they are chosen."""
+        return dict(self._read("SELECT shard, rows FROM shard_rows WHERE run = ?", (run,)))
+
+    def fix_shard_rows(self, run: str, shard: int, rows: int) -> None:
+        self._write("INSERT OR REPLACE INTO shard_rows VALUES (?, ?, ?)", (run, shard, rows))
+
+    # -- checkpoints
+
+    def add_checkpoint(self, done: Checkpoint) -> None:
+        values = (done.run, done.shard, done.key, done.part, done.rows, done.rejected, done.enriched, done.size)
+        self._write(
+            "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*values, json.dumps(done.folders))
+        )
+
+    def checkpoint(self, run: str, shard: int) -> Checkpoint | None:
+        rows = self._read("SELECT * FROM checkpoints WHERE run = ? AND shard = ?", (run, shard))
+        return _checkpoint(rows[0]) if rows else None
+
+    def checkpoints(self) -> list[Checkpoint]:
+        return [_checkpoint(row) for row in self._read("SELECT * FROM checkpoints ORDER BY run, shard")]
+
+    def forget_checkpoints(self) -> None:
+        """All of them, and the boundaries of their shards: what they hold is in a version."""
+        self._write_all([("DELETE FROM checkpoints", ()), ("DELETE FROM shard_rows", ())])
+
     # -- parts
 
     def add_part(self, part: Part) -> None:
-        self._write(
-            "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                part.name,
-                part.content,
-                json.dumps(part.tasks),
-                json.dumps(part.files),
-                json.dumps(part.sources),
-                part.rows,
-                part.rejected,
-                part.run,
-            ),
-        )
-
-    def parts_of(self, content: str) -> list[Part]:
-        """Every part that holds the rows with this content key, newest first."""
-        return [
-            _part(row) for row in self._read("SELECT * FROM parts WHERE content = ? ORDER BY rowid DESC", (content,))
-        ]
+        self._write(*_adding(part))
 
     def forget_parts(self, names: list[str]) -> None:
         self._write_all([("DELETE FROM parts WHERE part = ?", (name,)) for name in names])
+
+    def parts(self) -> list[Part]:
+        """All of them, the newest last."""
+        return [_part(row) for row in self._read("SELECT * FROM parts ORDER BY rowid")]
 
     def unused_parts(self) -> list[Part]:
         """Parts of no kept version."""
@@ -202,10 +216,12 @@ class Ledger:
         """The newest version that another run published, 0 when there is none."""
         return int(self._read("SELECT COALESCE(MAX(version), 0) FROM versions WHERE run != ?", (run,))[0][0])
 
-    def version_parts(self, version: int) -> list[Part]:
+    def version_parts(self, version: int, *, superseded: bool = False) -> list[Part]:
+        """The parts that readers of a version see, in order; or those that it keeps of superseded rows."""
         rows = self._read(
-            "SELECT parts.* FROM version_parts JOIN parts USING (part) WHERE version = ? ORDER BY position",
-            (version,),
+            "SELECT parts.* FROM version_parts JOIN parts USING (part) WHERE version = ? AND superseded = ?"
+            " ORDER BY position",
+            (version, superseded),
         )
         return [_part(row) for row in rows]
 
@@ -216,15 +232,20 @@ class Ledger:
         """The kept versions, oldest first."""
         return [Version(*row) for row in self._read("SELECT version, run, published, rows FROM versions ORDER BY 1")]
 
-    def add_version(self, version: int, run: str, published: str, parts: list[Part]) -> None:
+    def add_version(
+        self, version: int, run: str, published: str, parts: list[Part], superseded: Sequence[Part] = ()
+    ) -> None:
+        """Records the parts and the version that they make up, in one transaction."""
         rows = sum(part.rows for part in parts)
+        everything = [*parts, *superseded]
         self._write_all(
             [
                 ("DELETE FROM version_parts WHERE version = ?", (version,)),
                 ("INSERT OR REPLACE INTO versions VALUES (?, ?, ?, ?)", (version, run, published, rows)),
+                *(_adding(part) for part in everything),
                 *(
                     ("INSERT INTO version_parts VALUES (?, ?, ?)", (version, position, part.name))
-                    for position, part in enumerate(parts)
+                    for position, part in enumerate(everything)
                 ),
             ]
         )
@@ -238,15 +259,17 @@ class Ledger:
         )
 
 
+def _adding(part: Part) -> tuple[str, tuple[object, ...]]:
+    values = (part.name, json.dumps(part.tasks), json.dumps(part.files), part.rows, part.rejected, part.size)
+    return "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*values, int(part.superseded), part.run)
+
+
 def _part(row: tuple) -> Part:
-    name, content, tasks, files, sources, rows, rejected, run = row
-    return Part(
-        name,
-        content,
-        json.loads(tasks),
-        tuple(json.loads(files)),
-        tuple(json.loads(sources)),
-        rows,
-        rejected,
-        run,
-    )
+    name, tasks, files, rows, rejected, size, superseded, run = row
+    return Part(name, json.loads(tasks), tuple(json.loads(files)), rows, rejected, size, run, bool(superseded))
+
+
+def _checkpoint(row: tuple) -> Checkpoint:
+    run, shard, key, part, rows, rejected, enriched, size, folders = row
+    spans = tuple((name, start, stop) for name, start, stop in json.loads(folders))
+    return Checkpoint(run, shard, key, part, rows, rejected, enriched, size, spans)

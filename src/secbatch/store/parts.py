@@ -1,55 +1,72 @@
-"""Parts: immutable Parquet files."""
+"""Part files: immutable Parquet."""
 
+import itertools
 import os
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from urllib.parse import quote
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from secbatch.errors import JobError, OutputError
+from secbatch.errors import OutputError
 from secbatch.store.encoding import parquet_options
-from secbatch.store.filesystem import write_atomically
+from secbatch.store.filesystem import WatchedFile, remove_file, write_atomically
+from secbatch.store.partitions import partition_folders
 
-NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # the name that Hive, Spark, DuckDB and pyarrow read back as null
-ROW_GROUP_ROWS = 65_536
-
-
-NAME_BYTES = 255  # of a file or folder, on the file systems in use
-
-
-def check_partition_columns(columns: tuple[str, ...], schema: pa.Schema) -> None:
-    """Raises JobError for a partition column without a plain string form, or with a name that readers hide."""
-    for name in columns:
-        if name.startswith(("_", ".")) or "/" in name or "=" in name:
-            raise JobError(
-                f"Partition column '{name}' has a name that readers skip or misread; rename it in the input."
-            )
-        kind = schema.field(name).type
-        plain = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
-        if not (plain or pa.types.is_date32(kind) or pa.types.is_boolean(kind)):
-            raise JobError(f"Partition column '{name}' is {kind}; partition by text, integer, date or boolean columns.")
+ROW_GROUP_ROWS = 65_536  # keeps a reader's memory small and its skipping fine
+ROW_GROUP_BYTES = 32 << 20  # so do rows with long vectors
+CACHED_BYTES = 256 << 20  # of row groups that are read more than once
 
 
-def misread_partitions(column: pa.ChunkedArray) -> dict[int, str]:
-    """Positions whose text would be read back as another value from a folder's name, each with the text.
+def row_group_rows(table: pa.Table) -> int:
+    """Rows of a row group for rows such as these."""
+    width = max(1, table.nbytes // max(1, table.num_rows))
+    return max(1024, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // width))
 
-    Readers turn `007` into the number 7, and the empty string into null; a text that is too long for a folder's
-    name cannot stand there at all.
+
+def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table], step: str) -> int:
+    """Writes the rows of `tables`, which have `schema`, as one file, durably; never more than a row group in memory.
+
+    The row groups are a pure function of the rows, not of how they are cut into tables. Returns the file's bytes.
+    Raises OutputError when the disk refuses.
     """
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return {}
-    distinct = column.unique()
-    bad = pc.match_substring_regex(distinct, r"^[+-]?0[0-9]+(\.[0-9]*)?$|^$|^" + NULL_PARTITION + "$")
-    room = NAME_BYTES - 64  # for the column's name and what readers add
-    # Percent-encoding makes up to three bytes of one.
-    long = [bool(value) and len(_escape(value)) > room for value in distinct.to_pylist()]
-    wrong = distinct.filter(pc.or_kleene(bad, pa.array(long, pa.bool_())))
-    if not len(wrong):
-        return {}
-    mask = pc.is_in(column, value_set=wrong).to_pylist()
-    return {position: column[position].as_py() for position, hit in enumerate(mask) if hit}
+    size = 0
+
+    def write(temporary: Path) -> None:
+        nonlocal size
+        with WatchedFile(temporary, step) as file:
+            groups = _regrouped(tables)
+            first = next(groups, schema.empty_table())
+            with pq.ParquetWriter(file, schema, **parquet_options(first)) as writer:
+                for group in itertools.chain([first], groups):
+                    writer.write_table(
+                        group.replace_schema_metadata(schema.metadata), row_group_size=max(1, group.num_rows)
+                    )
+            size = file.tell()
+
+    write_atomically(path, write, step)
+    return size
+
+
+def _regrouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    waiting: list[pa.Table] = []
+    rows = target = 0
+    for table in tables:
+        if not table.num_rows:
+            continue
+        target = target or row_group_rows(table.slice(0, 1024))
+        while table.num_rows:
+            piece = table.slice(0, target - rows)
+            waiting.append(piece)
+            rows += piece.num_rows
+            table = table.slice(piece.num_rows)
+            if rows == target:
+                yield pa.concat_tables(waiting).combine_chunks()
+                waiting, rows = [], 0
+    if waiting:
+        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def write_part(folder: Path, name: str, table: pa.Table, partition_by: tuple[str, ...]) -> tuple[str, ...]:
@@ -57,64 +74,69 @@ def write_part(folder: Path, name: str, table: pa.Table, partition_by: tuple[str
 
     Returns the files' paths under `folder`. Raises OutputError when the disk refuses.
     """
-    if not partition_by:
-        _write(folder / f"{name}.parquet", table)
-        return (f"{name}.parquet",)
-    files = []
-    keys = [_partition_texts(table.column(column)) for column in partition_by]
-    combined = list(zip(*(key.to_pylist() for key in keys), strict=True))
+    places, codes = partition_folders(table, partition_by)
     rest = table.drop_columns(list(partition_by))
-    members: dict[tuple[str, ...], list[int]] = {}
-    for position, values in enumerate(combined):
-        members.setdefault(values, []).append(position)
-    for values in sorted(members):
-        rows = pa.array(members[values], pa.int64())
-        place = "/".join(f"{column}={value}" for column, value in zip(partition_by, values, strict=True))
-        _write(folder / place / f"{name}.parquet", rest.take(rows))
-        files.append(f"{place}/{name}.parquet")
+    files = []
+    for code, place in enumerate(places):
+        rows = rest.take(pa.array(np.flatnonzero(codes == code)))
+        files.append(f"{place}/{name}.parquet" if place else f"{name}.parquet")
+        write_tables(folder / files[-1], rest.schema, [rows], "part")
     return tuple(files)
 
 
-def _partition_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Folder-safe text of each value."""
-    texts = column.cast(pa.string())
-    distinct = texts.unique()
-    misread = {distinct[place].as_py() for place in misread_partitions(pa.chunked_array([distinct]))}
-    safe = [NULL_PARTITION if value is None or value in misread else _escape(value) for value in distinct.to_pylist()]
-    places = pc.index_in(texts, value_set=distinct)
-    return pa.chunked_array([pa.array(safe, pa.string())]).take(places)
-
-
-def _escape(value: str) -> str:
-    # Percent-encoding is what Hive-style readers undo; a leading dot or underscore would hide the folder.
-    escaped = quote(value, safe=" ")
-    return f"%{ord(value[0]):02X}{escaped[1:]}" if value[0] in "._~-" and escaped[0] == value[0] else escaped
-
-
-def _write(path: Path, table: pa.Table) -> None:
-    def write(temporary: Path) -> None:
-        # Row groups of this size keep a reader's memory small and its skipping fine.
-        pq.write_table(table, temporary, row_group_size=ROW_GROUP_ROWS, **parquet_options(table))
-
-    write_atomically(path, write)
-
-
 def read_part(folder: Path, files: tuple[str, ...], columns: list[str] | None = None) -> pa.Table:
-    """The rows of a part that is not partitioned, as a table."""
+    """The rows of part files, without the columns that stand in their folders' names."""
     try:
         tables = [pq.read_table(folder / file, columns=columns, partitioning=None) for file in files]
     except (OSError, pa.ArrowInvalid) as error:
-        raise OutputError(
-            f"Part '{folder / files[0]}' cannot be read back ({error}); remove it and run again."
-        ) from None
+        raise unreadable(folder / files[0], error) from None
     return pa.concat_tables(tables)
+
+
+def unreadable(path: Path, error: Exception) -> OutputError:
+    return OutputError(f"Part '{path}' cannot be read back ({error}); remove it and run again.")
+
+
+class RowGroups:
+    """Rows of part files by their positions; the last row groups read are kept."""
+
+    def __init__(self) -> None:
+        self._cache: OrderedDict[tuple[Path, int, tuple[str, ...]], pa.Table] = OrderedDict()
+        self._bytes = 0
+
+    def take(self, path: Path, rows: np.ndarray, columns: list[str]) -> pa.Table:
+        """`columns` of the rows at these positions (int64 [n]) in that order. Raises OutputError."""
+        try:
+            with pq.ParquetFile(path) as file:
+                sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+                starts = np.cumsum([0, *sizes])
+                groups = np.searchsorted(starts, rows, side="right") - 1
+                wanted = np.unique(groups)
+                tables = [self._group(file, path, int(group), tuple(columns)) for group in wanted]
+        except (OSError, pa.ArrowInvalid) as error:
+            raise unreadable(path, error) from None
+        offsets = np.cumsum([0, *(table.num_rows for table in tables)])
+        rank = np.searchsorted(wanted, groups)
+        return pa.concat_tables(tables).take(pa.array(rows - starts[groups] + offsets[rank]))
+
+    def _group(self, file: pq.ParquetFile, path: Path, group: int, columns: tuple[str, ...]) -> pa.Table:
+        key = (path, group, columns)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        table = file.read_row_group(group, columns=list(columns)).replace_schema_metadata(None)
+        self._cache[key] = table
+        self._bytes += table.nbytes
+        while self._bytes > CACHED_BYTES and len(self._cache) > 1:
+            self._bytes -= self._cache.popitem(last=False)[1].nbytes
+        return table
 
 
 def remove_files(folder: Path, files: tuple[str, ...]) -> None:
     """Removes part files and the partition folders they leave empty."""
     for file in files:
         path = folder / file
-        path.unlink(missing_ok=True)
+        remove_file(path)
         for parent in path.parents:
             if parent == folder or not parent.is_dir() or any(os.scandir(parent)):
                 break

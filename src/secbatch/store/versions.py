@@ -1,10 +1,11 @@
 """Versions: what readers see. A version is a folder of hard links; publishing is one rename of a link."""
 
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from secbatch.errors import OutputError
-from secbatch.store.filesystem import explain, make_folder, sync_folder
+from secbatch.store import faults
+from secbatch.store.filesystem import explain, make_folder, remove_file, remove_tree, rename, sync_folder
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger, Part
 from secbatch.store.parts import remove_files
@@ -12,8 +13,10 @@ from secbatch.store.parts import remove_files
 KEPT_VERSIONS = 3
 
 
-def publish(layout: Layout, ledger: Ledger, run: str, parts: list[Part], when: str) -> int:
-    """Makes `parts` the dataset, at once. Returns the version's number.
+def publish(
+    layout: Layout, ledger: Ledger, run: str, parts: list[Part], when: str, superseded: Sequence[Part] = ()
+) -> int:
+    """Makes `parts` the dataset, at once; `superseded` are kept beside it, unseen. Returns the version's number.
 
     The steps, each safe to redo: folder of hard links built and fsynced, link swapped, ledger written. A crash
     between the last two leaves a version that the ledger does not know: the next publish makes a newer one.
@@ -22,8 +25,9 @@ def publish(layout: Layout, ledger: Ledger, run: str, parts: list[Part], when: s
     folder = layout.versions / f"{number:06d}"
     building = layout.versions / f".{number:06d}.tmp"
     try:
+        faults.reach("version: before its folder")
         if building.exists():
-            shutil.rmtree(building)
+            remove_tree(building)
         make_folder(building)
         folders = {building}
         for position, part in enumerate(parts):
@@ -33,14 +37,17 @@ def publish(layout: Layout, ledger: Ledger, run: str, parts: list[Part], when: s
                     make_folder(target.parent)
                     folders.add(target.parent)
                 target.hardlink_to(layout.parts / file)
+                faults.record("link", layout.parts / file, target)
+                faults.reach("version: amid its links")
         for made in folders:
             sync_folder(made)
-        building.rename(folder)
-        sync_folder(layout.versions)
+        faults.reach("version: before its rename")
+        rename(building, folder)
+        faults.reach("version: after its rename")
         swap_link(layout, folder)
     except OSError as error:
         raise explain(error, layout.root) from None
-    ledger.add_version(number, run, when, parts)
+    ledger.add_version(number, run, when, parts, superseded)
     return number
 
 
@@ -66,27 +73,41 @@ def swap_link(layout: Layout, folder: Path) -> None:
     """Points OUT/data at a version's folder, atomically."""
     check_own(layout)
     temporary = layout.root / ".data.tmp"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(folder.relative_to(layout.root), target_is_directory=True)
-    temporary.rename(layout.data)
-    sync_folder(layout.root)
+    remove_file(temporary)
+    target = folder.relative_to(layout.root)
+    temporary.symlink_to(target, target_is_directory=True)
+    faults.record("symlink", temporary, str(target))
+    faults.reach("link: before the swap")
+    rename(temporary, layout.data)
+    faults.reach("link: after the swap")
 
 
-def prune(layout: Layout, ledger: Ledger, *, keep_unused_parts: bool = False) -> None:
-    """Removes all but the newest versions, and parts that none of them holds."""
+def prune(layout: Layout, ledger: Ledger) -> None:
+    """Removes all but the newest versions, and files that none of them holds."""
     for number in ledger.versions()[:-KEPT_VERSIONS]:
         ledger.forget_version(number)
-    known = {f"{number:06d}" for number in ledger.versions()}
+    numbers = ledger.versions()
+    known = {f"{number:06d}" for number in numbers}
     current = layout.data.readlink().name if layout.data.is_symlink() else None
     for folder in layout.versions.iterdir():
         if folder.name not in known and folder.name != current:
-            shutil.rmtree(folder)
-    if not keep_unused_parts:
-        unused = ledger.unused_parts()
-        held = {file for number in ledger.versions() for part in ledger.version_parts(number) for file in part.files}
-        ledger.forget_parts([part.name for part in unused])
-        for part in unused:
-            remove_files(layout.parts, tuple(file for file in part.files if file not in held))
+            remove_tree(folder)
+    ledger.forget_parts([part.name for part in ledger.unused_parts()])
+    kinds = (False, True)
+    held = [part for n in numbers for kind in kinds for part in ledger.version_parts(n, superseded=kind)]
+    _sweep(layout.parts, {file for part in held for file in part.files})
+    _sweep(layout.keys, {f"{part.name}.keys" for part in held})
+
+
+def _sweep(folder: Path, held: set[str]) -> None:
+    """Removes all files but those `held` (paths under `folder`): also what a killed run has left half-made."""
+    if not folder.is_dir():
+        return
+    unused = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()]
+    for file in unused:
+        if file not in held:
+            faults.reach("clearing: amid old parts")
+            remove_files(folder, (file,))
 
 
 def _numbers(layout: Layout) -> list[int]:

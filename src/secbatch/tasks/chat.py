@@ -69,6 +69,11 @@ class ChatTask:
     def notices(self) -> tuple[str, ...]:
         return self._model.notices
 
+    @property
+    def conversation_column(self) -> str | None:
+        """Rows that follow each other with one value in it are answered together, in order."""
+        return self._conversation.id if self._conversation else None
+
     def fingerprint(self) -> str:
         conversation = self._spec.conversation
         own = [self._model.fingerprint(), self._spec.text, conversation and conversation.model_dump()]

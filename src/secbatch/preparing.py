@@ -1,0 +1,71 @@
+"""What is settled before the first row is read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from secbatch.errors import InputError, nearest
+from secbatch.job import Job
+from secbatch.sources.open import Source, open_source
+from secbatch.store.layout import Layout
+from secbatch.store.partitions import check_partition_columns
+from secbatch.worker import Worker
+
+if TYPE_CHECKING:
+    from secbatch.models.device import Compute
+    from secbatch.models.resolved import ResolvedModel
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that is known before the first row is read: checked, but no weights loaded."""
+
+    job: Job
+    compute: "Compute"
+    models: "dict[str, ResolvedModel]"
+    source: Source
+    worker: Worker
+    shard_rows: Callable[[int], int]  # row target of shard number i
+
+
+def set_up(job: Job, run: str, pace: Callable[[bool], Callable[[int], int]]) -> Setup:
+    """Resolves models, opens the input, fits tasks to columns. Raises one-sentence errors for all that is wrong.
+
+    `pace(cuda)` gives the row target of each shard, by its number.
+    """
+    from secbatch.models.device import choose
+    from secbatch.models.resolve import resolve
+
+    compute = choose(job.device, job.precision)
+    models = {name: resolve(spec.model, spec.revision) for name, spec in job.tasks.items()}
+    shard_rows = pace(compute.device.startswith("cuda"))
+    source = open_source(job.input, shard_rows)
+    _refuse_own_output(source, Layout(Path(job.output.path)))
+    _check_columns(job, source.schema)
+    return Setup(job, compute, models, source, Worker(job, source.schema, models, compute, run), shard_rows)
+
+
+def _check_columns(job: Job, schema: pa.Schema) -> None:
+    wanted = [(name, "input.id") for name in job.input.id]
+    wanted += [(name, "output.partition_by") for name in job.output.partition_by]
+    for name, key in wanted:
+        if name not in schema.names:
+            raise InputError(
+                f"Column '{name}', named in {key}, is not in the input{nearest(name, schema.names)}; "
+                f"it has {', '.join(schema.names)}."
+            )
+    check_partition_columns(job.output.partition_by, schema)
+
+
+def _refuse_own_output(source: Source, layout: Layout) -> None:
+    """A job whose input takes in its output would enrich its own rows again on every run."""
+    own = layout.internal.resolve()
+    for file in source.files:
+        if "://" not in file.path and Path(file.fs_path).resolve().is_relative_to(own):
+            raise InputError(
+                f"Input file '{file.path}' is part of this job's output '{layout.root}'; "
+                "put the output outside of the input, or narrow input.path."
+            )

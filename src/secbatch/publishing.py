@@ -1,0 +1,125 @@
+"""From finished shards to a version that readers see."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from secbatch.errors import OutputError
+from secbatch.job import Job
+from secbatch.reuse import Reuse
+from secbatch.store import faults
+from secbatch.store.assemble import Assembled, Assembly
+from secbatch.store.filesystem import remove_file, remove_tree
+from secbatch.store.layout import Layout
+from secbatch.store.ledger import Checkpoint, Ledger, Part
+from secbatch.store.merge import Merger
+from secbatch.store.present import Winners
+from secbatch.store.versions import link_name, prune, publish
+from secbatch.worker import Worker
+
+
+@dataclass
+class Published:
+    """What readers see now."""
+
+    number: int
+    rows: int
+    files: list[str]  # relative to OUT/data, in row order
+    new: bool = False  # published by this call
+    superseded: int = 0  # rows that lost to a later row with their id, in another shard
+    notices: list[str] = field(default_factory=list)
+
+
+class Publisher:
+    """Publishes for one run, more than once if need be."""
+
+    def __init__(
+        self,
+        job: Job,
+        layout: Layout,
+        ledger: Ledger,
+        run: str,
+        reuse: Reuse,
+        worker: Worker,
+        about: dict[str, Any],
+    ) -> None:
+        self.job, self.layout, self.ledger, self.run = job, layout, ledger, run
+        self.reuse, self.worker, self.about = reuse, worker, about
+        self.metadata: dict[bytes, bytes] = {}
+
+    def publish(
+        self,
+        checkpoints: Sequence[Checkpoint],
+        winners: Winners | None,
+        *,
+        read_whole: list[str],
+        complete: bool,
+        final: bool,
+    ) -> Published:
+        """`read_whole`: files that this run has read to their end; `complete`: they are all of the job's input."""
+        tasks = {name: [fingerprint] for name, fingerprint in self.worker.fingerprints.items()}
+        assembly = Assembly(self.layout, self.reuse.open_keys, self.reuse.schema_name, tasks)
+        base = self.reuse.base if final else []
+        output = self.job.output
+        made = assembly.assemble(
+            base,
+            checkpoints,
+            winners,
+            output.removed if complete else "keep",
+            () if self.job.input.id else read_whole,
+        )
+        notices = self._check_removed(made, base)
+        merger = Merger(self.layout, self.worker.schema, output.partition_by, self.metadata, dict(self.about), self.run)
+        parts = merger.parts(made.pieces) or ([merger.empty()] if final else [])
+        superseded = merger.superseded(made.superseded, self._reusable_columns()) if final else []
+        if final and not complete:
+            known = {part.name for part in superseded}
+            superseded += [part for part in self.reuse.base_superseded if part.name not in known]
+        return self._show(parts, superseded, made, notices, final)
+
+    def _reusable_columns(self) -> list[str]:
+        return [*(f.name for task in self.worker.tasks.values() for f in task.fields), "secbatch_run"]
+
+    def _check_removed(self, made: Assembled, base: Sequence[Part]) -> list[str]:
+        rows = sum(part.rows for part in base)
+        # Without `id` an edited row is one that is gone and one that is new.
+        lost = made.removed if self.job.input.id else made.removed - made.added
+        if lost > self.job.output.removals_allowed(rows):
+            raise OutputError(
+                f"{lost:,} of the {rows:,} rows in '{self.layout.root}' are no longer in the input, more than "
+                f"output.max_removed ({self.job.output.max_removed}) allows; nothing was changed. See whether the "
+                "input is whole, or allow it with `--set output.max_removed=100%`."
+            )
+        if not made.removed:
+            return []
+        how = "marked" if self.job.output.removed == "mark" else "dropped"
+        return [f"{made.removed:,} rows are no longer in the input and were {how}."]
+
+    def _show(
+        self, parts: list[Part], superseded: list[Part], made: Assembled, notices: list[str], final: bool
+    ) -> Published:
+        number = self.ledger.latest_version()
+        shown = [part.name for part in self.ledger.version_parts(number)]
+        rows = sum(part.rows for part in parts)
+        before = sum(part.rows for part in self.ledger.version_parts(number))
+        new = False
+        if final or rows > before:  # a resumed run shows nothing less than what is shown already
+            hidden = [part.name for part in self.ledger.version_parts(number, superseded=True)]
+            same = shown == [part.name for part in parts] and hidden == [part.name for part in superseded]
+            if not same or not self.layout.data.is_symlink():
+                when = datetime.now(UTC).isoformat(timespec="seconds")
+                number = publish(self.layout, self.ledger, self.run, parts, when, superseded)
+                new = True
+            prune(self.layout, self.ledger)
+        files = [link_name(place, file) for place, part in enumerate(parts) for file in part.files]
+        return Published(number, rows, files, new, made.superseded_rows, notices)
+
+    def clear(self) -> None:
+        """After the last publication: what it was made from is of no more use."""
+        faults.reach("clearing: before checkpoints go")
+        self.ledger.forget_checkpoints()
+        for path in self.layout.checkpoints.iterdir():
+            remove_tree(path) if path.is_dir() else remove_file(path)
+        if self.layout.scratch.exists():
+            remove_tree(self.layout.scratch)

@@ -1,0 +1,199 @@
+"""What of a shard is done already, and what is left for the models."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from secbatch.identity import Identified, content_key
+from secbatch.row_hash import digests, hash_content, hash_places, mixed
+from secbatch.store.layout import Layout
+from secbatch.store.ledger import Ledger, Part
+from secbatch.store.partitions import with_partitions
+from secbatch.store.parts import read_part
+from secbatch.store.pool import Match, Pool, Stored
+from secbatch.store.row_keys import REJECTED, RowKeys, StoredKeys, write_keys
+from secbatch.task_keys import conversation_column, conversations, task_keys
+from secbatch.worker import Reused, Work, Worker
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A shard of n rows, and what the store has of it."""
+
+    identified: Identified
+    keys: RowKeys
+    match: Match
+
+
+class Reuse:
+    """Looks up shards in the base version and in what earlier runs left unpublished."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        ledger: Ledger | None,
+        worker: Worker,
+        source_schema: pa.Schema,
+        *,
+        base: int,
+        run: str,
+        about: Mapping[str, object],
+        fresh: bool = False,
+        retry: bool = False,
+        scratch: Path | None = None,
+    ) -> None:
+        """`base`: number of the version to start from, 0 for none. `fresh`: nothing of earlier runs counts as done.
+
+        `about`: what is noted with row keys that have to be worked out from a part of an older release; these go to
+        `scratch` where one is given, and stay with the part otherwise.
+        """
+        self._layout, self._worker, self._source_schema = layout, worker, source_schema
+        self._about, self._base, self._scratch = dict(about), base, scratch
+        self.schema_name = schema_name(worker.schema)
+        self.base = ledger.version_parts(base) if ledger and not fresh else []
+        self.base_superseded = ledger.version_parts(base, superseded=True) if ledger and not fresh else []
+        stored = [self._stored(part) for part in self.base]
+        if ledger and not fresh:
+            # Other kept versions as well: after a rollback, or a change that was taken back, their results are at hand.
+            known = {part.name for part in self.base}
+            more = [part for part in ledger.parts() if part.name not in known]
+            stored += [replace(self._stored(part), shown=False) for part in more]
+            stored += self._left_behind(ledger, run)
+        self._pool = Pool(stored, self._open, self.schema_name, retry)
+
+    def _stored(self, part: Part) -> Stored:
+        file = self._layout.parts / part.files[0]
+        return Stored(part.name, file, self._layout.keys / f"{part.name}.keys", part.tasks, True)
+
+    def _left_behind(self, ledger: Ledger, run: str) -> list[Stored]:
+        """Checkpoints of other runs that did not come to their end."""
+        found = []
+        for checkpoint in ledger.checkpoints():
+            file = self._layout.checkpoints / f"{checkpoint.part}.parquet"
+            keys = file.with_suffix(".keys")
+            if checkpoint.run != run and file.exists() and keys.exists():
+                tasks = StoredKeys(keys).about["tasks"]
+                found.append(Stored(checkpoint.part, file, keys, tasks, False))
+        return found
+
+    def close(self) -> None:
+        self._pool.close()
+
+    # -- shard by shard
+
+    def look(self, identified: Identified) -> Looked:
+        shard = identified.shard
+        rejected = list(shard.errors)
+        worker = self._worker
+        done = task_keys(worker.tasks, worker.fingerprints, shard.table, rejected)
+        flags = np.zeros(shard.num_rows, np.uint8)
+        keys = RowKeys(identified.keys, identified.content, identified.place, flags, done)
+        match = self._pool.match(keys, worker.fingerprints)
+        for name, task in worker.tasks.items():
+            column = conversation_column(task)
+            if column:
+                self._whole_conversations(name, conversations(shard.table.column(column)), match)
+        return Looked(identified, keys, match)
+
+    @staticmethod
+    def _whole_conversations(name: str, numbers: np.ndarray, match: Match) -> None:
+        """The answers of a conversation come from the same run: a turn that is to be done asks for those before."""
+        todo = match.todo(name)
+        if todo.any():
+            again = np.isin(numbers, numbers[todo])
+            match.kept[again] = False
+            match.part[name][again] = -1
+
+    def key(self, looked: Looked) -> str:
+        """Of all that decides the shard's checkpoint."""
+        more = json.dumps([self._base, sorted(self._worker.fingerprints.items()), self.schema_name])
+        return content_key(looked.identified, looked.identified.shard.table.schema, more)
+
+    def work(self, looked: Looked) -> tuple[Work, RowKeys] | None:
+        """The rows that are to be written anew, with the columns that are done; None when there are none."""
+        rows = np.flatnonzero(~looked.match.kept)
+        if not len(rows):
+            return None
+        reused, runs = {}, None
+        for name, task in self._worker.tasks.items():
+            parts, places = looked.match.part[name][rows], looked.match.row[name][rows]
+            done = np.flatnonzero(parts >= 0)
+            if len(done):
+                columns = [field.name for field in task.fields]
+                table = self._pool.columns(parts[done], places[done], [*columns, "secbatch_run"])
+                reused[name] = Reused(done, table)
+                if runs is None:
+                    runs = _spread(table.column("secbatch_run"), done, len(rows))
+        identified = looked.identified if len(rows) == len(looked.keys) else looked.identified.take(rows)
+        return Work(identified, reused, runs), looked.keys.take(rows)
+
+    # -- keys of parts
+
+    def open_keys(self, part: Part) -> StoredKeys:
+        return self._open(self._stored(part))
+
+    def _open(self, stored: Stored) -> StoredKeys:
+        try:
+            return StoredKeys(stored.keys)
+        except FileNotFoundError:
+            keys, schema = self._worked_out(stored)
+            facts = {"tasks": stored.tasks, "rows": len(keys), "rejected": int((keys.flags & 1).sum())}
+            about = {**self._about, "schema": schema, "part": {**facts, "run": "", "superseded": False}}
+            path = stored.keys
+            if self._scratch:
+                path = self._scratch / "keys" / f"{stored.name}.keys"
+            write_keys(path, keys, about, "part keys")
+            return StoredKeys(path)
+
+    def _worked_out(self, stored: Stored) -> tuple[RowKeys, str]:
+        """Keys of a part of an older release, from its rows."""
+        folder = stored.name.rpartition("/")[0]
+        written = pq.read_schema(stored.file).remove_metadata()
+        table = read_part(stored.file.parent, (stored.file.name,))
+        table = with_partitions(table.replace_schema_metadata(None), folder, self._worker.schema)
+        known = [name for name in self._source_schema.names if name in table.column_names]
+        status = table.column("secbatch_status").to_pylist()
+        rejected = [place for place, value in enumerate(status) if value == "rejected"]
+        tasks = {
+            name: task
+            for name, task in self._worker.tasks.items()
+            if stored.tasks.get(name) == [self._worker.fingerprints[name]] and set(task.reads) <= set(known)
+        }
+        flags = np.zeros(table.num_rows, np.uint8)
+        flags[rejected] = REJECTED
+        source = table.column("secbatch_source").combine_chunks().dictionary_encode()
+        keys = RowKeys(
+            _id_digests(table.column("secbatch_id").to_pylist(), by_content=not self._about["id"]),
+            hash_content(table.select(known)),
+            hash_places(source, table.column("secbatch_row").combine_chunks()),
+            flags,
+            task_keys(tasks, self._worker.fingerprints, table, []),
+        )
+        partitions = {level.partition("=")[0] for level in folder.split("/")}
+        rest = pa.schema([field for field in self._worker.schema if field.name not in partitions])
+        return keys, schema_name(self._worker.schema if rest.equals(written) else written)
+
+
+def _id_digests(ids: list[str], by_content: bool) -> np.ndarray:
+    if not by_content:
+        return digests([name.encode() for name in ids])
+    parted = [name.rpartition("-") for name in ids]
+    content = np.frombuffer(b"".join(bytes.fromhex(content) for content, _, _ in parted), dtype="<u8").reshape(-1, 2)
+    return mixed(content, np.array([int(number) for _, _, number in parted], dtype=np.uint64))
+
+
+def _spread(column: pa.ChunkedArray, rows: np.ndarray, count: int) -> pa.Array:
+    place = np.full(count, -1, np.int64)
+    place[rows] = np.arange(len(rows))
+    return column.combine_chunks().take(pa.array(place, mask=place < 0))
+
+
+def schema_name(schema: pa.Schema) -> str:
+    """Tells one list of columns and types from another."""
+    digest = digests([str(schema.remove_metadata()).encode()])
+    return digest.tobytes().hex()

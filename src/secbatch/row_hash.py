@@ -1,0 +1,91 @@
+"""Digests of rows: BLAKE2b of 128 bits, as arrays of uint64 [n, 2]; no Python object is kept for a row."""
+
+import hashlib
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+NULL = hashlib.blake2b(b"", digest_size=16, person=b"null").digest()
+
+
+def digests(texts: list[bytes | None]) -> np.ndarray:
+    """uint64 [n, 2]; None has a digest of its own."""
+    blake2b = hashlib.blake2b
+    made = b"".join([NULL if text is None else blake2b(text, digest_size=16).digest() for text in texts])
+    return np.frombuffer(made, dtype="<u8").reshape(-1, 2)
+
+
+def hash_columns(table: pa.Table, columns: list[str]) -> np.ndarray:
+    """uint64 [n, 2]: of what stands in `columns` (distinct names), whatever their order in the table."""
+    if len(columns) == 1:
+        text = as_text(table.column(columns[0]))
+        return digests(text.cast(pa.large_binary()).to_pylist())
+    return digests(_rendered(table, columns).cast(pa.large_binary()).to_pylist())
+
+
+def hash_content(table: pa.Table) -> np.ndarray:
+    """uint64 [n, 2]: of all columns' names and values, whatever the columns' order."""
+    return digests(_rendered(table, table.column_names).cast(pa.large_binary()).to_pylist())
+
+
+def _rendered(table: pa.Table, columns: list[str]) -> pa.ChunkedArray:
+    pieces: list[pa.ChunkedArray | pa.Scalar] = []
+    empty = pa.scalar("", pa.large_string())
+    for name in sorted(columns):
+        text = as_text(table.column(name))
+        length = pc.fill_null(pc.cast(pc.binary_length(text), pa.large_string()), pa.scalar("null", pa.large_string()))
+        pieces += [pa.scalar(f"{name}=", pa.large_string()), length, pa.scalar(":", pa.large_string())]
+        pieces.append(pc.fill_null(text, empty))
+    if not pieces:
+        return pa.chunked_array([pa.repeat(empty, table.num_rows)])
+    return pc.binary_join_element_wise(*pieces, empty)
+
+
+def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column as large strings, nulls kept; a faithful one, so that different values have different texts."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pa.types.is_nested(kind):
+        values = [
+            None if value is None else json.dumps(value, sort_keys=True, default=repr) for value in column.to_pylist()
+        ]
+        return pa.chunked_array([pa.array(values, pa.large_string())])
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        values = [None if value is None else value.hex() for value in column.to_pylist()]
+        return pa.chunked_array([pa.array(values, pa.large_string())])
+    return column.cast(pa.large_string())
+
+
+def mixed(digest: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """uint64 [n, 2]: `digest` with a number (uint64 [n]) worked into it; unchanged where the number is 0."""
+    result = digest.copy()
+    result[:, 1] ^= spread(number)
+    return result
+
+
+def spread(number: np.ndarray) -> np.ndarray:
+    """uint64 [n]: splitmix64's finaliser, which is a permutation that keeps 0."""
+    value = number.astype(np.uint64)
+    with np.errstate(over="ignore"):
+        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def hash_places(source: pa.Array, row: pa.Array) -> np.ndarray:
+    """uint64 [n]: of the file and row number of each row."""
+    encoded = source if pa.types.is_dictionary(source.type) else source.dictionary_encode()
+    names = digests([name.encode() for name in encoded.dictionary.to_pylist()])[:, 0]
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    if not len(codes):
+        return np.empty(0, np.uint64)
+    return spread(names[codes] ^ row.to_numpy(zero_copy_only=False).astype(np.uint64))
+
+
+def hexadecimal(digest: np.ndarray) -> list[str]:
+    """32 hex digits each."""
+    text = np.ascontiguousarray(digest, dtype="<u8").tobytes().hex()
+    return [text[start : start + 32] for start in range(0, len(text), 32)]

@@ -1,0 +1,404 @@
+"""One run on an output that this process holds: reads, looks up, has computed, checkpoints, publishes, records."""
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from secbatch.engines.local import LocalEngine
+from secbatch.errors import (
+    EXIT_FAILURE,
+    EXIT_INTERRUPTED,
+    EXIT_REJECTS,
+    Interrupted,
+    OutputError,
+    SecbatchError,
+)
+from secbatch.identity import Identities
+from secbatch.job import FillMask, Job
+from secbatch.pacing import ShardSizes
+from secbatch.preparing import Setup, set_up
+from secbatch.provenance import footer, provenance
+from secbatch.publishing import Publisher
+from secbatch.redaction import redacted, redacted_values
+from secbatch.reporting import Reporter
+from secbatch.reuse import Looked, Reuse, schema_name
+from secbatch.run_options import RunOptions
+from secbatch.run_record import rate, run_record
+from secbatch.run_result import RunResult
+from secbatch.shards import input_shards
+from secbatch.sources.shard import Shard
+from secbatch.stages import StageClock
+from secbatch.store.checkpoints import checkpoint_keys, whole, write_checkpoint
+from secbatch.store.filesystem import make_folder, remove_tree
+from secbatch.store.layout import Layout
+from secbatch.store.ledger import Checkpoint, Ledger
+from secbatch.store.present import Present
+from secbatch.store.progress import ProgressFile
+from secbatch.store.rejects import RejectWriter
+from secbatch.store.row_keys import REJECTED, RowKeys
+from secbatch.store.run_files import write_run_file
+from secbatch.worker import Work
+
+PUBLISH_SECONDS = 600.0  # how often a first run shows what it has so far
+
+
+@dataclass(frozen=True)
+class Item:
+    """A shard on its way through the engine."""
+
+    looked: Looked
+    checkpoint: Checkpoint | None = None  # done by an earlier try of this run
+    key: str = ""
+    work: Work | None = None  # None: nothing to do
+    keys: RowKeys | None = None  # of the rows of `work`
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def new_run_id() -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+class Run:
+    def __init__(
+        self,
+        job: Job,
+        layout: Layout,
+        ledger: Ledger,
+        options: RunOptions,
+        reporter: Reporter,
+        schedule: Callable[[bool], tuple[int, ...]],
+    ) -> None:
+        """`schedule(cuda)`: row targets of the first shards, as `secbatch.pacing.ShardSizes` wants them."""
+        self.job, self.layout, self.ledger, self.options, self.reporter = job, layout, ledger, options, reporter
+        self.described = _described(job, options)
+        unfinished = ledger.unfinished_run(self.described)
+        self.run = unfinished or new_run_id()
+        self._check_mode(resuming=unfinished is not None)
+        self.result = RunResult(self.run, str(layout.root))
+        self.clock = StageClock()
+        self._schedule = schedule
+        self._loaded = self._read_whole = False
+
+    def _check_mode(self, resuming: bool) -> None:
+        if self.job.output.mode == "fail-if-exists" and self.ledger.latest_version() and not resuming:
+            raise OutputError(
+                f"Output '{self.layout.root}' exists already and the job says `mode: fail-if-exists`; "
+                "choose another output or mode."
+            )
+
+    def execute(self) -> RunResult:
+        self.started, self.begin = now(), time.monotonic()
+        known_output = self.ledger.latest_version() > 0
+        try:
+            self.setup = setup = set_up(self.job, self.run, self._pace)
+            self.worker = setup.worker
+            self._settle_settings()
+            self.ledger.start_run(self.run, self.described, self.started)
+            self.rejects = RejectWriter(self.layout.rejects, self.run)
+            with ProgressFile(self.layout.progress, self._snapshot, self._notice):
+                self._go(setup)
+            self.result.state = "finished"
+        except BaseException as error:
+            self._note_end(error)
+            raise
+        finally:
+            self.result.seconds = time.monotonic() - self.begin
+            self.result.timings = self.clock.seconds()
+            if self.result.device:  # it got as far as work
+                self.ledger.end_run(self.run, self.result.state, now())
+            if self.result.device or known_output:
+                self._record(self.started)
+        return self.result
+
+    def _note_end(self, error: BaseException) -> None:
+        interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
+        self.result.state = "interrupted" if interrupted else "failed"
+        if isinstance(error, SecbatchError):
+            self.result.exit_code, self.result.error = error.exit_code, str(error)
+        else:
+            self.result.exit_code = EXIT_INTERRUPTED if interrupted else EXIT_FAILURE
+            self.result.error = redacted(f"{type(error).__name__}: {error}")
+
+    # -- before work
+
+    def _pace(self, cuda: bool) -> ShardSizes:
+        fixed = self.ledger.shard_rows(self.run)
+        self.sizes = ShardSizes(
+            self._schedule(cuda), fixed, lambda shard, rows: self.ledger.fix_shard_rows(self.run, shard, rows)
+        )
+        return self.sizes
+
+    def _settle_settings(self) -> None:
+        """Row identity and partitions are fixed by the first run on an output."""
+        settings = {
+            "id": json.dumps(self.job.input.id),
+            "sentences": json.dumps(self.job.input.sentences),
+            "partition_by": json.dumps(self.job.output.partition_by),
+        }
+        for key, value in settings.items():
+            fixed = self.ledger.setting(key)
+            if fixed is not None and fixed != value:
+                raise OutputError(
+                    f"Output '{self.layout.root}' was made with {key} = {fixed}, the job says {value}; "
+                    "that cannot change: use another output."
+                )
+            self.ledger.fix_setting(key, value)
+
+    # -- work
+
+    def _go(self, setup: Setup) -> None:
+        self.result.device, self.result.precision = setup.compute.description, setup.compute.dtype
+        for text in (*setup.compute.notices, *setup.source.notices):
+            self._notice(text)
+        if self.layout.scratch.exists():
+            remove_tree(self.layout.scratch)  # what a killed run has left
+        for folder in (self.layout.parts, self.layout.keys, self.layout.checkpoints):
+            make_folder(folder)
+        job = self.job
+        fresh = job.output.mode == "overwrite"
+        self.about: dict[str, Any] = {
+            "id": list(job.input.id),
+            "sentences": job.input.sentences,
+            "partition_by": list(job.output.partition_by),
+            "schema": schema_name(self.worker.schema),
+            "tasks": {name: [fingerprint] for name, fingerprint in self.worker.fingerprints.items()},
+        }
+        self.reuse = Reuse(
+            self.layout,
+            self.ledger,
+            self.worker,
+            setup.source.schema,
+            base=self.ledger.version_before(self.run),
+            run=self.run,
+            about=self.about,
+            fresh=fresh,
+            retry=self.options.retry,
+        )
+        self.identities = Identities(job.input.id, job.input.sentences is not None, self.layout.scratch)
+        self.publisher = Publisher(job, self.layout, self.ledger, self.run, self.reuse, self.worker, self.about)
+        self.publisher.metadata = footer(setup)
+        self.present = Present(self.layout.scratch) if job.input.id or self.reuse.base else None
+        self.checkpoints: list[Checkpoint] = []
+        self.last_published = time.monotonic()
+        engine: LocalEngine[Item, Item] = LocalEngine(
+            self._encoded(lambda: engine.stopping), self._compute, self._finish
+        )
+        try:
+            engine.run()
+        except BaseException:
+            self.reuse.close()
+            raise
+        self.rejects.flush()
+        self.result.unparseable, self.result.unreadable_files = self.rejects.count, len(self.rejects.broken_files)
+        with self.clock("publish"):
+            self._publish(final=True)
+        self._judge()
+        self.reuse.close()
+        self.publisher.clear()
+
+    def _shards(self, stopped: Callable[[], bool]) -> Iterator[Shard]:
+        spill = self.layout.scratch / "conversations"
+        yield from self.clock.each("read", input_shards(self.setup, spill, self.options.limit, stopped))
+        self._read_whole = self.options.limit is None and not self.options.partial
+
+    def _encoded(self, stopped: Callable[[], bool]) -> Iterator[Item]:
+        for shard in self._shards(stopped):
+            self.rejects.add(shard.rejects)
+            self.result.read += shard.num_rows
+            if not shard.num_rows:
+                continue
+            with self.clock("identify"):
+                identified = self.identities.name(shard)
+                self.result.superseded += identified.superseded
+                looked = self.reuse.look(identified)
+                key = self.reuse.key(looked)
+                done = self.ledger.checkpoint(self.run, shard.index)
+            if done and done.key == key and whole(self.layout, done):
+                yield Item(looked, done)
+                continue
+            todo = self.reuse.work(looked)
+            if todo is None:
+                yield Item(looked)
+                continue
+            work, keys = todo
+            if not self._loaded and any(rows is None or len(rows) for rows in map(work.todo, self.worker.tasks)):
+                with self.clock("load"):
+                    self._load()
+            with self.clock("encode"):
+                encoded = self.worker.encode(work)
+            yield Item(looked, None, key, encoded, keys)
+
+    def _load(self) -> None:
+        self.worker.load()
+        self._loaded = True
+        said = set(self.result.notices)
+        for text in dict.fromkeys(text for task in self.worker.tasks.values() for text in task.notices):
+            if text not in said:
+                self._notice(text)
+
+    def _compute(self, item: Item) -> Item:
+        self._stop_in_time()
+        if item.work is None:
+            return item
+        begin = time.monotonic()
+        with self.clock("device"):
+            computed = self.worker.compute(item.work)
+        self.sizes.measured(item.work.identified.shard.num_rows, time.monotonic() - begin)
+        return Item(item.looked, None, item.key, computed, item.keys)
+
+    def _stop_in_time(self) -> None:
+        if self.options.until is not None and time.time() >= self.options.until:
+            done, share = self.result.enriched + self.result.reused, self._fraction()
+            raise Interrupted(
+                f"Stopped at the time that was asked for, with {done:,} rows done and about {1 - share:.0%} of the "
+                "input left; run the same command again to go on"
+            )
+
+    def _finish(self, item: Item) -> None:
+        looked, checkpoint = item.looked, item.checkpoint
+        index, kept = looked.identified.shard.index, looked.match.kept
+        if item.work is not None and item.keys is not None:
+            checkpoint = self._checkpoint(item.work, item.keys, index, item.key)
+            self.result.reused += checkpoint.rows - checkpoint.enriched
+            self.result.enriched += checkpoint.enriched
+        elif checkpoint:
+            self.result.reused += checkpoint.rows
+        self.result.reused += int(kept.sum())
+        self.result.rejected += int(looked.match.rejected[kept].sum()) + (checkpoint.rejected if checkpoint else 0)
+        if checkpoint:
+            self.checkpoints.append(checkpoint)
+        if self.present:
+            # Only now: a version shows the rows of finished shards alone.
+            ids = checkpoint_keys(self.layout, checkpoint).ids if checkpoint else looked.keys.ids[:0]
+            self.present.add(index, ids, looked.keys.ids[kept])
+        self.result.shards += 1
+        self.reporter.progress(
+            self.result.enriched + self.result.reused,
+            self.result.rejected + self.rejects.count,
+            self._fraction(),
+        )
+        due = time.monotonic() - self.last_published > PUBLISH_SECONDS or self.result.shards == 1
+        if due and not self.reuse.base and self.job.output.mode != "overwrite":
+            with self.clock("publish"):
+                self._publish(final=False)
+
+    def _checkpoint(self, work: Work, keys: RowKeys, index: int, key: str) -> Checkpoint:
+        with self.clock("finish"):
+            enriched = self.worker.finish(work)
+        for name, rows in enriched.done.items():
+            self.result.done[name] = self.result.done.get(name, 0) + rows
+        self.result.tokens += enriched.tokens
+        self.result.padding += enriched.padding
+        with self.clock("checkpoint"):
+            return write_checkpoint(
+                self.layout,
+                self.ledger,
+                (self.run, index, key),
+                enriched.table,
+                keys.flagged(enriched.rejected, REJECTED),
+                enriched.computed,
+                self.job.output.partition_by,
+                self.about,
+            )
+
+    def _fraction(self) -> float:
+        done = self.result.enriched + self.result.reused
+        if self.options.limit:
+            return min(done / self.options.limit, 1.0)
+        source = self.setup.source
+        share = source.bytes_read / source.bytes_total if source.bytes_total else 1.0
+        return min(share * done / max(self.result.read, 1), 1.0)
+
+    # -- after work
+
+    def _publish(self, final: bool) -> None:
+        self.last_published = time.monotonic()
+        broken = self.rejects.broken_files if final else set()
+        files = [file.path for file in self.setup.source.files] if final and self._read_whole else []
+        published = self.publisher.publish(
+            self.checkpoints,
+            self.present.winners() if self.present else None,
+            read_whole=[file for file in files if file not in broken],
+            complete=bool(files) and not broken,
+            final=final,
+        )
+        for text in published.notices:
+            self._notice(text)
+        if final:
+            self.result.superseded += published.superseded
+        self.result.published |= published.new
+        self.result.version = published.number
+        self.result.rows_in_dataset = published.rows
+        self.result.part_files = published.files
+
+    def _judge(self) -> None:
+        for name, rows in self.result.done.items():
+            if not rows:
+                spec = self.job.tasks[name]
+                missing = "has a <mask>" if isinstance(spec, FillMask) else "has text"
+                self._notice(f"Task '{name}' had nothing to do: no enriched row of '{spec.text}' {missing}.")
+        bad = self.result.rejected + self.result.unparseable
+        allowed = self.job.rejects_allowed(self.result.read + self.result.unparseable)
+        if bad > allowed or self.result.unreadable_files:
+            self.result.exit_code = EXIT_REJECTS
+
+    # -- what others see of it
+
+    def _snapshot(self) -> dict[str, Any]:
+        """What `secbatch status` shows of this run while it goes on."""
+        seconds = time.monotonic() - self.begin
+        fraction = self._fraction()
+        result = self.result
+        return {
+            "run": self.run,
+            "name": self.job.name,
+            "process": os.getpid(),
+            "started": self.started,
+            "written": now(),
+            "doing": self.clock.doing(),
+            "read": result.read,
+            "enriched": result.enriched,
+            "reused": result.reused,
+            "rejected": result.rejected,
+            "unparseable": self.rejects.count,
+            "fraction": round(fraction, 4),
+            "rows_per_second": rate(result.enriched, seconds),
+            "seconds": round(seconds, 1),
+            "seconds_left": round(seconds * (1 - fraction) / fraction, 1) if fraction else None,
+        }
+
+    def _notice(self, text: str) -> None:
+        text = redacted(text)
+        self.result.notices.append(text)
+        self.reporter.notice(text)
+
+    def _record(self, started: str) -> None:
+        known = provenance(self.setup) if self.result.device else {"models": {}, "versions": {}}
+        record = run_record(
+            self.result, self.job, started=started, finished=now(), limit=self.options.limit, provenance=known
+        )
+        try:
+            write_run_file(self.layout.runs, self.run, record)
+        except SecbatchError as error:
+            # The run's own outcome matters more than its record; a full disk must not hide it.
+            self._notice(f"The run's record could not be written: {error}")
+
+
+def _described(job: Job, options: RunOptions) -> str:
+    """What tells one job from another in the ledger; a secret counts by its hash."""
+    values: dict[str, Any] = {"job": job.model_dump(mode="json"), "limit": options.limit}
+    if options.retry:
+        values["retry"] = True
+    shown = redacted_values(values)
+    if shown != json.loads(json.dumps(values)):
+        shown["digest"] = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+    return json.dumps(shown, sort_keys=True)

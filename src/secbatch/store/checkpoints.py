@@ -1,0 +1,60 @@
+"""Checkpoints: rows of one finished shard, kept until a version holds them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from secbatch.store.layout import Layout
+from secbatch.store.ledger import Checkpoint, Ledger
+from secbatch.store.partitions import partition_folders
+from secbatch.store.parts import write_tables
+from secbatch.store.row_keys import RowKeys, StoredKeys, write_keys
+
+
+def write_checkpoint(
+    layout: Layout,
+    ledger: Ledger,
+    where: tuple[str, int, str],
+    table: pa.Table,
+    keys: RowKeys,
+    computed: np.ndarray,
+    partition_by: tuple[str, ...],
+    about: Mapping[str, Any],
+) -> Checkpoint:
+    """Makes the rows durable, those of a partition side by side, and then records them.
+
+    `where`: run, number and key of the shard. `computed`: bool [n]. A redo gives the same files.
+    """
+    run, shard, key = where
+    folders, codes = partition_folders(table, partition_by)
+    order = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[order], np.arange(len(folders) + 1)).tolist()
+    name = key[:32]
+    sorted_keys = keys.take(order)
+    write_keys(layout.checkpoints / f"{name}.keys", sorted_keys, dict(about), "checkpoint keys")
+    rows = table.take(pa.array(order)) if len(folders) > 1 else table
+    size = write_tables(layout.checkpoints / f"{name}.parquet", table.schema, [rows], "checkpoint")
+    done = Checkpoint(
+        run,
+        shard,
+        key,
+        name,
+        table.num_rows,
+        int((keys.flags & 1).sum()),
+        int(computed.sum()),
+        size,
+        tuple(zip(folders, bounds[:-1], bounds[1:], strict=True)),
+    )
+    ledger.add_checkpoint(done)
+    return done
+
+
+def whole(layout: Layout, checkpoint: Checkpoint) -> bool:
+    """Whether its files are there."""
+    return all((layout.checkpoints / f"{checkpoint.part}.{kind}").exists() for kind in ("keys", "parquet"))
+
+
+def checkpoint_keys(layout: Layout, checkpoint: Checkpoint) -> StoredKeys:
+    return StoredKeys(layout.checkpoints / f"{checkpoint.part}.keys")

@@ -1,0 +1,188 @@
+"""Pieces of files become parts of a healthy size: streamed, under names that their content decides."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from secbatch.errors import OutputError
+from secbatch.store.layout import Layout
+from secbatch.store.ledger import Part
+from secbatch.store.parts import unreadable, write_tables
+from secbatch.store.row_keys import REJECTED, REMOVED, RowKeys, StoredKeys, joined, write_keys
+
+PART_BYTES = 128 << 20  # what a part is to have where there is that much
+PART_ROWS = 1 << 19  # no more than this, so that its row keys fit in memory
+FULL_BYTES = PART_BYTES // 2  # a part of this size is left alone
+SUPERSEDED = "_superseded"  # folder of rows that lost to a later row with their id
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Neighbouring rows of a file, on their way into a part."""
+
+    name: str  # of the file; the same name means the same content
+    file: Path
+    keys: StoredKeys
+    tasks: dict[str, list[str]]  # task -> fingerprints
+    folder: str  # partition
+    start: int
+    stop: int
+    size: int  # bytes, about
+    taken: np.ndarray | None = None  # bool [stop - start]: the rows that are wanted; None for all
+    marked: np.ndarray | None = None  # bool [stop - start]: rows that are no longer in the input
+    part: Part | None = None  # the piece is this part, whole and as it is
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.start if self.taken is None else int(self.taken.sum())
+
+    def identity(self) -> list[Any]:
+        masks = [mask if mask is None else np.packbits(mask).tobytes().hex() for mask in (self.taken, self.marked)]
+        return [self.name, self.start, self.stop, *masks]
+
+    def row_keys(self) -> RowKeys:
+        keys = self.keys.all().take(slice(self.start, self.stop))  # type: ignore[arg-type]
+        if self.marked is not None:
+            keys = keys.flagged(self.marked | ((keys.flags & REMOVED) != 0), REMOVED)
+        return keys if self.taken is None else keys.take(self.taken)
+
+    def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
+        """The rows in the columns of `schema`, a row group at a time."""
+        try:
+            with pq.ParquetFile(self.file) as file:
+                first = 0
+                for group in range(file.metadata.num_row_groups):
+                    rows = file.metadata.row_group(group).num_rows
+                    low, high = max(self.start, first), min(self.stop, first + rows)
+                    if low < high:
+                        known = [name for name in schema.names if name in file.schema_arrow.names]
+                        table = file.read_row_group(group, columns=known).slice(low - first, high - low)
+                        yield conformed(self._chosen(table, low - self.start), schema)
+                    first += rows
+        except (OSError, pa.ArrowInvalid) as error:
+            raise unreadable(self.file, error) from None
+
+    def _chosen(self, table: pa.Table, first: int) -> pa.Table:
+        window = slice(first, first + table.num_rows)
+        if self.marked is not None and "secbatch_status" in table.column_names and self.marked[window].any():
+            place = table.schema.get_field_index("secbatch_status")
+            status = pa.compute.if_else(pa.array(self.marked[window]), "removed", table.column(place))
+            table = table.set_column(place, "secbatch_status", status)
+        return table if self.taken is None else table.filter(pa.array(self.taken[window]))
+
+
+def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """In the columns of `schema`, without metadata: missing ones null.
+
+    Raises OutputError where types do not convert.
+    """
+    columns = []
+    for field in schema:
+        if field.name not in table.column_names:
+            columns.append(pa.nulls(table.num_rows, field.type))
+            continue
+        try:
+            columns.append(table.column(field.name).cast(field.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            kind = table.schema.field(field.name).type
+            raise OutputError(
+                f"Column '{field.name}' is {field.type} now but {kind} in rows kept from earlier runs, and they do "
+                "not convert; use `mode: overwrite`, or another output."
+            ) from None
+    return pa.table(columns, schema=schema.remove_metadata())
+
+
+@dataclass(frozen=True)
+class Merger:
+    """Writes parts for one run."""
+
+    layout: Layout
+    schema: pa.Schema  # of the dataset, partition columns included
+    partition_by: tuple[str, ...]
+    metadata: dict[bytes, bytes]  # of the part files
+    about: dict[str, Any]  # of their row keys: what a lost ledger is rebuilt from
+    run: str
+
+    def parts(self, pieces: list[Piece]) -> list[Part]:
+        """Parts that hold the pieces' rows, partition by partition and in their order; pieces without rows go."""
+        by_folder = sorted((piece for piece in pieces if piece.rows), key=lambda piece: piece.folder)
+        result = []
+        for folder, members in itertools.groupby(by_folder, key=lambda piece: piece.folder):
+            for group in _grouped(list(members)):
+                result.append(
+                    group[0].part or self._part(folder, group) if len(group) == 1 else self._part(folder, group)
+                )
+        return result
+
+    def superseded(self, pieces: list[Piece], columns: list[str]) -> list[Part]:
+        """One part for each piece with rows, of the columns that tasks may take over."""
+        fields = [self.schema.field(name) for name in columns]
+        made = []
+        for piece in pieces:
+            if piece.rows:
+                keys = piece.row_keys()
+                digest = hashlib.sha256(keys.ids.tobytes())
+                for done in keys.done.values():
+                    digest.update(done.tobytes())
+                name = f"{SUPERSEDED}/{digest.hexdigest()[:24]}"
+                made.append(self._write(name, [piece], pa.schema(fields, self.metadata), keys, superseded=True))
+        return made
+
+    def empty(self) -> Part:
+        """A part without rows, so that readers find the columns."""
+        none = np.empty((0, 2), np.uint64)
+        keys = RowKeys(none, none, np.empty(0, np.uint64), np.empty(0, np.uint8), {})
+        return self._write(f"empty-{_digest(str(self.schema))}", [], self.schema.with_metadata(self.metadata), keys)
+
+    def _part(self, folder: str, pieces: list[Piece]) -> Part:
+        fields = [field for field in self.schema if field.name not in self.partition_by]
+        schema = pa.schema(fields, self.metadata)
+        digest = _digest(json.dumps([str(schema.remove_metadata()), [piece.identity() for piece in pieces]]))
+        keys = joined([piece.row_keys() for piece in pieces])
+        return self._write(f"{folder}/{digest}" if folder else digest, pieces, schema, keys)
+
+    def _write(
+        self, name: str, pieces: list[Piece], schema: pa.Schema, keys: RowKeys, superseded: bool = False
+    ) -> Part:
+        tasks: dict[str, list[str]] = {}
+        for piece in pieces:
+            for task, fingerprints in piece.tasks.items():
+                tasks[task] = sorted({*tasks.get(task, ()), *fingerprints})
+        rejected = int(((keys.flags & REJECTED) != 0).sum())
+        file, sidecar = self.layout.parts / f"{name}.parquet", self.layout.keys / f"{name}.keys"
+        facts = {"tasks": tasks, "rows": len(keys), "rejected": rejected, "run": self.run, "superseded": superseded}
+        if not (file.exists() and sidecar.exists()):  # both appear whole or not at all
+            write_keys(sidecar, keys, {**self.about, "part": facts}, "part keys")
+            write_tables(file, schema, (table for piece in pieces for table in piece.tables(schema)), "part")
+        size = file.stat().st_size
+        return Part(name, tasks, (f"{name}.parquet",), len(keys), rejected, size, self.run, superseded)
+
+
+def _grouped(pieces: list[Piece]) -> Iterator[list[Piece]]:
+    """Neighbours that make a part together: as many as fit; a part that is large enough stays as it is."""
+    group: list[Piece] = []
+    size = rows = 0
+    for piece in pieces:
+        alone = piece.part is not None and piece.size >= FULL_BYTES
+        if group and (alone or size + piece.size > PART_BYTES or rows + piece.rows > PART_ROWS):
+            yield group
+            group, size, rows = [], 0, 0
+        group.append(piece)
+        size, rows = size + piece.size, rows + piece.rows
+        if alone:
+            yield group
+            group, size, rows = [], 0, 0
+    if group:
+        yield group
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -1,0 +1,154 @@
+"""What is done already: finds rows among the parts of the base version and in checkpoints that were left behind."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from secbatch.store.parts import RowGroups
+from secbatch.store.row_keys import REJECTED, RowKeys, StoredKeys
+
+OPEN_PARTS = 8  # whose keys are held open
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file of rows and its keys."""
+
+    name: str
+    file: Path
+    keys: Path
+    tasks: dict[str, list[str]]  # task -> fingerprints that its rows have
+    shown: bool  # part of what readers see in the base version
+
+
+@dataclass
+class Match:
+    """Where the n rows of a shard are done. Part and row are -1 where a task is to be computed."""
+
+    kept: np.ndarray  # bool [n]: the base version holds the row as it would come out; nothing to do or to write
+    known: np.ndarray  # bool [n]: the base version holds a row with this identity and content
+    part: dict[str, np.ndarray]  # task -> int64 [n]: number of the part in the pool
+    row: dict[str, np.ndarray]  # task -> int64 [n]: row in it
+    rejected: np.ndarray = field(default_factory=lambda: np.empty(0, bool))  # bool [n]: of the kept rows
+
+    def todo(self, task: str) -> np.ndarray:
+        """bool [n]."""
+        return ~self.kept & (self.part[task] < 0)
+
+
+class Pool:
+    """Parts in an order in which rows that follow each other in the input are mostly found side by side."""
+
+    def __init__(
+        self, parts: list[Stored], open_keys: Callable[[Stored], StoredKeys], schema: str, retry: bool = False
+    ) -> None:
+        """`schema`: name of the columns that this run gives; rows of parts with others cannot stay where they are.
+
+        `retry`: rejected rows count as never done.
+        """
+        self.parts, self._schema = parts, schema
+        self._open_keys, self._retry = open_keys, retry
+        self._open: OrderedDict[int, StoredKeys] = OrderedDict()
+        self._groups = RowGroups()
+        self._last = 0  # where the last rows were found
+
+    def keys(self, number: int) -> StoredKeys:
+        if number not in self._open:
+            self._open[number] = self._open_keys(self.parts[number])
+            if len(self._open) > OPEN_PARTS:
+                self._open.popitem(last=False)
+        self._open.move_to_end(number)
+        return self._open[number]
+
+    def close(self) -> None:
+        """Lets go of the files."""
+        self._open.clear()
+        self._groups = RowGroups()
+
+    def match(self, keys: RowKeys, fingerprints: dict[str, str]) -> Match:
+        """`keys.done` has the tasks of this run; a key of zeros says that nothing is to be done or looked up."""
+        n = len(keys)
+        match = Match(
+            np.zeros(n, bool),
+            np.zeros(n, bool),
+            {name: np.full(n, -1, np.int64) for name in keys.done},
+            {name: np.full(n, -1, np.int64) for name in keys.done},
+            np.zeros(n, bool),
+        )
+        self._by_identity(keys, match)
+        for name, fingerprint in fingerprints.items():
+            self._by_value(name, fingerprint, keys.done[name], match)
+        return match
+
+    def _nearest_first(self) -> list[int]:
+        order = list(range(len(self.parts)))
+        return order[self._last :] + order[: self._last]
+
+    def _by_identity(self, keys: RowKeys, match: Match) -> None:
+        left = np.arange(len(keys))
+        for number in self._nearest_first():
+            if not len(left):
+                return
+            if not self.parts[number].shown:
+                continue
+            stored = self.keys(number)
+            rows = stored.find_ids(keys.ids[left])
+            found = rows >= 0
+            if not found.any():
+                continue
+            self._last = number
+            here, rows = left[found], rows[found]
+            self._compare(number, stored, keys, here, rows, match)
+            left = left[~found]
+
+    def _compare(
+        self, number: int, stored: StoredKeys, keys: RowKeys, here: np.ndarray, rows: np.ndarray, match: Match
+    ) -> None:
+        """`here`: positions in the shard; `rows`: where the same identities stand in the part."""
+        flags = stored.flags[rows]
+        same = (stored.array("content")[rows] == keys.content[here]).all(axis=1)
+        match.known[here] = same
+        whole = same & (stored.array("place")[rows] == keys.place[here])
+        whole &= (flags & ~REJECTED) == 0
+        whole &= stored.about.get("schema") == self._schema
+        if self._retry:
+            whole &= flags == 0
+        for name, wanted in keys.done.items():
+            if name not in stored.tasks:
+                whole &= False
+                continue
+            done = (stored.array(f"done {name}")[rows] == wanted[here]).all(axis=1)
+            whole &= done
+            usable = done & ((flags & REJECTED) == 0) & wanted[here].any(axis=1)
+            match.part[name][here[usable]] = number
+            match.row[name][here[usable]] = rows[usable]
+        match.kept[here] = whole
+        match.rejected[here] = whole & ((flags & REJECTED) != 0)
+
+    def _by_value(self, name: str, fingerprint: str, done: np.ndarray, match: Match) -> None:
+        left = np.flatnonzero(match.todo(name) & done.any(axis=1))
+        for number in self._nearest_first():
+            if not len(left):
+                return
+            if fingerprint not in self.parts[number].tasks.get(name, ()):
+                continue
+            stored = self.keys(number)
+            rows = stored.find_done(name, done[left])
+            found = rows >= 0
+            found[found] = (stored.flags[rows[found]] & REJECTED) == 0
+            if found.any():
+                match.part[name][left[found]] = number
+                match.row[name][left[found]] = rows[found]
+                self._last = number
+                left = left[~found]
+
+    def columns(self, parts: np.ndarray, rows: np.ndarray, names: list[str]) -> pa.Table:
+        """Columns `names` of the rows at (part, row), int64 [n] each and none -1, in that order."""
+        numbers = np.unique(parts)
+        tables = [self._groups.take(self.parts[int(number)].file, rows[parts == number], names) for number in numbers]
+        order = np.argsort(np.argsort(parts, kind="stable"), kind="stable")
+        return pa.concat_tables(tables).take(pa.array(order))

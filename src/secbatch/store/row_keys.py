@@ -1,0 +1,155 @@
+"""What the store knows of each row besides its columns: who it is, what stands in it, what is done."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from secbatch.errors import OutputError
+from secbatch.store.filesystem import WatchedFile, write_atomically
+
+MAGIC = b"secbatch keys 1\n"
+REJECTED, REMOVED = np.uint8(1), np.uint8(2)  # bits of `flags`
+
+
+@dataclass(frozen=True)
+class RowKeys:
+    """Keys of n rows. Digests are BLAKE2b of 128 bits, as two uint64 each."""
+
+    ids: np.ndarray  # uint64 [n, 2]: the row's identity
+    content: np.ndarray  # uint64 [n, 2]: all input columns, and what is wrong with the row
+    place: np.ndarray  # uint64 [n]: file and row number
+    flags: np.ndarray  # uint8 [n]
+    done: dict[str, np.ndarray]  # task -> uint64 [n, 2]: what the task reads of the row, and its fingerprint
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: np.ndarray) -> "RowKeys":
+        """The keys at `rows`: positions, or a mask."""
+        done = {name: keys[rows] for name, keys in self.done.items()}
+        return RowKeys(self.ids[rows], self.content[rows], self.place[rows], self.flags[rows], done)
+
+    def flagged(self, rows: np.ndarray, flag: np.uint8) -> "RowKeys":
+        """With `flag` set where the mask `rows` is true and cleared elsewhere."""
+        flags = np.where(rows, self.flags | flag, self.flags & ~flag).astype(np.uint8)
+        return RowKeys(self.ids, self.content, self.place, flags, self.done)
+
+
+def joined(pieces: list[RowKeys]) -> RowKeys:
+    """One after the other; a task that some pieces do not know has zeros there, which no row's key is."""
+    tasks = list(dict.fromkeys(name for piece in pieces for name in piece.done))
+    done = {
+        name: np.concatenate([piece.done.get(name, np.zeros((len(piece), 2), np.uint64)) for piece in pieces])
+        for name in tasks
+    }
+    return RowKeys(
+        np.concatenate([piece.ids for piece in pieces]),
+        np.concatenate([piece.content for piece in pieces]),
+        np.concatenate([piece.place for piece in pieces]),
+        np.concatenate([piece.flags for piece in pieces]),
+        done,
+    )
+
+
+def write_keys(path: Path, keys: RowKeys, about: dict[str, Any], step: str) -> None:
+    """Writes `keys` durably, with the orders in which they are looked up, and `about` (JSON) in the head."""
+    arrays = {
+        "ids": keys.ids,
+        "content": keys.content,
+        "place": keys.place,
+        "flags": keys.flags,
+        "by id": np.argsort(keys.ids[:, 0], kind="stable").astype(np.uint32),
+    }
+    for name, done in keys.done.items():
+        arrays[f"done {name}"] = done
+        arrays[f"by done {name}"] = np.argsort(done[:, 0], kind="stable").astype(np.uint32)
+    table, offset = {}, 0
+    for name, array in arrays.items():
+        table[name] = [array.dtype.str, list(array.shape), offset]
+        offset += -(-array.nbytes // 16) * 16
+    head = json.dumps({"rows": len(keys), "tasks": list(keys.done), "arrays": table, "about": about}).encode()
+    head += b" " * (-(len(MAGIC) + 8 + len(head)) % 16)
+
+    def write(temporary: Path) -> None:
+        with WatchedFile(temporary, step) as file:
+            file.write(MAGIC + len(head).to_bytes(8, "little") + head)
+            for array in arrays.values():
+                data = np.ascontiguousarray(array).tobytes()
+                file.write(data + bytes(-len(data) % 16))
+
+    write_atomically(path, write, step)
+
+
+class StoredKeys:
+    """The keys of one part, read from disk where and when they are looked at."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OutputError for a file that is no sidecar; FileNotFoundError when there is none."""
+        self.path = path
+        with path.open("rb") as file:
+            start = file.read(len(MAGIC) + 8)
+            if start[: len(MAGIC)] != MAGIC:
+                raise OutputError(f"'{path}' holds no row keys of this release; remove it and run again.")
+            size = int.from_bytes(start[len(MAGIC) :], "little")
+            head = json.loads(file.read(size))
+        self._base, self._arrays = len(start) + size, head["arrays"]
+        self.rows: int = head["rows"]
+        self.tasks: list[str] = head["tasks"]
+        self.about: dict[str, Any] = head["about"]
+
+    def array(self, name: str) -> np.ndarray:
+        kind, shape, offset = self._arrays[name]
+        if not self.rows:
+            return np.empty(shape, np.dtype(kind))
+        return np.memmap(self.path, np.dtype(kind), "r", self._base + offset, tuple(shape))
+
+    @cached_property
+    def ids(self) -> np.ndarray:
+        return self.array("ids")
+
+    @cached_property
+    def flags(self) -> np.ndarray:
+        return self.array("flags")
+
+    @cached_property
+    def _sorted(self) -> dict[str, np.ndarray]:
+        return {}
+
+    def all(self) -> RowKeys:
+        done = {name: self.array(f"done {name}") for name in self.tasks}
+        return RowKeys(self.ids, self.array("content"), self.array("place"), self.flags, done)
+
+    def find_ids(self, ids: np.ndarray) -> np.ndarray:
+        """int64 [n]: the row that has each identity, -1 where there is none."""
+        return self._find("by id", "ids", ids)
+
+    def find_done(self, task: str, keys: np.ndarray) -> np.ndarray:
+        """int64 [n]: a row for which `task` is done with that key, -1 where there is none."""
+        if task not in self.tasks:
+            return np.full(len(keys), -1, np.int64)
+        return self._find(f"by done {task}", f"done {task}", keys)
+
+    def _find(self, order_name: str, keys_name: str, wanted: np.ndarray) -> np.ndarray:
+        if not self.rows or not len(wanted):
+            return np.full(len(wanted), -1, np.int64)
+        order, keys = self.array(order_name), self.array(keys_name)
+        if order_name not in self._sorted:
+            self._sorted[order_name] = keys[:, 0][order]
+        firsts = self._sorted[order_name]
+        places = np.searchsorted(firsts, wanted[:, 0])
+        found = np.full(len(wanted), -1, np.int64)
+        # Two digests whose first halves are equal stand side by side; nearly always there is one.
+        open_ = np.flatnonzero(places < len(firsts))
+        while len(open_):
+            rows = order[places[open_]].astype(np.int64)
+            first = keys[rows, 0] == wanted[open_, 0]
+            hit = first & (keys[rows, 1] == wanted[open_, 1])
+            found[open_[hit]] = rows[hit]
+            open_ = open_[first & ~hit]
+            places[open_] += 1
+            open_ = open_[places[open_] < len(firsts)]
+        return found

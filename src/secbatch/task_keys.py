@@ -1,0 +1,55 @@
+"""What of a row decides a task's result: the columns it reads, the turns before it, the task's fingerprint."""
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from secbatch.row_hash import hash_columns
+from secbatch.tasks.base import Task
+
+
+def task_keys(
+    tasks: Mapping[str, Task], fingerprints: Mapping[str, str], table: pa.Table, rejected: list[int]
+) -> dict[str, np.ndarray]:
+    """task -> uint64 [n, 2]. The same key means the same result; zeros where no task may use the row."""
+    read: dict[tuple[str, ...], np.ndarray] = {}  # tasks that read the same columns share the hashing
+    keys = {}
+    for name, task in tasks.items():
+        columns = tuple(sorted(task.reads))
+        if columns not in read:
+            read[columns] = hash_columns(table, list(columns))
+        inputs = read[columns]
+        together = conversation_column(task)
+        if together:
+            inputs = _with_history(inputs, table.column(together))
+        own = np.frombuffer(hashlib.blake2b(fingerprints[name].encode(), digest_size=16).digest(), dtype="<u8")
+        keys[name] = inputs ^ own
+        keys[name][rejected] = 0
+    return keys
+
+
+def conversation_column(task: Task) -> str | None:
+    """The column whose equal neighbouring values make rows of one conversation, where the task has these."""
+    return getattr(task, "conversation_column", None)
+
+
+def conversations(column: pa.ChunkedArray) -> np.ndarray:
+    """int64 [n]: number of each row's conversation; a row without an id is one of its own."""
+    ids = column.to_pylist()
+    starts = [
+        place == 0 or value in (None, "") or value != before
+        for place, (value, before) in enumerate(zip(ids, [None, *ids], strict=False))
+    ]
+    return np.cumsum(np.array(starts, dtype=np.int64)) - 1
+
+
+def _with_history(inputs: np.ndarray, column: pa.ChunkedArray) -> np.ndarray:
+    """Each turn's digest with those of the turns before it worked in."""
+    result = inputs.copy()
+    numbers = conversations(column)
+    for place in np.flatnonzero(numbers[1:] == numbers[:-1]) + 1:
+        joined = result[place - 1].tobytes() + inputs[place].tobytes()
+        result[place] = np.frombuffer(hashlib.blake2b(joined, digest_size=16).digest(), dtype="<u8")
+    return result

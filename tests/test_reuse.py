@@ -1,0 +1,218 @@
+"""Row by row: what is done is never done again, whatever else of the input changes."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from fake_task import Counter, UpperTask, install
+
+from secbatch.errors import Interrupted, OutputError
+from secbatch.job import Job
+from secbatch.run_options import RunOptions
+from secbatch.runner import RunResult, run_job
+
+WITH_ID = {"path": "in/*.csv", "id": ["id"]}
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (7, 10))
+    return install(monkeypatch)
+
+
+def job(**changes: Any) -> Job:
+    values: dict[str, Any] = {
+        "name": "test",
+        "input": {"path": "in/*.csv"},
+        "tasks": {"up": {"type": "fill-mask", "model": "fake", "text": "text"}},
+        "output": {"path": "out"},
+    }
+    for key, value in changes.items():
+        top, _, rest = key.partition("__")
+        values[top] = {**values[top], rest: value} if rest else value
+    return Job.model_validate(values)
+
+
+def write(name: str, *lines: str) -> None:
+    Path("in").mkdir(exist_ok=True)
+    (Path("in") / name).write_text("\n".join(lines) + "\n")
+
+
+def rows() -> pd.DataFrame:
+    return pd.read_parquet("out/data")
+
+
+def done(counter: Counter, **changes: Any) -> int:
+    """Rows that a run gives to the models."""
+    before = counter.rows
+    run_job(job(**changes))
+    return counter.rows - before
+
+
+LINES = [f"{n},word {n},note {n}" for n in range(100)]
+
+
+def test_a_row_at_the_head_of_a_file_costs_one_row(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    assert done(counter, input=WITH_ID) == 100
+    first = rows()["secbatch_run"][0]
+    write("a.csv", "id,text,note", "new,first word,", *LINES)
+    assert done(counter, input=WITH_ID) == 1
+    found = rows().set_index("id")
+    assert found.index.is_unique and len(found) == 101
+    assert found["up"].to_dict() == {"new": "FIRST WORD"} | {str(n): f"WORD {n}" for n in range(100)}
+    assert found["secbatch_row"].to_dict() == {"new": 1} | {str(n): n + 2 for n in range(100)}
+    assert (found["secbatch_run"] == first).sum() == 100
+
+
+def test_a_row_at_the_head_costs_one_row_without_ids_too(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES, *LINES[:5])
+    assert done(counter) == 105
+    write("a.csv", "id,text,note", "new,first word,", *LINES, *LINES[:5])
+    assert done(counter) == 1
+    assert len(rows()) == 106 and rows()["secbatch_id"].is_unique
+    assert sorted(rows()["secbatch_row"]) == list(range(1, 107))
+
+
+@pytest.mark.parametrize("names", [["id"], []])
+def test_a_column_that_no_task_reads_costs_nothing(counter: Counter, names: list[str]) -> None:
+    spec = {"path": "in/*.csv", "id": names}
+    write("a.csv", "id,text,note", *LINES)
+    done(counter, input=spec)
+    write("a.csv", "id,text,note", *(line.replace("note", "remark") for line in LINES))
+    assert done(counter, input=spec) == 0
+    found = rows()
+    assert sorted(found["note"]) == sorted(f"remark {n}" for n in range(100)) and len(found) == 100
+    assert (found["up"] == found["text"].str.upper()).all()
+
+
+def test_renamed_split_and_shuffled_files_cost_nothing(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    done(counter, input=WITH_ID)
+    Path("in/a.csv").unlink()
+    write("b.csv", "id,text,note", *reversed(LINES[:50]))
+    write("c.csv", "id,text,note", *LINES[50:])
+    assert done(counter, input=WITH_ID) == 0
+    found = rows()
+    assert sorted(found["secbatch_source"].unique()) == ["in/b.csv", "in/c.csv"] and len(found) == 100
+    assert done(counter, input=WITH_ID) == 0
+
+
+def test_changed_rows_cost_themselves_and_the_others_stay(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    done(counter, input=WITH_ID)
+    parts = {path.name for path in Path("out/_secbatch/parts").iterdir()}
+    changed = [line.replace("word", "term") if n % 25 == 0 else line for n, line in enumerate(LINES)]
+    write("a.csv", "id,text,note", *changed)
+    assert done(counter, input=WITH_ID) == 4
+    assert sum(rows()["up"].str.startswith("TERM")) == 4 and len(rows()) == 100
+    assert parts < {path.name for path in Path("out/_secbatch/parts").iterdir()}
+
+
+def test_superseded_rows_are_not_done_again_each_night(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    write("b.csv", "id,text,note", *(line.replace("word", "later word") for line in LINES[:30]))
+    assert done(counter, input=WITH_ID) == 130
+    assert len(rows()) == 100
+    result = run_job(job(input=WITH_ID))
+    assert counter.rows == 130 and not result.published
+    assert (result.read, result.superseded, result.rows_in_dataset) == (130, 30, 100)
+    Path("in/b.csv").unlink()
+    assert done(counter, input=WITH_ID) == 0  # the earlier rows are back, as they were
+    assert sorted(rows()["text"]) == sorted(f"word {n}" for n in range(100))
+
+
+def test_a_job_that_changed_amid_a_run_takes_over_what_was_done(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    compute = UpperTask.compute
+
+    def interrupted(self: UpperTask, encoded: Any) -> Any:
+        if self.counter.rows >= 50:
+            raise Interrupted("stop")
+        return compute(self, encoded)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UpperTask, "compute", interrupted)
+        with pytest.raises(Interrupted):
+            run_job(job(input=WITH_ID))
+    up = {"type": "fill-mask", "model": "fake", "text": "text"}
+    computed = counter.rows
+    assert done(counter, input=WITH_ID, tasks={"up": up, "more": up}) == 200 - computed
+    assert not list(Path("out/_secbatch/checkpoints").iterdir())
+
+
+def test_two_nights_become_one_part(counter: Counter) -> None:
+    for night in range(5):
+        write(f"{night}.csv", "id,text,note", *LINES[night * 20 : night * 20 + 20])
+        assert done(counter, input=WITH_ID) == 20
+        assert len(list(Path("out/data").iterdir())) == 1
+    assert rows()["id"].tolist() == [str(n) for n in range(100)]
+
+
+def removed(how: str, **more: Any) -> dict[str, Any]:
+    return {"path": "out", "removed": how, **more}
+
+
+def test_removed_rows_are_kept_marked_or_dropped(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    run_job(job(input=WITH_ID))
+    write("a.csv", "id,text,note", *LINES[:80])
+    result = run_job(job(input=WITH_ID))
+    assert len(rows()) == 100 and not result.published
+    result = run_job(job(input=WITH_ID, output=removed("mark")))
+    assert "20 rows are no longer in the input and were marked." in result.notices
+    assert rows()["secbatch_status"].value_counts().to_dict() == {"ok": 80, "removed": 20}
+    assert not run_job(job(input=WITH_ID, output=removed("mark"))).published
+    write("a.csv", "id,text,note", *LINES[:90])
+    assert done(counter, input=WITH_ID, output=removed("mark")) == 0
+    assert rows()["secbatch_status"].value_counts().to_dict() == {"ok": 90, "removed": 10}
+    result = run_job(job(input=WITH_ID, output=removed("drop")))
+    assert sorted(rows()["id"].astype(int)) == list(range(90)) and set(rows()["secbatch_status"]) == {"ok"}
+
+
+def test_an_input_that_lost_half_its_rows_stops_the_run(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    run_job(job(input=WITH_ID))
+    write("a.csv", "id,text,note", *LINES[:50])
+    with pytest.raises(OutputError, match=r"50 of the 100 rows .* nothing was changed"):
+        run_job(job(input=WITH_ID, output=removed("drop")))
+    assert len(rows()) == 100
+    run_job(job(input=WITH_ID, output=removed("drop", max_removed="100%")))
+    assert len(rows()) == 50
+
+
+def test_a_truncated_file_stops_the_run_and_an_edited_one_does_not(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    run_job(job())
+    write("a.csv", "id,text,note", *LINES[:50])
+    with pytest.raises(OutputError, match="no longer in the input"):
+        run_job(job())
+    write("a.csv", "id,text,note", *(line.upper() for line in LINES))
+    run_job(job())
+    assert len(rows()) == 100 and rows()["text"].str.startswith("WORD").all()
+
+
+def test_a_part_of_the_input_removes_nothing(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    drop = removed("drop", max_removed="100%")
+    run_job(job(input=WITH_ID, output=drop))
+    run_job(job(input=WITH_ID, output=drop), limit=10)
+    write("b.csv", "id,text,note", "0,newer,", "x,new,")
+    result: RunResult = run_job(
+        job(input={**WITH_ID, "path": "in/b.csv"}, output=drop), options=RunOptions(partial=True)
+    )
+    assert result.rows_in_dataset == 101 and rows().set_index("id")["text"]["0"] == "newer"
+
+
+def test_rejected_rows_are_done_again_when_asked(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES, "bad,poison,")
+    run_job(job(input=WITH_ID))
+    before = counter.rows
+    result = run_job(job(input=WITH_ID))
+    assert counter.rows == before and result.rejected == 1
+    result = run_job(job(input=WITH_ID), options=RunOptions(retry=True))
+    assert counter.rows == before + 1 and result.rejected == 1 and len(rows()) == 101
