@@ -213,3 +213,19 @@ def test_small_batches_are_joined(tmp_path):
     pieces = list(source_of(path).pieces())
     assert [len(piece.rows) for piece in pieces] in ([4000], [1024, 1024, 1024, 928])
     assert pa.concat_tables([piece.table for piece in pieces]).to_pylist() == pq.read_table(path).to_pylist()
+
+
+def test_views_are_read_as_plain_text_and_bytes(tmp_path):
+    table = pa.table(
+        {
+            "text": pa.array(["One. Two.", None, "x" * 100], pa.string_view()),
+            "v": pa.array(["a", "b", None], pa.string_view()),
+            "b": pa.array([b"\xff", None, b"y" * 100], pa.binary_view()),
+        }
+    )
+    path = parquet(tmp_path, "t.parquet", table)
+    assert [str(kind) for kind in source_of(path).schema.types] == ["string", "string", "binary"]
+    assert table_of(shards_of(path)).to_pylist() == table.to_pylist()
+    split = table_of(shards_of(path, sentences="text"))
+    assert split.column("sentence").to_pylist() == ["One.", "Two.", None, "x" * 100]
+    assert split.column("b").to_pylist() == [b"\xff", b"\xff", None, b"y" * 100]

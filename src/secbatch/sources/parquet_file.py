@@ -61,20 +61,25 @@ def read_layout(file: InputFile) -> ParquetLayout:
     return ParquetLayout(schema.remove_metadata(), rows)
 
 
-def without_null(kind: "pa.DataType") -> "pa.DataType":
-    """`kind` with string wherever the null type stands, at any depth."""
+def plain_type(kind: "pa.DataType") -> "pa.DataType":
+    """`kind` with string for the null type, and string and binary for their views, at any depth.
+
+    Views are another layout of the same values in memory; Arrow cannot take rows from them.
+    """
     import pyarrow as pa
 
-    if pa.types.is_null(kind):
+    if pa.types.is_null(kind) or pa.types.is_string_view(kind):
         return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
     if pa.types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(without_null(kind.value_type)))
+        return pa.list_(kind.value_field.with_type(plain_type(kind.value_type)))
     if pa.types.is_large_list(kind):
-        return pa.large_list(kind.value_field.with_type(without_null(kind.value_type)))
+        return pa.large_list(kind.value_field.with_type(plain_type(kind.value_type)))
     if pa.types.is_struct(kind):
-        return pa.struct([kind.field(i).with_type(without_null(kind.field(i).type)) for i in range(len(kind))])
+        return pa.struct([kind.field(i).with_type(plain_type(kind.field(i).type)) for i in range(len(kind))])
     if pa.types.is_map(kind):
-        return pa.map_(kind.key_type, without_null(kind.item_type))
+        return pa.map_(kind.key_type, plain_type(kind.item_type))
     return kind
 
 
@@ -100,7 +105,7 @@ def unify(layouts: Sequence[tuple[InputFile, ParquetLayout]]) -> "pa.Schema":
                 )
             if both != known:
                 fields[field.name] = (both, file)
-    return pa.schema([pa.field(name, without_null(kind)) for name, (kind, _) in fields.items()])
+    return pa.schema([pa.field(name, plain_type(kind)) for name, (kind, _) in fields.items()])
 
 
 def check_same_columns(first: str, names: Sequence[str], other: str, other_names: Sequence[str]) -> None:
