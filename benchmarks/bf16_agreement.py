@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from secbatch.job import FillMask
 from secbatch.models.device import choose
 from secbatch.models.resolve import resolve
+from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.sources.sentences import split_sentences
 from secbatch.tasks.fill_mask import FillMaskTask
 
@@ -34,7 +35,7 @@ def masked_sentences() -> list[str]:
 def best_words(model: str, sentences: list[str], device: str, precision: str) -> tuple[list[str], float]:
     table = pa.table({"sentence": sentences})
     spec = FillMask(type="fill-mask", model=model, text="sentence", top_k=1)
-    task = FillMaskTask("mask", spec, table.schema, resolve(model), choose(device, precision))
+    task = FillMaskTask("mask", spec, table.schema, SharedEncoder(resolve(model), choose(device, precision)))
     task.load()
     ids, usable = pa.array([str(n) for n in range(len(sentences))]), pa.array([True] * len(sentences))
     begin = time.perf_counter()

@@ -7,7 +7,7 @@ end, building columns, writing. The forward gives the same predictions for every
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,13 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import torch
 
+from secbatch.models.batch_runner import BatchReport
 from secbatch.models.sequences import TokenSequences, spans
+from secbatch.models.shared_encoder import Request, SharedEncoder
 from secbatch.models.tokenizer import TextTokenizer
+from secbatch.tasks.encoder_task import Prepared
 from secbatch.tasks.fill_mask import EncodedMasks, FillMaskTask, PredictedMasks
 
 PREDICTIONS = 10
@@ -45,10 +49,25 @@ class NullDevice:
         return self.busy / max(self.last - self.first, 1e-9)
 
 
-class NullMaskTask(FillMaskTask):
-    """Fill-mask whose forward is a copy of fixed numbers."""
+class NullEncoder(SharedEncoder):
+    """An encoder without weights, whose states are nothing."""
 
     device = NullDevice()
+
+    def load(self) -> None:
+        pass
+
+    def run(self, requests: Sequence[Request]) -> list[BatchReport]:
+        began = time.perf_counter()
+        (request,) = requests
+        nothing = torch.empty(0)
+        report = self._runner.run(request.sequences, False, lambda rows, batch: request.consume(rows, batch, nothing))
+        self.device.work(len(request.sequences), began)
+        return [report]
+
+
+class NullMaskTask(FillMaskTask):
+    """Fill-mask whose forward is a copy of fixed numbers."""
 
     def load(self) -> None:
         words = self._tokenizer.hf.encode(" malware ransomware phishing botnet exploit server attack user data file")
@@ -56,32 +75,34 @@ class NullMaskTask(FillMaskTask):
         self._best_ids = np.resize(np.array(list(dict.fromkeys(entries)), np.int32), PREDICTIONS)
         self._best_scores = (0.5 ** np.arange(1, PREDICTIONS + 1)).astype(np.float32)
 
-    def compute(self, encoded: EncodedMasks) -> PredictedMasks:
-        began = time.perf_counter()
+    def prepare(self, encoded: EncodedMasks) -> Prepared[PredictedMasks]:
         texts = encoded.texts
         first = np.concatenate([[0], np.cumsum(texts.seen)])
         best = np.zeros((int(first[-1]), PREDICTIONS), np.int32)
         scores = np.zeros((int(first[-1]), PREDICTIONS), np.float32)
 
-        def predict(rows: np.ndarray, batch: TokenSequences) -> None:
-            positions = np.flatnonzero(batch.ids == self._tokenizer.mask_id)
+        def masks(sequences: TokenSequences) -> np.ndarray:
+            return np.flatnonzero(sequences.ids == self._tokenizer.mask_id)
+
+        def predict(rows: np.ndarray, batch: TokenSequences, states: torch.Tensor) -> None:
             places = spans(first[:-1][rows], texts.seen[rows])
-            assert len(positions) == len(places)
+            assert len(masks(batch)) == len(places)
             best[places], scores[places] = self._best_ids, self._best_scores
 
-        report = self._runner.run(texts.sequences, False, predict)
-        self.device.work(len(encoded.rows), began)
-        return PredictedMasks(encoded, best, scores, report.errors, report.tokens, report.padding)
+        def collect(report: BatchReport) -> PredictedMasks:
+            return PredictedMasks(encoded, best, scores, report.errors, report.tokens, report.padding)
+
+        return Prepared(Request(texts.sequences, masks, predict, logits=True), collect)
 
 
 @contextmanager
 def null_tasks(device: NullDevice) -> Iterator[None]:
     """Inside it, every fill-mask task of a job has the null model."""
 
-    def build(name: str, spec: Any, schema: Any, model: Any, compute: Any) -> NullMaskTask:
-        task = NullMaskTask(name, spec, schema, model, compute)
-        task.device = device
-        return task
+    def build(name: str, spec: Any, schema: Any, model: Any, compute: Any, encoders: Any) -> NullMaskTask:
+        encoder = NullEncoder(model, compute)
+        encoder.device = device
+        return NullMaskTask(name, spec, schema, encoder)
 
     with patch("secbatch.worker.build_task", build):
         yield

@@ -12,7 +12,7 @@ from secbatch.identity import Identified
 from secbatch.job import Job
 from secbatch.store.partitions import misread_partitions
 from secbatch.tasks.base import Task, TaskColumns
-from secbatch.tasks.registry import build_task
+from secbatch.tasks.registry import Encoders, build_task
 
 if TYPE_CHECKING:
     from secbatch.models.device import Compute
@@ -73,8 +73,9 @@ class Worker:
         self, job: Job, schema: pa.Schema, models: "dict[str, ResolvedModel]", compute: "Compute", run: str
     ) -> None:
         """`models`: one for each task name. Raises JobError when tasks and input do not fit together."""
+        encoders = Encoders()
         self.tasks: dict[str, Task] = {
-            name: build_task(name, spec, schema, models[name], compute) for name, spec in job.tasks.items()
+            name: build_task(name, spec, schema, models[name], compute, encoders) for name, spec in job.tasks.items()
         }
         self.fingerprints = {name: task.fingerprint() for name, task in self.tasks.items()}
         self._partition_by = job.output.partition_by
@@ -107,7 +108,19 @@ class Worker:
         return replace(work, stage=stage)
 
     def compute(self, work: Work) -> Work:
-        return replace(work, stage={name: self.tasks[name].compute(stage) for name, stage in work.stage.items()})
+        from secbatch.tasks.encoder_task import EncoderTask, compute_together
+
+        sharing: dict[int, dict[str, EncoderTask]] = {}
+        done: dict[str, Any] = {}
+        for name, encoded in work.stage.items():
+            task = self.tasks[name]
+            if isinstance(task, EncoderTask):
+                sharing.setdefault(id(task.encoder), {})[name] = task
+            else:
+                done[name] = task.compute(encoded)
+        for tasks in sharing.values():
+            done |= compute_together(tasks, work.stage)
+        return replace(work, stage=done)
 
     def finish(self, work: Work) -> Enriched:
         shard = work.identified.shard

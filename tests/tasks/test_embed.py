@@ -17,6 +17,7 @@ from secbatch.job import Embed
 from secbatch.models.device import Compute, choose
 from secbatch.models.load import load_model, load_tokenizer
 from secbatch.models.resolved import ResolvedModel
+from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.embed import EmbedTask
 
@@ -28,12 +29,11 @@ TEXTS = [" ".join(" ".join(SENTENCES[n % 8 :]).split()[: 2 + n]) for n in range(
 
 def make_task(model: ResolvedModel, table: pa.Table, compute: Compute = CPU, **options: Any) -> EmbedTask:
     spec = Embed.model_validate({"type": "embed", "model": model.name, "text": "text", **options})
-    return EmbedTask("vec", spec, table.schema, model, compute)
+    return EmbedTask("vec", spec, table.schema, SharedEncoder(model, compute))
 
 
 def run(task: EmbedTask, table: pa.Table) -> TaskColumns:
-    if task._hidden is None:
-        task.load()
+    task.load()
     ids = pa.array([str(row) for row in range(table.num_rows)], pa.string())
     done = task.finish(task.compute(task.encode(table, ids, pa.array([True] * table.num_rows, pa.bool_()))))
     (field,) = task.fields
@@ -73,7 +73,7 @@ def test_the_batch_does_not_matter(tiny: Tiny, kind: str) -> None:
     task = make_task(tiny(kind), table)
     whole = np.array(run(task, table).columns["vec"].to_pylist())
     for budget in (1, 50, 100_000):
-        task._runner.token_budget = budget
+        task.encoder.token_budget = budget
         assert np.allclose(whole, run(task, table).columns["vec"].to_pylist(), atol=1e-5)
 
 

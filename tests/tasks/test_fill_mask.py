@@ -21,6 +21,7 @@ from secbatch.job import FillMask
 from secbatch.models.device import Compute, choose
 from secbatch.models.load import load_model, load_tokenizer
 from secbatch.models.resolved import ResolvedModel
+from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.fill_mask import FillMaskTask
 from secbatch.tasks.mask_columns import best_entries
@@ -34,12 +35,11 @@ def make_task(
     model: ResolvedModel, table: pa.Table, compute: Compute = CPU, text: str = "text", **options: Any
 ) -> FillMaskTask:
     spec = FillMask.model_validate({"type": "fill-mask", "model": model.name, "text": text, **options})
-    return FillMaskTask("mask", spec, table.schema, model, compute)
+    return FillMaskTask("mask", spec, table.schema, SharedEncoder(model, compute))
 
 
 def run(task: FillMaskTask, table: pa.Table, usable: list[bool] | None = None) -> TaskColumns:
-    if task._lm is None:
-        task.load()
+    task.load()
     ids = pa.array([str(row) for row in range(table.num_rows)], pa.string())
     mask = pa.array(usable if usable is not None else [True] * table.num_rows, pa.bool_())
     done = task.finish(task.compute(task.encode(table, ids, mask)))
@@ -106,7 +106,7 @@ def test_the_batch_that_a_row_falls_into_does_not_matter(tiny: Tiny, kind: str) 
         run(task, table.slice(row, 1)).columns["mask_predictions"].to_pylist()[0] for row in range(table.num_rows)
     ]
     for budget in (1, 40, 150, 100_000):
-        task._runner.token_budget = budget
+        task.encoder.token_budget = budget
         together = run(task, table).columns["mask_predictions"].to_pylist()
         for one, other in zip(predictions, together, strict=True):
             for mine, theirs in zip(one, other, strict=True):

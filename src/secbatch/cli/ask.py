@@ -29,11 +29,12 @@ def mask(sentence: str, mask_model: str, top_k: int, targets: tuple[str, ...], d
     from secbatch.job import FillMask
     from secbatch.models.device import choose
     from secbatch.models.resolve import resolve
+    from secbatch.models.shared_encoder import SharedEncoder
     from secbatch.tasks.fill_mask import FillMaskTask
 
     spec = FillMask(type="fill-mask", model=mask_model, text="sentence", top_k=top_k, targets=targets or None)
     table = pa.table({"sentence": [sentence]})
-    task = FillMaskTask("mask", spec, table.schema, resolve(mask_model), choose(device, precision))
+    task = FillMaskTask("mask", spec, table.schema, SharedEncoder(resolve(mask_model), choose(device, precision)))
     task.load()
     done = task.finish(task.compute(task.encode(table, pa.array(["0"]), pa.array([True]))))
     if done.errors:

@@ -102,11 +102,11 @@ class MaskedLM:
         self.vocabulary = vocabulary_size(loaded.model)
         sample = _sample(loaded.model)
         whole = self._full(sample, pad=False)
-        self._hidden: HiddenStates | None = None
+        self.hidden: HiddenStates | None = None  # of the base model, where the head can be called alone
         self._head = self._head_alone(sample, whole, compute)
         if self._head is not None:
-            self._hidden = hidden_states(loaded.model.base_model, pad_id, compute)
-            self.packed = self._hidden.packed
+            self.hidden = hidden_states(loaded.model.base_model, pad_id, compute)
+            self.packed = self.hidden.packed
         else:
             self.packed = not _close(self._full(sample, pad=True), whole, compute)
 
@@ -115,12 +115,19 @@ class MaskedLM:
 
         `sequences`: longest first. `positions`: [M] places in the flat ids.
         """
+        return self.logits_of(self.states(sequences, positions))
+
+    def states(self, sequences: TokenSequences, positions: np.ndarray | None) -> torch.Tensor:
+        """What `logits_of` takes, at `positions` [M] of `sequences` or all: hidden states, or logits already."""
+        if self.hidden is not None:
+            return self.hidden(sequences, positions)
+        whole = self._full(sequences, pad=not self.packed)
+        return whole if positions is None else whole[torch.from_numpy(positions).to(self._device)]
+
+    def logits_of(self, states: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Yields (which of `states` [M, width], [m, vocabulary] float32), a bounded number at a time."""
         step = 8192 if self._device.startswith("cuda") else 256  # 256 × 50,265 logits are 51 MB
-        if self._hidden is not None:
-            states = self._hidden(sequences, positions)
-        else:
-            states = self._full(sequences, pad=not self.packed)[torch.from_numpy(positions).to(self._device)]
-        for start in range(0, len(positions), step):
+        for start in range(0, len(states), step):
             part = states[start : start + step]
             logits = self._head(part) if self._head is not None else part
             yield slice(start, start + len(part)), logits.float()

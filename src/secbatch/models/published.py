@@ -52,12 +52,13 @@ def verify(name: str, compute: Compute) -> list[Check]:
 
     from secbatch.job import FillMask
     from secbatch.models.resolve import resolve
+    from secbatch.models.shared_encoder import SharedEncoder
     from secbatch.tasks.fill_mask import FillMaskTask
 
     facts = published_predictions("SecBERT" if name.rpartition("/")[2] == "SecBERT" else "SecureBERT")
     table = pa.table({"sentence": [fact.sentence for fact in facts]})
     spec = FillMask(type="fill-mask", model=name, text="sentence", top_k=max(len(f.predictions) for f in facts))
-    task = FillMaskTask("mask", spec, table.schema, resolve(name), compute)
+    task = FillMaskTask("mask", spec, table.schema, SharedEncoder(resolve(name), compute))
     task.load()
     ids = pa.array([str(number) for number in range(len(facts))])
     done = task.finish(task.compute(task.encode(table, ids, pa.array([True] * len(facts)))))

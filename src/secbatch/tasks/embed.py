@@ -8,14 +8,13 @@ import torch
 
 from secbatch.errors import JobError
 from secbatch.job import Embed
-from secbatch.models.batch_runner import BatchRunner
-from secbatch.models.device import Compute
-from secbatch.models.encoder import HiddenStates, hidden_states
-from secbatch.models.load import check_vocabulary, load_config, load_model, load_tokenizer
-from secbatch.models.resolved import ResolvedModel
+from secbatch.models.batch_runner import BatchReport
+from secbatch.models.load import load_config
 from secbatch.models.sequences import TokenSequences
+from secbatch.models.shared_encoder import Request, SharedEncoder
 from secbatch.models.windows import from_start
 from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.text import DistinctTexts, TextSource
 
@@ -46,20 +45,20 @@ class EmbedTask:
     a text longer than the model's positions is represented by its beginning.
     """
 
-    def __init__(self, name: str, spec: Embed, schema: pa.Schema, model: ResolvedModel, compute: Compute) -> None:
+    def __init__(self, name: str, spec: Embed, schema: pa.Schema, encoder: SharedEncoder) -> None:
         """Raises JobError when the job does not fit the input or the model, ModelError for a broken one."""
         self.name = name
+        self.encoder = encoder
+        encoder.need_states()
         self._spec = spec
-        self._model = model
-        self._compute = compute
         self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
         self.reads = self._text.columns
-        self._check_dimension(getattr(load_config(model), "hidden_size", None))
-        self._tokenizer = load_tokenizer(model)
-        self._runner = BatchRunner(compute)
-        self._hidden: HiddenStates | None = None
+        self._check_dimension(getattr(load_config(encoder.model), "hidden_size", None))
         self._width = 0
-        self.notices = compute.notices
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return self.encoder.notices
 
     @property
     def fields(self) -> tuple[pa.Field, ...]:
@@ -71,56 +70,47 @@ class EmbedTask:
             "pooling": self._spec.pooling,
             "normalize": self._spec.normalize,
         }
-        return fingerprint("embed", CODE_VERSION, parameters, self._model, self._compute)
+        return fingerprint("embed", CODE_VERSION, parameters, self.encoder.model, self.encoder.compute)
 
     def load(self) -> None:
-        loaded = load_model(self._model, "encoder", self._compute)
-        check_vocabulary(self._model, self._tokenizer, loaded.model)
-        self._hidden = hidden_states(loaded.model, self._tokenizer.pad_id, self._compute)
-        with torch.inference_mode():
-            self._width = self._hidden(self._tokenizer.encode(["a"])).shape[-1]
+        self.encoder.load()
+        self._width = self.encoder.width()
         self._check_dimension(self._width)
-        self.notices = (*self._compute.notices, *loaded.notices)
 
     def _check_dimension(self, width: int | None) -> None:
         wanted = self._spec.dimension
         if wanted is not None and width is not None and width != wanted:
             raise JobError(
-                f"tasks.{self.name}.dimension is {wanted}, but vectors of model {self._model.name} have {width}"
+                f"tasks.{self.name}.dimension is {wanted}, but vectors of model {self.encoder.model.name} have {width}"
             )
 
     def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedTexts:
         texts = DistinctTexts.of(self._text.render(table), usable)
-        return EncodedTexts(texts.rows, from_start(texts.texts, self._tokenizer))
+        return EncodedTexts(texts.rows, from_start(texts.texts, self.encoder.tokenizer))
+
+    def prepare(self, encoded: EncodedTexts) -> Prepared[Embedded]:
+        vectors = np.zeros((len(encoded.sequences), self._width), np.float32)
+        first = self._spec.pooling == "first"
+
+        def wanted(sequences: TokenSequences) -> np.ndarray | None:
+            return sequences.offsets[:-1] if first else None
+
+        def pool(rows: np.ndarray, sequences: TokenSequences, states: torch.Tensor) -> None:
+            pooled = states.float() if first else _means(states, sequences)
+            if self._spec.normalize:
+                pooled = torch.nn.functional.normalize(pooled, dim=-1)
+            vectors[rows] = pooled.cpu().numpy()
+
+        def collect(report: BatchReport) -> Embedded:
+            broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
+            sentence = f"model {self.encoder.model.name} gave a vector with values that are no numbers"
+            errors = report.errors | dict.fromkeys(broken, sentence)
+            return Embedded(encoded, vectors, errors, report.tokens, report.padding)
+
+        return Prepared(Request(encoded.sequences, wanted, pool), collect)
 
     def compute(self, encoded: EncodedTexts) -> Embedded:
-        assert self._hidden is not None, "load() comes before compute()"
-        hidden = self._hidden
-        vectors = np.zeros((len(encoded.sequences), self._width), np.float32)
-
-        def embed(rows: np.ndarray, batch: TokenSequences) -> None:
-            vectors[rows] = self._pool(hidden(batch), batch).cpu().numpy()
-
-        report = self._runner.run(encoded.sequences, not hidden.packed, embed)
-        broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
-        report.errors.update(
-            dict.fromkeys(broken, f"model {self._model.name} gave a vector with values that are no numbers")
-        )
-        return Embedded(encoded, vectors, report.errors, report.tokens, report.padding)
-
-    def _pool(self, states: torch.Tensor, batch: TokenSequences) -> torch.Tensor:
-        """[T, hidden] to one float32 vector a sequence, [rows, hidden]."""
-        if self._spec.pooling == "first":
-            pooled = states[torch.from_numpy(batch.offsets[:-1]).to(states.device)].float()
-        else:
-            # Sequences of one length are a [count, length, hidden] view.
-            pooled = torch.cat(
-                [
-                    states[first : first + count * length].view(count, length, -1).float().mean(dim=1)
-                    for first, count, length in batch.groups()
-                ]
-            )
-        return torch.nn.functional.normalize(pooled, dim=-1) if self._spec.normalize else pooled
+        return compute_alone(self, encoded)
 
     def finish(self, computed: Embedded) -> TaskColumns:
         rows = computed.encoded.rows
@@ -131,3 +121,14 @@ class EmbedTask:
         offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
         column = pa.ListArray.from_arrays(offsets, pa.array(computed.vectors[rows[done]].ravel()), mask=pa.array(~done))
         return TaskColumns({self.name: column}, errors, computed.tokens, computed.padding)
+
+
+def _means(states: torch.Tensor, sequences: TokenSequences) -> torch.Tensor:
+    """[T, hidden] to the float32 mean of each sequence, [rows, hidden]."""
+    # Sequences of one length are a [count, length, hidden] view.
+    return torch.cat(
+        [
+            states[first : first + count * length].view(count, length, -1).float().mean(dim=1)
+            for first, count, length in sequences.groups()
+        ]
+    )

@@ -8,15 +8,13 @@ import torch
 
 from secbatch.errors import ModelError
 from secbatch.job import FillMask
-from secbatch.models.batch_runner import BatchRunner
-from secbatch.models.device import Compute
-from secbatch.models.encoder import MaskedLM
-from secbatch.models.load import check_vocabulary, load_model, load_tokenizer
-from secbatch.models.resolved import ResolvedModel
+from secbatch.models.batch_runner import BatchReport
 from secbatch.models.sequences import TokenSequences, spans
+from secbatch.models.shared_encoder import Request, SharedEncoder
 from secbatch.models.untrusted_text import MASK
 from secbatch.models.windows import MaskedTexts, around_masks
 from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.mask_columns import mask_columns, mask_fields
 from secbatch.tasks.targets import target_ids
@@ -52,15 +50,16 @@ class FillMaskTask:
     scores are still probabilities over the whole vocabulary.
     """
 
-    def __init__(self, name: str, spec: FillMask, schema: pa.Schema, model: ResolvedModel, compute: Compute) -> None:
+    def __init__(self, name: str, spec: FillMask, schema: pa.Schema, encoder: SharedEncoder) -> None:
         """Raises JobError when the job does not fit the input or the model, ModelError for a broken one."""
         self.name = name
+        self.encoder = encoder
+        encoder.need_logits()
+        model = encoder.model
         self._spec = spec
-        self._model = model
-        self._compute = compute
         self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
         self.reads = self._text.columns
-        self._tokenizer = load_tokenizer(model)
+        self._tokenizer = encoder.tokenizer
         if self._tokenizer.mask_id is None:
             raise ModelError(f"model {model.name} has no mask token, so it cannot serve fill-mask (task {name})")
         self._targets = (
@@ -68,9 +67,10 @@ class FillMaskTask:
             if spec.targets is not None
             else None
         )
-        self._runner = BatchRunner(compute)
-        self._lm: MaskedLM | None = None
-        self.notices = compute.notices
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return self.encoder.notices
 
     @property
     def fields(self) -> tuple[pa.Field, ...]:
@@ -79,45 +79,46 @@ class FillMaskTask:
     def fingerprint(self) -> str:
         targets = list(self._spec.targets) if self._spec.targets is not None else None
         parameters = {"text": self._spec.text, "top_k": self._spec.top_k, "targets": targets}
-        return fingerprint("fill-mask", CODE_VERSION, parameters, self._model, self._compute)
+        return fingerprint("fill-mask", CODE_VERSION, parameters, self.encoder.model, self.encoder.compute)
 
     def load(self) -> None:
-        loaded = load_model(self._model, "masked-lm", self._compute)
-        check_vocabulary(self._model, self._tokenizer, loaded.model)
-        self._lm = MaskedLM(loaded, self._tokenizer.pad_id, self._compute)
-        self.notices = (*self._compute.notices, *loaded.notices)
+        self.encoder.load()
 
     def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedMasks:
         texts = DistinctTexts.of(self._text.render(table), usable, containing=MASK)
         return EncodedMasks(texts.rows, around_masks(texts.texts, self._tokenizer))
 
-    def compute(self, encoded: EncodedMasks) -> PredictedMasks:
-        assert self._lm is not None, "load() comes before compute()"
-        lm, texts = self._lm, encoded.texts
+    def prepare(self, encoded: EncodedMasks) -> Prepared[PredictedMasks]:
+        lm, texts = self.encoder.lm, encoded.texts
         first = np.concatenate([[0], np.cumsum(texts.seen)])  # [u + 1] place of each text's first mask
         k = min(self._spec.top_k, len(self._targets) if self._targets is not None else lm.vocabulary)
         best = np.zeros((int(first[-1]), k), np.int32)
         scores = np.zeros((int(first[-1]), k), np.float32)
 
-        def predict(rows: np.ndarray, batch: TokenSequences) -> None:
-            positions = np.flatnonzero(batch.ids == self._tokenizer.mask_id)
+        def masks(sequences: TokenSequences) -> np.ndarray:
+            return np.flatnonzero(sequences.ids == self._tokenizer.mask_id)
+
+        def predict(rows: np.ndarray, sequences: TokenSequences, states: torch.Tensor) -> None:
             places = spans(first[:-1][rows], texts.seen[rows])
-            for part, logits in lm.logits(batch, positions):
+            for part, logits in lm.logits_of(states):
                 found, probabilities = self._best(logits, k)
                 best[places[part]] = found.cpu().numpy()
                 scores[places[part]] = probabilities.cpu().numpy()
 
-        report = self._runner.run(texts.sequences, not lm.packed, predict)
+        def collect(report: BatchReport) -> PredictedMasks:
+            errors = report.errors | self._not_finite(scores, texts)
+            return PredictedMasks(encoded, best, scores, errors, report.tokens, report.padding)
+
+        return Prepared(Request(texts.sequences, masks, predict, logits=True), collect)
+
+    def compute(self, encoded: EncodedMasks) -> PredictedMasks:
+        return compute_alone(self, encoded)
+
+    def _not_finite(self, scores: np.ndarray, texts: MaskedTexts) -> dict[int, str]:
         finite = np.isfinite(scores).all(axis=1)
-        if not finite.all():
-            owners = np.repeat(np.arange(len(texts.seen)), texts.seen)[~finite]
-            report.errors.update(
-                dict.fromkeys(
-                    owners.tolist(),
-                    f"model {self._model.name} gave scores that are no numbers (its weights may be broken)",
-                )
-            )
-        return PredictedMasks(encoded, best, scores, report.errors, report.tokens, report.padding)
+        owners = np.repeat(np.arange(len(texts.seen)), texts.seen)[~finite]
+        sentence = f"model {self.encoder.model.name} gave scores that are no numbers (its weights may be broken)"
+        return dict.fromkeys(owners.tolist(), sentence)
 
     def _best(self, logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """[m, vocabulary] float32 logits to the k best ids and their probabilities, [m, k] each."""

@@ -10,18 +10,42 @@ if TYPE_CHECKING:
 
     from secbatch.models.device import Compute
     from secbatch.models.resolved import ResolvedModel
+    from secbatch.models.shared_encoder import SharedEncoder
 
 
-def build_task(name: str, spec: TaskSpec, schema: "pa.Schema", model: "ResolvedModel", compute: "Compute") -> Task:
+class Encoders:
+    """The encoders of a job, one for each model: tasks that name the same model share it."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, ...], SharedEncoder] = {}
+
+    def of(self, model: "ResolvedModel", compute: "Compute") -> "SharedEncoder":
+        """Raises ModelError when the model's files are missing or broken."""
+        from secbatch.models.shared_encoder import SharedEncoder
+
+        key = (str(model.folder), model.weights_hash, model.tokenizer_hash, compute.device, compute.dtype)
+        if key not in self._made:
+            self._made[key] = SharedEncoder(model, compute)
+        return self._made[key]
+
+
+def build_task(
+    name: str,
+    spec: TaskSpec,
+    schema: "pa.Schema",
+    model: "ResolvedModel",
+    compute: "Compute",
+    encoders: Encoders,
+) -> Task:
     """The task `name` over input columns `schema`. Raises JobError when the two do not fit. Loads no weights."""
     if isinstance(spec, FillMask):
         from secbatch.tasks.fill_mask import FillMaskTask
 
-        return FillMaskTask(name, spec, schema, model, compute)
+        return FillMaskTask(name, spec, schema, encoders.of(model, compute))
     if isinstance(spec, Embed):
         from secbatch.tasks.embed import EmbedTask
 
-        return EmbedTask(name, spec, schema, model, compute)
+        return EmbedTask(name, spec, schema, encoders.of(model, compute))
     assert isinstance(spec, Chat)
     from secbatch.tasks.chat import ChatTask
 

@@ -1,0 +1,42 @@
+"""Tasks that look at an encoder's hidden states: those of one model share its forwards."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+from secbatch.models.batch_runner import BatchReport
+from secbatch.models.shared_encoder import Request, SharedEncoder
+
+Computed = TypeVar("Computed", covariant=True)
+
+
+@dataclass(frozen=True)
+class Prepared(Generic[Computed]):
+    """What a task asks of the encoder, and what it has when that is done."""
+
+    request: Request
+    collect: Callable[[BatchReport], Computed]
+
+
+@runtime_checkable
+class EncoderTask(Protocol):
+    """A task (see `Task`) whose device stage is a request to a shared encoder."""
+
+    encoder: SharedEncoder
+
+    def prepare(self, encoded: Any) -> Prepared[Any]: ...
+
+
+def compute_alone(task: Any, encoded: Any) -> Any:
+    """The device stage of one task by itself."""
+    prepared = task.prepare(encoded)
+    (report,) = task.encoder.run([prepared.request])
+    return prepared.collect(report)
+
+
+def compute_together(tasks: Mapping[str, EncoderTask], encoded: Mapping[str, Any]) -> dict[str, Any]:
+    """The device stage of tasks that share an encoder, by name."""
+    prepared = {name: task.prepare(encoded[name]) for name, task in tasks.items()}
+    encoder = next(iter(tasks.values())).encoder
+    reports = encoder.run([one.request for one in prepared.values()])
+    return {name: one.collect(report) for (name, one), report in zip(prepared.items(), reports, strict=True)}

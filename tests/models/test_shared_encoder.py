@@ -1,0 +1,122 @@
+"""Tasks of one model: each gets what it gets alone, and common texts go through the model once."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from secbatch.job import Embed, FillMask
+from secbatch.models.device import choose
+from secbatch.models.resolved import ResolvedModel
+from secbatch.models.sequences import TokenSequences
+from secbatch.models.shared_encoder import SharedEncoder
+from secbatch.tasks.embed import EmbedTask
+from secbatch.tasks.encoder_task import compute_together
+from secbatch.tasks.fill_mask import FillMaskTask
+
+Tiny = Callable[[str], ResolvedModel]
+CPU = choose("cpu", "float32")
+TABLE = pa.table(
+    {
+        "text": ["The <mask> steals all", "nothing to fill in", "A <mask> of <mask>", None, "The <mask> steals all"],
+        "other": ["The <mask> steals all", "words of <mask>", None, "one more", "and another one"],
+    }
+)
+
+
+def tasks_of(encoder: Callable[[], SharedEncoder]) -> dict[str, FillMaskTask | EmbedTask]:
+    mask = FillMask(type="fill-mask", model="tiny", text="text", top_k=5)
+    mean = Embed(type="embed", model="tiny", text="text", normalize=True)
+    first = Embed(type="embed", model="tiny", text="other", pooling="first")
+    return {
+        "mask": FillMaskTask("mask", mask, TABLE.schema, encoder()),
+        "mean": EmbedTask("mean", mean, TABLE.schema, encoder()),
+        "first": EmbedTask("first", first, TABLE.schema, encoder()),
+    }
+
+
+def columns_of(task: FillMaskTask | EmbedTask, computed: object) -> dict[str, pa.Array]:
+    return task.finish(computed).columns  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["roberta", "modernbert", "distilbert"])
+def test_each_task_gets_what_it_gets_alone(tiny: Tiny, kind: str) -> None:
+    ids, usable = pa.array([str(row) for row in range(5)]), pa.array([True, True, True, True, True])
+    alone: dict[str, pa.Array] = {}
+    for task in tasks_of(lambda: SharedEncoder(tiny(kind), CPU)).values():
+        task.load()
+        alone |= columns_of(task, task.compute(task.encode(TABLE, ids, usable)))  # type: ignore[arg-type]
+    shared = SharedEncoder(tiny(kind), CPU)
+    tasks = tasks_of(lambda: shared)
+    for task in tasks.values():
+        task.load()
+    encoded = {name: task.encode(TABLE, ids, usable) for name, task in tasks.items()}
+    seen = []
+    forward = shared._hidden
+    assert forward is not None
+
+    class Counting:
+        packed = forward.packed
+
+        def __call__(self, sequences: TokenSequences, at: np.ndarray | None = None) -> torch.Tensor:
+            seen.append(len(sequences))
+            return forward(sequences, at)
+
+    counting = Counting()
+    shared._hidden = counting
+    assert shared.lm.hidden is forward
+    shared.lm.hidden = counting
+    computed = compute_together(tasks, encoded)
+    # three different texts, and three that only `other` has; two of the same in `text` are one
+    assert sum(seen) == 6
+    for name, task in tasks.items():
+        for column, values in columns_of(task, computed[name]).items():
+            if pa.types.is_floating(values.type) or column in ("mean", "first"):
+                wanted, got = alone[column].to_pylist(), values.to_pylist()
+                for one, other in zip(wanted, got, strict=True):
+                    assert (one is None) == (other is None)
+                    if one is not None:
+                        assert np.allclose(one, other, atol=1e-6)
+            elif column == "mask_predictions":
+                words = [
+                    [[w["token"] for w in mask] for mask in row] if row is not None else None
+                    for row in values.to_pylist()
+                ]
+                assert words == [
+                    [[w["token"] for w in mask] for mask in row] if row is not None else None
+                    for row in alone[column].to_pylist()
+                ]
+            else:
+                assert values.equals(alone[column])
+
+
+def test_a_row_that_does_not_fit_is_an_error_of_each_task_that_has_it(tiny: Tiny) -> None:
+    shared = SharedEncoder(tiny("roberta"), CPU)
+    tasks = tasks_of(lambda: shared)
+    for task in tasks.values():
+        task.load()
+    ids, usable = pa.array([str(row) for row in range(5)]), pa.array([True] * 5)
+    encoded = {name: task.encode(TABLE, ids, usable) for name, task in tasks.items()}
+    forward = shared._hidden
+    assert forward is not None
+    longest = int(max(one.sequences.lengths.max() for one in (encoded["mean"], encoded["first"])))  # type: ignore[union-attr]
+
+    class Small:
+        packed = True
+
+        def __call__(self, sequences: TokenSequences, at: np.ndarray | None = None) -> torch.Tensor:
+            if len(sequences.ids) >= longest:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return forward(sequences, at)
+
+    shared._hidden = shared.lm.hidden = Small()
+    computed = compute_together(tasks, encoded)
+    finished = {name: task.finish(computed[name]) for name, task in tasks.items()}  # type: ignore[arg-type]
+    wrong = {name: sorted(columns.errors) for name, columns in finished.items()}
+    assert any(wrong.values())
+    for name, columns in finished.items():
+        for text in columns.errors.values():
+            assert f"{longest} tokens" in text, name
+    assert shared.token_budget < longest
