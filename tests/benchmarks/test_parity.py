@@ -1,0 +1,68 @@
+"""The comparison with transformers runs as its first line says, finds small models equal, and sees a difference."""
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import make_blenderbot, make_roberta
+
+ROOT = Path(__file__).parents[2]
+
+
+def parity(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "benchmarks" / "parity.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_small_models_are_equal_and_the_table_says_so(tmp_path: Path) -> None:
+    models = ["--model", str(make_roberta(tmp_path / "mlm")), "--chat-model", str(make_blenderbot(tmp_path / "chat"))]
+    done = parity("--rows", "20", "--questions", "4", *models)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = [line for line in done.stdout.splitlines() if line.endswith("ok")]
+    assert [line.split()[1] for line in table] == ["fill-mask,", "embed,", "chat,", "chat,"]
+    compared = [int(line.split()[-5]) for line in table]
+    assert compared[0] >= 100 and compared[1] >= 64 and compared[2] > 0 and compared[3] > 0
+
+
+def test_a_difference_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    parity = importlib.import_module("parity")
+    model, chat_model = str(make_roberta(tmp_path / "mlm")), str(make_blenderbot(tmp_path / "chat"))
+    texts, job = ["A <mask> attack", "The <mask> encrypts files"], parity.enriched
+
+    def with_change(change: Callable[[dict[str, Any]], None]) -> Callable[..., list[dict[str, Any]]]:
+        def enriched(task: dict[str, Any], texts: list[str]) -> list[dict[str, Any]]:
+            rows = job(task, texts)
+            change(rows[1])
+            return rows  # type: ignore[no-any-return]
+
+        return enriched
+
+    def another_score(row: dict[str, Any]) -> None:
+        row["t_predictions"][0][2]["score"] += 2e-5
+
+    def another_word(row: dict[str, Any]) -> None:
+        row["t_predictions"][0][2]["token"] = "another"
+
+    def another_vector(row: dict[str, Any]) -> None:
+        row["t"][3] += 2e-5
+
+    def another_answer(row: dict[str, Any]) -> None:
+        row["t"] += " more"
+
+    def nothing(row: dict[str, Any]) -> None:
+        pass
+
+    for change, fits in ((nothing, True), (another_score, False), (another_word, False)):
+        monkeypatch.setattr(parity, "enriched", with_change(change))
+        assert parity.fill_mask(model, "m", texts, 5).fits is fits
+    for change, fits in ((nothing, True), (another_vector, False)):
+        monkeypatch.setattr(parity, "enriched", with_change(change))
+        assert parity.embed(model, "m", ["One attack.", "Another attack."]).fits is fits
+    for change, fits in ((nothing, True), (another_answer, False)):
+        monkeypatch.setattr(parity, "enriched", with_change(change))
+        assert parity.chat(chat_model, "m", ["What?", "What is DDoS"], 1).fits is fits
