@@ -158,3 +158,11 @@ def test_a_piece_of_many_columns_has_few_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(jsonl_file, "CELLS", 100)
     path = written(tmp_path, "t.jsonl", lines(*({f"c{i}": 1 for i in range(20)} for _ in range(12))))
     assert [len(piece.rows) for piece in source_of(path).pieces()] == [5, 5, 2]
+
+
+def test_an_integer_beyond_64_bits_in_an_integer_column_costs_its_row_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(jsonl_file, "SAMPLE_BYTES", 10)
+    path = written(tmp_path, "t.jsonl", lines({"a": 1}, {"a": -(2**63)}, {"a": 2**63}, {"a": 4}))
+    (shard,) = shards_of(path)
+    assert shard.table.column("a").to_pylist() == [1, -(2**63), None, 4]
+    assert list(shard.errors) == [2]

@@ -6,7 +6,6 @@ between goes, whole, to the rejects.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,7 +78,8 @@ class _Cursor:
             record = parse_record(self.text, self.place + ahead, self.dialect, RECORD_LIMIT)
             waits = not record.complete and record.fault is not Fault.LONG
             if not waits or self.ended:
-                return replace(record, end=record.end - self.place)
+                record.end -= self.place
+                return record
             self.grow()
 
 

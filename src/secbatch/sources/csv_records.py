@@ -25,7 +25,7 @@ class Fault(Enum):
     LONG = "long"  # longer than the limit
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Record:
     """One parsed record, or the reason why there is none."""
 

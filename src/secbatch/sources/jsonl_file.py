@@ -22,6 +22,7 @@ PIECE_ROWS = 8_192
 CELLS = 4 << 20  # of one piece at most
 DEEPEST = 500  # levels of nesting; Python cannot write again all that it can read
 BLANK = b" \t\r"
+DECODER = json.JSONDecoder()
 
 
 class BadLineError(Exception):
@@ -38,7 +39,7 @@ def parse_line(line: bytes) -> dict[str, Any]:
             "name it, for example `input.encoding: cp1252`"
         ) from None
     try:
-        value = json.loads(text)
+        value = DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise BadLineError(f"the line is not valid JSON ({error.msg}, character {error.pos + 1})") from None
     except (ValueError, RecursionError) as error:
@@ -279,6 +280,11 @@ class JsonlReader:
             else found <= {float} and pa.types.is_floating(field.type)
         ):
             return pa.array(values, field.type), []
+        if found <= {int} and pa.types.is_integer(field.type):
+            try:
+                return pa.array(values, field.type), []
+            except OverflowError:
+                pass  # one is beyond 64 bits: find out which
         accepted, bad = [], []
         for place, value in enumerate(values):
             fits, value = _fitting(value, field.type)
