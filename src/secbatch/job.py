@@ -1,7 +1,8 @@
 """The job file: frozen, strict models. An unknown key is an error that names the nearest known one."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -119,6 +120,11 @@ class Chat(TaskBase):
     system: str | None = None  # system message, for models with a chat template
     conversation: Conversation | None = None
     generation: Generation = Generation()
+    endpoint: str | None = None  # of a server with OpenAI's protocol, http://host:8000/v1: it has the model
+    concurrency: int = Field(default=16, ge=1, le=1024)  # requests at a time
+    timeout: float = Field(default=120, gt=0, le=3600)  # seconds for one try
+    retries: int = Field(default=6, ge=0, le=100)  # after the first try
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")  # variable with the key
 
     @model_validator(mode="before")
     @classmethod
@@ -136,6 +142,42 @@ class Chat(TaskBase):
         if "{text}" not in value:
             raise ValueError("prompt must contain {text}, the place of the question")
         return value
+
+    @field_validator("endpoint")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            address = urlsplit(value)
+            whole = address.scheme in ("http", "https") and address.hostname and (address.port or 1)
+        except ValueError:  # a port that is no number
+            whole = False
+        if not whole or any(c.isspace() or not c.isprintable() for c in value):
+            raise ValueError("endpoint must be an address such as http://host:8000/v1")
+        if "@" in address.netloc or address.query or address.fragment:
+            raise ValueError(
+                "endpoint must hold no user, password or parameters; a key belongs into an environment variable,"
+                " named in api_key_env"
+            )
+        return value.rstrip("/").removesuffix("/chat/completions")
+
+    @model_validator(mode="after")
+    def _endpoint_alone(self) -> Self:
+        if self.endpoint is None:
+            for name in ("concurrency", "timeout", "retries", "api_key_env"):
+                if name in self.model_fields_set:
+                    raise ValueError(f"{name} has no effect without endpoint")
+            return self
+        if self.revision is not None:
+            raise ValueError("revision has no effect with endpoint: the server has the model that it has")
+        sent = {"max_new_tokens", "do_sample", "temperature", "top_p", "seed"}
+        for name, value in self.generation:
+            if value is not None and name not in sent:
+                raise ValueError(f"generation.{name} cannot be sent to an endpoint; {', '.join(sorted(sent))} can")
+            if name in ("temperature", "top_p") and value is not None and not self.generation.do_sample:
+                raise ValueError(f"generation.{name} has no effect without generation.do_sample: true")
+        return self
 
 
 TaskSpec = Annotated[FillMask | Embed | Chat, Field(discriminator="type")]

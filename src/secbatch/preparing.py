@@ -16,7 +16,7 @@ from secbatch.worker import Worker
 
 if TYPE_CHECKING:
     from secbatch.models.device import Compute
-    from secbatch.models.resolved import ResolvedModel
+    from secbatch.models.resolved import RemoteModel, ResolvedModel
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Setup:
 
     job: Job
     compute: "Compute"
-    models: "dict[str, ResolvedModel]"
+    models: "dict[str, ResolvedModel | RemoteModel]"
     source: Source
     worker: Worker
     shard_rows: Callable[[int], int]  # row target of shard number i
@@ -37,10 +37,10 @@ def set_up(job: Job, run: str, pace: Callable[[bool], Callable[[int], int]]) -> 
     `pace(cuda)` gives the row target of each shard, by its number.
     """
     from secbatch.models.device import choose
-    from secbatch.models.resolve import resolve
+    from secbatch.tasks.registry import resolve_model
 
     compute = choose(job.device, job.precision)
-    models = {name: resolve(spec.model, spec.revision) for name, spec in job.tasks.items()}
+    models = {name: resolve_model(spec) for name, spec in job.tasks.items()}
     shard_rows = pace(compute.device.startswith("cuda"))
     source = open_source(job.input, shard_rows)
     _refuse_own_output(source, Layout(Path(job.output.path)))

@@ -16,7 +16,7 @@ from secbatch.tasks.registry import Encoders, build_task
 
 if TYPE_CHECKING:
     from secbatch.models.device import Compute
-    from secbatch.models.resolved import ResolvedModel
+    from secbatch.models.resolved import RemoteModel, ResolvedModel
 
 ROW_FIELDS = (
     pa.field("secbatch_id", pa.string()),
@@ -70,7 +70,12 @@ class Worker:
     """Runs every task of a job over shards of one input schema. Cheap to make; `load` brings the weights."""
 
     def __init__(
-        self, job: Job, schema: pa.Schema, models: "dict[str, ResolvedModel]", compute: "Compute", run: str
+        self,
+        job: Job,
+        schema: pa.Schema,
+        models: "dict[str, ResolvedModel | RemoteModel]",
+        compute: "Compute",
+        run: str,
     ) -> None:
         """`models`: one for each task name. Raises JobError when tasks and input do not fit together."""
         encoders = Encoders()

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from secbatch.models.generation_linear import Linear
 from secbatch.models.generation_steps import NO_TOKEN, pad
+from secbatch.models.linear import Linear
 
 SLOTS_AT_A_TIME = 64  # by how many slots a row the cache grows
 

@@ -15,3 +15,15 @@ class ResolvedModel:
     weights_hash: str  # sha256 over the weight files (names and contents)
     tokenizer_hash: str  # sha256 over the tokenizer files
     licence: str | None  # from the catalog, None when unknown
+
+
+@dataclass(frozen=True)
+class RemoteModel:
+    """A model behind an endpoint: of its files nothing is known."""
+
+    name: str  # as the endpoint calls it
+    hub_id: None = None
+    revision: None = None
+    weights_hash: None = None
+    tokenizer_hash: None = None
+    licence: None = None

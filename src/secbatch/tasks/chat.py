@@ -2,15 +2,18 @@
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from secbatch.errors import JobError, nearest
+from secbatch.models.resolved import RemoteModel
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.chat_conversation import Conversation
-from secbatch.tasks.chat_history import Rendered, Turn
-from secbatch.tasks.chat_model import ChatModel, Reply, continued
+from secbatch.tasks.chat_endpoint import EndpointChat
+from secbatch.tasks.chat_history import Turn
+from secbatch.tasks.chat_model import ChatModel
+from secbatch.tasks.chat_reply import Answerer, Reply, continued
 from secbatch.tasks.text import TextSource
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ class EncodedChat:
     questions: list[str | None]  # [n], None: nothing to ask
     rows: list[str]  # [n], identities
     conversations: list[list[int]]  # positions of the questions of each conversation, in order
-    opening: list[Rendered]  # the first question of each conversation, tokenised
+    opening: list[Any]  # the first question of each conversation, as the model's `render` gives it
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,16 @@ class ComputedChat:
 
 
 class ChatTask:
-    """Answers with a sequence-to-sequence or decoder-only chat model."""
+    """Answers with a sequence-to-sequence or decoder-only chat model, at hand or behind an endpoint."""
 
-    def __init__(self, name: str, spec: "Chat", schema: pa.Schema, model: "ResolvedModel", compute: "Compute") -> None:
+    def __init__(
+        self,
+        name: str,
+        spec: "Chat",
+        schema: pa.Schema,
+        model: "ResolvedModel | RemoteModel",
+        compute: "Compute",
+    ) -> None:
         """Raises JobError when job and input do not fit together, ModelError when the model cannot chat."""
         self.name, self._spec = name, spec
         self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
@@ -55,7 +65,11 @@ class ChatTask:
                 raise JobError(f"tasks.{name}.conversation: the input has no column '{column}'{hint}")
             reads.append(column)
         self.reads = tuple(dict.fromkeys(reads))
-        self._model = ChatModel(spec, model, compute)
+        self._model: Answerer
+        if isinstance(model, RemoteModel):
+            self._model = EndpointChat(spec)
+        else:
+            self._model = ChatModel(spec, model, compute)
 
     @property
     def fields(self) -> tuple[pa.Field, ...]:

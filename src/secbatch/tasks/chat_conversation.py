@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from secbatch.errors import ModelError
 from secbatch.tasks.chat_history import Turn
-from secbatch.tasks.chat_model import ChatModel, continued
+from secbatch.tasks.chat_model import ChatModel
+from secbatch.tasks.chat_reply import continued
 
 if TYPE_CHECKING:
     from secbatch.job import Chat

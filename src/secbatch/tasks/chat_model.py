@@ -3,9 +3,7 @@
 import dataclasses
 import hashlib
 import json
-import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from secbatch.models.generation_settings import (
@@ -17,6 +15,7 @@ from secbatch.models.generation_settings import (
 )
 from secbatch.models.load import load_config, load_model, load_tokenizer
 from secbatch.tasks.chat_history import ChatRenderer, Rendered, Turn
+from secbatch.tasks.chat_reply import Reply, clean, row_seed
 
 if TYPE_CHECKING:
     from secbatch.job import Chat
@@ -26,21 +25,6 @@ if TYPE_CHECKING:
 
 # Raised by hand when the same model and settings give other answers than before.
 CODE_VERSION = 1
-
-# Marks that turn the direction of text around and so can disguise what stands in a terminal or a report.
-# https://www.unicode.org/reports/tr9/
-_DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
-@dataclass(frozen=True)
-class Reply:
-    """The answer to one question, or why there is none."""
-
-    text: str | None
-    tokens: int  # new tokens before the first end token
-    truncated: bool  # history or question did not fit
-    kept: int  # newest turns that the model saw, the question included
-    error: str | None = None
 
 
 class ChatModel:
@@ -135,21 +119,3 @@ class ChatModel:
                 count = len(made.answers[place].tokens)
                 replies.append(Reply(texts[place], count, one.truncated, one.kept))
         return replies
-
-
-def continued(asked: Sequence[Turn], reply: Reply) -> list[Turn]:
-    """The turns that later questions see: those that the model saw, and this one if it was answered."""
-    seen = list(asked[len(asked) - reply.kept : -1]) if reply.kept else []
-    return seen if reply.text is None else [*seen, replace(asked[-1], answer=reply.text)]
-
-
-def row_seed(seed: int, row: str) -> int:
-    """The seed of a row's own random numbers: 63 bits of SHA-256 over the job's seed and the row's identity."""
-    digest = hashlib.sha256(f"{seed}\0{row}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def clean(text: str) -> str:
-    """An answer without what could steer a terminal or turn text around; line feeds and tabs stay."""
-    kept = (c for c in text if c in "\n\t" or (unicodedata.category(c) != "Cc" and c not in _DIRECTION_MARKS))
-    return "".join(kept).strip()

@@ -9,8 +9,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from secbatch.models.device import Compute
-    from secbatch.models.resolved import ResolvedModel
+    from secbatch.models.resolved import RemoteModel, ResolvedModel
     from secbatch.models.shared_encoder import SharedEncoder
+
+
+def resolve_model(spec: TaskSpec) -> "ResolvedModel | RemoteModel":
+    """The model that `spec` names; behind an endpoint it needs no files here. Raises ModelError when there is none."""
+    from secbatch.models.resolve import resolve
+    from secbatch.models.resolved import RemoteModel
+
+    if isinstance(spec, Chat) and spec.endpoint is not None:
+        return RemoteModel(spec.model)
+    return resolve(spec.model, spec.revision)
 
 
 class Encoders:
@@ -33,20 +43,23 @@ def build_task(
     name: str,
     spec: TaskSpec,
     schema: "pa.Schema",
-    model: "ResolvedModel",
+    model: "ResolvedModel | RemoteModel",
     compute: "Compute",
     encoders: Encoders,
 ) -> Task:
     """The task `name` over input columns `schema`. Raises JobError when the two do not fit. Loads no weights."""
+    from secbatch.models.resolved import ResolvedModel
+
+    if isinstance(spec, Chat):
+        from secbatch.tasks.chat import ChatTask
+
+        return ChatTask(name, spec, schema, model, compute)
+    assert isinstance(model, ResolvedModel)  # only chat can do without one
     if isinstance(spec, FillMask):
         from secbatch.tasks.fill_mask import FillMaskTask
 
         return FillMaskTask(name, spec, schema, encoders.of(model, compute))
-    if isinstance(spec, Embed):
-        from secbatch.tasks.embed import EmbedTask
+    assert isinstance(spec, Embed)
+    from secbatch.tasks.embed import EmbedTask
 
-        return EmbedTask(name, spec, schema, encoders.of(model, compute))
-    assert isinstance(spec, Chat)
-    from secbatch.tasks.chat import ChatTask
-
-    return ChatTask(name, spec, schema, model, compute)
+    return EmbedTask(name, spec, schema, encoders.of(model, compute))

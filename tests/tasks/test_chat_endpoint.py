@@ -1,0 +1,437 @@
+"""Chat through an endpoint, against a server of this test's own on 127.0.0.1."""
+
+import json
+import logging
+import pickle
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from secbatch.errors import EXIT_FAILURE, EXIT_REJECTS, Interrupted, JobError, ModelError
+from secbatch.job import Chat, Job
+from secbatch.models import generation_endpoint
+from secbatch.models.device import Compute
+from secbatch.models.generation_endpoint import Failure, _pause, _wish
+from secbatch.models.resolved import RemoteModel
+from secbatch.runner import run_job
+from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.chat import ChatTask
+
+CPU = Compute("cpu", "float32", "CPU")
+KEY = "sk-very-secret-4711"
+Script = Callable[["Server", dict[str, Any]], tuple[int, Any]]
+
+
+def said(text: str, **usage: int) -> dict[str, Any]:
+    return {"choices": [{"message": {"role": "assistant", "content": text}}], "usage": usage}
+
+
+def last(body: dict[str, Any]) -> str:
+    return str(body["messages"][-1]["content"])
+
+
+class Server(ThreadingHTTPServer):
+    """Answers what its `script` says: (status, JSON value or raw bytes), and keeps the requests."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.script: Script = lambda server, body: (200, said(f"to {last(body)}", completion_tokens=3, prompt_tokens=4))
+        self.bodies: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+        self.headers: list[dict[str, str]] = []
+        self.retry_after: str | None = None
+        self.most_at_once = self.at_once = 0
+        self.guard = threading.Lock()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # of a client that has given up
+            super().handle_error(request, client_address)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_POST(self) -> None:
+        server = self.server
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        with server.guard:
+            server.bodies.append(body)
+            server.paths.append(self.path)
+            server.headers.append({name.lower(): value for name, value in self.headers.items()})
+            server.at_once += 1
+            server.most_at_once = max(server.most_at_once, server.at_once)
+        status, value = server.script(server, body)
+        with server.guard:
+            server.at_once -= 1
+        content = value if isinstance(value, bytes) else json.dumps(value).encode()
+        try:
+            self.send_response(status)
+            if server.retry_after is not None:
+                self.send_header("Retry-After", server.retry_after)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+        except OSError:
+            self.close_connection = True  # the client has given up
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(generation_endpoint, "FIRST_PAUSE", 0.01)
+    one = Server()
+    thread = threading.Thread(target=one.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield one
+    one.shutdown()
+    one.server_close()
+    thread.join()
+
+
+def task(url: str, columns: Any = ("question",), **spec: Any) -> ChatTask:
+    values = {"type": "chat", "model": "big-model", "text": "question", "endpoint": url, "retries": 2} | spec
+    schema = pa.schema([(name, pa.string()) for name in columns])
+    return ChatTask("answer", Chat.model_validate(values), schema, RemoteModel("big-model"), CPU)
+
+
+def run(one: ChatTask, **columns: Any) -> TaskColumns:
+    table = pa.table(columns)
+    one.load()
+    ids = pa.array([f"row-{n}" for n in range(len(table))])
+    done = one.finish(one.compute(one.encode(table, ids, pa.array([True] * len(table)))))
+    assert [column.type for column in done.columns.values()] == [field.type for field in one.fields]
+    assert {len(column) for column in done.columns.values()} == {len(table)}
+    return done
+
+
+def answers(done: TaskColumns) -> list[str | None]:
+    return list(done.columns["answer"].to_pylist())
+
+
+def test_each_question_gets_its_answer_in_order(server: Server) -> None:
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        time.sleep(0.02 * (int(last(body).split()[-1]) % 3))
+        return 200, said(f"to {last(body)}", completion_tokens=5, prompt_tokens=7)
+
+    server.script = script
+    questions = [f"question {n}" for n in range(40)]
+    done = run(task(server.url, concurrency=8), question=[*questions, None, " ", "question 7"])
+    assert answers(done)[:40] == [f"to {question}" for question in questions]
+    assert answers(done)[40:] == [None, None, "to question 7"]
+    assert len(server.bodies) == 40  # equal questions are asked once
+    assert 1 < server.most_at_once <= 8
+    assert done.columns["answer_tokens"].to_pylist()[:40] == [5] * 40
+    assert done.columns["answer_truncated"].to_pylist()[:41] == [False] * 40 + [None]
+    assert done.tokens == 40 * 12 and done.errors == {}
+
+
+def test_what_is_sent_is_what_the_job_says(server: Server) -> None:
+    run(task(server.url, prompt="Sec: {text}", system="Be brief.", generation={"max_new_tokens": 9}), question=["Why?"])
+    assert server.paths == ["/v1/chat/completions"]
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Sec: Why?"}]
+    assert server.bodies == [{"model": "big-model", "messages": messages, "max_tokens": 9, "temperature": 0}]
+    assert "authorization" not in server.headers[0]
+    sampling = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "seed": 3}
+    run(task(server.url, generation=sampling), question=["Why?", "Why?"])
+    sampled = server.bodies[1:]
+    assert {body["temperature"] for body in sampled} == {0.7} and {body["top_p"] for body in sampled} == {0.9}
+    # equal questions are asked anew, each with its row's seed, and the same in every run
+    assert len({body["seed"] for body in sampled}) == 2
+    run(task(server.url, generation=sampling), question=["Why?", "Why?"])
+    assert {body["seed"] for body in server.bodies[3:]} == {body["seed"] for body in sampled}
+
+
+def test_turns_see_the_turns_before_them(server: Server) -> None:
+    one = task(server.url, ("question", "thread", "turn"), conversation={"id": "thread", "order": "turn"})
+    done = run(one, question=["a", "b", "c", "x"], thread=["1", "1", "1", "2"], turn=["1", "2", "3", "1"])
+    assert answers(done) == ["to a", "to b", "to c", "to x"]
+    third = next(body for body in server.bodies if last(body) == "c")
+    assert [message["content"] for message in third["messages"]] == ["a", "to a", "b", "to b", "c"]
+
+
+def test_a_conversation_that_does_not_fit_loses_its_oldest_turns_and_says_so(server: Server) -> None:
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        if len(body["messages"]) > 3 or last(body) == "endless":
+            error = {"message": "This model's maximum context length is 20 tokens.", "code": "context_length_exceeded"}
+            return 400, {"error": error}
+        return 200, said(f"to {last(body)}")
+
+    server.script = script
+    one = task(server.url, ("question", "thread", "turn"), conversation={"id": "thread", "order": "turn"})
+    done = run(one, question=[*"abcd", "endless"], thread=["1"] * 4 + ["2"], turn=list("12345"))
+    assert answers(done) == ["to a", "to b", "to c", "to d", None]
+    assert done.columns["answer_truncated"].to_pylist() == [False, False, True, True, None]
+    assert done.columns["answer_tokens"].to_pylist() == [None] * 5  # the server did not count
+    assert list(done.errors) == [4] and "maximum context length" in done.errors[4]
+    fourth = [body for body in server.bodies if last(body) == "d"][-1]
+    assert [message["content"] for message in fourth["messages"]] == ["c", "to c", "d"]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [(429, {"error": {"message": "slow down"}}), (500, b"oops"), (503, b""), (200, b"<html>"), (200, {"choices": []})],
+)
+def test_what_passes_is_tried_again(server: Server, trouble: tuple[int, Any]) -> None:
+    seen: dict[str, int] = {}
+
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        with server.guard:
+            seen[last(body)] = seen.get(last(body), 0) + 1
+        return trouble if seen[last(body)] < 3 else (200, said(f"to {last(body)}"))
+
+    server.script = script
+    done = run(task(server.url), question=["a", "b"])
+    assert answers(done) == ["to a", "to b"] and done.errors == {}
+    assert seen == {"a": 3, "b": 3}
+
+
+def test_a_slow_answer_is_tried_again(server: Server) -> None:
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        if len(server.bodies) == 1:
+            time.sleep(1.5)
+        return 200, said("now")
+
+    server.script = script
+    done = run(task(server.url, timeout=0.5), question=["a"])
+    assert answers(done) == ["now"] and len(server.bodies) == 2
+
+
+def test_retry_after_is_honoured(server: Server) -> None:
+    times: list[float] = []
+
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        times.append(time.monotonic())
+        return (429, b"") if len(times) == 1 else (200, said("now"))
+
+    server.script, server.retry_after = script, "1"
+    assert answers(run(task(server.url), question=["a"])) == ["now"]
+    assert times[1] - times[0] >= 1
+
+
+def test_pauses_grow_within_bounds() -> None:
+    pauses = [[_pause(number, Failure("")) for _ in range(50)] for number in (0, 3, 40)]
+    assert all(0.25 <= pause <= 0.5 for pause in pauses[0])
+    assert all(2 <= pause <= 4 for pause in pauses[1])
+    assert all(15 <= pause <= 30 for pause in pauses[2])
+    assert len({round(pause, 6) for pause in pauses[0]}) > 10
+    assert _pause(0, Failure("", 100.0)) == 100 and _pause(0, Failure("", 1e9)) == 300
+    assert _wish("12") == 12 and _wish(None) is None and _wish("soon") is None
+    assert _wish("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+
+
+def test_a_row_that_the_endpoint_refuses_is_rejected_alone(server: Server) -> None:
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        if last(body) == "bad":
+            return 400, {"error": {"message": f"no\x1b[31m way {KEY}\nreally."}}
+        return (500, b"crash") if last(body) == "poison" else (200, said("fine"))
+
+    server.script = script
+    done = run(task(server.url), question=["good", "bad", "poison"])
+    assert answers(done) == ["fine", None, None]
+    assert done.errors[1].startswith("Task 'answer': the endpoint refuses it (HTTP 400: no [31m way")
+    assert done.errors[2] == (
+        "Task 'answer': the endpoint answers other questions, but not this one (3 tries, the last one: HTTP 500)."
+    )
+
+
+def test_answers_are_cleaned_and_broken_ones_are_no_answers(server: Server) -> None:
+    contents = {"a": " \x1b[31mred\u202e \n", "b": None, "c": "half \ud800 a character", "d": ""}
+    server.script = lambda server, body: (200, {"choices": [{"message": {"content": contents[last(body)]}}]})
+    done = run(task(server.url), question=list("abcd"))
+    assert answers(done) == ["[31mred", None, "half ? a character", ""]
+    assert done.errors == {1: "Task 'answer': the endpoint gave no text as an answer."}
+
+
+@pytest.mark.parametrize("trouble", [(500, b""), (429, b""), (200, b"no JSON")])
+def test_a_dead_endpoint_ends_the_run(server: Server, trouble: tuple[int, Any]) -> None:
+    server.script = lambda server, body: trouble
+    with pytest.raises(ModelError, match=r"does not work \(3 tries, the last one: .+\); what is done is kept"):
+        run(task(server.url), question=["a", "b", "c"])
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(ModelError, match="no connection"):
+        run(task(server.url, retries=1), question=["a"])
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 302])
+def test_refusals_of_everything_end_the_run_without_the_key(
+    server: Server, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDPOINT_KEY", KEY)
+    server.script = lambda server, body: (status, {"error": {"message": f"bad key {KEY}"}})
+    with pytest.raises(ModelError) as raised:
+        run(task(server.url, api_key_env="ENDPOINT_KEY"), question=["a", "b", "c"])
+    assert KEY not in str(raised.value)
+    expected = "ENDPOINT_KEY" if status in (401, 403) else "no chat completions for model big-model"
+    assert expected in str(raised.value)
+    assert len(server.bodies) <= 3  # nothing is tried again
+
+
+def test_the_key_comes_from_the_environment_and_stays_out_of_everything(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match="ENDPOINT_KEY, which api_key_env names, is not set"):
+        task(server.url, api_key_env="ENDPOINT_KEY")
+    monkeypatch.setenv("ENDPOINT_KEY", KEY)
+    assert KEY.encode() not in pickle.dumps(task(server.url, api_key_env="ENDPOINT_KEY"))
+    server.script = lambda server, body: (
+        (400, {"error": {"message": f"key {KEY} may not"}}) if last(body) == "q3" else (200, said("yes"))
+    )
+    with caplog.at_level(logging.DEBUG):
+        result = run_job(job(server, api_key_env="ENDPOINT_KEY", rows=6))
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+    assert result.rejected == 1 and KEY not in caplog.text
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 5 and not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+def job(server: Server, rows: int, **spec: Any) -> Job:
+    lines = "\n".join(f"{n},q{n}" for n in range(rows))
+    Path("in.csv").write_text(f"n,question\n{lines}\n")
+    chat = {"type": "chat", "model": "big-model", "text": "question", "endpoint": server.url, "retries": 1} | spec
+    values = {"name": "test", "input": {"path": "in.csv"}, "tasks": {"answer": chat}, "output": {"path": "out"}}
+    return Job.model_validate(values)
+
+
+def table() -> pd.DataFrame:
+    return pd.read_parquet("out/data").sort_values("secbatch_row")
+
+
+def test_a_run_that_lost_its_endpoint_goes_on_where_it_stopped(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (4,))
+    answer = server.script
+
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        return answer(server, body) if len(server.bodies) <= 8 else (503, b"")
+
+    server.script = script
+    with pytest.raises(ModelError, match="does not work") as raised:
+        run_job(job(server, rows=20, concurrency=1))
+    assert raised.value.exit_code == EXIT_FAILURE
+    asked = {last(body) for body in server.bodies[:8]}
+    server.bodies.clear()
+    server.script = answer
+    result = run_job(job(server, rows=20, concurrency=7))  # how it is asked changes no answer
+    assert (result.exit_code, result.reused) == (0, 8)
+    assert table()["answer"].tolist() == [f"to q{n}" for n in range(20)]
+    assert sorted(last(body) for body in server.bodies) == sorted({f"q{n}" for n in range(20)} - asked)
+    record = json.loads(Path("out/_secbatch/runs/latest.json").read_text())
+    model = record["models"]["answer"]
+    assert (model["model"], model["weights"], model["revision"]) == ("big-model", None, None)
+
+
+def test_rejects_count_as_ever(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    server.script = lambda server, body: (400, b"") if last(body) in ("q1", "q2") else (200, said("yes"))
+    result = run_job(job(server, rows=10))
+    assert (result.exit_code, result.rejected) == (EXIT_REJECTS, 2)
+    assert table()["secbatch_error"].tolist()[1] == "Task 'answer': the endpoint refuses it (HTTP 400)."
+    assert table()["answer"].isna().tolist() == [False, True, True] + [False] * 7
+
+
+def test_an_interrupt_does_not_wait_for_answers(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        release.wait(20)
+        return 200, said("late")
+
+    server.script = script
+    result = generation_endpoint.asyncio.run_coroutine_threadsafe
+
+    def interrupted(work: Any, loop: Any) -> Any:
+        future = result(work, loop)
+        if work.__name__ == "complete":
+            while not server.bodies:
+                time.sleep(0.01)
+            monkeypatch.setattr(future, "result", lambda: (_ for _ in ()).throw(Interrupted("stop")))
+        return future
+
+    monkeypatch.setattr(generation_endpoint.asyncio, "run_coroutine_threadsafe", interrupted)
+    begin = time.monotonic()
+    with pytest.raises(Interrupted):
+        run(task(server.url), question=["a", "b"])
+    assert time.monotonic() - begin < 10
+    assert not [thread for thread in threading.enumerate() if thread.name == "endpoint"]
+    release.set()
+
+
+def test_the_fingerprint_holds_what_decides_an_answer(server: Server) -> None:
+    plain = task(server.url).fingerprint()
+    same = [{"concurrency": 3}, {"timeout": 5}, {"retries": 9}, {"endpoint": "https://elsewhere:1/v1"}]
+    assert {task(server.url, **changes).fingerprint() for changes in same} == {plain}
+    others = [
+        {"prompt": "Sec: {text}"},
+        {"system": "Brief."},
+        {"model": "other"},
+        {"generation": {"max_new_tokens": 5}},
+        {"generation": {"do_sample": True}},
+        {"generation": {"do_sample": True, "seed": 1}},
+    ]
+    assert len({plain, *(task(server.url, **changes).fingerprint() for changes in others)}) == len(others) + 1
+
+
+def test_a_key_on_an_open_line_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENDPOINT_KEY", KEY)
+    assert task("http://gpu-7:8000/v1", api_key_env="ENDPOINT_KEY").notices == (
+        "the key goes to http://gpu-7:8000/v1 unencrypted; use https",
+    )
+    assert task("https://gpu-7/v1", api_key_env="ENDPOINT_KEY").notices == ()
+    assert task("http://127.0.0.1:8000/v1", api_key_env="ENDPOINT_KEY").notices == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"endpoint": "gpu-7:8000"}, "address such as"),
+        ({"endpoint": "ftp://gpu-7/v1"}, "address such as"),
+        ({"endpoint": "http://gpu-7:port/v1"}, "address such as"),
+        ({"endpoint": "http://user:secret@gpu-7/v1"}, "api_key_env"),
+        ({"endpoint": "http://gpu-7/v1?key=secret"}, "api_key_env"),
+        ({"concurrency": 0}, "greater than or equal to 1"),
+        ({"endpoint": None, "concurrency": 4}, "concurrency has no effect without endpoint"),
+        ({"endpoint": None, "api_key_env": "KEY"}, "api_key_env has no effect without endpoint"),
+        ({"revision": "main"}, "revision has no effect with endpoint"),
+        ({"generation": {"num_beams": 4}}, "generation.num_beams cannot be sent"),
+        ({"generation": {"temperature": 0.5}}, "temperature has no effect without"),
+        ({"api_key_env": "sk-123"}, "pattern"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_the_job(changes: dict[str, Any], message: str) -> None:
+    values = {"type": "chat", "model": "m", "text": "question", "endpoint": "http://gpu-7:8000/v1"} | changes
+    with pytest.raises(ValidationError, match=message):
+        Chat.model_validate(values)
+
+
+def test_the_whole_address_of_completions_is_taken_too() -> None:
+    values = {"type": "chat", "model": "m", "text": "q", "endpoint": "http://gpu-7/v1/chat/completions/"}
+    assert Chat.model_validate(values).endpoint == "http://gpu-7/v1"
+
+
+def test_columns_that_are_missing_are_named(server: Server) -> None:
+    with pytest.raises(JobError, match="question"):
+        task(server.url, columns=("text",))
