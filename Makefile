@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint soak models sample-data clean
+.PHONY: demo test lint soak fuzz models sample-data clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,6 +28,11 @@ lint: $(STAMP)  ## ruff and mypy
 
 soak: $(STAMP)  ## the long runs
 	$(BIN)/python -m pytest -m soak
+
+fuzz: $(STAMP)  ## 100,000 generated inputs and job files, then as many again by a coverage-guided fuzzer (atheris)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[fuzz]"
+	$(BIN)/python -m pytest -m soak tests/fuzz
+	for kind in csv jsonl parquet job; do PYTHONPATH=tests/fuzz $(BIN)/python tests/fuzz/guided.py $$kind -runs=26000 || exit 1; done
 
 models: $(STAMP)  ## train the built-in models from a folder of corpora: make models CORPUS=DIR
 	@test -n "$(CORPUS)" || { echo "say where the corpora are: make models CORPUS=DIR"; exit 2; }

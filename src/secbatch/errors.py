@@ -31,6 +31,10 @@ class InputError(SecbatchError):
     exit_code = EXIT_USAGE
 
 
+class SourceLostError(SecbatchError):
+    """A storage that held the input does not answer any more, however often it is asked."""
+
+
 class ModelError(SecbatchError):
     """A model cannot be had, is not what the task needs, or its files are broken."""
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -214,6 +215,46 @@ def test_a_download_takes_one_set_of_weights(tmp_path: Path, monkeypatch: pytest
     assert (snapshot.folder, snapshot.commit, asked["revision"]) == (tmp_path, COMMIT, COMMIT)
     weights = "model.safetensors" if safe else "pytorch_model.bin"
     assert asked["allow_patterns"] == [weights, "config.json", "merges.txt"]
+
+
+@pytest.mark.parametrize(
+    ("status", "attempts", "message"),
+    [(503, 3, "answered with an error"), (429, 3, "answered with an error"), (400, 1, "answered with an error")],
+)
+def test_a_hub_with_a_bad_moment_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, attempts: int, message: str
+) -> None:
+    from types import SimpleNamespace
+
+    from huggingface_hub.errors import HfHubHTTPError
+
+    from secbatch import patience
+
+    def error() -> HfHubHTTPError:
+        answer: Any = SimpleNamespace(status_code=status, headers={}, request=None)
+        return HfHubHTTPError("bad moment", response=answer)
+
+    asked: list[str] = []
+    failures = 1
+
+    def snapshot_download(hub_id: str, **options: object) -> str:
+        asked.append(hub_id)
+        if len(asked) <= failures:
+            raise error()
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "_offline", lambda: False)
+    monkeypatch.setattr(patience.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: _FakeApi(["config.json"]))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    if attempts > 1:
+        assert hub.download("a/b", "main").folder == tmp_path
+        assert len(asked) == 2
+    asked.clear()
+    failures = 99
+    with pytest.raises(ModelError, match=message):
+        hub.download("a/b", "main")
+    assert len(asked) == attempts
 
 
 def test_every_catalog_entry_says_what_it_is() -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from secbatch.errors import ModelError
 from secbatch.models.content_hash import weight_files
+from secbatch.patience import patiently
 
 _TIMEOUT = 5.0  # seconds until a hub that does not answer counts as unreachable
+_ATTEMPTS = 3  # a few seconds in all: whoever has no network should not wait to be told so
 _TEXT_SUFFIXES = (".json", ".txt", ".model", ".jinja")
 
 
@@ -64,9 +66,18 @@ def download(hub_id: str, revision: str) -> Snapshot:
         raise HubUnreachableError("HF_HUB_OFFLINE is set")
     with _quiet():
         try:
-            facts = HfApi().model_info(hub_id, revision=revision, timeout=_TIMEOUT)
+            facts = patiently(
+                lambda: HfApi().model_info(hub_id, revision=revision, timeout=_TIMEOUT), _ATTEMPTS, _may_pass
+            )
             names = [file.rfilename for file in facts.siblings or ()]
-            folder = snapshot_download(hub_id, revision=facts.sha, allow_patterns=_wanted(names), etag_timeout=_TIMEOUT)
+            # What an attempt has brought stays in the cache: the next goes on from there.
+            folder = patiently(
+                lambda: snapshot_download(
+                    hub_id, revision=facts.sha, allow_patterns=_wanted(names), etag_timeout=_TIMEOUT
+                ),
+                _ATTEMPTS,
+                _may_pass,
+            )
         except GatedRepoError:
             raise ModelError(
                 f"model {hub_id} is gated: accept its terms on its page on the hub, then log in with"
@@ -88,6 +99,22 @@ def download(hub_id: str, revision: str) -> Snapshot:
                 raise ModelError(f"model {hub_id} cannot be stored in the cache ({error})") from None
             raise HubUnreachableError(_first_line(error)) from None
     return Snapshot(Path(folder), facts.sha)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the hub may answer a moment later: connections that fail, too many requests, errors of its own."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    if isinstance(error, HfHubHTTPError):
+        response = getattr(error, "response", None)
+        status = int(getattr(response, "status_code", 0) or 0)
+        return status == 429 or status >= 500
+    if isinstance(error, OfflineModeIsEnabled | ImportError):
+        return False
+    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
+        return False  # the cache's disk
+    transport = type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3"))
+    return transport or isinstance(error, OSError | LocalEntryNotFoundError)
 
 
 def _wanted(names: list[str]) -> list[str]:

@@ -32,8 +32,7 @@ class ParquetLayout:
 def _open(file: InputFile) -> "pq.ParquetFile":
     import pyarrow.parquet as pq
 
-    handle = file.filesystem.open_input_file(file.fs_path)
-    return pq.ParquetFile(handle, page_checksum_verification=True)
+    return pq.ParquetFile(file.open(), page_checksum_verification=True)
 
 
 def read_layout(file: InputFile) -> ParquetLayout:

@@ -11,12 +11,15 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from secbatch.errors import InputError, nearest
+from secbatch.patience import patiently
 from secbatch.redaction import redacted
+from secbatch.sources.remote import ATTEMPTS, RemoteFile, is_remote, may_pass
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.fs as pafs
 
 FORMATS = {
@@ -40,6 +43,14 @@ class InputFile:
     compression: str | None  # gzip, zstd, bz2, by the file's ending
     fs_path: str = field(repr=False)  # the path inside `filesystem`
     filesystem: "pafs.FileSystem" = field(repr=False, compare=False)
+
+    def open(self) -> "pa.NativeFile":
+        """The stored bytes, with random access; a remote file is read through failures that pass."""
+        import pyarrow as pa
+
+        if not is_remote(self.filesystem):
+            return self.filesystem.open_input_file(self.fs_path)
+        return pa.PythonFile(RemoteFile(self.filesystem, self.fs_path, self.path), mode="r")
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ def find_files(path: str, format_named: str | None = None) -> Found:
         if pattern and "://" not in path and _kind(filesystem, whole) == pafs.FileType.File:
             root, shown, pattern = whole, path, ""  # a file whose name has brackets in it
         if not pattern:
-            info = filesystem.get_file_info(root)
+            info = _facts(filesystem, root)
             if info.type == pafs.FileType.File:
                 return Found((_named_file(path, shown, info, format_named, filesystem),))
             if info.type == pafs.FileType.Directory:
@@ -113,7 +124,7 @@ def from_uri(uri: str) -> "tuple[pafs.FileSystem, str]":
     """(file system, path inside it) of a URI such as s3://bucket/folder."""
     import pyarrow.fs as pafs
 
-    filesystem, path = pafs.FileSystem.from_uri(uri)
+    filesystem, path = patiently(lambda: pafs.FileSystem.from_uri(uri), ATTEMPTS, may_pass)
     return filesystem, path
 
 
@@ -128,7 +139,14 @@ def _split_glob(path: str, magic: str) -> tuple[str, str]:
 
 
 def _kind(filesystem: "pafs.FileSystem", path: str) -> "pafs.FileType":
-    return filesystem.get_file_info(path).type
+    kind: pafs.FileType = _facts(filesystem, path).type
+    return kind
+
+
+def _facts(filesystem: "pafs.FileSystem", of: "str | pafs.FileSelector") -> Any:
+    """What the file system says of a path, or of all that a selector finds."""
+    attempts = ATTEMPTS if is_remote(filesystem) else 1
+    return patiently(lambda: filesystem.get_file_info(of), attempts, may_pass)
 
 
 def file_format(name: str) -> tuple[str | None, str | None]:
@@ -169,7 +187,7 @@ def _below(filesystem: "pafs.FileSystem", root: str, recursive: bool) -> "list[t
     if recursive and isinstance(filesystem, pafs.LocalFileSystem):
         entries = _walk_once(filesystem, root or ".")
     else:
-        entries = filesystem.get_file_info(pafs.FileSelector(root or ".", recursive=recursive))
+        entries = _facts(filesystem, pafs.FileSelector(root or ".", recursive=recursive))
     prefix = "" if root in ("", ".") else root.rstrip("/") + "/"
     result = [(_without(info.path, prefix), info) for info in entries]
     return sorted(result, key=lambda entry: entry[0])

@@ -62,7 +62,7 @@ class ByteStream:
     def _open(self) -> None:
         import pyarrow as pa
 
-        self._raw = self.file.filesystem.open_input_file(self.file.fs_path)
+        self._raw = self.file.open()
         head = self._raw.read(4)
         self._raw.seek(0)
         compression = self.file.compression or next((c for m, c in MAGIC if head.startswith(m)), None)
@@ -154,6 +154,12 @@ class Utf8Stream:
         head = self.bytes.read(1 << 16)
         mark, marked = next(((m, e) for m, e in BYTE_ORDER_MARKS if head.startswith(m)), (b"", None))
         self.encoding = marked or (text_encoding(encoding) if encoding else "utf-8")
+        if not mark and self.encoding in ("utf-16", "utf-32"):
+            self.bytes.close()
+            raise UnreadableFileError(
+                f"has no byte order mark, as {self.encoding} needs; name {self.encoding}-le or {self.encoding}-be "
+                "in `input.encoding`"
+            )
         self.skipped = 0  # bytes of a byte order mark before the first byte served
         if self.encoding in ("utf-8", "utf-8-sig"):
             self._decoder = None
