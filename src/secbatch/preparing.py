@@ -43,9 +43,11 @@ def set_up(job: Job, run: str, pace: Callable[[bool], Callable[[int], int]]) -> 
     models = {name: resolve_model(spec) for name, spec in job.tasks.items()}
     shard_rows = pace(compute.device.startswith("cuda"))
     source = open_source(job.input, shard_rows)
-    _refuse_own_output(source, Layout(Path(job.output.path)))
+    layout = Layout(Path(job.output.path))
+    _refuse_own_output(source, layout)
     _check_columns(job, source.schema)
-    return Setup(job, compute, models, source, Worker(job, source.schema, models, compute, run), shard_rows)
+    worker = Worker(job, source.schema, models, compute, run, scratch=layout.checkpoints)
+    return Setup(job, compute, models, source, worker, shard_rows)
 
 
 def _check_columns(job: Job, schema: pa.Schema) -> None:

@@ -15,6 +15,8 @@ from secbatch.tasks.base import Task, TaskColumns
 from secbatch.tasks.registry import Encoders, build_task
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from secbatch.models.device import Compute
     from secbatch.models.resolved import RemoteModel, ResolvedModel
 
@@ -76,9 +78,13 @@ class Worker:
         models: "dict[str, ResolvedModel | RemoteModel]",
         compute: "Compute",
         run: str,
+        scratch: "Path | None" = None,
     ) -> None:
-        """`models`: one for each task name. Raises JobError when tasks and input do not fit together."""
-        encoders = Encoders()
+        """`models`: one for each task name. `scratch`: a folder for results of texts that may come again.
+
+        Raises JobError when tasks and input do not fit together.
+        """
+        encoders = Encoders(scratch)
         self.tasks: dict[str, Task] = {
             name: build_task(name, spec, schema, models[name], compute, encoders) for name, spec in job.tasks.items()
         }

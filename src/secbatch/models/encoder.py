@@ -29,6 +29,7 @@ class HiddenStates(Protocol):
     """Sequences, longest first, to their hidden states laid end to end: [T, hidden], or only those `at` [m]."""
 
     packed: bool  # whether a batch costs its tokens or its padded rectangle
+    batch_free: bool  # whether a sequence's states are the same bits in any batch
 
     def __call__(self, sequences: TokenSequences, at: np.ndarray | None = None) -> torch.Tensor: ...
 
@@ -109,6 +110,11 @@ class MaskedLM:
             self.packed = self.hidden.packed
         else:
             self.packed = not _close(self._full(sample, pad=True), whole, compute)
+
+    @property
+    def batch_free(self) -> bool:
+        """Whether a sequence's logits are the same bits in any batch."""
+        return self.hidden is not None and self.hidden.batch_free and isinstance(self._head, PackedMaskedLMHead)
 
     def logits(self, sequences: TokenSequences, positions: np.ndarray) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yields (which of `positions`, [m, vocabulary] float32), a bounded number at a time.

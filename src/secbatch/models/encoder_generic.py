@@ -18,6 +18,8 @@ class StockEncoder:
     must not be padded.
     """
 
+    batch_free = False
+
     def __init__(self, base: Any, pad_id: int, device: str, pad: bool) -> None:
         self.packed = not pad
         self._base = base

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from secbatch.models.linear import Linear
+from secbatch.models.linear import Linear, has_blocked_layers
 from secbatch.models.packed import Norm, attend, exact_gelu, pack, take
 from secbatch.models.sequences import TokenSequences
 
@@ -46,6 +46,8 @@ class PackedModernBert:
         self._activation: Callable[[torch.Tensor], torch.Tensor] = base.layers[0].mlp.act
         self._gelu = exact_gelu(self._activation)
         self._rotary = base.rotary_emb
+        # oneDNN's products treat each row alone; other libraries choose an order of summation by the batch.
+        self.batch_free = has_blocked_layers(self._words.dtype) and device == "cpu"
         self._layers = [_layer_of(layer) for layer in base.layers]
 
     def __call__(self, sequences: TokenSequences, at: np.ndarray | None = None) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,12 @@ class Request:
 class SharedEncoder:
     """A model with its tokenizer; tasks say what they need of it before it is loaded."""
 
-    def __init__(self, model: ResolvedModel, compute: Compute) -> None:
-        """Raises ModelError when the model's files are missing or broken. Loads no weights."""
-        self.model, self.compute = model, compute
+    def __init__(self, model: ResolvedModel, compute: Compute, scratch: Path | None = None) -> None:
+        """`scratch`: a folder for what tasks remember of a run; None: they remember nothing.
+
+        Raises ModelError when the model's files are missing or broken. Loads no weights.
+        """
+        self.model, self.compute, self.scratch = model, compute, scratch
         self.tokenizer = load_tokenizer(model)
         self.notices = compute.notices
         self._runner = BatchRunner(compute)
@@ -52,6 +56,17 @@ class SharedEncoder:
 
     def need_states(self) -> None:
         self._needs.add("states")
+
+    @property
+    def batch_free(self) -> bool:
+        """Whether a text has the same results, bit for bit, whatever else is in its batch.
+
+        Then a result may stand for later rows with the same text. In bfloat16 nobody counts on the last bits.
+        """
+        if self.compute.dtype != "float32":
+            return True
+        states = self._hidden is None or (self._hidden.packed and self._hidden.batch_free)
+        return states and (self._lm is None or self._lm.batch_free)
 
     @property
     def token_budget(self) -> int:

@@ -16,6 +16,7 @@ from secbatch.models.windows import from_start
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
+from secbatch.tasks.repeats import Recalled, Repeats, recall
 from secbatch.tasks.text import DistinctTexts, TextSource
 
 CODE_VERSION = 1  # raise it when results change
@@ -25,7 +26,7 @@ CODE_VERSION = 1  # raise it when results change
 class EncodedTexts:
     """u distinct texts of a shard of n rows."""
 
-    rows: np.ndarray  # [n] int64: which text a row has, -1 for nothing to do
+    recalled: Recalled  # which text a row has: u of them are to be computed
     sequences: TokenSequences  # [u]
 
 
@@ -39,7 +40,7 @@ class Embedded:
 
 
 class EmbedTask:
-    """Embeddings of an encoder. Identical texts of a shard are computed once.
+    """Embeddings of an encoder. Identical texts are computed once.
 
     Mean pooling is over all tokens that the model sees, special ones included, as sentence-transformers does;
     a text longer than the model's positions is represented by its beginning.
@@ -55,6 +56,7 @@ class EmbedTask:
         self.reads = self._text.columns
         self._check_dimension(getattr(load_config(encoder.model), "hidden_size", None))
         self._width = 0
+        self._repeats = Repeats(encoder.scratch)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -86,7 +88,8 @@ class EmbedTask:
 
     def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedTexts:
         texts = DistinctTexts.of(self._text.render(table), usable)
-        return EncodedTexts(texts.rows, from_start(texts.texts, self.encoder.tokenizer))
+        recalled = recall(texts, self._repeats if self.encoder.batch_free else None)
+        return EncodedTexts(recalled, from_start(recalled.texts, self.encoder.tokenizer))
 
     def prepare(self, encoded: EncodedTexts) -> Prepared[Embedded]:
         vectors = np.zeros((len(encoded.sequences), self._width), np.float32)
@@ -113,13 +116,22 @@ class EmbedTask:
         return compute_alone(self, encoded)
 
     def finish(self, computed: Embedded) -> TaskColumns:
-        rows = computed.encoded.rows
+        recalled, vectors = computed.encoded.recalled, computed.vectors
+        rows = recalled.rows
         failed = np.isin(rows, list(computed.errors))
         errors = {int(row): computed.errors[int(rows[row])] for row in np.flatnonzero(failed)}
+        if len(recalled.keys):
+            good = np.ones(len(vectors), bool)
+            good[list(computed.errors)] = False
+            sizes = np.full(int(good.sum()), vectors.shape[1] * vectors.itemsize)
+            self._repeats.add(recalled.keys[good], vectors[good].reshape(-1).view(np.uint8), sizes)
+        if recalled.results:
+            known = np.frombuffer(b"".join(recalled.results), np.float32).reshape(-1, vectors.shape[1])
+            vectors = np.concatenate([vectors, known])
         done = (rows >= 0) & ~failed
-        lengths = np.where(done, computed.vectors.shape[1], 0)
+        lengths = np.where(done, vectors.shape[1], 0)
         offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-        column = pa.ListArray.from_arrays(offsets, pa.array(computed.vectors[rows[done]].ravel()), mask=pa.array(~done))
+        column = pa.ListArray.from_arrays(offsets, pa.array(vectors[rows[done]].ravel()), mask=pa.array(~done))
         return TaskColumns({self.name: column}, errors, computed.tokens, computed.padding)
 
 

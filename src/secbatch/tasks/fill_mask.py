@@ -17,6 +17,8 @@ from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.mask_columns import mask_columns, mask_fields
+from secbatch.tasks.mask_repeats import packed_masks, with_known_masks
+from secbatch.tasks.repeats import Recalled, Repeats, recall
 from secbatch.tasks.targets import target_ids
 from secbatch.tasks.text import DistinctTexts, TextSource
 
@@ -27,8 +29,8 @@ CODE_VERSION = 1  # raise it when results change
 class EncodedMasks:
     """u distinct texts of a shard of n rows."""
 
-    rows: np.ndarray  # [n] int64: which text a row has, -1 for nothing to do
-    texts: MaskedTexts
+    recalled: Recalled  # which text a row has: u of them are to be computed
+    texts: MaskedTexts  # [u]
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class PredictedMasks:
 class FillMaskTask:
     """Predictions of a masked language model: probabilities from the full softmax, the best `top_k` of each mask.
 
-    Identical texts of a shard are computed once. With `targets`, only those words are ranked, and their
+    Identical texts are computed once. With `targets`, only those words are ranked, and their
     scores are still probabilities over the whole vocabulary.
     """
 
@@ -60,6 +62,7 @@ class FillMaskTask:
         self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
         self.reads = self._text.columns
         self._tokenizer = encoder.tokenizer
+        self._repeats = Repeats(encoder.scratch)
         if self._tokenizer.mask_id is None:
             raise ModelError(f"model {model.name} has no mask token, so it cannot serve fill-mask (task {name})")
         self._targets = (
@@ -86,7 +89,8 @@ class FillMaskTask:
 
     def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedMasks:
         texts = DistinctTexts.of(self._text.render(table), usable, containing=MASK)
-        return EncodedMasks(texts.rows, around_masks(texts.texts, self._tokenizer))
+        recalled = recall(texts, self._repeats if self.encoder.batch_free else None)
+        return EncodedMasks(recalled, around_masks(recalled.texts, self._tokenizer))
 
     def prepare(self, encoded: EncodedMasks) -> Prepared[PredictedMasks]:
         lm, texts = self.encoder.lm, encoded.texts
@@ -131,12 +135,19 @@ class FillMaskTask:
         return targets[top.indices], (top.values - total).exp()
 
     def finish(self, computed: PredictedMasks) -> TaskColumns:
-        rows = computed.encoded.rows
+        recalled, texts = computed.encoded.recalled, computed.encoded.texts
+        rows, ids, scores = recalled.rows, computed.ids, computed.scores
         errors = {
             int(row): computed.errors[int(rows[row])] for row in np.flatnonzero(np.isin(rows, list(computed.errors)))
         }
         if errors:
             rows = rows.copy()
             rows[list(errors)] = -1
-        columns = mask_columns(self.name, rows, computed.encoded.texts, computed.ids, computed.scores, self._tokenizer)
+        if len(recalled.keys):
+            good = np.ones(len(texts.seen), bool)
+            good[list(computed.errors)] = False
+            self._repeats.add(recalled.keys[good], *packed_masks(texts, ids, scores, good))
+        if recalled.results:
+            texts, ids, scores = with_known_masks(texts, ids, scores, recalled.results)
+        columns = mask_columns(self.name, rows, texts, ids, scores, self._tokenizer)
         return TaskColumns(columns, errors, computed.tokens, computed.padding)

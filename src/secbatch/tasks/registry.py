@@ -6,6 +6,8 @@ from secbatch.job import Chat, Embed, FillMask, TaskSpec
 from secbatch.tasks.base import Task
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pyarrow as pa
 
     from secbatch.models.device import Compute
@@ -26,7 +28,9 @@ def resolve_model(spec: TaskSpec) -> "ResolvedModel | RemoteModel":
 class Encoders:
     """The encoders of a job, one for each model: tasks that name the same model share it."""
 
-    def __init__(self) -> None:
+    def __init__(self, scratch: "Path | None") -> None:
+        """`scratch`: see `SharedEncoder`."""
+        self._scratch = scratch
         self._made: dict[tuple[str, ...], SharedEncoder] = {}
 
     def of(self, model: "ResolvedModel", compute: "Compute") -> "SharedEncoder":
@@ -35,7 +39,7 @@ class Encoders:
 
         key = (str(model.folder), model.weights_hash, model.tokenizer_hash, compute.device, compute.dtype)
         if key not in self._made:
-            self._made[key] = SharedEncoder(model, compute)
+            self._made[key] = SharedEncoder(model, compute, self._scratch)
         return self._made[key]
 
 

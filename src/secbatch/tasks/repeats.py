@@ -1,0 +1,180 @@
+"""Results of texts that were seen before, however far apart: bounded on disk, and by a fixed table in memory.
+
+A set-associative table maps a text's 128-bit hash to a place in a ring of results in a file. Where the ring is
+full, the oldest results give way; where a set is full, the oldest entry does. Losing one costs its computation
+again, never a wrong result: a record carries the half of the hash that the table does not hold.
+"""
+
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from secbatch.models.sequences import spans
+from secbatch.tasks.text import DistinctTexts
+
+WAYS = 4
+SETS = 1 << 20  # 4 million texts; 64 MB
+CAPACITY = 2 << 30  # bytes of results
+FREE_SHARE = 20  # at most this fraction of the free disk
+
+_HEAD = np.dtype([("check", "<u8"), ("length", "<u4")])  # in front of each result
+
+
+def text_keys(texts: Sequence[str]) -> np.ndarray:
+    """[n, 2] uint64: a 128-bit BLAKE2b of each text."""
+    joined = b"".join(blake2b(text.encode(), digest_size=16).digest() for text in texts)
+    return np.frombuffer(joined, dtype="<u8").reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """The different texts of a shard: first those that are new, then those whose results are known."""
+
+    rows: np.ndarray  # [n] int64: which text a row has, -1 where there is nothing to do
+    texts: list[str]  # the new ones
+    keys: np.ndarray  # [new, 2] uint64
+    results: list[bytes]  # of the known ones
+
+
+def recall(distinct: DistinctTexts, repeats: "Repeats | None") -> Recalled:
+    """Which of a shard's texts are to be computed; without `repeats`, all of them."""
+    if repeats is None:
+        return Recalled(distinct.rows, distinct.texts, np.zeros((0, 2), np.uint64), [])
+    keys = text_keys(distinct.texts)
+    found = repeats.find(keys)
+    if not found:
+        return Recalled(distinct.rows, distinct.texts, keys, [])
+    known = np.zeros(len(keys), bool)
+    known[list(found)] = True
+    order = np.concatenate([np.flatnonzero(~known), np.flatnonzero(known)])
+    place = np.empty(len(keys) + 1, np.int64)  # of each text in the new order; the last: nothing to do
+    place[order], place[-1] = np.arange(len(keys)), -1
+    new = order[: len(keys) - len(found)]
+    texts = [distinct.texts[number] for number in new.tolist()]
+    results = [found[number] for number in order[len(new) :].tolist()]
+    return Recalled(place[distinct.rows], texts, keys[new], results)
+
+
+class Repeats:
+    """What was computed for each text, as bytes. Used by two threads: one finds, one adds.
+
+    `folder` holds the file of results, which has no name: a process that dies leaves nothing behind. A disk that
+    refuses ends the memory of texts, not the run.
+    """
+
+    def __init__(self, folder: Path | None, sets: int = SETS, capacity: int = CAPACITY) -> None:
+        self._folder, self._sets, self._capacity = folder, sets, capacity
+        self._mutex = threading.Lock()
+        self._file: IO[bytes] | None = None
+        self._closed = folder is None
+        self._head = 1  # where the next result goes, counted from the beginning of time; 0 is no place
+        self._tags = np.zeros(0, np.uint64)
+        self._places = np.zeros(0, np.int64)
+
+    def __reduce__(self) -> tuple[type["Repeats"], tuple[Path | None, int, int]]:
+        return Repeats, (self._folder, self._sets, self._capacity)  # a copy elsewhere begins with nothing
+
+    def find(self, keys: np.ndarray) -> dict[int, bytes]:
+        """Results of those of `keys` [n, 2] that are known, by position."""
+        with self._mutex:
+            if self._file is None:
+                return {}
+            lines = self._lines(keys[:, 0])
+            match = (self._tags[lines] == keys[:, 0, None]) & (self._places[lines] > self._head - self._capacity)
+            match &= self._places[lines] > 0
+            hits = np.flatnonzero(match.any(axis=1))
+            places = self._places[lines[hits], match[hits].argmax(axis=1)]
+            found = {}
+            for position, place in zip(hits.tolist(), places.tolist(), strict=True):
+                result = self._read(place, int(keys[position, 1]))
+                if result is not None:
+                    found[position] = result
+            return found
+
+    def add(self, keys: np.ndarray, results: np.ndarray, lengths: np.ndarray) -> None:
+        """Remembers results under `keys` [n, 2]: `results` uint8, one after another, `lengths` [n] int64."""
+        if self._closed or not len(keys):
+            return
+        with self._mutex:
+            try:
+                self._open()
+                places = self._append(keys[:, 1], results, lengths)
+            except OSError:
+                self._close()
+                return
+            if places is not None:
+                self._enter(keys[:, 0], places)
+
+    def _enter(self, tags: np.ndarray, places: np.ndarray) -> None:
+        """Each new entry takes the oldest way of its set."""
+        lines = self._lines(tags)
+        while len(lines):
+            _, first = np.unique(lines, return_index=True)  # several of one set go one after another
+            way = self._places[lines[first]].argmin(axis=1)
+            self._places[lines[first], way] = places[first]
+            self._tags[lines[first], way] = tags[first]
+            rest = np.ones(len(lines), bool)
+            rest[first] = False
+            lines, tags, places = lines[rest], tags[rest], places[rest]
+
+    def _lines(self, tags: np.ndarray) -> np.ndarray:
+        return (tags % np.uint64(self._sets)).astype(np.int64)
+
+    def _open(self) -> None:
+        if self._file is None:
+            assert self._folder is not None
+            self._file = tempfile.TemporaryFile(dir=self._folder, prefix="repeats-")  # noqa: SIM115
+            self._capacity = min(self._capacity, shutil.disk_usage(self._folder).free // FREE_SHARE)
+            self._tags = np.zeros((self._sets, WAYS), np.uint64)
+            self._places = np.zeros((self._sets, WAYS), np.int64)
+
+    def _close(self) -> None:
+        self._closed = True
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    def _append(self, checks: np.ndarray, results: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
+        """The places of new records, written at once; None when they are too many for the ring."""
+        assert self._file is not None
+        size = _HEAD.itemsize
+        ends = np.cumsum(lengths + size)
+        total = int(ends[-1])
+        if total > self._capacity // 2:
+            return None
+        starts = ends - lengths - size
+        heads = np.empty(len(checks), _HEAD)
+        heads["check"], heads["length"] = checks, lengths
+        block = np.empty(total, np.uint8)
+        block[(starts[:, None] + np.arange(size)).ravel()] = heads.view(np.uint8)
+        block[spans(starts + size, lengths)] = results
+        at = self._head % self._capacity
+        if at + total > self._capacity:  # records do not wrap around the end
+            self._head += self._capacity - at
+            at = 0
+        written = 0
+        while written < total:
+            written += os.pwrite(self._file.fileno(), block[written:].data, at + written)
+        places = self._head + starts
+        self._head += total
+        return places
+
+    def _read(self, place: int, check: int) -> bytes | None:
+        assert self._file is not None
+        start = place % self._capacity
+        record = os.pread(self._file.fileno(), 4096, start)
+        head = np.frombuffer(record, _HEAD, count=1)[0]
+        if int(head["check"]) != check:
+            return None
+        end = _HEAD.itemsize + int(head["length"])
+        if end > len(record):
+            record += os.pread(self._file.fileno(), end - len(record), start + len(record))
+        return record[_HEAD.itemsize : end]
