@@ -59,6 +59,11 @@ def ask(question: str | None, chat_model: str, device: str, precision: str) -> i
     \b
     secbatch ask "What is DDoS"
     """
+    if question is not None and not question.strip():
+        raise click.UsageError("The question is empty.")
+    interactive = question is None and sys.stdin.isatty()
+    if interactive:  # said first: a large model takes a while to load
+        click.echo(f"Loading {printable(chat_model)}. Then ask; an empty line ends the conversation.", err=True)
     from secbatch.job import Chat
     from secbatch.models.device import choose
     from secbatch.models.resolve import resolve
@@ -68,13 +73,8 @@ def ask(question: str | None, chat_model: str, device: str, precision: str) -> i
     spec = Chat.model_validate({"type": "chat", "model": chat_model, "text": "question"})
     conversation = Conversation(spec, resolve(chat_model), choose(device, precision))
     if question is not None:
-        if not question.strip():
-            raise click.UsageError("The question is empty.")
         click.echo(printable(conversation.reply(question)))
         return 0
-    interactive = sys.stdin.isatty()
-    if interactive:
-        click.echo("Ask; an empty line ends the conversation.", err=True)
     while line := _next_line(interactive):
         click.echo(printable(conversation.reply(line)))
     return 0
