@@ -466,3 +466,12 @@ def test_time_zones(tmp_path):
         assert column.cast(pa.int64()).to_pylist() == [1719828000, None]
     with pytest.raises(JobError, match="column 'seen' has the unknown time zone 'Mars/Base'; write one such as UTC"):
         source_of(path, types={"seen": "timestamp[us, Mars/Base]"})
+
+
+def test_what_cannot_be_read_at_all_does_not_speak_of_rows_kept(tmp_path):
+    path = written(tmp_path, "t.csv.gz", gzip.compress(b"id,text\n1,a\n")[:14])
+    with pytest.raises(InputError, match=r"t\.csv\.gz breaks off or is corrupt \(gzip: .*\); fetch the file again$"):
+        source_of(path)
+    old = written(tmp_path, "t.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600))
+    with pytest.raises(InputError, match="is an Excel workbook or another Office document; save it as CSV"):
+        source_of(old)

@@ -1,5 +1,6 @@
 import gzip
 import json
+import zlib
 
 import pytest
 from helpers import rejects_of, rows_of, shards_of, source_of, table_of, written
@@ -166,3 +167,16 @@ def test_an_integer_beyond_64_bits_in_an_integer_column_costs_its_row_only(tmp_p
     (shard,) = shards_of(path)
     assert shard.table.column("a").to_pylist() == [1, -(2**63), None, 4]
     assert list(shard.errors) == [2]
+
+
+def test_an_archive_that_breaks_off_at_the_end_of_a_line_is_a_reject(tmp_path):
+    packer = zlib.compressobj(wbits=31)
+    start = packer.compress(lines(*({"a": i} for i in range(100))).encode()) + packer.flush(zlib.Z_FULL_FLUSH)
+    path = written(tmp_path, "t.jsonl.gz", start)  # all of these lines, and then nothing
+    shards = shards_of(path)
+    assert table_of(shards).column("a").to_pylist() == list(range(100))
+    (reject,) = rejects_of(shards)
+    assert reject.whole_file
+    assert (reject.line, reject.raw) == (101, b"")
+    assert "breaks off or is corrupt" in reject.reason
+    assert "rows before this place are kept" in reject.reason

@@ -17,7 +17,7 @@ from secbatch.sources.csv_records import Dialect, Fault, Record, line_stop, pars
 from secbatch.sources.paths import InputFile
 from secbatch.sources.piece import BLOCK, RECORD_LIMIT, Piece, reject_piece
 from secbatch.sources.shard import RAW_LIMIT, Reject
-from secbatch.sources.streams import Utf8Stream
+from secbatch.sources.streams import Utf8Stream, broken_off
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -141,7 +141,7 @@ class CsvReader:
             window = min(CAREFUL, self._block)
         if stream_failure := cursor.stream.failure:
             raw = cursor.text[cursor.place :]
-            reject = self._reject(cursor, stream_failure, raw, whole_file=True)
+            reject = self._reject(cursor, broken_off(stream_failure), raw, whole_file=True)
             yield Piece(self.file.path, self.schema.empty_table(), np.empty(0, np.int64), rejects=[reject])
 
     def _cut_off(self, cursor: _Cursor) -> bool:

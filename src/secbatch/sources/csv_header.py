@@ -52,7 +52,7 @@ def read_layout(file: InputFile, delimiter: str | None, encoding: str | None) ->
                 break
             text += more
         if stream.failure and not _has_whole_header(text, named):
-            raise UnreadableFileError(stream.failure)
+            raise UnreadableFileError(f"{stream.failure}; fetch the file again")
         recoded, codec = stream.recoded, stream.encoding
     finally:
         stream.close()

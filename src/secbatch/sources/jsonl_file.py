@@ -11,7 +11,7 @@ from secbatch.sources.columns import conversion_error, failing, from_text
 from secbatch.sources.paths import InputFile
 from secbatch.sources.piece import BLOCK, RECORD_LIMIT, Piece, reject_piece
 from secbatch.sources.shard import RAW_LIMIT, Reject
-from secbatch.sources.streams import UnreadableFileError, Utf8Stream, opened
+from secbatch.sources.streams import UnreadableFileError, Utf8Stream, broken_off, opened
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -155,10 +155,12 @@ def _start(file: InputFile, encoding: str | None, size: int) -> bytes:
     try:
         text = stream.read(size)
         if not text.strip():
-            raise UnreadableFileError(stream.failure or "is empty: it has only blank lines")
+            raise UnreadableFileError(
+                f"{stream.failure}; fetch the file again" if stream.failure else "is empty: it has only blank lines"
+            )
         text += _rest_of_line(stream, text)
         if stream.failure and b"\n" not in text:
-            raise UnreadableFileError(stream.failure)
+            raise UnreadableFileError(f"{stream.failure}; fetch the file again")
         return text
     finally:
         stream.close()
@@ -215,7 +217,9 @@ class JsonlReader:
                 self._consumed += length
                 if not whole and stream.failure:
                     rejects.append(
-                        reject_piece(self.file.path, stream.failure, line, line_number, here, whole_file=True)
+                        reject_piece(
+                            self.file.path, broken_off(stream.failure), line, line_number, here, whole_file=True
+                        )
                     )
                     break
                 if not line.strip(BLANK):
@@ -359,5 +363,5 @@ def _lines(stream: Utf8Stream) -> Iterator[tuple[bytes, bool, int]]:
         elif lines[-1]:
             parts.append(lines[-1])
             held += len(lines[-1])
-    if parts:
+    if parts or stream.failure:  # a file that breaks off ends in half a line, be it an empty one
         yield b"".join(parts), False, held + dropped

@@ -45,6 +45,11 @@ def text_encoding(name: str) -> str:
     return info.name
 
 
+def broken_off(failure: str) -> str:
+    """The sentence on a file that can be read up to some place only."""
+    return f"{failure}; rows before this place are kept, fetch the file again for the rest"
+
+
 class ByteStream:
     """A file's bytes after decompression. Full blocks: a short read is the end.
 
@@ -68,6 +73,8 @@ class ByteStream:
         compression = self.file.compression or next((c for m, c in MAGIC if head.startswith(m)), None)
         if compression is None and head.startswith(b"PK\x03\x04"):
             raise UnreadableFileError("is a zip archive or an Excel workbook; unpack it or save it as CSV")
+        if compression is None and head == b"\xd0\xcf\x11\xe0":
+            raise UnreadableFileError("is an Excel workbook or another Office document; save it as CSV")
         if compression is None and head == b"PAR1":
             raise UnreadableFileError("is a Parquet file; say `input.format: parquet`")
         self.compression = compression
@@ -88,10 +95,7 @@ class ByteStream:
             except (OSError, ValueError) as error:
                 if not self.compression:
                     raise
-                self.failure = (
-                    f"breaks off or is corrupt ({self.compression}: {str(error).splitlines()[0]}); "
-                    "rows before this place are kept, fetch the file again for the rest"
-                )
+                self.failure = f"breaks off or is corrupt ({self.compression}: {str(error).splitlines()[0]})"
                 part = self._rest_before_failure(wanted)
                 parts.append(part)
                 self._served += len(part)
