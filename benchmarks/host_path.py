@@ -27,20 +27,22 @@ from sentences import distinct_sentences, write_csv
 from secbatch.job import FillMask, Input, Job, Output
 from secbatch.runner import RunResult, run_job
 
-GPU_SHARDS = (2048, 16_384, 65_536)
-PEER_BATCHES = (2048, 8192, 32_768)  # the tokenizer alone is given the best of these
+# Rows of a run's shards and tokens of a batch, as the runner has them on a GPU and on this machine's CPU.
+SETTINGS = {"gpu": ((2048, 16_384, 65_536), 32_768), "cpu": ((128, 512, 2048), None)}
+PEER_BATCHES = (1024, 4096, 16_384)  # the tokenizer alone is given the best of these
 # Where the time of a stage is spent; a stage inside another counts for itself alone.
 STAGES: dict[str, tuple[str, ...]] = {
     "read CSV": ("secbatch.sources.open:Source.shards",),
-    "identity": ("secbatch.identity:Identities.name", "secbatch.runner:content_key"),
+    "names of rows": ("secbatch.identity:Identities.name",),
+    "look up what is done": ("secbatch.reuse:Reuse.look", "secbatch.reuse:Reuse.key", "secbatch.reuse:Reuse.work"),
     "render, distinct": ("secbatch.tasks.fill_mask:DistinctTexts.of", "secbatch.tasks.text:TextSource.render"),
     "tokenise": ("secbatch.models.tokenizer:TextTokenizer.encode",),
     "masks, windows": ("secbatch.tasks.fill_mask:around_masks",),
     "plan, lay out": ("secbatch.models.batch_runner:BatchRunner.run",),
     "columns": ("secbatch.worker:Worker.finish",),
-    "write Parquet": ("secbatch.runner:write_part",),
-    "ledger": ("secbatch.store.ledger:Ledger.add_part", "secbatch.store.ledger:Ledger.parts_of"),
-    "publish": ("secbatch.runner:publish",),
+    "checkpoint": ("secbatch.running:write_checkpoint",),
+    "ledger": ("secbatch.store.ledger:Ledger.add_checkpoint", "secbatch.store.ledger:Ledger.checkpoint"),
+    "publish": ("secbatch.publishing:Publisher.publish",),
 }
 
 
@@ -99,6 +101,8 @@ class StageClock:
 class OneAfterAnother:
     """Stands in for the engine where each stage is to be measured alone."""
 
+    stopping = False
+
     def __init__(self, encoded: Iterator[Any], compute: Callable[[Any], Any], finish: Callable[[Any], None]) -> None:
         self._encoded, self._compute, self._finish = encoded, compute, finish
 
@@ -118,35 +122,38 @@ def job(folder: Path, model: Path, output: str) -> Job:
     )
 
 
-def run(folder: Path, model: Path, shards: tuple[int, ...], device: NullDevice) -> RunResult:
+def run(folder: Path, model: Path, like: str, device: NullDevice) -> RunResult:
     """One whole run into a fresh output."""
     shutil.rmtree(folder / "out", ignore_errors=True)
-    with null_tasks(device), patch("secbatch.runner.shard_rows_schedule", lambda *_: shards):
+    shards, token_budget = SETTINGS[like]
+    with null_tasks(device, token_budget), patch("secbatch.runner.shard_rows_schedule", lambda *_: shards):
         result = run_job(job(folder, model, "out"))
     assert result.rejected == 0
     return result
 
 
-def tokenizer_alone(model: Path, sentences: list[str]) -> tuple[float, float, int, float]:
-    """(sentences a second, processor seconds a sentence, batch size, tokens a sentence) at its best batch size."""
-    backend = tokenizer_of(model)._backend
-    tokens = sum(len(e.ids) for e in backend.encode_batch_fast(sentences[:2000])) / len(sentences[:2000])
-    best = (0.0, 0.0, 0)
-    for size in PEER_BATCHES:
-        wall, cpu = time.perf_counter(), time.process_time()
-        for start in range(0, len(sentences), size):
-            backend.encode_batch_fast(sentences[start : start + size])
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        best = max(best, (len(sentences) / wall, cpu / len(sentences), size))
-    return (*best, tokens)
+def tokenizer_alone(model: Path, sentences: list[str]) -> tuple[float, float, int]:
+    """(sentences a second, processor seconds a sentence, batch size) at its best batch size."""
+    few = sentences[: max(PEER_BATCHES)]
+    best = max(PEER_BATCHES, key=lambda size: _encode_all(model, few, size)[0])
+    rate, cpu = _encode_all(model, sentences, best)
+    return rate, cpu, best
 
 
-def breakdown(folder: Path, model: Path, shards: tuple[int, ...], rows: int) -> dict[str, float]:
+def _encode_all(model: Path, sentences: list[str], size: int) -> tuple[float, float]:
+    backend = tokenizer_of(model).hf.backend_tokenizer  # the model's own; a new one, as each run has
+    wall, cpu = time.perf_counter(), time.process_time()
+    for start in range(0, len(sentences), size):
+        backend.encode_batch_fast(sentences[start : start + size])
+    return len(sentences) / (time.perf_counter() - wall), (time.process_time() - cpu) / len(sentences)
+
+
+def breakdown(folder: Path, model: Path, like: str, rows: int) -> dict[str, float]:
     """Processor microseconds a row of each stage, run one after another."""
     clock = StageClock()
     begin = time.process_time()
-    with clock.installed(), patch("secbatch.runner.LocalEngine", OneAfterAnother):
-        run(folder, model, shards, NullDevice())
+    with clock.installed(), patch("secbatch.running.LocalEngine", OneAfterAnother):
+        run(folder, model, like, NullDevice())
     whole = time.process_time() - begin
     found = {stage: seconds / rows * 1e6 for stage, seconds in clock.seconds.items()}
     return {**found, "all else": whole / rows * 1e6 - sum(found.values())}
@@ -156,27 +163,27 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     sentences = distinct_sentences(options.sentences, options.rows)
     write_csv(folder / "sentences.csv", sentences)
     model = model_folder(options.tokenizer, folder / "model")
-    shards = GPU_SHARDS if options.shards == "gpu" else (128, 1024, 2048)
-    run(folder, model, shards, NullDevice())  # imports, file caches, vocabulary
-    alone = path = (0.0, 0.0, 0, 0.0)
+    like = options.like
+    run(folder, model, like, NullDevice())  # imports, file caches, vocabulary
+    alone, path = (0.0, 0.0, 0), (0.0, 0.0)
     for _ in range(options.repeats):  # in turn, so that a change of the machine's mood meets both
         alone = max(alone, tokenizer_alone(model, sentences))
         device = NullDevice()
         cpu = time.process_time()
-        result = run(folder, model, shards, device)
-        path = max(path, (len(sentences) / result.seconds, (time.process_time() - cpu) / len(sentences), 0, 0.0))
+        result = run(folder, model, like, device)
+        path = max(path, (len(sentences) / result.seconds, (time.process_time() - cpu) / len(sentences)))
     pretended = NullDevice(rows_per_second=options.device_share * path[0])
-    run(folder, model, shards, pretended)
+    run(folder, model, like, pretended)
     return {
         "rows": len(sentences),
-        "tokens_per_sentence": alone[3],
+        "tokens_per_sentence": result.tokens / len(sentences),
         "cores": os.cpu_count(),
-        "shard_rows": shards,
+        "like": like,
         "tokenizer_alone": {"rows_per_second": alone[0], "cpu_us_per_row": alone[1] * 1e6, "batch": alone[2]},
         "host_path": {"rows_per_second": path[0], "cpu_us_per_row": path[1] * 1e6},
         "ratio": path[0] / alone[0],
         "cpu_ratio": alone[1] / path[1],
-        "cpu_us_per_row": breakdown(folder, model, shards, len(sentences)),
+        "cpu_us_per_row": breakdown(folder, model, like, len(sentences)),
         "pretended_device": {"rows_per_second": pretended.rows_per_second, "busy_share": pretended.busy_share},
     }
 
@@ -202,7 +209,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer's files; the built-in one if left out")
     parser.add_argument("--sentences", type=Path, help="one sentence a line; the bundled reports if left out")
-    parser.add_argument("--shards", choices=("cpu", "gpu"), default="gpu", help="shard sizes as on that device")
+    parser.add_argument("--like", choices=sorted(SETTINGS), default="gpu", help="sizes as on that device")
     parser.add_argument("--repeats", type=int, default=2, help="the best of so many counts")
     parser.add_argument("--device-share", type=float, default=0.8, help="speed of the pretended device")
     parser.add_argument("--json", type=Path, help="write the figures there too")

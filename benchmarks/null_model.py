@@ -1,7 +1,7 @@
 """A masked language model that costs nothing, to measure what surrounds a model.
 
 Everything but the forward is the product's own: reading, identity, tokenising, planning batches, laying them end to
-end, building columns, writing. The forward gives the same predictions for every mask.
+end, building columns, writing. The forward hands out predictions from a pool.
 """
 
 import json
@@ -17,7 +17,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from secbatch.models.batch_runner import BatchReport
+from secbatch.models.batch_runner import BatchReport, BatchRunner
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import Request, SharedEncoder
 from secbatch.models.tokenizer import TextTokenizer
@@ -25,6 +25,7 @@ from secbatch.tasks.encoder_task import Prepared
 from secbatch.tasks.fill_mask import EncodedMasks, FillMaskTask, PredictedMasks
 
 PREDICTIONS = 10
+POOL = 8192  # different predictions
 
 
 @dataclass
@@ -67,13 +68,14 @@ class NullEncoder(SharedEncoder):
 
 
 class NullMaskTask(FillMaskTask):
-    """Fill-mask whose forward is a copy of fixed numbers."""
+    """Fill-mask whose forward hands out predictions from a pool."""
 
     def load(self) -> None:
-        words = self._tokenizer.hf.encode(" malware ransomware phishing botnet exploit server attack user data file")
-        entries = [token for token in words if token not in self._tokenizer.hf.all_special_ids]
-        self._best_ids = np.resize(np.array(list(dict.fromkeys(entries)), np.int32), PREDICTIONS)
-        self._best_scores = (0.5 ** np.arange(1, PREDICTIONS + 1)).astype(np.float32)
+        draw = np.random.default_rng(0)
+        common = draw.zipf(1.3, (POOL, PREDICTIONS)) % 3000  # few words often, many now and then, as a model does
+        self._pool_ids = (100 + common).astype(np.int32)
+        scores = np.sort(draw.dirichlet(np.ones(PREDICTIONS), POOL), axis=1)[:, ::-1]
+        self._pool_scores = scores.astype(np.float32)
 
     def prepare(self, encoded: EncodedMasks) -> Prepared[PredictedMasks]:
         texts = encoded.texts
@@ -87,7 +89,7 @@ class NullMaskTask(FillMaskTask):
         def predict(rows: np.ndarray, batch: TokenSequences, states: torch.Tensor) -> None:
             places = spans(first[:-1][rows], texts.seen[rows])
             assert len(masks(batch)) == len(places)
-            best[places], scores[places] = self._best_ids, self._best_scores
+            best[places], scores[places] = self._pool_ids[places % POOL], self._pool_scores[places % POOL]
 
         def collect(report: BatchReport) -> PredictedMasks:
             return PredictedMasks(encoded, best, scores, report.errors, report.tokens, report.padding)
@@ -96,12 +98,13 @@ class NullMaskTask(FillMaskTask):
 
 
 @contextmanager
-def null_tasks(device: NullDevice) -> Iterator[None]:
-    """Inside it, every fill-mask task of a job has the null model."""
+def null_tasks(device: NullDevice, token_budget: int | None = None) -> Iterator[None]:
+    """Inside it, every fill-mask task of a job has the null model. `token_budget`: of a batch, as on a CPU if None."""
 
     def build(name: str, spec: Any, schema: Any, model: Any, compute: Any, encoders: Any) -> NullMaskTask:
         encoder = NullEncoder(model, compute)
         encoder.device = device
+        encoder._runner = BatchRunner(compute, token_budget)
         return NullMaskTask(name, spec, schema, encoder)
 
     with patch("secbatch.worker.build_task", build):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from fake_task import Counter, UpperTask, install
 
@@ -11,6 +12,8 @@ from secbatch.errors import Interrupted, OutputError
 from secbatch.job import Job
 from secbatch.run_options import RunOptions
 from secbatch.runner import RunResult, run_job
+from secbatch.store.filesystem import link_durably
+from secbatch.store.merge import Merger
 
 WITH_ID = {"path": "in/*.csv", "id": ["id"]}
 
@@ -216,3 +219,42 @@ def test_rejected_rows_are_done_again_when_asked(counter: Counter) -> None:
     assert counter.rows == before and result.rejected == 1
     result = run_job(job(input=WITH_ID), options=RunOptions(retry=True))
     assert counter.rows == before + 1 and result.rejected == 1 and len(rows()) == 101
+
+
+@pytest.mark.parametrize("partition_by", [[], ["kind"]], ids=["whole", "partitioned"])
+def test_large_checkpoints_become_parts_as_they_are(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch, partition_by: list[str]
+) -> None:
+    write("a.csv", "id,text,note,kind", *(f"{line},{number // 10 % 2}" for number, line in enumerate(LINES)))
+    output = {"partition_by": partition_by}
+    run_job(job(input=WITH_ID, output={"path": "merged", **output}))
+    monkeypatch.setattr("secbatch.store.merge.FULL_ROWS", 10)
+    merged: list[Path] = []
+    original = Merger._write
+
+    def watched(self: Merger, name: str, pieces: list[Any], *rest: Any, **more: Any) -> Any:
+        part = original(self, name, pieces, *rest, **more)
+        merged.append(self.layout.parts / part.files[0])
+        return part
+
+    monkeypatch.setattr(Merger, "_write", watched)
+    links: list[Path] = []
+    link = link_durably
+    monkeypatch.setattr(
+        "secbatch.store.merge.link_durably", lambda source, path, step: (links.append(path), link(source, path, step))
+    )
+    run_job(job(input=WITH_ID, output={"path": "out", **output}))
+    assert len(links) >= 9 if not partition_by else not links
+    assert set(links) <= set(merged)
+    columns = ["id", "text", "note", "up", "secbatch_id", "secbatch_source", "secbatch_row", "secbatch_status"]
+    assert rows()[columns].equals(pd.read_parquet("merged/data")[columns])
+    assert {bool(pq.read_schema(file).metadata[b"secbatch"]) for file in Path("out/data").rglob("*.parquet")} == {True}
+    assert not list(Path("out/_secbatch/checkpoints").iterdir())
+    # They are found again, and one changed row leaves the other parts alone.
+    assert done(counter, input=WITH_ID, output={"path": "out", **output}) == 0
+    before = {file.stat().st_ino for file in Path("out/data").rglob("*.parquet")}
+    changed = [line.replace("word 55", "word fifty-five") for line in LINES]
+    write("a.csv", "id,text,note,kind", *(f"{line},{number // 10 % 2}" for number, line in enumerate(changed)))
+    assert done(counter, input=WITH_ID, output={"path": "out", **output}) == 1
+    assert len(before & {file.stat().st_ino for file in Path("out/data").rglob("*.parquet")}) >= len(before) - 2
+    assert sorted(rows()["id"], key=int) == [str(n) for n in range(100)]

@@ -6,11 +6,12 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from secbatch.engines.local import LocalEngine
+from secbatch.engines.read_ahead import read_ahead
 from secbatch.errors import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
@@ -45,6 +46,7 @@ from secbatch.store.row_keys import REJECTED, RowKeys
 from secbatch.store.run_files import write_run_file
 from secbatch.worker import Work
 
+SHARDS_AHEAD = 1  # read and looked up while the one before is tokenised
 PUBLISH_SECONDS = 600.0  # how often a first run shows what it has so far
 
 
@@ -210,7 +212,8 @@ class Run:
         yield from self.clock.each("read", input_shards(self.setup, spill, self.options.limit, stopped))
         self._read_whole = self.options.limit is None and not self.options.partial
 
-    def _encoded(self, stopped: Callable[[], bool]) -> Iterator[Item]:
+    def _prepared(self, stopped: Callable[[], bool]) -> Iterator[Item]:
+        """Shards read, their rows named and looked up."""
         for shard in self._shards(stopped):
             self.rejects.add(shard.rejects)
             self.result.read += shard.num_rows
@@ -226,16 +229,20 @@ class Run:
                 yield Item(looked, done)
                 continue
             todo = self.reuse.work(looked)
-            if todo is None:
-                yield Item(looked)
+            yield Item(looked) if todo is None else Item(looked, None, key, *todo)
+
+    def _encoded(self, stopped: Callable[[], bool]) -> Iterator[Item]:
+        for item in read_ahead(self._prepared(stopped), SHARDS_AHEAD, stopped, "read"):
+            if item.work is None:
+                yield item
                 continue
-            work, keys = todo
-            if not self._loaded and any(rows is None or len(rows) for rows in map(work.todo, self.worker.tasks)):
+            wanted = [item.work.todo(name) for name in self.worker.tasks]
+            if not self._loaded and any(rows is None or len(rows) for rows in wanted):
                 with self.clock("load"):
                     self._load()
             with self.clock("encode"):
-                encoded = self.worker.encode(work)
-            yield Item(looked, None, key, encoded, keys)
+                encoded = self.worker.encode(item.work)
+            yield replace(item, work=encoded)
 
     def _load(self) -> None:
         self.worker.load()
@@ -303,7 +310,7 @@ class Run:
                 self.layout,
                 self.ledger,
                 (self.run, index, key),
-                enriched.table,
+                enriched.table.replace_schema_metadata(self.publisher.metadata),
                 keys.flagged(enriched.rejected, REJECTED),
                 enriched.computed,
                 self.job.output.partition_by,

@@ -113,6 +113,23 @@ def write_atomically(path: Path, write: Callable[[Path], None], step: str = "fil
         raise explain(error, path) from None
 
 
+def link_durably(source: Path, path: Path, step: str) -> None:
+    """Gives a file that is durable already a second name; nothing is done where that name is taken.
+
+    For files whose name their content decides.
+    """
+    make_folder(path.parent)
+    try:
+        faults.reach(f"{step}: before the write")
+        if not path.exists():
+            path.hardlink_to(source)
+            faults.record("link", source, path)
+        sync_folder(path.parent)
+        faults.reach(f"{step}: after its rename")
+    except OSError as error:
+        raise explain(error, path) from None
+
+
 def sync_file(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from secbatch.errors import OutputError
+from secbatch.store.filesystem import link_durably
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Part
 from secbatch.store.parts import unreadable, write_tables
@@ -21,6 +22,7 @@ from secbatch.store.row_keys import REJECTED, REMOVED, RowKeys, StoredKeys, join
 PART_BYTES = 128 << 20  # what a part is to have where there is that much
 PART_ROWS = 1 << 19  # no more than this, so that its row keys fit in memory
 FULL_BYTES = PART_BYTES // 2  # a part of this size is left alone
+FULL_ROWS = 1 << 15  # and one of so many rows: a checkpoint that has them becomes a part without being read again
 SUPERSEDED = "_superseded"  # folder of rows that lost to a later row with their id
 
 
@@ -43,6 +45,17 @@ class Piece:
     @property
     def rows(self) -> int:
         return self.stop - self.start if self.taken is None else int(self.taken.sum())
+
+    @property
+    def whole(self) -> bool:
+        """All that is in the file, and nothing about it is to change."""
+        return self.taken is None and self.marked is None and (self.start, self.stop) == (0, self.keys.rows)
+
+    @property
+    def full(self) -> bool:
+        """Large enough to be a part alone."""
+        kept = self.part is not None or self.whole
+        return kept and (self.size >= FULL_BYTES or self.rows >= FULL_ROWS)
 
     def identity(self) -> list[Any]:
         masks = [mask if mask is None else np.packbits(mask).tobytes().hex() for mask in (self.taken, self.marked)]
@@ -161,9 +174,19 @@ class Merger:
         facts = {"tasks": tasks, "rows": len(keys), "rejected": rejected, "run": self.run, "superseded": superseded}
         if not (file.exists() and sidecar.exists()):  # both appear whole or not at all
             write_keys(sidecar, keys, {**self.about, "part": facts}, "part keys")
-            write_tables(file, schema, (table for piece in pieces for table in piece.tables(schema)), "part")
+            if len(pieces) == 1 and pieces[0].whole and _has_schema(pieces[0].file, schema):
+                link_durably(pieces[0].file, file, "part")  # the bytes that writing it again would give
+            else:
+                write_tables(file, schema, (table for piece in pieces for table in piece.tables(schema)), "part")
         size = file.stat().st_size
         return Part(name, tasks, (f"{name}.parquet",), len(keys), rejected, size, self.run, superseded)
+
+
+def _has_schema(file: Path, schema: pa.Schema) -> bool:
+    try:
+        return bool(pq.read_schema(file).equals(schema, check_metadata=True))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise unreadable(file, error) from None
 
 
 def _grouped(pieces: list[Piece]) -> Iterator[list[Piece]]:
@@ -171,7 +194,7 @@ def _grouped(pieces: list[Piece]) -> Iterator[list[Piece]]:
     group: list[Piece] = []
     size = rows = 0
     for piece in pieces:
-        alone = piece.part is not None and piece.size >= FULL_BYTES
+        alone = piece.full
         if group and (alone or size + piece.size > PART_BYTES or rows + piece.rows > PART_ROWS):
             yield group
             group, size, rows = [], 0, 0
