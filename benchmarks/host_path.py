@@ -30,8 +30,10 @@ from secbatch.runner import RunResult, run_job
 # Rows of a run's shards and tokens of a batch, as the runner has them on a GPU and on this machine's CPU.
 SETTINGS = {"gpu": ((2048, 16_384, 65_536), 32_768), "cpu": ((128, 512, 2048), None)}
 PEER_BATCHES = (1024, 4096, 16_384)  # the tokenizer alone is given the best of these
+STAGE_ROWS = 60_000  # of the runs that show stages and the pretended device
 # Where the time of a stage is spent; a stage inside another counts for itself alone.
 STAGES: dict[str, tuple[str, ...]] = {
+    "set-up": ("secbatch.running:set_up",),
     "read CSV": ("secbatch.sources.open:Source.shards",),
     "names of rows": ("secbatch.identity:Identities.name",),
     "look up what is done": ("secbatch.reuse:Reuse.look", "secbatch.reuse:Reuse.key", "secbatch.reuse:Reuse.work"),
@@ -111,23 +113,24 @@ class OneAfterAnother:
             self._finish(self._compute(item))
 
 
-def job(folder: Path, model: Path, output: str) -> Job:
+def job(source: Path, model: Path, output: Path) -> Job:
     return Job(
         name="host-path",
-        input=Input(path=str(folder / "sentences.csv")),
+        input=Input(path=str(source)),
         tasks={"mask": FillMask(type="fill-mask", model=str(model), text="sentence", top_k=PREDICTIONS)},
-        output=Output(path=str(folder / output)),
+        output=Output(path=str(output)),
         device="cpu",
         precision="float32",
     )
 
 
-def run(folder: Path, model: Path, like: str, device: NullDevice) -> RunResult:
+def run(source: Path, model: Path, like: str, device: NullDevice) -> RunResult:
     """One whole run into a fresh output."""
-    shutil.rmtree(folder / "out", ignore_errors=True)
+    output = source.with_name("out")
+    shutil.rmtree(output, ignore_errors=True)
     shards, token_budget = SETTINGS[like]
     with null_tasks(device, token_budget), patch("secbatch.runner.shard_rows_schedule", lambda *_: shards):
-        result = run_job(job(folder, model, "out"))
+        result = run_job(job(source, model, output))
     assert result.rejected == 0
     return result
 
@@ -148,32 +151,36 @@ def _encode_all(model: Path, sentences: list[str], size: int) -> tuple[float, fl
     return len(sentences) / (time.perf_counter() - wall), (time.process_time() - cpu) / len(sentences)
 
 
-def breakdown(folder: Path, model: Path, like: str, rows: int) -> dict[str, float]:
-    """Processor microseconds a row of each stage, run one after another."""
+def breakdown(source: Path, model: Path, like: str, rows: int) -> tuple[dict[str, float], float]:
+    """(processor microseconds a row of each stage, run one after another; seconds of the set-up)"""
     clock = StageClock()
     begin = time.process_time()
     with clock.installed(), patch("secbatch.running.LocalEngine", OneAfterAnother):
-        run(folder, model, like, NullDevice())
+        run(source, model, like, NullDevice())
     whole = time.process_time() - begin
+    rest = whole - sum(clock.seconds.values())
+    once = clock.seconds.pop("set-up")
     found = {stage: seconds / rows * 1e6 for stage, seconds in clock.seconds.items()}
-    return {**found, "all else": whole / rows * 1e6 - sum(found.values())}
+    return {**found, "all else": rest / rows * 1e6}, once
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     sentences = distinct_sentences(options.sentences, options.rows)
-    write_csv(folder / "sentences.csv", sentences)
-    model = model_folder(options.tokenizer, folder / "model")
-    like = options.like
-    run(folder, model, like, NullDevice())  # imports, file caches, vocabulary
+    some = sentences[:: max(1, len(sentences) // STAGE_ROWS)]
+    files = {name: folder / f"{name}.csv" for name in ("all", "some", "few")}
+    for file, texts in zip(files.values(), (sentences, some, sentences[:3000]), strict=True):
+        write_csv(file, texts)
+    model, like = model_folder(options.tokenizer, folder / "model"), options.like
+    run(files["few"], model, like, NullDevice())  # imports, and what is loaded once
     alone, path = (0.0, 0.0, 0), (0.0, 0.0)
     for _ in range(options.repeats):  # in turn, so that a change of the machine's mood meets both
         alone = max(alone, tokenizer_alone(model, sentences))
-        device = NullDevice()
         cpu = time.process_time()
-        result = run(folder, model, like, device)
+        result = run(files["all"], model, like, NullDevice())
         path = max(path, (len(sentences) / result.seconds, (time.process_time() - cpu) / len(sentences)))
+    stages, once = breakdown(files["some"], model, like, len(some))
     pretended = NullDevice(rows_per_second=options.device_share * path[0])
-    run(folder, model, like, pretended)
+    run(files["some"], model, like, pretended)
     return {
         "rows": len(sentences),
         "tokens_per_sentence": result.tokens / len(sentences),
@@ -183,7 +190,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "host_path": {"rows_per_second": path[0], "cpu_us_per_row": path[1] * 1e6},
         "ratio": path[0] / alone[0],
         "cpu_ratio": alone[1] / path[1],
-        "cpu_us_per_row": breakdown(folder, model, like, len(sentences)),
+        "cpu_us_per_row": stages,
+        "set_up_seconds": once,
         "pretended_device": {"rows_per_second": pretended.rows_per_second, "busy_share": pretended.busy_share},
     }
 
@@ -195,7 +203,7 @@ def show(found: dict[str, Any]) -> None:
     print(f"{'encode_batch_fast alone':28}{alone['rows_per_second']:>12,.0f}{alone['cpu_us_per_row']:>12.1f}")
     print(f"{'CSV to Parquet, null model':28}{path['rows_per_second']:>12,.0f}{path['cpu_us_per_row']:>12.1f}")
     print(f"{'ratio':28}{found['ratio']:>12.0%}{found['cpu_ratio']:>12.0%}")
-    print("\nWhere the processor's time goes (stages one after another)")
+    print(f"\nWhere the processor's time goes (one after another; set-up, once: {found['set_up_seconds']:.1f} s)")
     for stage, spent in found["cpu_us_per_row"].items():
         print(f"  {stage:26}{'':>12}{spent:>12.2f}")
     print(
@@ -206,11 +214,11 @@ def show(found: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer's files; the built-in one if left out")
     parser.add_argument("--sentences", type=Path, help="one sentence a line; the bundled reports if left out")
     parser.add_argument("--like", choices=sorted(SETTINGS), default="gpu", help="sizes as on that device")
-    parser.add_argument("--repeats", type=int, default=2, help="the best of so many counts")
+    parser.add_argument("--repeats", type=int, default=1, help="the best of so many counts")
     parser.add_argument("--device-share", type=float, default=0.8, help="speed of the pretended device")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
