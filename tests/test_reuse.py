@@ -7,15 +7,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from fake_task import Counter, UpperTask, install
+from nights import LINES, WITH_ID, done, job, rows, write
 
 from secbatch.errors import Interrupted, OutputError
-from secbatch.job import Job
 from secbatch.run_options import RunOptions
 from secbatch.runner import RunResult, run_job
 from secbatch.store.filesystem import link_durably
 from secbatch.store.merge import Merger
-
-WITH_ID = {"path": "in/*.csv", "id": ["id"]}
 
 
 @pytest.fixture
@@ -23,38 +21,6 @@ def counter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (7, 10))
     return install(monkeypatch)
-
-
-def job(**changes: Any) -> Job:
-    values: dict[str, Any] = {
-        "name": "test",
-        "input": {"path": "in/*.csv"},
-        "tasks": {"up": {"type": "fill-mask", "model": "fake", "text": "text"}},
-        "output": {"path": "out"},
-    }
-    for key, value in changes.items():
-        top, _, rest = key.partition("__")
-        values[top] = {**values[top], rest: value} if rest else value
-    return Job.model_validate(values)
-
-
-def write(name: str, *lines: str) -> None:
-    Path("in").mkdir(exist_ok=True)
-    (Path("in") / name).write_text("\n".join(lines) + "\n")
-
-
-def rows() -> pd.DataFrame:
-    return pd.read_parquet("out/data")
-
-
-def done(counter: Counter, **changes: Any) -> int:
-    """Rows that a run gives to the models."""
-    before = counter.rows
-    run_job(job(**changes))
-    return counter.rows - before
-
-
-LINES = [f"{n},word {n},note {n}" for n in range(100)]
 
 
 def test_a_row_at_the_head_of_a_file_costs_one_row(counter: Counter) -> None:

@@ -50,6 +50,7 @@ class Input(Strict):
     delimiter: str | None = None  # None: found in the header
     encoding: str | None = None  # None: by byte order mark, else UTF-8
     sentences: str | None = None  # document column that is split into sentence rows
+    settle: float = Field(default=0, ge=0, strict=False)  # seconds; files changed since are left for the next run
 
     _id = field_validator("id", mode="before")(_one_or_several)
 
@@ -190,6 +191,7 @@ class Output(Strict):
     partition_by: Names = ()
     mode: Literal["incremental", "overwrite", "fail-if-exists"] = "incremental"
     removed: Literal["keep", "mark", "drop"] = "keep"  # rows that are no longer in the input
+    missing_columns: Literal["stop", "drop"] = "stop"  # columns of the dataset that the input no longer has
     max_removed: str = "40%"  # a count or a percentage of the dataset's rows; above it the run stops
 
     _partition_by = field_validator("partition_by", mode="before")(_one_or_several)
@@ -209,6 +211,7 @@ class Job(Strict):
     output: Output
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    max_recompute: int | None = Field(default=None, ge=0)  # rows that a changed task may have done again
     max_rejects: str = "1%"  # a count or a percentage of the rows read
 
     _max_rejects = field_validator("max_rejects", mode="before")(_count_or_percent)

@@ -61,7 +61,8 @@ class Reuse:
         if ledger and not fresh:
             # Other kept versions as well: after a rollback, or a change that was taken back, their results are at hand.
             known = {part.name for part in self.base}
-            more = [part for part in ledger.parts() if part.name not in known]
+            # Not this run's own: a resumed run must find what the first try found.
+            more = [part for part in ledger.parts() if part.name not in known and part.run != run]
             stored += [replace(self._stored(part), shown=False) for part in more]
             stored += self._left_behind(ledger, run)
         self._pool = Pool(stored, self._open, self.schema_name, retry)
@@ -131,6 +132,33 @@ class Reuse:
                     runs = _spread(table.column("secbatch_run"), done, len(rows))
         identified = looked.identified if len(rows) == len(looked.keys) else looked.identified.take(rows)
         return Work(identified, reused, runs), looked.keys.take(rows)
+
+    # -- the base version as a whole
+
+    def base_columns(self) -> dict[str, str] | None:
+        """Input columns of the base version and their types; None where that is not known."""
+        if not self.base:
+            return None
+        return self._open(self._stored(self.base[0])).about.get("columns")
+
+    def outdated_rows(self) -> int:
+        """Rows of the base version that have a task's columns, but by other parameters or another model."""
+        fingerprints = self._worker.fingerprints
+        return sum(
+            part.rows
+            for part in self.base
+            if any(name in part.tasks and part.tasks[name] != [own] for name, own in fingerprints.items())
+        )
+
+    def redone(self, looked: Looked) -> int:
+        """Rows of a shard that stand unchanged in the base version and would be done again for a task it has."""
+        had = {name for part in self.base for name in part.tasks}
+        todo = [looked.match.todo(name) for name in self._worker.tasks if name in had]
+        usable = [looked.keys.done[name].any(axis=1) for name in self._worker.tasks if name in had]
+        if not todo:
+            return 0
+        again = np.logical_or.reduce([want & can for want, can in zip(todo, usable, strict=True)])
+        return int((again & looked.match.known).sum())
 
     # -- keys of parts
 

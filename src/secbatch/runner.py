@@ -12,8 +12,8 @@ from secbatch.run_result import RunResult
 from secbatch.running import Run
 from secbatch.store.filesystem import check_output_place
 from secbatch.store.layout import Layout
-from secbatch.store.ledger import Ledger
 from secbatch.store.lock import hold
+from secbatch.store.rebuild import open_ledger
 from secbatch.store.versions import check_own
 
 __all__ = ["RunResult", "run_job", "shard_rows_schedule"]
@@ -48,12 +48,12 @@ def run_job(
     check_own(layout)
     made = [folder for folder in (layout.internal, layout.root) if not folder.exists()]
     with hold(layout.lock):
-        ledger = Ledger(layout.ledger)
+        ledger, notice = open_ledger(layout)
         run = None
         try:
             asked = options or RunOptions(limit)
             run = Run(job, layout, ledger, asked, reporter or Silent(), lambda cuda: shard_rows_schedule(job, cuda))
-            return run.execute()
+            return run.execute([notice] if notice else [])
         finally:
             ledger.close()
             if ended and run:

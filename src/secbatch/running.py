@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -32,6 +32,7 @@ from secbatch.reuse import Looked, Reuse, schema_name
 from secbatch.run_options import RunOptions
 from secbatch.run_record import rate, run_record
 from secbatch.run_result import RunResult
+from secbatch.schema_changes import check_columns
 from secbatch.shards import input_shards
 from secbatch.sources.shard import Shard
 from secbatch.stages import StageClock
@@ -97,12 +98,15 @@ class Run:
                 "choose another output or mode."
             )
 
-    def execute(self) -> RunResult:
+    def execute(self, notices: Sequence[str] = ()) -> RunResult:
+        """`notices`: what is to be said before anything else."""
         self.started, self.begin = now(), time.monotonic()
         known_output = self.ledger.latest_version() > 0
         try:
             self.setup = setup = set_up(self.job, self.run, self._pace)
             self.worker = setup.worker
+            for text in notices:
+                self._notice(text)
             self._settle_settings()
             self.ledger.start_run(self.run, self.described, self.started)
             self.rejects = RejectWriter(self.layout.rejects, self.run)
@@ -171,6 +175,7 @@ class Run:
             "id": list(job.input.id),
             "sentences": job.input.sentences,
             "partition_by": list(job.output.partition_by),
+            "columns": {field.name: str(field.type) for field in setup.source.schema},
             "schema": schema_name(self.worker.schema),
             "tasks": {name: [fingerprint] for name, fingerprint in self.worker.fingerprints.items()},
         }
@@ -185,6 +190,8 @@ class Run:
             fresh=fresh,
             retry=self.options.retry,
         )
+        check_columns(job, self.reuse.base_columns(), setup.source.schema, self._notice)
+        self._check_recompute()
         self.identities = Identities(job.input.id, job.input.sentences is not None, self.layout.scratch)
         self.publisher = Publisher(job, self.layout, self.ledger, self.run, self.reuse, self.worker, self.about)
         self.publisher.metadata = footer(setup)
@@ -206,6 +213,25 @@ class Run:
         self._judge()
         self.reuse.close()
         self.publisher.clear()
+
+    def _check_recompute(self) -> None:
+        """Stops before a changed task has more rows done again than the job allows."""
+        most = self.job.max_recompute
+        if most is None or self.reuse.outdated_rows() <= most:
+            return
+        # Only rows of this input are done again, so these are counted: it costs one more reading of the input.
+        rows = 0
+        scratch = self.layout.scratch / "recompute"
+        identities = Identities(self.job.input.id, self.job.input.sentences is not None, scratch)
+        for shard in input_shards(self.setup, scratch, self.options.limit):
+            if shard.num_rows:
+                rows += self.reuse.redone(self.reuse.look(identities.name(shard)))
+            if rows > most:
+                raise OutputError(
+                    f"More than {most:,} rows that are done would be done again, because a task's parameters or model "
+                    "have changed (max_recompute); nothing was computed. If that is meant, raise `max_recompute`, or "
+                    "leave it out."
+                )
 
     def _shards(self, stopped: Callable[[], bool]) -> Iterator[Shard]:
         spill = self.layout.scratch / "conversations"
@@ -335,7 +361,7 @@ class Run:
             self.checkpoints,
             self.present.winners() if self.present else None,
             read_whole=[file for file in files if file not in broken],
-            complete=bool(files) and not broken,
+            complete=bool(files) and not broken and not self.setup.source.waiting,
             final=final,
         )
         for text in published.notices:

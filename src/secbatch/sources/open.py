@@ -11,7 +11,7 @@ from secbatch.errors import InputError, JobError
 from secbatch.job import Input
 from secbatch.sources import csv_file, csv_header, jsonl_file, parquet_file
 from secbatch.sources.columns import check_known, column_types
-from secbatch.sources.paths import InputFile, find_files
+from secbatch.sources.paths import InputFile, find_files, settled
 from secbatch.sources.piece import Piece, Reader, reject_piece
 from secbatch.sources.sentence_rows import SentenceRows
 from secbatch.sources.shard import Shard
@@ -56,7 +56,9 @@ class Source:
         notices: tuple[str, ...],
         sentences: SentenceRows | None,
         shard_rows: Callable[[int], int],
+        waiting: int = 0,
     ) -> None:
+        self.waiting = waiting  # files that are left for the next run
         self.files = files
         self.notices = notices
         self.schema: pa.Schema = sentences.schema if sentences else contents.schema
@@ -111,7 +113,7 @@ def open_source(spec: Input, shard_rows: Callable[[int], int]) -> Source:
     declared = column_types(spec.types)
     if spec.encoding is not None:
         text_encoding(spec.encoding)
-    found = find_files(spec.path, spec.format)
+    found = settled(find_files(spec.path, spec.format), spec.settle)
     format_ = found.files[0].format
     if format_ == "csv":
         contents = _csv(spec, found.files, declared)
@@ -123,7 +125,7 @@ def open_source(spec: Input, shard_rows: Callable[[int], int]) -> Source:
     if spec.sentences is not None:
         check_known(spec.sentences, tuple(contents.schema.names), "input.sentences")
         sentences = SentenceRows(spec.sentences, contents.schema)
-    return Source(found.files, contents, found.notices + contents.notices, sentences, shard_rows)
+    return Source(found.files, contents, found.notices + contents.notices, sentences, shard_rows, found.waiting)
 
 
 def _look(files: Sequence[InputFile], look: Callable[[InputFile], Any]) -> list[Any]:

@@ -7,6 +7,7 @@ object store.
 import os
 import posixpath
 import re
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ class InputFile:
     compression: str | None  # gzip, zstd, bz2, by the file's ending
     fs_path: str = field(repr=False)  # the path inside `filesystem`
     filesystem: "pafs.FileSystem" = field(repr=False, compare=False)
+    modified: float | None = field(default=None, repr=False, compare=False)  # seconds since the epoch
 
     def open(self) -> "pa.NativeFile":
         """The stored bytes, with random access; a remote file is read through failures that pass."""
@@ -59,6 +61,7 @@ class Found:
 
     files: tuple[InputFile, ...]
     notices: tuple[str, ...] = ()
+    waiting: int = 0  # files that are left for the next run
 
 
 def find_files(path: str, format_named: str | None = None) -> Found:
@@ -95,6 +98,25 @@ def find_files(path: str, format_named: str | None = None) -> Found:
         raise InputError(f"input path '{path}' may not be read: permission denied") from None
     except OSError as error:
         raise InputError(f"input path '{path}' cannot be read: {_first_line(error)}") from None
+
+
+def settled(found: Found, seconds: float) -> Found:
+    """`found` without files that changed in the last `seconds`: somebody may still be writing them.
+
+    Raises InputError when none is left.
+    """
+    if not seconds:
+        return found
+    now = time.time()
+    files = tuple(f for f in found.files if f.modified is None or now - f.modified >= seconds)
+    waiting = [f.path for f in found.files if f not in files]
+    if not waiting:
+        return found
+    more = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
+    text = f"{waiting[0]}{more} changed within the last {seconds:g} seconds (input.settle)"
+    if not files:
+        raise InputError(f"{text}, and there is no other file; run again later")
+    return Found(files, (*found.notices, f"{text} and is left for the next run"), len(waiting))
 
 
 def _locate(path: str) -> "tuple[pafs.FileSystem, str, str, str]":
@@ -161,7 +183,8 @@ def file_format(name: str) -> tuple[str | None, str | None]:
 
 def _input_file(shown: str, info: "pafs.FileInfo", format_: str, filesystem: "pafs.FileSystem") -> InputFile:
     compression = None if format_ == "parquet" else file_format(info.path)[1]
-    return InputFile(shown, int(info.size or 0), format_, compression, info.path, filesystem)
+    modified = info.mtime_ns / 1e9 if info.mtime_ns else None
+    return InputFile(shown, int(info.size or 0), format_, compression, info.path, filesystem, modified)
 
 
 def _named_file(

@@ -13,6 +13,14 @@ from secbatch.store.filesystem import make_folder
 from secbatch.store.ledger_schema import SCHEMA_VERSION, create, migrate
 
 
+class DamagedLedgerError(OutputError):
+    """The file is no SQLite database, or a broken one."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"The ledger '{path}' cannot be opened ({why}); the next run makes a new one from the parts.")
+        self.why = why
+
+
 @dataclass(frozen=True)
 class Part:
     """An immutable file of the dataset, or of rows that a later row with their id supersedes."""
@@ -73,11 +81,14 @@ class Ledger:
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
+            found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
             self._open_schema()
+        except sqlite3.OperationalError as error:
+            raise OutputError(f"The ledger '{path}' cannot be opened ({error}).") from None
         except sqlite3.Error as error:
-            raise OutputError(
-                f"The ledger '{path}' cannot be opened ({error}); move it away to start afresh."
-            ) from None
+            raise DamagedLedgerError(path, str(error)) from None
 
     @classmethod
     def read_only(cls, path: Path) -> "Ledger":

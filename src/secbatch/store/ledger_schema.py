@@ -1,6 +1,7 @@
 """The ledger's tables, and how those of an older release become them."""
 
 import json
+import re
 import sqlite3
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def _from_1(connection: sqlite3.Connection, parts: Path) -> None:
     try:
         for table in ("parts", "version_parts"):
             connection.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
-        for statement in f"{PARTS_TABLE}{RUN_TABLES}".split(";"):
+        for statement in re.sub(r"--.*", "", PARTS_TABLE + RUN_TABLES).split(";"):
             connection.execute(statement)
         connection.execute(
             "CREATE TABLE version_parts (version INTEGER NOT NULL, position INTEGER NOT NULL, part TEXT NOT NULL,"

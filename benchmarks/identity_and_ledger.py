@@ -1,0 +1,113 @@
+"""What knowing every row costs: processor time a row, bytes on disk a row, peak memory, at 1 and 10 million rows.
+
+    python benchmarks/identity_and_ledger.py 1000000 10000000
+
+Rows of an id, a sentence of about 100 characters and a number go through identity, task keys, lookup, the set of
+present rows, checkpoint keys and the final merge of keys: all of the store but reading, models and the columns
+themselves. A first run finds nothing done; a second one over the same rows finds all of it.
+"""
+
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from secbatch.identity import Identified, Identities
+from secbatch.sources.shard import Shard
+from secbatch.store.pool import Pool, Stored
+from secbatch.store.present import Present
+from secbatch.store.row_keys import RowKeys, StoredKeys, joined, write_keys
+from secbatch.task_keys import task_keys
+
+SHARD_ROWS = 65_536
+PART_ROWS = 1 << 19
+FINGERPRINTS = {"mask": "a" * 64, "vec": "b" * 64}
+
+
+class Reads:
+    reads = ("text",)
+
+
+def shards(rows: int) -> Iterator[Shard]:
+    text = " the attackers used spearphishing with a <mask> attachment to gain a foothold in the network of the bank"
+    for index, start in enumerate(range(0, rows, SHARD_ROWS)):
+        n = min(SHARD_ROWS, rows - start)
+        numbers = pa.array(np.arange(start, start + n))
+        names = numbers.cast(pa.string())
+        texts = pa.compute.binary_join_element_wise(names, pa.scalar(text), pa.scalar(""))
+        source = pa.DictionaryArray.from_arrays(pa.array(np.zeros(n, np.int32)), pa.array(["reports.csv"]))
+        yield Shard(index, pa.table({"id": names, "text": texts, "score": numbers}), source, numbers)
+
+
+def keyed(identified: Identified) -> RowKeys:
+    tasks: Any = {name: Reads() for name in FINGERPRINTS}
+    done = task_keys(tasks, FINGERPRINTS, identified.shard.table, [])
+    flags = np.zeros(len(identified.keys), np.uint8)
+    return RowKeys(identified.keys, identified.content, identified.place, flags, done)
+
+
+def run(rows: int, ids: tuple[str, ...], folder: Path, parts: list[Stored]) -> tuple[float, list[Stored]]:
+    """Processor seconds without the making of the rows, and the parts that the run leaves."""
+    identities = Identities(ids, False, folder / "scratch")
+    present = Present(folder / "scratch")
+    pool = Pool(parts, lambda stored: StoredKeys(stored.keys), "schema")
+    made: list[Stored] = []
+    waiting: list[RowKeys] = []
+    seconds = 0.0
+    for shard in shards(rows):
+        begin = time.process_time()
+        keys = keyed(identities.name(shard))
+        match = pool.match(keys, FINGERPRINTS)
+        new = keys.take(~match.kept)
+        if len(new):
+            write_keys(folder / "checkpoints" / f"{shard.index}.keys", new, {"schema": "schema"}, "checkpoint keys")
+            waiting.append(new)
+        present.add(shard.index, new.ids, keys.ids[match.kept])
+        if sum(map(len, waiting)) >= PART_ROWS or (waiting and (shard.index + 1) * SHARD_ROWS >= rows):
+            path = folder / "keys" / f"{len(made)}.keys"
+            write_keys(path, joined(waiting), {"schema": "schema"}, "part keys")
+            tasks = {name: [fingerprint] for name, fingerprint in FINGERPRINTS.items()}
+            made.append(Stored(path.stem, path, path, tasks, True))
+            waiting = []
+        seconds += time.process_time() - begin
+    begin = time.process_time()
+    winners = present.winners()
+    assert len(winners.ids) == rows and not len(winners.lost)
+    for stored in parts:
+        assert (winners.find(np.asarray(StoredKeys(stored.keys).ids)) >= 0).all()
+    return seconds + time.process_time() - begin, made
+
+
+def anonymous() -> float:
+    """MiB of this process's memory that is not a file's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
+
+
+def main() -> None:
+    print("        rows  identity     run  µs/row  keys bytes/row  anonymous MiB  peak MiB")
+    for rows in map(int, sys.argv[1:] or ["1000000"]):
+        for ids in (("id",), ()):
+            folder = Path(tempfile.mkdtemp(prefix="secbatch-bench-"))
+            parts: list[Stored] = []
+            for name in ("first", "second"):
+                seconds, made = run(rows, ids, folder, parts)
+                parts = parts or made
+                size = sum(path.stat().st_size for path in (folder / "keys").iterdir()) / rows
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+                kind = "column" if ids else "content"
+                each = seconds / rows * 1e6
+                memory = f"{anonymous():14.0f} {peak:9.0f}"
+                print(f"{rows:12,} {kind:>9} {name:>7} {each:7.2f} {size:15.1f} {memory}", flush=True)
+            shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

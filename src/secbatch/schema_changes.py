@@ -1,0 +1,53 @@
+"""An input whose columns are not those of the dataset: what is allowed, what is said, what stops the run."""
+
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from secbatch.errors import InputError
+from secbatch.job import Job
+
+WIDER = {
+    "int8": ("int16", "int32", "int64", "double"),
+    "int16": ("int32", "int64", "double"),
+    "int32": ("int64", "double"),
+    "uint8": ("int16", "uint16", "int32", "uint32", "int64", "uint64", "double"),
+    "uint16": ("int32", "uint32", "int64", "uint64", "double"),
+    "uint32": ("int64", "uint64", "double"),
+    "float": ("double",),
+    "string": ("large_string",),
+    "large_string": ("string",),
+}
+
+
+def check_columns(job: Job, before: dict[str, str] | None, schema: pa.Schema, notice: Callable[[str], None]) -> None:
+    """`before`: the dataset's input columns and types, None where there is no dataset or nothing is known of it.
+
+    Raises InputError, before any work, for a column that is gone or has become something else.
+    """
+    if before is None:
+        return
+    now = {field.name: str(field.type) for field in schema}
+    gone = [name for name in before if name not in now]
+    if gone and job.output.missing_columns == "stop":
+        raise InputError(
+            f"Column '{gone[0]}' of the dataset in '{job.output.path}' is not in the input; put it back, or let it go "
+            "from the dataset with `--set output.missing_columns=drop`."
+        )
+    for name in gone:
+        notice(f"Column '{name}' is no longer in the input and goes from the dataset.")
+    for name in now:
+        if name not in before:
+            notice(f"Column '{name}' is new; rows of the dataset that are not in this input have no value in it.")
+        elif now[name] != before[name]:
+            if now[name] not in WIDER.get(_plain(before[name]), ()) and _plain(before[name]) != now[name]:
+                raise InputError(
+                    f"Column '{name}' is {now[name]} in the input and {before[name]} in the dataset in "
+                    f"'{job.output.path}'; name the type in input.types, or use another output or `mode: overwrite`."
+                )
+            notice(f"Column '{name}' is {now[name]} now; it was {before[name]}.")
+
+
+def _plain(kind: str) -> str:
+    """The type of a dictionary's values."""
+    return kind.split("values=")[1].split(",")[0] if kind.startswith("dictionary<") else kind

@@ -1,0 +1,85 @@
+"""A ledger that is gone or damaged, made anew from the versions, the parts and their row keys."""
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from secbatch.store.layout import Layout
+from secbatch.store.ledger import Checkpoint, DamagedLedgerError, Ledger, Part
+from secbatch.store.merge import SUPERSEDED
+from secbatch.store.row_keys import StoredKeys
+
+SETTINGS = ("id", "sentences", "partition_by")
+
+
+def open_ledger(layout: Layout) -> tuple[Ledger, str | None]:
+    """The ledger of an output that this process holds, and what is to be said when it had to be made anew."""
+    lost = not layout.ledger.exists() and layout.data.is_symlink()
+    if not lost:
+        try:
+            return Ledger(layout.ledger), None
+        except DamagedLedgerError as error:
+            aside = _set_aside(layout)
+            what = f"The ledger was damaged ({error.why}) and is kept as {aside.name}"
+    else:
+        what = f"The ledger of '{layout.root}' was gone"
+    ledger = Ledger(layout.ledger)
+    versions = _restore(layout, ledger)
+    return ledger, f"{what}; a new one was made from the parts of {versions} version{'s' if versions != 1 else ''}."
+
+
+def _set_aside(layout: Layout) -> Path:
+    number = 1
+    while (aside := layout.ledger.with_name(f"{layout.ledger.name}.damaged-{number}")).exists():
+        number += 1
+    layout.ledger.rename(aside)
+    for ending in ("-wal", "-shm"):
+        layout.ledger.with_name(layout.ledger.name + ending).unlink(missing_ok=True)
+    return aside
+
+
+def _restore(layout: Layout, ledger: Ledger) -> int:
+    folders = sorted(path for path in layout.versions.glob("[0-9]*") if path.name.isdigit())
+    current = layout.data.resolve().name if layout.data.is_symlink() else None
+    hidden = [_part(layout, path, f"{SUPERSEDED}/{path.stem}") for path in layout.parts.glob(f"{SUPERSEDED}/*.parquet")]
+    for folder in folders:
+        parts = []
+        for path in sorted(folder.rglob("*.parquet"), key=lambda path: path.name):
+            place = path.parent.relative_to(folder).as_posix()
+            name = re.sub(r"^\d{6,}-", "", path.stem)
+            parts.append(_part(layout, path, name if place == "." else f"{place}/{name}"))
+        when = datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat(timespec="seconds")
+        superseded = hidden if folder.name == current else []
+        ledger.add_version(int(folder.name), "rebuilt", when, parts, superseded)
+    for keys in sorted(layout.keys.rglob("*.keys")):
+        about = StoredKeys(keys).about
+        for key in SETTINGS:
+            if key in about:
+                ledger.fix_setting(key, json.dumps(about[key]))
+        break
+    for number, path in enumerate(sorted(layout.checkpoints.glob("*.keys"))):
+        if path.with_suffix(".parquet").exists():
+            ledger.add_checkpoint(Checkpoint("lost", number, "", path.stem, StoredKeys(path).rows, 0, 0, 0, ()))
+    return len(folders)
+
+
+def _part(layout: Layout, path: Path, name: str) -> Part:
+    file = layout.parts / f"{name}.parquet"
+    if not file.exists():  # the version has the only copy
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.hardlink_to(path)
+    keys = layout.keys / f"{name}.keys"
+    size = path.stat().st_size
+    if keys.exists():
+        about = StoredKeys(keys).about["part"]
+        hidden = about["superseded"]
+        return Part(
+            name, about["tasks"], (f"{name}.parquet",), about["rows"], about["rejected"], size, about["run"], hidden
+        )
+    footer = pq.read_metadata(path)  # an older release's: no row keys yet
+    known = json.loads((footer.metadata or {}).get(b"secbatch", b"{}")).get("tasks", {})
+    tasks = {task: [fingerprint] for task, fingerprint in known.items()}
+    return Part(name, tasks, (f"{name}.parquet",), footer.num_rows, 0, size, "rebuilt")

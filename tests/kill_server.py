@@ -1,0 +1,122 @@
+"""Runs a small job in processes that are killed: a server that imports once and forks for every try.
+
+Started by `kills.KillServer`; talks JSON lines on stdin and stdout.
+"""
+
+import json
+import mmap
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import tokenizers  # noqa: F401  (what a run imports is imported before the first fork)
+import torch  # noqa: F401
+import transformers  # noqa: F401
+from fake_task import Counter, UpperTask
+
+import secbatch.models.device
+import secbatch.models.resolve
+import secbatch.running
+import secbatch.worker
+from secbatch.errors import SecbatchError
+from secbatch.job import Job
+from secbatch.models.resolved import ResolvedModel
+from secbatch.runner import run_job
+from secbatch.store import faults
+
+import secbatch.runner  # isort: skip
+
+
+class Seen:
+    """The point that the child reached last and how often it reached each, where the parent can see it."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 4 * (1 + len(faults.POINTS)))
+
+    def clear(self) -> None:
+        self._memory[:] = b"\xff\xff\xff\xff" + bytes(len(self._memory) - 4)
+
+    def visit(self, point: str) -> int:
+        number = faults.POINTS.index(point)
+        place = 4 * (1 + number)
+        count = int.from_bytes(self._memory[place : place + 4], "little") + 1
+        self._memory[place : place + 4] = count.to_bytes(4, "little")
+        self._memory[:4] = number.to_bytes(4, "little")
+        return count
+
+    def last(self) -> str | None:
+        number = int.from_bytes(self._memory[:4], "little")
+        return faults.POINTS[number] if number < len(faults.POINTS) else None
+
+    def counts(self) -> dict[str, int]:
+        counts = memoryview(self._memory).cast("I")[1:].tolist()
+        return dict(zip(faults.POINTS, counts, strict=True))
+
+
+def prepare() -> None:
+    model = ResolvedModel("fake", None, None, Path(), "0" * 64, "0" * 64, None)
+    secbatch.models.resolve.resolve = lambda name, revision=None: model  # type: ignore[assignment]
+    counter = Counter()
+    secbatch.worker.build_task = lambda name, spec, *rest: UpperTask(name, spec, counter)  # type: ignore[assignment]
+    secbatch.runner.shard_rows_schedule = lambda job, cuda: (2, 3)
+    secbatch.running.PUBLISH_SECONDS = 0.3  # type: ignore[misc]
+
+
+def child(request: dict[str, Any], seen: Seen) -> int:
+    os.chdir(request["folder"])
+    secbatch.running.new_run_id = lambda: request["run"]
+    kill = request.get("kill")
+
+    def visit(point: str) -> None:
+        if point not in faults.POINTS:  # records for people, which no run reads again
+            return
+        count = seen.visit(point)
+        if kill and point == kill[0] and count == kill[1]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    faults.install(visit)
+    try:
+        run_job(Job.model_validate(request["job"]))
+    except SecbatchError as error:
+        print(error, file=sys.stderr, flush=True)
+        return 99
+    return 0
+
+
+def main() -> None:
+    prepare()
+    pa.set_cpu_count(1)
+    seen = Seen()
+    for line in sys.stdin:
+        request = json.loads(line)
+        seen.clear()
+        begin = time.monotonic()
+        process = os.fork()
+        if not process:
+            try:
+                code = child(request, seen)
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+                code = 98
+            os._exit(code)
+        if request.get("after") is not None:
+            time.sleep(random.Random(request["seed"]).uniform(0, request["after"]))
+            os.kill(process, signal.SIGKILL)
+        status = os.waitpid(process, 0)[1]
+        answer = {
+            "killed": os.WIFSIGNALED(status),
+            "code": os.waitstatus_to_exitcode(status),
+            "last": seen.last(),
+            "counts": seen.counts(),
+            "seconds": time.monotonic() - begin,
+        }
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
