@@ -194,7 +194,7 @@ def test_large_checkpoints_become_parts_as_they_are(
     write("a.csv", "id,text,note,kind", *(f"{line},{number // 10 % 2}" for number, line in enumerate(LINES)))
     output = {"partition_by": partition_by}
     run_job(job(input=WITH_ID, output={"path": "merged", **output}))
-    monkeypatch.setattr("secbatch.store.merge.FULL_ROWS", 10)
+    monkeypatch.setattr("secbatch.store.merge.FULL_BYTES", 1)
     merged: list[Path] = []
     original = Merger._write
 

@@ -21,8 +21,7 @@ from secbatch.store.row_keys import REJECTED, REMOVED, RowKeys, StoredKeys, join
 
 PART_BYTES = 128 << 20  # what a part is to have where there is that much
 PART_ROWS = 1 << 19  # no more than this, so that its row keys fit in memory
-FULL_BYTES = PART_BYTES // 2  # a part of this size is left alone
-FULL_ROWS = 1 << 15  # and one of so many rows: a checkpoint that has them becomes a part without being read again
+FULL_BYTES = PART_BYTES // 2  # a part of this size is left alone; a checkpoint of it becomes one without being read
 SUPERSEDED = "_superseded"  # folder of rows that lost to a later row with their id
 
 
@@ -55,7 +54,7 @@ class Piece:
     def full(self) -> bool:
         """Large enough to be a part alone."""
         kept = self.part is not None or self.whole
-        return kept and (self.size >= FULL_BYTES or self.rows >= FULL_ROWS)
+        return kept and self.size >= FULL_BYTES
 
     def identity(self) -> list[Any]:
         masks = [mask if mask is None else np.packbits(mask).tobytes().hex() for mask in (self.taken, self.marked)]
