@@ -72,8 +72,9 @@ def test_a_cached_model_needs_no_hub(tiny: Tiny, cache: Path) -> None:
 
 def test_a_cached_revision_is_not_another(tiny: Tiny, cache: Path) -> None:
     fill_cache(cache, "ehsanaghaei/SecureBERT", tiny("roberta").folder)
-    with pytest.raises(ModelError, match="not in the local cache"):
-        resolve("securebert", "other")
+    said = r"\(ehsanaghaei/SecureBERT\) at revision 'v 2' is not .*`secbatch models pull securebert --revision 'v 2'`"
+    with pytest.raises(ModelError, match=said):
+        resolve("securebert", "v 2")
 
 
 def test_half_a_download_is_not_a_model(tiny: Tiny, cache: Path) -> None:

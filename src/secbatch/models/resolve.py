@@ -1,6 +1,7 @@
 """From the name in a job to model files on this machine."""
 
 import re
+import shlex
 from pathlib import Path
 
 from secbatch.errors import ModelError, nearest
@@ -59,7 +60,7 @@ def _resolve(name: str, revision: str | None, fresh: bool) -> ResolvedModel:
             " hub id"
             " (owner/name)"
         )
-    snapshot = _from_hub(name, hub_id, wanted, fresh)
+    snapshot = _from_hub(name, hub_id, wanted, revision, fresh)
     return _described(name, hub_id, snapshot.commit, snapshot.folder, entry.licence if entry else None)
 
 
@@ -69,7 +70,8 @@ def _refuse_revision(name: str, revision: str | None, what: str) -> None:
         raise ModelError(f"model {name} {what} and has no revisions; take out revision '{revision}'")
 
 
-def _from_hub(name: str, hub_id: str, revision: str, fresh: bool) -> Snapshot:
+def _from_hub(name: str, hub_id: str, revision: str, asked: str | None, fresh: bool) -> Snapshot:
+    """`asked`: the revision that the user named, for messages; `revision`: that one or the catalog's."""
     cached = cached_snapshot(hub_id, revision)
     if cached is not None and not fresh:
         return cached
@@ -79,6 +81,8 @@ def _from_hub(name: str, hub_id: str, revision: str, fresh: bool) -> Snapshot:
         known = [entry.hub_id for entry in CATALOG.values() if entry.hub_id] if "/" in hub_id else list(CATALOG)
         hint = nearest(hub_id, known) if hub_id not in known else ""
         called = name if name == hub_id else f"{name} ({hub_id})"
+        hint += f" at revision '{asked}'" if asked else ""
+        pinned = f" --revision {shlex.quote(asked)}" if asked else ""
         if fresh:
             raise ModelError(
                 f"model {called}{hint} cannot be fetched: the hub cannot be reached ({error}); the built-in"
@@ -87,7 +91,7 @@ def _from_hub(name: str, hub_id: str, revision: str, fresh: bool) -> Snapshot:
         raise ModelError(
             f"model {called}{hint} is not in the local cache and the hub cannot be reached ({error}); bring"
             " it with"
-            f" `secbatch models pull {name}` where there is a network, or use the built-in builtin/mlm"
+            f" `secbatch models pull {name}{pinned}` where there is a network, or use the built-in builtin/mlm"
             " (masks,"
             " embeddings) or builtin/chat (answers)"
         ) from None
