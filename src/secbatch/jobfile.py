@@ -10,6 +10,8 @@ from pydantic import BaseModel, ValidationError
 from secbatch.errors import JobError, nearest
 from secbatch.job import Chat, Conversation, Embed, FillMask, Generation, Input, Job, Output
 
+MOST_BYTES = 256 << 10  # of a job file
+MOST_VALUES = 50_000  # in a job file, aliases written out
 TASK_TYPES: dict[str, type[BaseModel]] = {"fill-mask": FillMask, "embed": Embed, "chat": Chat}
 WRITTEN_AS = {
     "name": "it must begin with a letter or a digit and hold only these, '.', '_' and '-'",
@@ -24,15 +26,22 @@ def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
     Raises JobError (one sentence with file and line) for what is not a job.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with Path(path).open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        text = content.decode("utf-8")
     except FileNotFoundError:
         raise JobError(f"Job file '{path}' does not exist; check the path.") from None
     except UnicodeDecodeError:
         raise JobError(f"Job file '{path}' is not UTF-8 text; save it as UTF-8.") from None
     except OSError as error:
         raise JobError(f"Job file '{path}' cannot be read: {error.strerror}.") from None
+    except ValueError:  # a NUL in the name
+        raise JobError(f"Job file '{path}' has a name that no file can have.") from None
+    if len(content) > MOST_BYTES:
+        raise JobError(f"Job file '{path}' is larger than {MOST_BYTES >> 10} KiB; it is no job file.")
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_bombs(node, path)
         _refuse_duplicate_keys(node, path)
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -58,9 +67,26 @@ def validate(values: dict[str, Any], origin: str, node: yaml.Node | None = None)
     except ValidationError as error:
         # An unknown key first: it is what usually explains a missing one.
         found = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-        problems = [_sentence(problem, origin, node) for problem in found]
-        more = f"; {len(problems) - 1} more after this one." if len(problems) > 1 else "."
-        raise JobError(problems[0].removesuffix(".") + more) from None
+        more = f"; {len(found) - 1} more after this one." if len(found) > 1 else "."
+        raise JobError(_sentence(found[0], origin, node).removesuffix(".") + more) from None
+
+
+def _refuse_bombs(node: yaml.Node | None, path: str) -> None:
+    """Anchors that refer to anchors can make billions of values out of a few lines: counted before they are made."""
+    counts: dict[int, int] = {}
+
+    def count(inner: yaml.Node) -> int:
+        if id(inner) not in counts:
+            values = inner.value if isinstance(inner, yaml.MappingNode | yaml.SequenceNode) else ()
+            children = [pair for item in values for pair in (item if isinstance(item, tuple) else (item,))]
+            counts[id(inner)] = 1 + sum(count(child) for child in children)  # a node within itself ends in recursion
+        return counts[id(inner)]
+
+    if node is not None and count(node) > MOST_VALUES:
+        raise JobError(
+            f"Job file '{path}' has more than {MOST_VALUES:,} values, anchors and aliases written out; "
+            "it is no job file."
+        )
 
 
 def _refuse_duplicate_keys(node: yaml.Node | None, path: str) -> None:
@@ -92,7 +118,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         place = inside
     try:
         place[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none, a number without end
         place[last] = text
 
 
@@ -100,7 +126,7 @@ def _sentence(problem: Any, origin: str, node: yaml.Node | None) -> str:
     location = [str(part) for part in problem["loc"]]
     path, line = _walk(location, node)
     place = f"{origin} line {line}" if line else origin
-    key = ".".join(path) or "the job"
+    key = _cut(".".join(path)) or "the job"
     kind = problem["type"]
     if kind == "extra_forbidden":
         known = _known_keys(location[:-1])
@@ -111,11 +137,24 @@ def _sentence(problem: Any, origin: str, node: yaml.Node | None) -> str:
     if kind.startswith("union_tag"):
         return f"{place}: '{key}' needs a type, one of {', '.join(TASK_TYPES)}."
     given = problem.get("input")
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) or given is None else ""
+    shown = f" (given: {_short(given)})" if isinstance(given, str | int | float | bool) or given is None else ""
     message = str(problem["msg"]).removeprefix("Value error, ")
     if kind == "string_pattern_mismatch":  # nobody should have to read a regular expression
         message = WRITTEN_AS[location[-1]]
     return f"{place}: '{key}' is wrong: {message[:1].lower()}{message[1:]}{shown}."
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def _short(given: object) -> str:
+    """A value as Python writes it, cut where it is no help any more."""
+    try:
+        text = repr(given)
+    except ValueError:  # an integer of thousands of digits
+        return "a very long number"
+    return text if len(text) <= 100 else f"{text[:80]}…"
 
 
 def _walk(location: list[str], node: yaml.Node | None) -> tuple[list[str], int | None]:
