@@ -55,6 +55,11 @@ class Interrupted(SecbatchError):  # noqa: N818  (an interrupt is no error)
     exit_code = EXIT_INTERRUPTED
 
 
+def listed(names: "list[str] | tuple[str, ...]") -> str:
+    """Names for a sentence: the first 20 of many."""
+    return ", ".join(names[:20]) + (f", … ({len(names):,} in all)" if len(names) > 20 else "")
+
+
 def nearest(word: str, known: "list[str] | tuple[str, ...]") -> str:
     """A hint ` (did you mean 'x'?)` naming the entry of `known` most like `word`, or an empty string."""
     import difflib

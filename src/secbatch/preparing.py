@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from secbatch.errors import InputError, nearest
+from secbatch.errors import InputError, listed, nearest
 from secbatch.job import Job
 from secbatch.sources.open import Source, open_source
 from secbatch.store.layout import Layout
@@ -57,7 +57,7 @@ def _check_columns(job: Job, schema: pa.Schema) -> None:
         if name not in schema.names:
             raise InputError(
                 f"Column '{name}', named in {key}, is not in the input{nearest(name, schema.names)}; "
-                f"it has {', '.join(schema.names)}."
+                f"it has {listed(schema.names)}."
             )
     check_partition_columns(job.output.partition_by, schema)
 

@@ -10,6 +10,7 @@ import secbatch
 from secbatch.cli import log
 from secbatch.cli.ask import ask, mask
 from secbatch.cli.models import models
+from secbatch.cli.retry import retry
 from secbatch.cli.run import enrich, plan, run
 from secbatch.cli.show import show
 from secbatch.cli.status import status
@@ -31,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (run, enrich, plan, show, status, versions, rollback, mask, ask, models):
+for command in (run, enrich, plan, retry, show, status, versions, rollback, mask, ask, models):
     cli.add_command(command)
 
 

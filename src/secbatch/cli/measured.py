@@ -27,6 +27,10 @@ class Measured:
 
             check_metrics_file(self._path)
 
+    def stay(self) -> None:
+        """The file is where it was meant, also when the process goes to another folder."""
+        self._path = self._path.absolute() if self._path else None
+
     def take(self, result: "RunResult") -> None:
         self._result = result
 

@@ -48,10 +48,10 @@ def run(
 ) -> int:
     """Run the job in JOB.yaml; a second run goes on where the first stopped, or does nothing."""
     if dry_run:
-        _show_plan(_load(job_file, overrides, input_path, output_path), limit)
+        _show_plan(load(job_file, overrides, input_path, output_path), limit)
         return 0
     with Measured(metrics_file) as measured:
-        job = _load(job_file, overrides, input_path, output_path)
+        job = load(job_file, overrides, input_path, output_path)
         stop = next_time(until, datetime.now().astimezone()) if until else None
         return run_watched(job, RunOptions(limit, partial=input_path is not None, until=stop), log_format, measured)
 
@@ -62,7 +62,7 @@ def run(
 @options.limit
 def plan(job_file: str, overrides: tuple[str, ...], limit: int | None) -> int:
     """Show what a run of JOB.yaml would do: rows, shards, tokens, time, what is done already."""
-    _show_plan(_load(job_file, overrides, None, None), limit)
+    _show_plan(load(job_file, overrides, None, None), limit)
     return 0
 
 
@@ -150,7 +150,8 @@ def enrich(
         return run_watched(job, RunOptions(limit), log_format, measured, Path(output_path) if single else None)
 
 
-def _load(path: str, overrides: tuple[str, ...], input_path: str | None, output_path: str | None) -> "Job":
+def load(path: str, overrides: tuple[str, ...], input_path: str | None, output_path: str | None) -> "Job":
+    """The job in the file at `path`, with what the command line replaces."""
     from secbatch.jobfile import load_job
 
     replaced = [f"input.path={_quoted(input_path)}"] if input_path else []

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from secbatch.errors import InputError, JobError, nearest
+from secbatch.errors import InputError, JobError, listed, nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,8 +65,7 @@ def column_types(types: Mapping[str, str]) -> "dict[str, pa.DataType]":
 def check_known(column: str, names: tuple[str, ...], key: str) -> None:
     """InputError where the job's `key` names a column that the input lacks."""
     if column not in names:
-        listed = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-        raise InputError(f"{key}: the input has no column '{column}'{nearest(column, names)}; it has {listed}")
+        raise InputError(f"{key}: the input has no column '{column}'{nearest(column, names)}; it has {listed(names)}")
 
 
 def failing(length: int, holds: Callable[[int, int], bool]) -> list[int]:

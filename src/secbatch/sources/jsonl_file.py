@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from secbatch.errors import InputError
 from secbatch.sources.columns import conversion_error, failing, from_text
 from secbatch.sources.paths import InputFile
 from secbatch.sources.piece import BLOCK, RECORD_LIMIT, Piece, reject_piece
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 SAMPLE_BYTES = 8 << 20  # of the whole input that decide columns and types
 SAMPLE_BYTES_A_FILE = 1 << 20
 PIECE_ROWS = 8_192
+MANY_COLUMNS, LEAST_FILLED = 2_000, 0.02  # more columns than that, of which less is filled, are no table
 CELLS = 4 << 20  # of one piece at most
 DEEPEST = 500  # levels of nesting; Python cannot write again all that it can read
 BLANK = b" \t\r"
@@ -104,6 +106,17 @@ def infer_types(objects: Iterable[Mapping[str, Any]], declared: "Mapping[str, pa
         fields.append(pa.field(name, inferred))
     fields += [pa.field(name, kind) for name, kind in declared.items() if name not in kinds]
     return pa.schema(fields)
+
+
+def refuse_keys_that_are_data(file: InputFile, objects: Sequence[Mapping[str, Any]], schema: "pa.Schema") -> None:
+    """InputError where nearly every object has keys of its own: they would make a table of nothing but nulls."""
+    columns = len(schema.names)
+    filled = sum(map(len, objects))
+    if columns > MANY_COLUMNS and filled < columns * len(objects) * LEAST_FILLED:
+        raise InputError(
+            f"{file.path}: the first {len(objects):,} objects have {columns:,} different keys and share too few of "
+            "them; bring the values under common keys, one object for each"
+        )
 
 
 def _kind(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Parquet files: batches of rows in the unified schema of all files, types kept."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -51,7 +52,7 @@ def read_layout(file: InputFile) -> ParquetLayout:
         if isinstance(error, (FileNotFoundError, PermissionError)):
             raise
         raise UnreadableFileError(f"is no readable Parquet file ({_first_line(error)})") from None
-    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    twice = sorted(name for name, times in Counter(schema.names).items() if times > 1)
     if twice:
         listed = ", ".join(f"'{name}'" for name in twice)
         raise InputError(f"{file.path}: the schema names {listed} more than once; rename the columns")
@@ -109,8 +110,9 @@ def unify(layouts: Sequence[tuple[InputFile, ParquetLayout]]) -> "pa.Schema":
 
 def check_same_columns(first: str, names: Sequence[str], other: str, other_names: Sequence[str]) -> None:
     """InputError, naming file and column, unless both files have the same set of columns."""
-    missing = [name for name in names if name not in set(other_names)]
-    extra = [name for name in other_names if name not in set(names)]
+    known, known_there = set(names), set(other_names)
+    missing = [name for name in names if name not in known_there]
+    extra = [name for name in other_names if name not in known]
     if not missing and not extra:
         return
     parts = []

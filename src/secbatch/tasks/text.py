@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from secbatch.errors import JobError, nearest
+from secbatch.errors import JobError, listed, nearest
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _checked(parts: tuple[str | tuple[str], ...], schema: pa.Schema, key: str) -
 
 
 def _no_column(name: str, schema: pa.Schema) -> str:
-    return f"there is no column '{name}' in the input{nearest(name, schema.names)}; it has {', '.join(schema.names)}"
+    return f"there is no column '{name}' in the input{nearest(name, schema.names)}; it has {listed(schema.names)}"
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.Array:

@@ -1,0 +1,50 @@
+"""`secbatch retry`: the rejected rows again."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from secbatch.cli import options
+from secbatch.cli.measured import Measured
+from secbatch.cli.run import load, run_watched
+from secbatch.errors import InputError
+from secbatch.run_options import RunOptions
+
+
+@click.command()
+@click.argument("output", metavar="OUT")
+@click.option("--job", "job_file", metavar="JOB.yaml", help="The job, instead of the recorded one.")
+@options.metrics_file
+@options.log_format
+def retry(output: str, job_file: str | None, metrics_file: str | None, log_format: str) -> int:
+    """Run the rejected rows of the output folder OUT again, with the job that it was last made with.
+
+    Rows that are done stay as they are. Files are read again, so lines that could not be parsed come in once they
+    are mended. A cause that is still there rejects its row again.
+    """
+    from secbatch.recorded_job import recorded_job
+    from secbatch.store.layout import Layout
+
+    with Measured(metrics_file) as measured:
+        if job_file:
+            job, limit = load(job_file, (), None, output), None
+        else:
+            recorded = recorded_job(Layout(Path(output)))
+            job, limit = recorded.job, recorded.limit
+            if recorded.folder is not None and recorded.folder != Path.cwd():
+                _go_to(recorded.folder, measured)
+        return run_watched(job, replace(RunOptions(limit), partial=True, retry=True), log_format, measured)
+
+
+def _go_to(folder: Path, measured: Measured) -> None:
+    """Relative paths of the job start where it was run."""
+    measured.stay()
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise InputError(
+            f"The job was run in '{folder}', where its paths start, and that folder cannot be entered "
+            f"({error.strerror}); name its file with --job."
+        ) from None

@@ -1,0 +1,109 @@
+"""`secbatch retry`: the rejected rows, and only those; and what counts as too many."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from fake_task import Counter, UpperTask, install
+
+from secbatch.cli.main import _run
+from secbatch.tasks.base import TaskColumns
+
+JOB = "name: night\ninput: {path: in}\ntasks: {up: {type: fill-mask, model: fake, text: text}}\noutput: {path: out}\n"
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter:
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    Path("job.yaml").write_text(JOB)
+    Path("in/a.csv").write_text("text,n\na,1\nPOISON,2\nb,3,extra\nc,4\n")
+    Path("in/b.csv").write_text("text,n\nd,5\nPOISON,6\n")
+    return install(monkeypatch)
+
+
+def mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the task can do all rows."""
+
+    def finish(self: UpperTask, computed: Any) -> TaskColumns:
+        return TaskColumns({self.name: computed}, {}, tokens=len(computed))
+
+    monkeypatch.setattr(UpperTask, "finish", finish)
+
+
+def status() -> dict[str, str]:
+    rows = pd.read_parquet("out/data")
+    return dict(zip(rows["n"], rows["secbatch_status"], strict=True))
+
+
+def test_only_rejected_rows_are_done_again(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert _run(["run", "job.yaml"]) == 3
+    assert status() == {"1": "ok", "2": "rejected", "4": "ok", "5": "ok", "6": "rejected"}
+    counter.rows = 0
+    assert _run(["run", "job.yaml"]) == 3  # a plain run leaves them
+    assert counter.rows == 0
+    assert _run(["retry", "out"]) == 3  # the cause is still there
+    assert counter.rows == 2 and list(status().values()).count("rejected") == 2
+    mended(monkeypatch)
+    Path("in/a.csv").write_text("text,n\na,1\nPOISON,2\nb,3\nc,4\n")
+    counter.rows = 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # the job's paths start where it was run
+    capsys.readouterr()
+    assert _run(["retry", "../out", "--log-format", "json"]) == 0
+    summary = json.loads(capsys.readouterr().err.splitlines()[-1])
+    assert (counter.rows, summary["enriched"], summary["reused"], summary["unparseable"]) == (3, 3, 3, 0)
+    assert Path.cwd() == tmp_path
+    assert status() == dict.fromkeys("123456", "ok")
+    assert _run(["run", "job.yaml"]) == 0
+    assert counter.rows == 3
+
+
+def test_a_file_that_is_gone_meanwhile_removes_nothing(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("job.yaml").write_text(JOB.replace("path: out", "path: out, removed: drop"))
+    _run(["run", "job.yaml"])
+    Path("in/a.csv").unlink()
+    mended(monkeypatch)
+    assert _run(["retry", "out"]) == 0
+    assert status() == {"1": "ok", "2": "rejected", "4": "ok", "5": "ok", "6": "ok"}
+
+
+def test_what_cannot_be_retried_is_one_sentence(
+    counter: Counter, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _run(["retry", "absent"]) == 2
+    assert "holds no dataset" in capsys.readouterr().err and not Path("absent").exists()
+    Path("one.parquet").touch()
+    assert _run(["retry", "one.parquet"]) == 2
+    assert "is a file" in capsys.readouterr().err
+    _run(["run", "job.yaml"])
+    for record in Path("out/_secbatch/runs").glob("*.json"):
+        record.write_text(json.dumps({**json.loads(record.read_text()), "folder": "/no/such/folder"}))
+    assert _run(["retry", "out"]) == 2
+    assert "/no/such/folder" in capsys.readouterr().err
+    assert _run(["retry", "out", "--job", "job.yaml"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("max_rejects", "code"),
+    [("3", 0), ("2", 3), ("50%", 0), ("49%", 3), ("0", 3), ("0%", 3), ("100%", 0), ("49.9%", 3)],
+)
+def test_max_rejects_is_a_count_or_a_share_of_all_that_was_read(counter: Counter, max_rejects: str, code: int) -> None:
+    # 5 rows and one piece that is none; two rows are rejected: 3 of 6.
+    assert _run(["run", "job.yaml", "--set", f"max_rejects={max_rejects}"]) == code
+
+
+@pytest.mark.parametrize("wrong", ["-1", "1.5", "101%", "nan%", "inf", "%", "x", "1e2", "true", "null", "[1]", "-0.1%"])
+def test_what_max_rejects_cannot_be(counter: Counter, wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(["run", "job.yaml", "--set", f"max_rejects={wrong}"]) == 2
+    assert "max_rejects must be a count such as 100 or a percentage such as 1%" in capsys.readouterr().err
+
+
+def test_no_rejects_at_all_under_a_limit_of_none(counter: Counter) -> None:
+    Path("in/a.csv").write_text("text,n\n")
+    Path("in/b.csv").write_text("text,n\n")
+    assert _run(["run", "job.yaml", "--set", "max_rejects=0"]) == 0  # no rows at all: none is rejected
