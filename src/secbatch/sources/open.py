@@ -203,10 +203,10 @@ def _jsonl(spec: Input, files: tuple[InputFile, ...], declared: "dict[str, pa.Da
     _refuse_if_nothing(looked)
     schema = jsonl_file.infer_types(objects, declared)
     jsonl_file.refuse_keys_that_are_data(files[0], objects, schema)
-    if not schema.names:
+    if not objects:
         raise InputError(
-            f"{files[0].path}: no line at the start of the input is a JSON object with a key; each line must be "
-            'one object such as {"id": 1, "text": "…"}'
+            f"{files[0].path}: no line at the start of the input is a JSON object; each line must be one "
+            'object such as {"id": 1, "text": "…"}'
         )
     if not schema.names:
         raise InputError(f"{files[0].path}: the objects at the start of the input are empty: there are no columns")
