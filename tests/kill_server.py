@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ import secbatch.models.device
 import secbatch.models.resolve
 import secbatch.running
 import secbatch.worker
-from secbatch.errors import SecbatchError
+from secbatch.cli.run import _interruptible
+from secbatch.errors import Interrupted, SecbatchError
 from secbatch.job import Job
 from secbatch.models.resolved import ResolvedModel
 from secbatch.runner import run_job
@@ -67,6 +69,17 @@ def prepare() -> None:
     secbatch.running.PUBLISH_SECONDS = 0.3  # type: ignore[misc]
 
 
+def slowly(compute: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+    """A device batch takes its time, in steps between which Python gets to work."""
+
+    def slow(self: UpperTask, encoded: Any) -> Any:
+        for _ in range(int(seconds / 0.01)):
+            time.sleep(0.01)
+        return compute(self, encoded)
+
+    return slow
+
+
 def child(request: dict[str, Any], seen: Seen) -> int:
     os.chdir(request["folder"])
     secbatch.running.new_run_id = lambda: request["run"]
@@ -80,8 +93,13 @@ def child(request: dict[str, Any], seen: Seen) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
 
     faults.install(visit)
+    if request.get("slow"):
+        UpperTask.compute = slowly(UpperTask.compute, request["slow"])  # type: ignore[method-assign]
     try:
-        run_job(Job.model_validate(request["job"]))
+        with _interruptible():
+            run_job(Job.model_validate(request["job"]))
+    except Interrupted as stop:
+        return stop.exit_code
     except SecbatchError as error:
         print(error, file=sys.stderr, flush=True)
         return 99
@@ -106,7 +124,7 @@ def main() -> None:
             os._exit(code)
         if request.get("after") is not None:
             time.sleep(random.Random(request["seed"]).uniform(0, request["after"]))
-            os.kill(process, signal.SIGKILL)
+            os.kill(process, request.get("signal", signal.SIGKILL))
         status = os.waitpid(process, 0)[1]
         answer = {
             "killed": os.WIFSIGNALED(status),

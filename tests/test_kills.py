@@ -1,8 +1,11 @@
 """kill -9 at any step and at any moment, then again: the dataset is that of a run which nobody disturbed."""
 
+import json
 import random
 import shutil
+import signal
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -92,6 +95,20 @@ def test_a_kill_at_each_step(corpus: Corpus, place: Path, start: str) -> None:
         corpus.check(source, folder)
         assert len(killed) > before, left
     show(Counter(killed))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_stop_does_so_at_once(corpus: Corpus, place: Path, number: int) -> None:
+    """Amid a batch of 60 seconds, after some that were quick."""
+    folder = copied(corpus.first, place / "stopped")
+    corpus.server.run(folder, "tonight", kill=["checkpoint: before the write", 4])
+    begin = time.monotonic()
+    request = {"after": 3.0, "seed": 1, "signal": number, "slow": 60.0, "expect": 130}
+    answer = corpus.server.run(folder, "tonight", **request)
+    assert answer["code"] == 130 and time.monotonic() - begin < 13
+    record = json.loads((folder / "out/_secbatch/runs/latest.json").read_text())
+    assert (record["state"], record["exit_code"]) == ("interrupted", 130)
+    corpus.check(corpus.first, folder)
 
 
 def kill_at_random(corpus: Corpus, place: Path, kills: int, seed: int) -> Counter[str]:

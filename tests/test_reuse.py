@@ -224,3 +224,14 @@ def test_large_checkpoints_become_parts_as_they_are(
     assert done(counter, input=WITH_ID, output={"path": "out", **output}) == 1
     assert len(before & {file.stat().st_ino for file in Path("out/data").rglob("*.parquet")}) >= len(before) - 2
     assert sorted(rows()["id"], key=int) == [str(n) for n in range(100)]
+
+
+def test_dropped_rows_leave_the_rejects_too(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES, "too,many,fields,here")
+    run_job(job(input=WITH_ID, max_rejects="5"))
+    assert len(list(Path("out/_secbatch/rejects").iterdir())) == 1
+    write("a.csv", "id,text,note", *LINES)
+    run_job(job(input=WITH_ID))
+    assert len(list(Path("out/_secbatch/rejects").iterdir())) == 1
+    run_job(job(input=WITH_ID, output=removed("drop")))
+    assert not list(Path("out/_secbatch/rejects").iterdir())

@@ -115,8 +115,16 @@ class Publisher:
         files = [link_name(place, file) for place, part in enumerate(parts) for file in part.files]
         return Published(number, rows, files, new, made.superseded_rows, notices)
 
-    def clear(self) -> None:
-        """After the last publication: what it was made from is of no more use."""
+    def clear(self, complete: bool) -> None:
+        """After the last publication: what it was made from is of no more use.
+
+        Where the job drops removed rows, a `complete` run also drops what earlier runs could not parse: whatever of it
+        is still in the input is among this run's own rejects.
+        """
+        if complete and self.job.output.removed == "drop":
+            for path in self.layout.rejects.glob("*.parquet"):
+                if not path.name.startswith(f"{self.run}-"):
+                    remove_file(path)
         faults.reach("clearing: before checkpoints go")
         self.ledger.forget_checkpoints()
         for path in self.layout.checkpoints.iterdir():

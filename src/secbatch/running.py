@@ -212,7 +212,7 @@ class Run:
             self._publish(final=True)
         self._judge()
         self.reuse.close()
-        self.publisher.clear()
+        self.publisher.clear(self._complete())
 
     def _check_recompute(self) -> None:
         """Stops before a changed task has more rows done again than the job allows."""
@@ -361,7 +361,7 @@ class Run:
             self.checkpoints,
             self.present.winners() if self.present else None,
             read_whole=[file for file in files if file not in broken],
-            complete=bool(files) and not broken and not self.setup.source.waiting,
+            complete=final and self._complete(),
             final=final,
         )
         for text in published.notices:
@@ -372,6 +372,10 @@ class Run:
         self.result.version = published.number
         self.result.rows_in_dataset = published.rows
         self.result.part_files = published.files
+
+    def _complete(self) -> bool:
+        """Whether all of the job's input was read to its end: only then can a row be missing from it."""
+        return self._read_whole and not self.rejects.broken_files and not self.setup.source.waiting
 
     def _judge(self) -> None:
         for name, rows in self.result.done.items():
