@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint soak fuzz models sample-data clean
+.PHONY: demo test lint soak fuzz bench models sample-data clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,11 @@ fuzz: $(STAMP)  ## 100,000 generated inputs and job files, then as many again by
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[fuzz]"
 	$(BIN)/python -m pytest -m soak tests/fuzz
 	for kind in csv jsonl parquet job; do PYTHONPATH=tests/fuzz $(BIN)/python tests/fuzz/guided.py $$kind -runs=26000 || exit 1; done
+
+bench: $(STAMP)  ## everything that is measured, against peers, with plots: about half an hour on 2 cores
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
+	for subject in encoder chat host_path start memory_growth identity_and_ledger real_reports parity; do \
+		test ! -e benchmarks/$$subject.py || { echo "== $$subject"; $(BIN)/python benchmarks/$$subject.py || exit 1; }; done
 
 models: $(STAMP)  ## train the built-in models from a folder of corpora: make models CORPUS=DIR
 	@test -n "$(CORPUS)" || { echo "say where the corpora are: make models CORPUS=DIR"; exit 2; }
