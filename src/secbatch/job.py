@@ -13,6 +13,13 @@ CHAT_PROMPT = "Under the context of network and cyber security. {text}"
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    @field_validator("path", "model", "revision", mode="after", check_fields=False)
+    @classmethod
+    def _no_nul(cls, value: str | None) -> str | None:
+        if value is not None and "\0" in value:
+            raise ValueError("it must not hold a NUL character")
+        return value
+
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 

@@ -12,6 +12,7 @@ from secbatch.run_result import RunResult
 from secbatch.running import Run
 from secbatch.store.filesystem import check_output_place
 from secbatch.store.layout import Layout
+from secbatch.store.links import refuse_links
 from secbatch.store.lock import hold
 from secbatch.store.rebuild import open_ledger
 from secbatch.store.versions import check_own
@@ -46,6 +47,7 @@ def run_job(
     layout = Layout(Path(job.output.path))
     check_output_place(layout.root)
     check_own(layout)
+    refuse_links(layout)
     made = [folder for folder in (layout.internal, layout.root) if not folder.exists()]
     with hold(layout.lock):
         ledger, notice = open_ledger(layout)

@@ -15,9 +15,10 @@ NAME_BYTES = 255  # of a file or folder, on the file systems in use
 def check_partition_columns(columns: tuple[str, ...], schema: pa.Schema) -> None:
     """Raises JobError for a partition column without a plain string form, or with a name that readers hide."""
     for name in columns:
-        if name.startswith(("_", ".")) or "/" in name or "=" in name:
+        if name.startswith(("_", ".")) or "/" in name or "=" in name or not name.isprintable() or len(name) > 60:
             raise JobError(
-                f"Partition column '{name}' has a name that readers skip or misread; rename it in the input."
+                f"Partition column '{name}' has a name that is too long, or that readers skip or misread; "
+                "rename it in the input."
             )
         kind = schema.field(name).type
         plain = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)

@@ -44,6 +44,7 @@ class ProgressFile:
 
     def _write(self) -> None:
         temporary = self._path.with_name(f".{self._path.name}.tmp")
+        temporary.unlink(missing_ok=True)  # never through a link that somebody has put there
         temporary.write_text(json.dumps(self._snapshot()), encoding="utf-8")
         temporary.rename(self._path)
 

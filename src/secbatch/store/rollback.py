@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from secbatch.errors import InputError, OutputError
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger, Version
+from secbatch.store.links import refuse_links
 from secbatch.store.lock import hold
-from secbatch.store.versions import publish
+from secbatch.store.versions import check_own, publish
 
 _RUN = re.compile(r"\d{8}T\d{6}Z-rollback-to-(\d+)")
 
@@ -41,6 +42,8 @@ def roll_back(layout: Layout, to: int | None = None) -> tuple[ListedVersion, int
     the newest version, so the next run starts from them, and the versions in between stay until later publications
     push them out. Raises OutputHeldError while a run holds the output, InputError for a version that is not there.
     """
+    check_own(layout)
+    refuse_links(layout)
     _look(layout).close()  # an output that is not there is not made by taking its lock
     with hold(layout.lock):
         ledger = Ledger(layout.ledger)

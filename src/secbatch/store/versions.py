@@ -61,12 +61,17 @@ def check_own(layout: Layout) -> None:
     """Refuses an output that is a file, or whose `data` was not made by a run."""
     if layout.root.exists() and not layout.root.is_dir():
         raise OutputError(f"Output '{layout.root}' is a file; name a folder.")
-    if (layout.data.exists() or layout.data.is_symlink()) and not (
-        layout.data.is_symlink() and layout.data.readlink().parts[:2] == ("_secbatch", "versions")
-    ):
+    if (layout.data.exists() or layout.data.is_symlink()) and not _is_own_link(layout.data):
         raise OutputError(
             f"'{layout.data}' is there already and was not made by secbatch; choose another output or move it away."
         )
+
+
+def _is_own_link(data: Path) -> bool:
+    if not data.is_symlink():
+        return False
+    *folder, number = data.readlink().parts
+    return folder == ["_secbatch", "versions"] and number.isdigit()
 
 
 def swap_link(layout: Layout, folder: Path) -> None:
