@@ -348,8 +348,9 @@ class Run:
         if self.options.limit:
             return min(done / self.options.limit, 1.0)
         source = self.setup.source
-        share = source.bytes_read / source.bytes_total if source.bytes_total else 1.0
-        return min(share * done / max(self.result.read, 1), 1.0)
+        share = source.bytes_given / source.bytes_total if source.bytes_total else 1.0
+        # Where conversations are grouped, all rows are given out before the first one is done.
+        return min(share * done / max(self.result.read, source.rows_given, 1), 1.0)
 
     # -- after work
 

@@ -204,15 +204,13 @@ def test_sigterm_exits_130_and_the_next_run_goes_on(mask_model: str) -> None:
     command += ["enrich", "in.csv", "-o", "out", "--mask", "text", "--mask-model", mask_model]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    begin = time.monotonic()
     while not Path("out/data").exists() and process.poll() is None:
         time.sleep(0.05)
-    start_seconds = time.monotonic() - begin  # imports, model, first shard: some 5 s, more on a busy machine
     process.send_signal(signal.SIGTERM)
     begin = time.monotonic()
-    _, errors = process.communicate(timeout=600)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert time.monotonic() - begin < max(10, start_seconds)
+    assert time.monotonic() - begin < 10
     assert "run the same command again" in errors and "Traceback" not in errors
     seen = len(pd.read_parquet("out/data"))
     assert 0 < seen < 60_000

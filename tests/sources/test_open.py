@@ -1,10 +1,14 @@
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers import rejects_of, shards_of, source_of, table_of, written
 
 from secbatch.errors import InputError
+from secbatch.job import Input
 from secbatch.sources import probe, sentence_rows, slicing
+from secbatch.sources.open import open_source
 from secbatch.sources.probe import estimate_rows
 
 
@@ -103,3 +107,21 @@ def test_a_shard_of_large_rows_ends_inside_a_piece(tmp_path, monkeypatch):
     shards = shards_of(path)
     assert table_of(shards).column("a").to_pylist() == [str(i) for i in range(50)]
     assert {shard.num_rows for shard in shards[:-1]} == {10}
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_progress_counts_the_rows_given_out_and_not_those_read_ahead(tmp_path: Path, ending: str) -> None:
+    """A bar that counts what was decoded in one go would stand at half after the first of a thousand shards."""
+    table = pa.table({"text": [f"Document {number}. It has two sentences." for number in range(1000)]})
+    path = tmp_path / f"in.{ending}"
+    if ending == "csv":
+        table.to_pandas().to_csv(path, index=False)
+    else:
+        pq.write_table(table, path)
+    source = open_source(Input(path=str(path), sentences="text"), lambda index: 100)
+    given = 0
+    for shard in source.shards():
+        given += shard.num_rows
+        assert source.rows_given == given
+        assert abs(source.bytes_given / source.bytes_total - given / 2000) < 0.02
+    assert given == 2000 and source.bytes_given == source.bytes_total

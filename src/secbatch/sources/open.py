@@ -1,5 +1,6 @@
 """The door to the input: `open_source` looks at every file once, then shards are streamed from them."""
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ class Source:
         self._shard_rows = shard_rows
         self._finished_bytes = 0
         self._current: Reader | None = None
+        self.rows_given = 0  # rows of the shards given out so far
+        self._marks: deque[tuple[int, int]] = deque([(0, 0)])  # rows and bytes read up to a place; the first is passed
 
     @property
     def bytes_read(self) -> int:
@@ -76,9 +79,34 @@ class Source:
         current = self._current
         return min(self.bytes_total, self._finished_bytes + (current.position() if current else 0))
 
+    @property
+    def bytes_given(self) -> int:
+        """Bytes of the files, as stored, that the shards given out so far are made of: what is read ahead of a
+        slow model does not count. Any thread may ask."""
+        before_rows = before_bytes = 0
+        for rows, bytes_read in list(self._marks):
+            if rows > self.rows_given:
+                share = (self.rows_given - before_rows) / (rows - before_rows)
+                return int(before_bytes + share * (bytes_read - before_bytes))
+            before_rows, before_bytes = rows, bytes_read
+        return before_bytes
+
     def shards(self) -> Iterator[Shard]:
         """The rows, shard by shard, in the order of the files."""
-        return slice_pieces(self.pieces(), self.schema, self._shard_rows)
+        self.rows_given, self._marks = 0, deque([(0, 0)])
+        for shard in slice_pieces(self._marked(self.pieces()), self.schema, self._shard_rows):
+            self.rows_given += shard.num_rows
+            while len(self._marks) > 1 and self._marks[1][0] <= self.rows_given:
+                self._marks.popleft()
+            yield shard
+
+    def _marked(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        """Notes, with each piece, how many rows and bytes are read with it."""
+        rows = 0
+        for piece in pieces:
+            rows += len(piece.rows)
+            self._marks.append((rows, self.bytes_read))
+            yield piece
 
     def pieces(self) -> Generator[Piece, None, None]:
         """The rows as they come off the files, before they are cut into shards."""
