@@ -37,6 +37,15 @@ class ShardSizes:
             # Slower at once, faster by and by: a shard that is too large is what costs.
             self._rate = min(rate, (self._rate or rate) * 4)
 
+    def expected(self, rows: int, rate: float) -> int:
+        """About how many shards `rows` rows will make at `rate` rows a second."""
+        first = [rows for rows in self._first if rows]
+        self._rate, shards = rate, 0
+        while rows > 0 and shards < len(first):
+            rows -= first[shards]
+            shards += 1
+        return shards + -(-max(rows, 0) // self._choose(shards))
+
     def _choose(self, shard: int) -> int:
         if not self._measures or not self._rate or shard < len(self._first):
             return self._first[min(shard, len(self._first) - 1)]

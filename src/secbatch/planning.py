@@ -1,24 +1,21 @@
 """What a run would do, before it does it."""
 
 import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from secbatch import runner
-from secbatch.identity import Identified, Identities
+from secbatch.identity import Identities
 from secbatch.job import Chat, Job
 from secbatch.pacing import ShardSizes
 from secbatch.preparing import Setup, set_up
+from secbatch.probing import Sample, measure
 from secbatch.reuse import Reuse
 from secbatch.shards import input_shards
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
-from secbatch.worker import Work
-
-PROBE_ROWS = 64  # rows that are run through the models to measure their speed
 
 
 @dataclass
@@ -28,13 +25,16 @@ class Plan:
     files: int
     rows: int = 0
     shards: int = 0
+    todo_rows: int = 0  # for one task at least
     reused_rows: int = 0
+    superseded: int = 0  # a later row of the same shard has the id
     reused_shards: int = 0
     unparseable: int = 0
     rejected: int = 0
     tokens: float | None = None  # estimated from the probe
     padding_share: float | None = None
     seconds: float | None = None
+    probed_rows: int = 0
     device: str = ""
     precision: str = ""
     models: list[str] = field(default_factory=list)
@@ -57,7 +57,8 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
             models=[f"{name}: {model.name}" for name, model in setup.models.items()],
             notices=[*setup.compute.notices, *setup.source.notices],
         )
-        if any(isinstance(spec, Chat) and spec.conversation for spec in job.tasks.values()):
+        grouped = any(isinstance(spec, Chat) and spec.conversation for spec in job.tasks.values())
+        if grouped:
             plan.notices.append("rows are grouped by conversation first, on disk where they are many")
         with tempfile.TemporaryDirectory() as scratch:
             reuse = Reuse(
@@ -71,20 +72,27 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
                 fresh=job.output.mode == "overwrite",
                 scratch=Path(scratch),
             )
-            probe = _count(setup, reuse, plan, limit, Path(scratch))
+            sample = _count(setup, reuse, plan, limit, Path(scratch))
     finally:
         if ledger:
             ledger.close()
-    if probe is not None and probe.shard.num_rows:
-        _time(setup, probe, plan)
+    speed = measure(setup.worker, sample)
+    if speed:
+        plan.probed_rows = speed.rows
+        plan.seconds = speed.seconds * plan.todo_rows
+        plan.tokens = speed.tokens * plan.todo_rows
+        plan.padding_share = speed.padding_share
+        if not grouped:  # conversations are cut into shards before the speed is known
+            sizes = ShardSizes(runner.shard_rows_schedule(job, setup.compute.device.startswith("cuda")))
+            plan.shards = plan.reused_shards + sizes.expected(plan.todo_rows, 1 / speed.seconds)
     return plan
 
 
-def _count(setup: Setup, reuse: Reuse, plan: Plan, limit: int | None, scratch: Path) -> Identified | None:
-    """Fills in the plan's counts; returns a shard that is still to be done."""
+def _count(setup: Setup, reuse: Reuse, plan: Plan, limit: int | None, scratch: Path) -> Sample:
+    """Fills in the plan's counts; returns a sample of the rows that are still to be done."""
     job = setup.job
     identities = Identities(job.input.id, job.input.sentences is not None, scratch)
-    todo: Identified | None = None
+    sample = Sample()
     for shard in input_shards(setup, scratch / "conversations", limit):
         plan.unparseable += len(shard.rejects)
         plan.rejected += len(shard.errors)
@@ -94,29 +102,12 @@ def _count(setup: Setup, reuse: Reuse, plan: Plan, limit: int | None, scratch: P
         plan.shards += 1
         identified = identities.name(shard)
         match = reuse.look(identified).match
-        wanted = np.logical_or.reduce([match.todo(name) for name in setup.worker.tasks])
-        plan.reused_rows += int((~wanted).sum())
-        if not wanted.any():
+        todo = {name: match.todo(name) for name in setup.worker.tasks}
+        wanted = int(np.logical_or.reduce(list(todo.values())).sum())
+        plan.superseded += shard.num_rows - len(match.kept)
+        plan.todo_rows += wanted
+        plan.reused_rows += len(match.kept) - wanted
+        if not wanted:
             plan.reused_shards += 1
-        elif todo is None or todo.shard.num_rows < wanted.sum() <= 16 * PROBE_ROWS:
-            todo = identified.take(np.flatnonzero(wanted))
-    return todo
-
-
-def _time(setup: Setup, identified: Identified, plan: Plan) -> None:
-    shard = identified.shard
-    step = max(1, shard.num_rows // PROBE_ROWS)
-    rows = list(range(0, shard.num_rows, step))[:PROBE_ROWS]
-    worker = setup.worker
-    worker.load()
-    worker.finish(worker.compute(worker.encode(_sample(identified, rows[:4]))))  # the first call pays for warming up
-    begin = time.monotonic()
-    enriched = worker.finish(worker.compute(worker.encode(_sample(identified, rows))))
-    share = (plan.rows - plan.reused_rows) / len(rows)
-    plan.seconds = (time.monotonic() - begin) * share
-    plan.tokens = enriched.tokens * share
-    plan.padding_share = enriched.padding / max(enriched.padding + enriched.tokens, 1)
-
-
-def _sample(identified: Identified, rows: list[int]) -> Work:
-    return Work(identified.take(np.array(rows, np.int64)))
+        sample.add(identified, todo)
+    return sample

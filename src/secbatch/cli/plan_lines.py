@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
 def plan_lines(plan: "Plan") -> list[tuple[str, str]]:
     """Labels and texts, one a line."""
-    from secbatch.planning import PROBE_ROWS
-
     lines = [("Note", sentence(text)) for text in plan.notices]
     lines += [
         (
@@ -20,13 +18,13 @@ def plan_lines(plan: "Plan") -> list[tuple[str, str]]:
             f"{_of(plan.files, 'file')} · {_of(plan.rows, 'row')} · {_of(plan.unparseable, 'line')} not parseable",
         ),
         ("Reused", f"{_of(plan.reused_rows, 'row')} done already, in {_of(plan.reused_shards, 'shard')}"),
-        ("To do", f"{_of(plan.rows - plan.reused_rows, 'row')} in {_of(plan.shards - plan.reused_shards, 'shard')}"),
+        ("To do", f"{_of(plan.todo_rows, 'row')} in about {_of(plan.shards - plan.reused_shards, 'shard')}"),
         ("Models", " · ".join(plan.models)),
         ("Device", f"{plan.device}, {plan.precision}"),
     ]
     if plan.tokens is not None and plan.seconds is not None:
         lines.append(("Tokens", f"about {plan.tokens:,.0f}, {plan.padding_share:.1%} padding"))
-        lines.append(("Time", f"about {duration(plan.seconds)}, from a probe of up to {_of(PROBE_ROWS, 'row')}"))
+        lines.append(("Time", f"about {duration(plan.seconds)}, from a probe of {_of(plan.probed_rows, 'row')}"))
     return lines
 
 

@@ -1,0 +1,105 @@
+"""What `plan` says is what a run then does."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_task import Counter, install
+
+from secbatch import probing
+from secbatch.cli.main import _run
+from secbatch.job import Job
+from secbatch.pacing import ShardSizes
+from secbatch.planning import plan_job
+from secbatch.runner import run_job
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter:
+    monkeypatch.chdir(tmp_path)
+    return install(monkeypatch)
+
+
+def job(**tasks: str) -> Job:
+    values = {
+        "name": "test",
+        "input": {"path": "in.csv", "id": ["id"]},
+        "tasks": {name: {"type": "fill-mask", "model": "fake", "text": text} for name, text in tasks.items()},
+        "output": {"path": "out"},
+    }
+    return Job.model_validate(values)
+
+
+def write(rows: dict[int, str], *more: str) -> None:
+    Path("in.csv").write_text(
+        "\n".join(["id,text,other", *(f"{n},{text},o{n}" for n, text in rows.items()), *more, ""])
+    )
+
+
+def test_rows_to_do_and_to_reuse_are_those_of_the_run(counter: Counter) -> None:
+    rows = {n: f"word {n}" for n in range(700)}
+    write(rows, "1,too,many,fields")
+    for change, todo in [({}, 700), ({}, 0), ({3: "new", 400: "new"}, 2), ({700: "more"}, 1)]:
+        rows |= change
+        write(rows, "1,too,many,fields")
+        before = counter.rows
+        plan = plan_job(job(up="text"))
+        probed = counter.rows - before
+        assert probed <= 2 * probing.ROWS + probing.WARMING_ROWS
+        assert (plan.todo_rows, plan.reused_rows, plan.unparseable) == (todo, len(rows) - todo, 1)
+        assert (plan.seconds is None) == (todo == 0)
+        before = counter.rows
+        result = run_job(job(up="text"))
+        assert (result.enriched, result.reused, result.unparseable) == (todo, len(rows) - todo, 1)
+        assert counter.rows - before == todo
+        if todo:
+            assert plan.tokens == pytest.approx(result.tokens)  # this task counts one token a row
+    plan = plan_job(job(up="text", second="other"))  # a new task is all there is to do
+    assert (plan.todo_rows, plan.tokens) == (701, pytest.approx(701))
+
+
+def test_the_sample_is_spread_over_all_that_is_to_be_done(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    write({n: "long " * 50 if n < 1_000 else "short" for n in range(10_000)})
+    seen: list[int] = []
+    rows = probing.Sample.rows
+
+    def looks(self: probing.Sample) -> "probing._Rows | None":
+        found = rows(self)
+        assert found is not None
+        seen.extend(found.numbers.tolist())
+        assert len(found.identified.ids) == len(found.identified.shard.row) == len(found.numbers)
+        assert found.identified.ids.to_pylist() == [str(n) for n in found.numbers]
+        return found
+
+    monkeypatch.setattr(probing.Sample, "rows", looks)
+    plan_job(job(up="text"))
+    assert probing.ROWS <= len(seen) <= 2 * probing.ROWS
+    assert set(np.diff(seen)) == {seen[1] - seen[0]} and seen[0] == 0 and seen[-1] > 9_800
+
+
+def test_a_slow_model_is_measured_on_fewer_rows(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(dict.fromkeys(range(1000), "x"))
+    monkeypatch.setattr(probing, "LONGEST_SECONDS", 0.0)
+    plan = plan_job(job(up="text"))
+    assert plan.probed_rows <= probing.ROWS_AT_ONCE and plan.seconds
+
+
+def test_expected_shards() -> None:
+    assert ShardSizes((128, 512, 0)).expected(0, 10.0) == 0
+    assert ShardSizes((128, 512, 0)).expected(100, 10.0) == 1
+    assert ShardSizes((128, 512, 0)).expected(640, 10.0) == 2
+    assert ShardSizes((128, 512, 0)).expected(640 + 2560, 10.0) == 2 + 10  # 30 s at 10 rows/s: 256 rows
+    assert ShardSizes((2, 3)).expected(8, 10.0) == 3
+
+
+def test_plan_and_dry_run_print_it(counter: Counter, capsys: pytest.CaptureFixture[str]) -> None:
+    write(dict.fromkeys(range(10), "x"))
+    Path("job.yaml").write_text(
+        "name: j\ninput: {path: in.csv, id: id}\noutput: {path: out}\n"
+        "tasks: {up: {type: fill-mask, model: m, text: text}}\n"
+    )
+    for command in (["plan", "job.yaml"], ["run", "job.yaml", "--dry-run"]):
+        assert _run(command) == 0
+        shown = capsys.readouterr().out
+        assert "10 rows in about 1 shard" in shown and "from a probe of 10 rows" in shown and "about 10, " in shown
+    assert not Path("out").exists()
