@@ -22,7 +22,7 @@ from transformers import (
 
 from secbatch.job import Generation
 from secbatch.models.generation import Generator, Prompt
-from secbatch.models.generation_loop import NOT_FINITE, cut_at_end
+from secbatch.models.generation_loop import LOOK_EVERY, NOT_FINITE, cut_at_end
 from secbatch.models.generation_settings import position_limit, settings_for
 
 VOCABULARY = 300
@@ -156,6 +156,18 @@ def test_each_prompt_gets_the_tokens_it_gets_alone(case: str) -> None:
     assert [answer.error for answer in answers] == [None] * len(texts)
     assert [answer.tokens for answer in answers] == expected
     assert len({tuple(tokens) for tokens in expected}) > len(texts) // 3  # the prompts matter
+
+
+@pytest.mark.parametrize("every", [2, 8, 1000])
+@pytest.mark.parametrize("build", [llama, gpt2, t5])
+def test_how_often_is_looked_changes_nothing(build: Any, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(max_length=64)
+    rows = [Prompt(text) for text in prompts(model)]
+    for job in (Generation(), Generation(num_beams=3)):
+        monkeypatch.setitem(LOOK_EVERY, "cpu", 1)
+        expected = generator(model, job, budget=600).generate(rows).answers
+        monkeypatch.setitem(LOOK_EVERY, "cpu", every)
+        assert generator(model, job, budget=600).generate(rows).answers == expected
 
 
 SAMPLING = Generation(max_new_tokens=16, do_sample=True, temperature=1.5, top_p=0.95, top_k=40)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from secbatch.models.generation_loop import NOT_FINITE, Answer, Loop, cut_at_end
-from secbatch.models.generation_scores import apply_rules, best, narrow
+from secbatch.models.generation_loop import Answer, Loop, cut_at_end
+from secbatch.models.generation_scores import apply_rules, largest, narrow
 from secbatch.models.generation_steps import NO_TOKEN
 
 FAR_BELOW = -1e9  # what a beam that must not be chosen gets on top of its score, as in transformers
@@ -44,9 +44,9 @@ class BeamLoop(Loop):
 
     def choose(self, logits: Tensor) -> Tensor:
         settings, beams, rows = self.settings, self.copies, len(self.rows)
-        counts = self.counts()
+        counts = self.count
         log_probs = logits.log_softmax(-1)
-        broken = log_probs[:, 0].isnan().view(rows, beams).any(-1)
+        self.broken |= ~self.done & log_probs[:, 0].isnan().view(rows, beams).any(-1)
         apply_rules(settings, log_probs, self.history, counts.repeat_interleave(beams), self.facts)
         if settings.do_sample:
             log_probs = narrow(settings, log_probs)
@@ -63,17 +63,17 @@ class BeamLoop(Loop):
 
         # open beams: the best candidates that did not end
         self.running, best = (scores + ends.float() * FAR_BELOW).topk(beams)
-        if bool(ends.any()):
+        if self.device.type != "cpu" or bool(ends.any()):  # asking a GPU would wait for it
             self._merge_finished(scores, source, token, ends, new)
         source, tokens = source.gather(1, best).view(-1), token.gather(1, best).view(-1)
         self.history = torch.cat([self.history[source], tokens[:, None]], 1)
         self.steps.reorder(source)
-        self._end_rows(broken, ends, new)
+        self._end_rows(ends, new)
         return tokens
 
     def _candidates(self, totals: Tensor, count: int) -> tuple[Tensor, Tensor]:
         if not self.settings.do_sample:
-            return best(totals, count)
+            return largest(totals, count)
         probabilities = totals.softmax(-1).nan_to_num(0.0).cpu()
         # a row without a number (it will be given up) still needs something to draw from
         probabilities[probabilities.sum(-1) == 0] = 1.0
@@ -94,7 +94,7 @@ class BeamLoop(Loop):
         ends = ends & (torch.arange(ends.shape[1], device=self.device) < beams)
         full = self.finished.all(-1) & (settings.early_stopping is True)
         scores = scores / _power(new, settings.length_penalty)
-        scores = scores + (full | ~self.improvable)[:, None].float() * FAR_BELOW
+        scores = scores + (full | self.done | ~self.improvable)[:, None].float() * FAR_BELOW
         scores = scores + (~ends).float() * FAR_BELOW
         self.finished_scores, kept = torch.cat([self.finished_scores, scores], 1).topk(beams)
         merged = torch.cat([self.finished_tokens, self._new_tokens(source, token, new)], 1)
@@ -110,7 +110,7 @@ class BeamLoop(Loop):
         tokens = torch.where(position == new[..., None] - 1, token[..., None], before)
         return tokens.masked_fill(position >= new[..., None], NO_TOKEN)
 
-    def _end_rows(self, broken: Tensor, ends: Tensor, new: Tensor) -> None:
+    def _end_rows(self, ends: Tensor, new: Tensor) -> None:
         settings = self.settings
         length = new
         if settings.early_stopping == "never" and settings.length_penalty > 0:
@@ -118,13 +118,11 @@ class BeamLoop(Loop):
         best_possible = self.running[:, :1] / _power(length, settings.length_penalty)
         worst = torch.where(self.finished, self.finished_scores.amin(1, keepdim=True), FAR_BELOW)
         self.improvable &= (best_possible > worst).any(-1)
-        done = ~self.improvable | (self.finished.all(-1) & (settings.early_stopping is True)) | ends.all(-1)
-        for place in (broken | done).nonzero()[:, 0].tolist():
-            if bool(broken[place]):
-                self.finish(place, Answer([], NOT_FINITE))
-            elif self.is_open(place):
-                tokens = self.finished_tokens[place, 0].tolist()
-                self.finish(place, Answer(cut_at_end(tokens, settings.end_tokens)))
+        full = self.finished.all(-1) & (settings.early_stopping is True)
+        self.done |= self.broken | ~self.improvable | full | ends.all(-1)
+
+    def answer(self, place: int) -> Answer:
+        return Answer(cut_at_end(self.finished_tokens[place, 0].tolist(), self.settings.end_tokens))
 
 
 def _power(length: Tensor, exponent: float) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from secbatch.models.generation_graph import Recorded
 from secbatch.models.generation_steps import NO_TOKEN, pad
 from secbatch.models.linear import Linear
 
@@ -103,12 +104,17 @@ class BlenderbotSteps:
         self.decoder, self.model = decoder, decoder.model
         self.start_token, self.pad_token, self.positions = start_token, pad_token, positions
         self.heads, self.padding = decoder.heads, 0
+        # On a GPU all shapes are fixed from the start: nothing needs to be asked of it, and a step can be recorded.
+        cuda = self.model.device.type == "cuda"
+        self.record: type[Recorded] | None = Recorded if cuda else None
+        self._recorded: Recorded | None = None
 
     def start(self, prompts: list[list[int]], copies: int) -> Tensor:
         places, longest = len(prompts), max(map(len, prompts))
         width = self.model.config.d_model // self.heads
         device, dtype = self.model.device, self.model.dtype
-        self.beams, self.slots = copies, min(self.positions * copies, SLOTS_AT_A_TIME + copies)
+        self.beams, most = copies, self.positions * copies
+        self.slots = most if self.record else min(most, SLOTS_AT_A_TIME + copies)
         self.length = torch.zeros(places, dtype=torch.long, device=device)  # [B] decoder positions in use
         self.visible = torch.zeros(places, copies, self.slots, dtype=torch.bool, device=device)  # [B, K, C]
         self.text_mask = torch.full((places, 1, 1, longest), -math.inf, dtype=dtype, device=device)
@@ -134,15 +140,22 @@ class BlenderbotSteps:
             self.text[number][places, :, :longest] = pairs.transpose(1, 2)
 
     def step(self, tokens: Tensor) -> Tensor:
-        decoder, count = self.decoder, len(tokens)
         slots, used = self._take_slots()
         # each of the B * K * H new pairs of keys and values goes to a line of the cache [B * H * C, 2 * D]
         row_and_head = torch.arange(len(self.length) * self.heads, device=tokens.device).view(-1, 1, self.heads)
         lines = (row_and_head * self.slots + slots[..., None]).view(-1)
-        dtype = self.text_mask.dtype
-        mask = torch.zeros((), dtype=dtype, device=tokens.device).where(self.visible[:, None, :, :used], -math.inf)
-        position = self.length.repeat_interleave(self.beams)
+        zero = torch.zeros((), dtype=self.text_mask.dtype, device=tokens.device)
+        mask = zero.where(self.visible[:, None, :, :used], -math.inf)  # [B, 1, K, used]
+        inputs = tokens, self.length.repeat_interleave(self.beams), lines, mask
         self.length = self.length + 1
+        if self.record is None:
+            return self._layers(*inputs)
+        self._recorded = self._recorded or self.record(self._layers, inputs)
+        return self._recorded(*inputs)
+
+    def _layers(self, tokens: Tensor, position: Tensor, lines: Tensor, mask: Tensor) -> Tensor:
+        """Logits [B * K, V] float32. tokens, position: [B * K]. lines, mask: as `step` makes them."""
+        decoder, used = self.decoder, mask.shape[-1]
         hidden = decoder.tokens(tokens) + decoder.positions.weight[position]  # [B * K, H * D]
         width = hidden.shape[1]
         for layer, own, text in zip(decoder.layers, self.own, self.text, strict=True):
@@ -153,7 +166,7 @@ class BlenderbotSteps:
             seen = self._attend(layer.text_query(layer.text_norm(hidden)), text, self.text_mask)
             hidden = layer.text_out.plus(seen, hidden)
             hidden = layer.down.plus(decoder.inner(layer, layer.norm(hidden)), hidden)
-        return decoder.head(decoder.norm(hidden)).view(count, -1).float()
+        return decoder.head(decoder.norm(hidden)).float()
 
     def _take_slots(self) -> tuple[Tensor, int]:
         """[B, K]: where each beam writes; and how many slots of each row there are to be looked at."""
@@ -162,13 +175,16 @@ class BlenderbotSteps:
         self.length = self.length.masked_fill(over, 0)
         self.visible &= ~over[:, None, None]
         taken = self.visible.any(1)  # [B, C]
-        most = int(taken.sum(1).max()) + self.beams
-        if most > self.slots:
-            self._grow(min(most + SLOTS_AT_A_TIME, self.positions * self.beams) - self.slots)
-            taken = self.visible.any(1)
+        if self.record is None:
+            most = int(taken.sum(1).max()) + self.beams
+            if most > self.slots:
+                self._grow(min(most + SLOTS_AT_A_TIME, self.positions * self.beams) - self.slots)
+                taken = self.visible.any(1)
         places = torch.arange(self.slots, device=taken.device)
         slots = places.masked_fill(taken, self.slots).topk(self.beams, largest=False).values
         self.visible.scatter_(2, slots[..., None], True)
+        if self.record is not None:
+            return slots, self.slots
         return slots, int(torch.where(self.visible.any(1).any(0), places, 0).max()) + 1
 
     def _grow(self, more: int) -> None:
@@ -188,6 +204,7 @@ class BlenderbotSteps:
             self.visible[places],
             self.text_mask[places],
         )
+        self._recorded = None
         for cache in (self.own, self.text):
             for number, one in enumerate(cache):
                 cache[number] = one[places]

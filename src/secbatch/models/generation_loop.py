@@ -20,6 +20,9 @@ NOT_FINITE = "the model gave scores that are not numbers (NaN or infinite) for t
 # (a small encoder batch, or a copy of all keys and values).
 REFILL_AT = 0.125
 SHRINK_AT = 0.25
+# Steps between two looks at which rows are through. On a GPU each look waits for it to come to rest; a row that
+# is through in between goes on for nothing.
+LOOK_EVERY = {"cpu": 1, "cuda": 8}
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,10 @@ class Loop:
         self.rows = list(range(min(places, len(starts))))  # which start sits in each place
         self.waiting = list(range(len(self.rows), len(starts)))
         self.new = [0] * len(self.rows)  # new tokens in each place
+        self.count = torch.zeros(len(self.rows), dtype=torch.long, device=device)  # [B] the same, on the device
+        self.done = torch.zeros(len(self.rows), dtype=torch.bool, device=device)  # [B] rows that are through
+        self.broken = self.done.clone()  # [B] of these: rows whose scores are no numbers
+        self.look_every = LOOK_EVERY.get(device.type, 1)
         self.copies, self.steps_taken = settings.num_beams, 0
         self.history = torch.empty(0)  # [B * K, L] int64, ending at the newest token; see apply_rules
         self.facts: RowFacts
@@ -77,24 +84,50 @@ class Loop:
         while True:
             tokens = self.choose(logits)  # [B * K]
             self.steps_taken += 1
-            # a finished row counts from 0 again, so that it never reaches past its positions
-            self.new = [n + 1 if self.is_open(place) else 0 for place, n in enumerate(self.new)]
-            free = [place for place in range(len(self.rows)) if not self.is_open(place)]
-            if len(free) == len(self.rows) and not self.waiting:
-                return [answer for answer in self.answers if answer is not None]
-            if self.waiting and self.steps.can_enter:
-                if len(free) >= max(1, len(self.rows) * REFILL_AT):
-                    self._refill(free[: len(self.waiting)], tokens)
-            elif free and (self._at_limit(free) or len(free) >= len(self.rows) * SHRINK_AT):
-                tokens = self._shrink([place for place in range(len(self.rows)) if self.is_open(place)], tokens)
+            self.count = self.count + 1
+            self.new = [n + 1 for n in self.new]
+            if self._look():
+                free = self._collect()
+                if len(free) == len(self.rows) and not self.waiting:
+                    return [answer for answer in self.answers if answer is not None]
+                if self.waiting and self.steps.can_enter:
+                    if len(free) >= max(1, len(self.rows) * REFILL_AT):
+                        self._refill(free[: len(self.waiting)], tokens)
+                elif free and (self._at_limit(free) or len(free) >= len(self.rows) * SHRINK_AT):
+                    tokens = self._shrink([place for place in range(len(self.rows)) if self.is_open(place)], tokens)
             self._trim()
             logits = self.steps.step(tokens)
+
+    def _look(self) -> bool:
+        """Whether rows may have ended that must not go on, or it is time."""
+        taken = self.new if self.steps.can_enter else [self.steps_taken] * len(self.rows)
+        ends = any(n >= self.starts[row].limit for n, row in zip(taken, self.rows, strict=True))
+        return ends or self.steps_taken % self.look_every == 0
+
+    def _collect(self) -> list[int]:
+        """Answers of rows that are through; the places of all that are. The one wait for the device."""
+        done, broken = torch.stack([self.done, self.broken]).tolist()
+        for place in range(len(self.rows)):
+            if done[place] and self.is_open(place):
+                self.answers[self.rows[place]] = Answer([], NOT_FINITE) if broken[place] else self.answer(place)
+        free = [place for place in range(len(self.rows)) if not self.is_open(place)]
+        # a finished row counts from 0 again, so that it never reaches past its positions
+        self.new = [n if self.is_open(place) else 0 for place, n in enumerate(self.new)]
+        self.count = self.count.masked_fill(self.done, 0)
+        return free
 
     def begin(self) -> None:
         """Prepares what the subclass keeps of each place, for the rows that sit there."""
 
     def choose(self, logits: Tensor) -> Tensor:
-        """Tokens [B * K] after logits [B * K, V]; makes `history` longer and calls `finish` for rows that end."""
+        """Tokens [B * K] after logits [B * K, V]; makes `history` longer and marks rows that end in `done`.
+
+        A row that is through goes on until it is collected, and keeps what it had when it ended.
+        """
+        raise NotImplementedError
+
+    def answer(self, place: int) -> Answer:
+        """What the row in `place`, which is through, has come to."""
         raise NotImplementedError
 
     def enter(self, places: list[int]) -> None:
@@ -107,14 +140,6 @@ class Loop:
 
     def is_open(self, place: int) -> bool:
         return self.answers[self.rows[place]] is None
-
-    def finish(self, place: int, answer: Answer) -> None:
-        if self.is_open(place):
-            self.answers[self.rows[place]] = answer
-
-    def counts(self) -> Tensor:
-        """[B] int64: new tokens in each place."""
-        return torch.tensor(self.new, device=self.device)
 
     def sequences(self, places: Tensor) -> Tensor:
         """[B' * K]: the sequences of `places` [B']."""
@@ -142,6 +167,7 @@ class Loop:
             self.rows[place], self.new[place] = self.waiting.pop(0), 0
         history, facts = self._fresh([self.rows[place] for place in places])
         sequences = self.sequences(torch.tensor(places, device=self.device))
+        self.count[places], self.done[places], self.broken[places] = 0, False, False
         self.history[sequences] = NO_TOKEN
         self.history[sequences, -1:] = history
         self.facts.put(sequences, facts)
@@ -154,6 +180,7 @@ class Loop:
         sequences = self.sequences(places)
         self.steps.keep(sequences)
         self.rows, self.new = [self.rows[place] for place in left], [self.new[place] for place in left]
+        self.count, self.done, self.broken = self.count[places], self.done[places], self.broken[places]
         self.history, self.facts = self.history[sequences], self.facts.select(sequences)
         self.select(places)
         return tokens[sequences]

@@ -14,7 +14,7 @@ from torch import Tensor
 from secbatch.models.generation_settings import GenerationSettings
 from secbatch.models.generation_steps import NO_TOKEN
 
-RUN = 64  # neighbours among scores of which `best` looks at the largest first
+RUN = 64  # neighbours among scores of which `largest` looks at the largest first
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def narrow(settings: GenerationSettings, scores: Tensor) -> Tensor:
     return scores
 
 
-def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest of scores [R, N], best first, and their places, as `topk`.
 
     They lie in the `count` runs with the largest maxima: the search for those is all that reads the whole.
@@ -136,7 +136,7 @@ def _forbid(scores: Tensor, tokens: tuple[int, ...], rows: Tensor) -> None:
 
 
 def _force(scores: Tensor, tokens: tuple[int, ...], rows: Tensor) -> None:
-    if not bool(rows.any()):
+    if rows.device.type == "cpu" and not bool(rows.any()):  # asking a GPU would wait for it
         return
     forced = torch.full_like(scores[:1], -math.inf)
     forced[:, list(tokens)] = 0.0

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from secbatch.models.generation_loop import NOT_FINITE, Answer, Loop, cut_at_end
+from secbatch.models.generation_loop import Answer, Loop, cut_at_end
 from secbatch.models.generation_scores import apply_rules, narrow
 
 
@@ -25,28 +25,25 @@ class TokenLoop(Loop):
             drawn[place, : start.limit] = torch.rand(start.limit, generator=generator, dtype=torch.float64)
         return drawn.to(self.device)
 
-    def choose(self, logits: Tensor) -> Tensor:
-        counts = self.counts()
-        broken = ~(logits.amax(-1) < math.inf)  # amax hands on NaN
-        scores = logits
-        apply_rules(self.settings, scores, self.history, counts, self.facts)
+    def choose(self, scores: Tensor) -> Tensor:
+        self.broken |= ~self.done & ~(scores.amax(-1) < math.inf)  # amax hands on NaN
+        apply_rules(self.settings, scores, self.history, self.count, self.facts)
         if self.settings.do_sample:
             cumulated = narrow(self.settings, scores).double().softmax(-1).cumsum(-1)  # [B, V]
-            draw = self.draws.gather(1, counts[:, None]) * cumulated[:, -1:]
+            place = self.count.clamp(max=self.draws.shape[1] - 1)[:, None]
+            draw = self.draws.gather(1, place) * cumulated[:, -1:]
             tokens = torch.searchsorted(cumulated, draw, right=True)[:, 0].clamp(max=scores.shape[1] - 1)
         else:
             tokens = scores.argmax(-1)
         self.history = torch.cat([self.history, tokens[:, None]], 1)
-        ended = self.facts.limit <= counts + 1
+        self.done |= self.broken | (self.facts.limit <= self.count + 1)
         for token in self.settings.end_tokens:
-            ended |= tokens == token
-        for place in (broken | ended).nonzero()[:, 0].tolist():
-            if bool(broken[place]):
-                self.finish(place, Answer([], NOT_FINITE))
-            else:
-                new = self.history[place, -self.new[place] - 1 :].tolist()
-                self.finish(place, Answer(cut_at_end(new, self.settings.end_tokens)))
+            self.done |= tokens == token
         return tokens
+
+    def answer(self, place: int) -> Answer:
+        new = self.history[place, -self.new[place] :].tolist()[: self.starts[self.rows[place]].limit]
+        return Answer(cut_at_end(new, self.settings.end_tokens))
 
     def enter(self, places: list[int]) -> None:
         self.draws[places] = self._drawn([self.rows[place] for place in places])

@@ -1,0 +1,196 @@
+"""Answers a second against transformers: python benchmarks/chat.py [--quick] [--device D] [--threads N].
+
+Peers and secbatch generate for the same questions with the same random weights, in one process, one after the other:
+the notebook's way (one question at a time, float32), `generate` on sorted, padded batches at the best of several batch
+sizes, and CTranslate2 where it is installed (extra `bench`). Shapes: Blenderbot-400M with its own ten beams and greedy,
+and a small Llama. Random weights would never end an answer; the end token's weights are widened so that answers end at
+many lengths. In float32 the tokens are compared, too.
+"""
+
+import argparse
+import json
+import platform
+import random
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from chat_models import END, blenderbot, llama
+from rich.console import Console
+from rich.table import Table
+
+from secbatch.job import Generation
+from secbatch.models.device import choose, cpu_has_amx_bf16
+from secbatch.models.generation import Generator, Prompt
+from secbatch.models.generation_loop import cut_at_end
+from secbatch.models.generation_settings import position_limit, settings_for
+
+RESULTS = Path(__file__).parent / "results" / "chat.json"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model, one way to search, and what the peers try. Numbers: full run, quick run."""
+
+    name: str
+    build: Callable[[], Any]
+    job: dict[str, Any]
+    questions: tuple[int, int]
+    alone: tuple[int, int]  # questions that are asked one at a time
+    batches: tuple[tuple[int, ...], tuple[int, ...]]  # rows in a batch that peers try
+
+
+CPU_CASES = (
+    Case("Blenderbot-400M, 10 beams", blenderbot, {}, (32, 4), (3, 1), ((8, 16), (4,))),
+    Case("Blenderbot-400M, greedy", blenderbot, {"num_beams": 1}, (64, 16), (4, 2), ((16, 64), (16,))),
+    Case("small Llama, greedy", llama, {"max_new_tokens": 32}, (64, 16), (4, 2), ((16, 64), (16,))),
+)
+CUDA_CASES = (
+    Case("Blenderbot-400M, 10 beams", blenderbot, {}, (512, 64), (4, 1), ((32, 64, 128), (32,))),
+    Case("Blenderbot-400M, greedy", blenderbot, {"num_beams": 1}, (2048, 256), (8, 2), ((128, 256, 512), (128,))),
+    Case("small Llama, greedy", llama, {"max_new_tokens": 32}, (2048, 256), (8, 2), ((128, 256, 512), (128,))),
+)
+
+
+def questions(count: int, vocabulary: int, end: bool) -> list[list[int]]:
+    """Of about 20 tokens."""
+    drawn = random.Random(1)
+    lengths = [min(40, max(6, round(drawn.gauss(20, 6)))) for _ in range(count)]
+    return [[drawn.randrange(5, vocabulary) for _ in range(length)] + [END] * end for length in lengths]
+
+
+def generate(model: Any, prompts: Sequence[list[int]], batch: int, job: dict[str, Any]) -> list[list[int]]:
+    """transformers' way at its best: like lengths together, encoders padded on the right, decoders on the left."""
+    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+    answers: list[list[int]] = [[] for _ in prompts]
+    encoder_decoder = model.config.is_encoder_decoder
+    for start in range(0, len(order), batch):
+        places = order[start : start + batch]
+        width = max(len(prompts[place]) for place in places)
+        gaps = [[0] * (width - len(prompts[place])) for place in places]
+        rows = [
+            (prompts[place] + gap) if encoder_decoder else (gap + prompts[place])
+            for place, gap in zip(places, gaps, strict=True)
+        ]
+        ids = torch.tensor(rows, device=model.device)
+        with torch.inference_mode():
+            out = model.generate(ids, attention_mask=(ids != 0).long(), **job)
+        for place, row in zip(places, out[:, 1 if encoder_decoder else width :].tolist(), strict=True):
+            answers[place] = cut_at_end(row, (END,))
+    return answers
+
+
+def timed(work: Callable[[], list[list[int]]], clock: Callable[[], float]) -> tuple[float, list[list[int]]]:
+    begin = clock()
+    made = work()  # lists: a GPU has come to rest
+    return clock() - begin, made
+
+
+def measure(
+    case: Case, quick: bool, device: str, dtype: str, clock: Callable[[], float], console: Console
+) -> list[dict[str, Any]]:
+    """A line for each way, in answers a second."""
+    size = int(quick)
+    model = case.build().to(device)
+    prompts = questions(case.questions[size], model.config.vocab_size, bool(model.config.is_encoder_decoder))
+    lines: list[dict[str, Any]] = []
+    kept: dict[str, list[list[int]]] = {}
+
+    def add(way: str, precision: str, count: int, work: Callable[[], list[list[int]]]) -> None:
+        seconds, made = timed(work, clock)
+        kept[f"{way} {precision}"] = made
+        tokens = sum(map(len, made))
+        line = {"case": case.name, "way": way, "precision": precision, "questions": count, "seconds": seconds}
+        lines.append(line | {"answers_per_second": count / seconds, "tokens_per_second": tokens / seconds})
+        console.print(f"  {way}, {precision}: {count / seconds:.2f} answers/s, {tokens} tokens in {seconds:.1f} s")
+
+    generate(model, prompts[:1], 1, {**case.job, "max_new_tokens": 4, "min_length": 0})  # warm
+    few = prompts[: case.alone[size]]
+    add("generate, one at a time", "float32", len(few), partial(generate, model, few, 1, case.job))
+    for precision in ("float32", "bfloat16") if dtype == "bfloat16" else ("float32",):
+        if precision == "bfloat16":
+            model = model.to(torch.bfloat16)
+        for batch in case.batches[size]:
+            add(
+                f"generate, batches of {batch}",
+                precision,
+                len(prompts),
+                partial(generate, model, prompts, batch, case.job),
+            )
+        settings = settings_for(
+            model.generation_config,
+            Generation(**case.job),
+            position_limit(model.config),
+            bool(model.config.is_encoder_decoder),
+            case.name,
+        )
+        made = Generator(model, settings)
+        made.generate([Prompt(prompts[0])])  # warm
+        add("secbatch", precision, len(prompts), partial(answers_of, made, prompts))
+    alone, ours = kept["generate, one at a time float32"], kept["secbatch float32"]
+    same = sum(a == b for a, b in zip(alone, ours, strict=False))
+    lengths = sorted(map(len, ours))
+    console.print(
+        f"  same tokens as one at a time in float32: {same} of {len(alone)}; answers of {lengths[0]} to {lengths[-1]}"
+        f" tokens, {lengths[len(lengths) // 2]} in the middle"
+    )
+    return [line | {"same": [same, len(alone)]} if line["way"] == "secbatch" else line for line in lines]
+
+
+def answers_of(generator: Generator, prompts: Sequence[list[int]]) -> list[list[int]]:
+    return [answer.tokens for answer in generator.generate([Prompt(prompt) for prompt in prompts]).answers]
+
+
+def table(lines: Sequence[dict[str, Any]]) -> Table:
+    shown = Table("case", "way", "precision", "answers/s", "secbatch is", title="Chat", title_justify="left")
+    for line in lines:
+        rate = line["answers_per_second"]
+        of_case = [one for one in lines if one["case"] == line["case"] and one["way"] == "secbatch"]
+        same = [one for one in of_case if one["precision"] == line["precision"]]
+        best = max(of_case, key=lambda one: one["answers_per_second"])
+        text = "" if line["way"] == "secbatch" else f"{same[0]['answers_per_second'] / rate:.2f} × it"
+        if text and best is not same[0]:
+            text += f" ({best['answers_per_second'] / rate:.1f} × in {best['precision']})"
+        shown.add_row(line["case"], line["way"], line["precision"], f"{rate:.2f}", text)
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few questions: under a minute on 2 cores")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--cpu-time", action="store_true", help="where others use the machine; with --threads 1")
+    parser.add_argument("--case", help="only cases whose name contains this")
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    warnings.filterwarnings("ignore")
+    transformers.logging.set_verbosity_error()
+    compute = choose(options.device)
+    cuda = compute.device.startswith("cuda")
+    dtype = "bfloat16" if cuda or cpu_has_amx_bf16() else "float32"
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{compute.description}, torch {torch.__version__}, transformers {transformers.__version__}")
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    lines = []
+    for case in CUDA_CASES if cuda else CPU_CASES:
+        if not options.case or options.case.lower() in case.name.lower():
+            console.print(case.name)
+            lines += measure(case, options.quick, compute.device, dtype, clock, console)
+    console.print(table(lines))
+    about = {"device": compute.description, "machine": platform.processor(), "torch": torch.__version__}
+    about |= {"threads": torch.get_num_threads(), "clock": "CPU time" if options.cpu_time else "wall time"}
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps({**about, "quick": options.quick, "lines": lines}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
