@@ -1,9 +1,8 @@
 """Answers a second against transformers: python benchmarks/chat.py [--quick] [--device D] [--threads N].
 
 Peers and secbatch generate for the same questions with the same random weights, in one process, one after the other:
-the notebook's way (one question at a time, float32), `generate` on sorted, padded batches at the best of several batch
-sizes, and CTranslate2 where it is installed (extra `bench`). Shapes: Blenderbot-400M with its own ten beams and greedy,
-and a small Llama. Random weights would never end an answer; the end token's weights are widened so that answers end at
+the notebook's way (one question at a time, float32), and `generate` on sorted, padded batches at the best of several
+batch sizes. Shapes: Blenderbot-400M with its own ten beams and greedy, and a small Llama. Random weights would never end an answer; the end token's weights are widened so that answers end at
 many lengths. In float32 the tokens are compared, too.
 """
 
@@ -31,6 +30,7 @@ from secbatch.models.generation import Generator, Prompt
 from secbatch.models.generation_loop import cut_at_end
 from secbatch.models.generation_settings import position_limit, settings_for
 
+QUICK_TOKENS = 24  # the longest answers of a quick run
 RESULTS = Path(__file__).parent / "results" / "chat.json"
 
 
@@ -56,6 +56,25 @@ CUDA_CASES = (
     Case("Blenderbot-400M, greedy", blenderbot, {"num_beams": 1}, (2048, 256), (8, 2), ((128, 256, 512), (128,))),
     Case("small Llama, greedy", llama, {"max_new_tokens": 32}, (2048, 256), (8, 2), ((128, 256, 512), (128,))),
 )
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A case with one size, as the command line has it."""
+
+    name: str
+    build: Callable[[], Any]
+    job: dict[str, Any]
+    questions: int
+    alone: int
+    batches: Sequence[int]
+
+
+def settled(case: Case, options: argparse.Namespace) -> Settled:
+    size = int(options.quick)
+    job = case.job | {"max_new_tokens": QUICK_TOKENS} if options.quick else case.job
+    count = options.questions or case.questions[size]
+    return Settled(case.name, case.build, job, count, case.alone[size], options.batches or case.batches[size])
 
 
 def questions(count: int, vocabulary: int, end: bool) -> list[list[int]]:
@@ -93,12 +112,11 @@ def timed(work: Callable[[], list[list[int]]], clock: Callable[[], float]) -> tu
 
 
 def measure(
-    case: Case, quick: bool, device: str, dtype: str, clock: Callable[[], float], console: Console
+    case: Settled, device: str, dtype: str, clock: Callable[[], float], console: Console
 ) -> list[dict[str, Any]]:
     """A line for each way, in answers a second."""
-    size = int(quick)
     model = case.build().to(device)
-    prompts = questions(case.questions[size], model.config.vocab_size, bool(model.config.is_encoder_decoder))
+    prompts = questions(case.questions, model.config.vocab_size, bool(model.config.is_encoder_decoder))
     lines: list[dict[str, Any]] = []
     kept: dict[str, list[list[int]]] = {}
 
@@ -111,12 +129,12 @@ def measure(
         console.print(f"  {way}, {precision}: {count / seconds:.2f} answers/s, {tokens} tokens in {seconds:.1f} s")
 
     generate(model, prompts[:1], 1, {**case.job, "max_new_tokens": 4, "min_length": 0})  # warm
-    few = prompts[: case.alone[size]]
+    few = prompts[: case.alone]
     add("generate, one at a time", "float32", len(few), partial(generate, model, few, 1, case.job))
     for precision in ("float32", "bfloat16") if dtype == "bfloat16" else ("float32",):
         if precision == "bfloat16":
             model = model.to(torch.bfloat16)
-        for batch in case.batches[size]:
+        for batch in case.batches:
             add(
                 f"generate, batches of {batch}",
                 precision,
@@ -166,6 +184,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few questions: under a minute on 2 cores")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--questions", type=int)
+    parser.add_argument("--batches", type=int, nargs="+", help="rows in a batch that peers try")
     parser.add_argument("--cpu-time", action="store_true", help="where others use the machine; with --threads 1")
     parser.add_argument("--case", help="only cases whose name contains this")
     parser.add_argument("--json", type=Path, default=RESULTS)
@@ -184,9 +204,9 @@ def main() -> None:
     for case in CUDA_CASES if cuda else CPU_CASES:
         if not options.case or options.case.lower() in case.name.lower():
             console.print(case.name)
-            lines += measure(case, options.quick, compute.device, dtype, clock, console)
+            lines += measure(settled(case, options), compute.device, dtype, clock, console)
     console.print(table(lines))
-    about = {"device": compute.description, "machine": platform.processor(), "torch": torch.__version__}
+    about: dict[str, Any] = {"device": compute.description, "machine": platform.processor(), "torch": torch.__version__}
     about |= {"threads": torch.get_num_threads(), "clock": "CPU time" if options.cpu_time else "wall time"}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps({**about, "quick": options.quick, "lines": lines}, indent=1) + "\n")
