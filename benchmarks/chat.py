@@ -2,8 +2,9 @@
 
 Peers and secbatch generate for the same questions with the same random weights, in one process, one after the other:
 the notebook's way (one question at a time, float32), and `generate` on sorted, padded batches at the best of several
-batch sizes. Shapes: Blenderbot-400M with its own ten beams and greedy, and a small Llama. Random weights would never end an answer; the end token's weights are widened so that answers end at
-many lengths. In float32 the tokens are compared, too.
+batch sizes. Shapes: Blenderbot-400M with its own ten beams and greedy, and a small Llama. Random weights would never
+end an answer; the end token's weights are widened so that answers end at many lengths. In float32 the tokens are
+compared, too.
 """
 
 import argparse
