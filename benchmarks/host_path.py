@@ -25,6 +25,7 @@ from null_model import PREDICTIONS, NullDevice, model_folder, null_tasks, tokeni
 from sentences import distinct_sentences, write_csv
 
 from secbatch.job import FillMask, Input, Job, Output
+from secbatch.reporting import Reporter
 from secbatch.runner import RunResult, run_job
 
 # Rows of a run's shards and tokens of a batch, as the runner has them on a GPU and on this machine's CPU.
@@ -124,13 +125,13 @@ def job(source: Path, model: Path, output: Path) -> Job:
     )
 
 
-def run(source: Path, model: Path, like: str, device: NullDevice) -> RunResult:
+def run(source: Path, model: Path, like: str, device: NullDevice, reporter: Reporter | None = None) -> RunResult:
     """One whole run into a fresh output."""
     output = source.with_name("out")
     shutil.rmtree(output, ignore_errors=True)
     shards, token_budget = SETTINGS[like]
     with null_tasks(device, token_budget), patch("secbatch.runner.shard_rows_schedule", lambda *_: shards):
-        result = run_job(job(source, model, output))
+        result = run_job(job(source, model, output), reporter=reporter)
     assert result.rejected == 0
     return result
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-IN_MEMORY = 1 << 20  # digests held before they go to disk
-BLOCK = 1 << 20  # digests merged at a time
+IN_MEMORY = 1 << 17  # digests held before they go to disk
+BLOCK = 1 << 17  # digests merged at a time
 
 
 class _SortedRun:

@@ -1,0 +1,82 @@
+"""Whether memory and speed depend on how much there is to do: python benchmarks/memory_growth.py
+
+Runs of 20,000, 200,000, 1,000,000 and 2,000,000 rows with a model that costs nothing, each in a process of its own:
+its peak memory, and its rows a second from the first finished shard to the last (so without imports and loading).
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+from host_path import SETTINGS, run
+from null_model import NullDevice, model_folder
+
+WORDS = ("malware", "host", "domain", "user", "server", "file", "mail", "script", "group", "key")
+SIZES = (20_000, 200_000, 1_000_000, 2_000_000)
+
+
+def write_rows(path: Path, rows: int) -> None:
+    """Short sentences, all different, so that two million of them are done in minutes."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write("line,sentence\n")
+        for number in range(rows):
+            digits = str(number)
+            words = " ".join(WORDS[int(digit)] for digit in digits)
+            file.write(f"{number},The {words} is a <mask>.\n")
+
+
+def one_run(folder: str, rows: int, like: str, answer: Any) -> None:
+    source = Path(folder) / "rows.csv"
+    write_rows(source, rows)
+    marks: list[tuple[float, int]] = []
+
+    class Marks:
+        def progress(self, done: int, rejected: int, fraction: float) -> None:
+            marks.append((time.perf_counter(), done))
+
+        def notice(self, text: str) -> None:
+            return
+
+    result = run(source, Path(folder) / "model", like, NullDevice(), reporter=Marks())
+    assert result.enriched == rows
+    (first_time, first_rows), (last_time, last_rows) = marks[0], marks[-1]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+    rate = (last_rows - first_rows) / (last_time - first_time)
+    answer.put({"rows": rows, "peak_mib": peak, "rows_per_second": rate, "seconds": result.seconds})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="ROWS")
+    parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer's files; the built-in one if left out")
+    parser.add_argument("--like", choices=sorted(SETTINGS), default="gpu", help="sizes as on that device")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    options = parser.parse_args()
+    found = []
+    processes = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        model_folder(options.tokenizer, Path(folder) / "model")
+        print(f"{'rows':>10}{'peak memory':>14}{'rows/s':>10}{'whole run':>12}")
+        for rows in options.sizes:
+            answer = processes.Queue()
+            child = processes.Process(target=one_run, args=(folder, rows, options.like, answer))
+            child.start()
+            found.append(answer.get())
+            child.join()
+            last = found[-1]
+            memory, rate, seconds = last["peak_mib"], last["rows_per_second"], last["seconds"]
+            print(f"{rows:>10,}{memory:>10,.0f} MiB{rate:>10,.0f}{seconds:>10.1f} s", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The benchmarks of the path around the model run, and what they print adds up."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def test_the_host_path_is_measured_stage_by_stage(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, str(BENCHMARKS / "host_path.py"), "--rows", "3000", "--json", str(figures)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(figures.read_text())
+    assert found["rows"] == 3000 and found["tokens_per_sentence"] > 5
+    stages = found["cpu_us_per_row"]
+    assert f"{found['ratio']:.0%}" in done.stdout
+    # Every stage that the benchmark names is met, and tokenising is no small part of the whole.
+    assert all(spent > 0 for stage, spent in stages.items() if stage != "all else"), stages
+    assert stages["tokenise"] > 0.2 * sum(stages.values())
+    assert 0 < found["pretended_device"]["busy_share"] <= 1
+
+
+def test_memory_and_growth_are_measured_in_processes_of_their_own(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, str(BENCHMARKS / "memory_growth.py"), "--sizes", "2000", "4000", "--like", "cpu"]
+    done = subprocess.run([*command, "--json", str(figures)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(figures.read_text())
+    assert [run["rows"] for run in found] == [2000, 4000]
+    assert all(50 < run["peak_mib"] < 20_000 and run["rows_per_second"] > 0 for run in found)
+
+
+def test_sentences_are_all_different_and_each_has_one_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    sentences = importlib.import_module("sentences")
+    for file, rows in ((None, 5000), (tmp_path / "few.txt", 40)):
+        if file:
+            file.write_text("One sentence of some words.\n\nAnother <mask> one.\nshort\n")
+        made = sentences.distinct_sentences(file, rows)
+        assert len(set(made)) == rows and all(text.count("<mask>") == 1 for text in made)
+    (tmp_path / "empty.txt").write_text("short\n")
+    with pytest.raises(SystemExit, match="no sentence of three words"):
+        sentences.distinct_sentences(tmp_path / "empty.txt", 3)
