@@ -1,6 +1,7 @@
 """What is settled before the first row is read."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,8 +40,11 @@ def set_up(job: Job, run: str, pace: Callable[[bool], Callable[[int], int]]) -> 
     from secbatch.models.device import choose
     from secbatch.tasks.registry import resolve_model
 
-    compute = choose(job.device, job.precision)
-    models = {name: resolve_model(spec) for name, spec in job.tasks.items()}
+    # The weights are hashed on another core while torch is imported: each takes a second or two.
+    with ThreadPoolExecutor(1) as other:
+        resolving = {name: other.submit(resolve_model, spec) for name, spec in job.tasks.items()}
+        compute = choose(job.device, job.precision)
+        models = {name: resolved.result() for name, resolved in resolving.items()}
     shard_rows = pace(compute.device.startswith("cuda"))
     source = open_source(job.input, shard_rows)
     layout = Layout(Path(job.output.path))

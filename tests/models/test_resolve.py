@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -263,3 +264,35 @@ def test_every_catalog_entry_says_what_it_is() -> None:
         assert entry.name == name and entry.licence and entry.good_for
         assert set(entry.tasks) <= {"fill-mask", "embed", "chat"} and entry.tasks
         assert (entry.hub_id is None) == name.startswith("builtin/")
+
+
+def test_a_models_files_are_read_once_and_again_when_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(b"one")
+    read: list[str] = []
+    digest = hashlib.file_digest
+
+    def watched(file: Any, kind: str) -> Any:
+        read.append(Path(file.name).name)
+        return digest(file, kind)
+
+    monkeypatch.setattr(hashlib, "file_digest", watched)
+    first = weights_hash(folder)
+    assert weights_hash(folder) == first and read.count("model.safetensors") == 2  # too new to be relied on
+    later = time.time_ns() + 10**10
+    monkeypatch.setattr("secbatch.models.content_hash.time.time_ns", lambda: later)
+    assert weights_hash(folder) == weights_hash(folder) == first and read.count("model.safetensors") == 3
+    time.sleep(0.05)  # longer than a tick of the file system's clock
+    weights.write_bytes(b"two")
+    before = weights.stat()
+    second = weights_hash(folder)
+    assert second != first
+    time.sleep(0.05)
+    weights.write_bytes(b"six")  # the same length, and a clock that was put back
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert weights_hash(folder) not in (first, second)

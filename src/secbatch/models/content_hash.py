@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from secbatch.errors import ModelError
@@ -27,6 +29,7 @@ _TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+SETTLED = 2_000_000_000  # nanoseconds: a file changed later than that may change again within one tick of its clock
 _CONFIG_FILES = ("config.json", "generation_config.json")
 
 
@@ -73,7 +76,20 @@ def _file_hash(path: Path) -> str:
     if path.is_symlink() and target.parent.name == "blobs" and _SHA256_NAME.fullmatch(target.name):
         return target.name
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        about = path.stat()
+        if time.time_ns() - max(about.st_mtime_ns, about.st_ctime_ns) < SETTLED:
+            return _sha256(path)
+        # Several tasks name one model: its files are read once. A change of the file shows in one of these.
+        return _known(path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
     except OSError as error:
         raise ModelError(f"model file {path} cannot be read ({error.strerror})") from None
+
+
+@lru_cache(maxsize=256)
+def _known(path: Path, *identity: int) -> str:
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
