@@ -215,6 +215,9 @@ def test_large_checkpoints_become_parts_as_they_are(
     columns = ["id", "text", "note", "up", "secbatch_id", "secbatch_source", "secbatch_row", "secbatch_status"]
     assert rows()[columns].equals(pd.read_parquet("merged/data")[columns])
     assert {bool(pq.read_schema(file).metadata[b"secbatch"]) for file in Path("out/data").rglob("*.parquet")} == {True}
+    for file in [*Path("merged/data").rglob("*.parquet"), *Path("out/data").rglob("*.parquet")]:
+        group = pq.ParquetFile(file).metadata.row_group(0)
+        assert {group.column(place).compression for place in range(group.num_columns)} == {"ZSTD"}
     assert not list(Path("out/_secbatch/checkpoints").iterdir())
     # They are found again, and one changed row leaves the other parts alone.
     assert done(counter, input=WITH_ID, output={"path": "out", **output}) == 0

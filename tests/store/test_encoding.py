@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from secbatch.store.encoding import parquet_options
+from secbatch.store.encoding import parquet_options, scratch_options, size_in_part
 
 ROWS = 3_000
 PREDICTION = pa.struct([pa.field("token", pa.string()), pa.field("score", pa.float32())])
@@ -69,3 +69,15 @@ def test_the_same_table_is_laid_out_the_same_way_however_it_is_chunked() -> None
     whole = pa.table({"c": values})
     pieces = pa.table({"c": pa.chunked_array([values[:10], values[10:]])})
     assert parquet_options(whole) == parquet_options(pieces)
+
+
+def test_the_size_in_a_part_is_known_without_writing_it(tmp_path: Path) -> None:
+    rows = 20_000
+    table = pa.table({"sentence": [f"Host {n} sent {n * 7919 % rows} bytes." for n in range(rows)], "n": range(rows)})
+    pq.write_table(table, tmp_path / "part.parquet", **parquet_options(table))
+    pq.write_table(table, tmp_path / "scratch.parquet", **scratch_options(table))
+    part, scratch = ((tmp_path / name).stat().st_size for name in ("part.parquet", "scratch.parquet"))
+    assert 0.5 < size_in_part(table) / part < 2 < scratch / part
+    assert size_in_part(table) == size_in_part(pa.concat_tables([table.slice(0, 7), table.slice(7)]))
+    assert pq.read_table(tmp_path / "scratch.parquet").equals(table)
+    assert size_in_part(table.slice(0, 0)) == 0

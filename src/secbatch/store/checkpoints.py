@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from secbatch.store import merge
+from secbatch.store.encoding import parquet_options, scratch_options, size_in_part
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Checkpoint, Ledger
 from secbatch.store.partitions import partition_folders
@@ -35,7 +37,10 @@ def write_checkpoint(
     sorted_keys = keys.take(order)
     write_keys(layout.checkpoints / f"{name}.keys", sorted_keys, dict(about), "checkpoint keys")
     rows = table.take(pa.array(order)) if len(folders) > 1 else table
-    size = write_tables(layout.checkpoints / f"{name}.parquet", table.schema, [rows], "checkpoint")
+    # What is large enough becomes a part as it is; the rest is read once more, when it is merged.
+    size = size_in_part(rows)
+    options = parquet_options if size >= merge.FULL_BYTES else scratch_options
+    write_tables(layout.checkpoints / f"{name}.parquet", table.schema, [rows], "checkpoint", options)
     done = Checkpoint(
         run,
         shard,

@@ -173,7 +173,7 @@ class Merger:
         facts = {"tasks": tasks, "rows": len(keys), "rejected": rejected, "run": self.run, "superseded": superseded}
         if not (file.exists() and sidecar.exists()):  # both appear whole or not at all
             write_keys(sidecar, keys, {**self.about, "part": facts}, "part keys")
-            if len(pieces) == 1 and pieces[0].whole and _has_schema(pieces[0].file, schema):
+            if len(pieces) == 1 and pieces[0].whole and pieces[0].full and _has_schema(pieces[0].file, schema):
                 link_durably(pieces[0].file, file, "part")  # the bytes that writing it again would give
             else:
                 write_tables(file, schema, (table for piece in pieces for table in piece.tables(schema)), "part")

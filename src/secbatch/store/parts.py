@@ -3,8 +3,9 @@
 import itertools
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,11 +27,17 @@ def row_group_rows(table: pa.Table) -> int:
     return max(1024, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // width))
 
 
-def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table], step: str) -> int:
+def write_tables(
+    path: Path,
+    schema: pa.Schema,
+    tables: Iterable[pa.Table],
+    step: str,
+    options: Callable[[pa.Table], dict[str, Any]] = parquet_options,
+) -> int:
     """Writes the rows of `tables`, which have `schema`, as one file, durably; never more than a row group in memory.
 
-    The row groups are a pure function of the rows, not of how they are cut into tables. Returns the file's bytes.
-    Raises OutputError when the disk refuses.
+    `options`: the file's layout, worked out from its first row group. The row groups are a pure function of the
+    rows, not of how they are cut into tables. Returns the file's bytes. Raises OutputError when the disk refuses.
     """
     size = 0
 
@@ -39,7 +46,7 @@ def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table], step
         with WatchedFile(temporary, step) as file:
             groups = _regrouped(tables)
             first = next(groups, schema.empty_table())
-            with pq.ParquetWriter(file, schema, **parquet_options(first)) as writer:
+            with pq.ParquetWriter(file, schema, **options(first)) as writer:
                 for group in itertools.chain([first], groups):
                     writer.write_table(
                         group.replace_schema_metadata(schema.metadata), row_group_size=max(1, group.num_rows)
