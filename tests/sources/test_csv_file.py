@@ -475,3 +475,12 @@ def test_what_cannot_be_read_at_all_does_not_speak_of_rows_kept(tmp_path):
     old = written(tmp_path, "t.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600))
     with pytest.raises(InputError, match="is an Excel workbook or another Office document; save it as CSV"):
         source_of(old)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_line_that_tells_excel_the_delimiter_is_no_header(tmp_path, end):
+    written(tmp_path, "a.csv", end.join(["sep=;", "id;text", "1;a, b", "2;c", ""]))
+    source = source_of(tmp_path / "a.csv")
+    assert table_of(list(source.shards())).to_pylist() == [{"id": "1", "text": "a, b"}, {"id": "2", "text": "c"}]
+    written(tmp_path, "b.csv", "sep=x;text\n1;a\n")  # a column's name
+    assert source_of(tmp_path / "b.csv").schema.names == ["sep=x", "text"]

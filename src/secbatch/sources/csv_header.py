@@ -1,5 +1,6 @@
 """The header of a CSV file: encoding, line ends, delimiter and column names."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from secbatch.sources.streams import UnreadableFileError, Utf8Stream
 
 DELIMITERS = (b",", b";", b"\t", b"|")  # in this order where two stand equally often in the header
 NO_DELIMITER = b"\xff"  # a byte that valid text never holds: each line is one value
+EXCEL_DELIMITER = re.compile(rb'"?sep=([,;\t|])"?\r?$', re.IGNORECASE)  # a line before the header, which Excel writes
 HEADER_LIMIT = 1 << 20  # bytes
 FIRST_LOOK = 1 << 16  # bytes; most headers are whole in it
 LF = 0x0A
@@ -75,7 +77,10 @@ def _layout(file: InputFile, text: bytes, named: bytes | None, codec: str) -> Cs
         if text[start:stop].strip() or following == stop:
             break
         start = following
-    chosen = named or _most_frequent(text, start)
+    said = EXCEL_DELIMITER.match(text, start, stop)
+    if said:
+        start = following
+    chosen = named or (said[1] if said else _most_frequent(text, start))
     dialect = Dialect(chosen, line_end)
     record = parse_record(text, start, dialect, HEADER_LIMIT)
     if record.fault is not None or record.end - start > HEADER_LIMIT:
