@@ -1,5 +1,6 @@
 """Durable steps on a local file system: write, fsync, rename; and what is refused."""
 
+import contextlib
 import errno
 import io
 import os
@@ -76,6 +77,23 @@ def sync_folder(path: Path) -> None:
     finally:
         os.close(handle)
     faults.record("fsync folder", path)
+
+
+def settle_names(root: Path, inside: Path) -> None:
+    """Makes durable what a killed process may have renamed, linked or made without coming to its fsync.
+
+    `root`: the output; `inside`: the folder in it that is the store's own. What follows may then take every name that
+    it finds for one that a power loss leaves in place.
+    """
+    for folder in root.parents:
+        with contextlib.suppress(PermissionError):  # a folder that may not be read was not made by a run
+            sync_folder(folder)
+    try:
+        sync_folder(root)
+        for place, _, _ in os.walk(inside):
+            sync_folder(Path(place))
+    except OSError as error:
+        raise explain(error, root) from None
 
 
 class WatchedFile(io.FileIO):

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from secbatch.errors import OutputError
+from secbatch.store import faults
 from secbatch.store.encoding import parquet_options
 from secbatch.store.filesystem import WatchedFile, remove_file, write_atomically
 from secbatch.store.partitions import partition_folders
@@ -148,3 +149,4 @@ def remove_files(folder: Path, files: tuple[str, ...]) -> None:
             if parent == folder or not parent.is_dir() or any(os.scandir(parent)):
                 break
             parent.rmdir()
+            faults.record("remove", parent)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from secbatch.store.filesystem import link_durably, settle_names
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Checkpoint, DamagedLedgerError, Ledger, Part
 from secbatch.store.merge import SUPERSEDED
@@ -17,6 +18,14 @@ SETTINGS = ("id", "sentences", "partition_by")
 
 def open_ledger(layout: Layout) -> tuple[Ledger, str | None]:
     """The ledger of an output that this process holds, and what is to be said when it had to be made anew."""
+    ledger, notice = _opened(layout)
+    newest = ledger.newest_run()
+    if newest is None or newest.state != "finished":
+        settle_names(layout.root, layout.internal)
+    return ledger, notice
+
+
+def _opened(layout: Layout) -> tuple[Ledger, str | None]:
     lost = not layout.ledger.exists() and layout.data.is_symlink()
     if not lost:
         try:
@@ -69,8 +78,7 @@ def _restore(layout: Layout, ledger: Ledger) -> int:
 def _part(layout: Layout, path: Path, name: str) -> Part:
     file = layout.parts / f"{name}.parquet"
     if not file.exists():  # the version has the only copy
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.hardlink_to(path)
+        link_durably(path, file, "part")
     keys = layout.keys / f"{name}.keys"
     size = path.stat().st_size
     if keys.exists():
