@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+RUN_DATE = "{run_date}"
 TASK_NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
 CHAT_PROMPT = "Under the context of network and cyber security. {text}"
 
@@ -203,6 +204,24 @@ class Output(Strict):
 
     _partition_by = field_validator("partition_by", mode="before")(_one_or_several)
     _max_removed = field_validator("max_removed", mode="before")(_count_or_percent)
+
+    @field_validator("partition_by")
+    @classmethod
+    def _run_date_alone(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        dated = [entry for entry in value if RUN_DATE in entry]
+        if len(dated) > 1 or any(not entry.endswith(f"={RUN_DATE}") or entry.count(RUN_DATE) > 1 for entry in dated):
+            raise ValueError(f"{RUN_DATE} can stand once, after the name of a column that it becomes: night={RUN_DATE}")
+        return value
+
+    @property
+    def partition_columns(self) -> tuple[str, ...]:
+        """The names in `partition_by`."""
+        return tuple(entry.removesuffix(f"={RUN_DATE}") for entry in self.partition_by)
+
+    @property
+    def run_date_column(self) -> str | None:
+        """The partition column that is the day of the run which last enriched a row."""
+        return next((entry.removesuffix(f"={RUN_DATE}") for entry in self.partition_by if RUN_DATE in entry), None)
 
     def removals_allowed(self, rows: int) -> float:
         """How many of the dataset's `rows` one run may drop or mark."""

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from secbatch import runner
+from secbatch import runner, running
 from secbatch.identity import Identities
 from secbatch.job import Chat, Job
 from secbatch.pacing import ShardSizes
 from secbatch.preparing import Setup, set_up
 from secbatch.probing import Sample, measure
 from secbatch.reuse import Reuse
+from secbatch.run_date import pinned
+from secbatch.run_options import RunOptions
 from secbatch.shards import input_shards
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
@@ -46,6 +48,7 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
 
     Raises the same one-sentence errors as a run for what is wrong with the job, the models or the input.
     """
+    job, _ = pinned(job, running.new_run_id(), lambda job: running.described(job, RunOptions(limit)))
     layout = Layout(Path(job.output.path))
     ledger = Ledger.read_only(layout.ledger) if layout.ledger.exists() else None
     try:

@@ -56,14 +56,17 @@ def set_up(job: Job, run: str, pace: Callable[[bool], Callable[[int], int]]) -> 
 
 def _check_columns(job: Job, schema: pa.Schema) -> None:
     wanted = [(name, "input.id") for name in job.input.id]
-    wanted += [(name, "output.partition_by") for name in job.output.partition_by]
+    output = job.output
+    wanted += [(name, "output.partition_by") for name in output.partition_columns if name != output.run_date_column]
     for name, key in wanted:
         if name not in schema.names:
             raise InputError(
                 f"Column '{name}', named in {key}, is not in the input{nearest(name, schema.names)}; "
                 f"it has {listed(schema.names)}."
             )
-    check_partition_columns(job.output.partition_by, schema)
+    if output.run_date_column and output.run_date_column not in schema.names:
+        schema = schema.append(pa.field(output.run_date_column, pa.date32()))
+    check_partition_columns(output.partition_columns, schema)
 
 
 def _refuse_own_output(source: Source, layout: Layout) -> None:

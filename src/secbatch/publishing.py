@@ -70,7 +70,9 @@ class Publisher:
             () if self.job.input.id else read_whole,
         )
         notices = self._check_removed(made, base)
-        merger = Merger(self.layout, self.worker.schema, output.partition_by, self.metadata, dict(self.about), self.run)
+        merger = Merger(
+            self.layout, self.worker.schema, output.partition_columns, self.metadata, dict(self.about), self.run
+        )
         parts = merger.parts(made.pieces) or ([merger.empty()] if final else [])
         superseded = merger.superseded(made.superseded, self._reusable_columns()) if final else []
         if final and not complete:

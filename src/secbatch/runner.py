@@ -5,11 +5,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from secbatch import running
 from secbatch.job import Chat, Job
 from secbatch.reporting import Reporter, Silent
+from secbatch.run_date import pinned
 from secbatch.run_options import RunOptions
 from secbatch.run_result import RunResult
-from secbatch.running import Run
+from secbatch.running import Run, described
 from secbatch.store.filesystem import check_output_place
 from secbatch.store.layout import Layout
 from secbatch.store.links import refuse_links
@@ -44,6 +46,9 @@ def run_job(
     Raises SecbatchError (with an exit code) for what stops a run as a whole; rows that fail do not.
     Interrupted is raised after finished shards have been recorded.
     """
+    asked = options or RunOptions(limit)
+    new_run = running.new_run_id()
+    job, dated = pinned(job, new_run, lambda job: described(job, asked))
     layout = Layout(Path(job.output.path))
     check_output_place(layout.root)
     check_own(layout)
@@ -53,9 +58,9 @@ def run_job(
         ledger, notice = open_ledger(layout)
         run = None
         try:
-            asked = options or RunOptions(limit)
-            run = Run(job, layout, ledger, asked, reporter or Silent(), lambda cuda: shard_rows_schedule(job, cuda))
-            return run.execute([notice] if notice else [])
+            told = reporter or Silent()
+            run = Run(job, layout, ledger, asked, told, lambda cuda: shard_rows_schedule(job, cuda), new_run)
+            return run.execute([text for text in (dated, notice) if text])
         finally:
             ledger.close()
             if ended and run:

@@ -79,12 +79,15 @@ class Run:
         options: RunOptions,
         reporter: Reporter,
         schedule: Callable[[bool], tuple[int, ...]],
+        new_run: str,
     ) -> None:
-        """`schedule(cuda)`: row targets of the first shards, as `secbatch.pacing.ShardSizes` wants them."""
+        """`new_run`: its id, unless it goes on as an earlier one.
+
+        `schedule(cuda)`: row targets of the first shards, as `secbatch.pacing.ShardSizes` wants them."""
         self.job, self.layout, self.ledger, self.options, self.reporter = job, layout, ledger, options, reporter
-        self.described = _described(job, options)
+        self.described = described(job, options)
         unfinished = ledger.unfinished_run(self.described)
-        self.run = unfinished or new_run_id()
+        self.run = unfinished or new_run
         self._check_mode(resuming=unfinished is not None)
         self.result = RunResult(self.run, str(layout.root))
         self.clock = StageClock()
@@ -339,7 +342,7 @@ class Run:
                 enriched.table.replace_schema_metadata(self.publisher.metadata),
                 keys.flagged(enriched.rejected, REJECTED),
                 enriched.computed,
-                self.job.output.partition_by,
+                self.job.output.partition_columns,
                 self.about,
             )
 
@@ -431,7 +434,7 @@ class Run:
             self._notice(f"The run's record could not be written: {error}")
 
 
-def _described(job: Job, options: RunOptions) -> str:
+def described(job: Job, options: RunOptions) -> str:
     """What tells one job from another in the ledger; a secret counts by its hash."""
     values: dict[str, Any] = {"job": job.model_dump(mode="json"), "limit": options.limit}
     if options.retry:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from secbatch.errors import OutputError
 from secbatch.job import Job
 from secbatch.reporting import Reporter
+from secbatch.run_date import with_run_date
 from secbatch.run_options import RunOptions
 from secbatch.runner import RunResult, run_job
 from secbatch.sources.paths import find_files
@@ -40,7 +41,8 @@ def run_into_file(
     result = run_job(
         job.model_copy(update={"output": output}), limit=limit, options=options, reporter=reporter, ended=ended
     )
-    layout = Layout(work)
+    path = Path(with_run_date(str(path), result.run))
+    layout = Layout(Path(result.output))
     files = [layout.data / file for file in result.part_files]
     write_atomically(path, lambda temporary: _concatenate(files, temporary))
     rejects = sorted(layout.rejects.glob("*.parquet"))
@@ -51,9 +53,9 @@ def run_into_file(
     else:
         beside.unlink(missing_ok=True)  # of an earlier run into the same file
     try:
-        shutil.rmtree(work)
+        shutil.rmtree(layout.root)
     except OSError as error:
-        raise explain(error, work) from None
+        raise explain(error, layout.root) from None
     result.output = str(path)
     return result
 

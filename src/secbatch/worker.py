@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from secbatch.errors import JobError
 from secbatch.identity import Identified
 from secbatch.job import Job
+from secbatch.run_date import run_dates
 from secbatch.store.partitions import misread_partitions
 from secbatch.tasks.base import Task, TaskColumns
 from secbatch.tasks.registry import Encoders, build_task
@@ -89,12 +90,14 @@ class Worker:
             name: build_task(name, spec, schema, models[name], compute, encoders) for name, spec in job.tasks.items()
         }
         self.fingerprints = {name: task.fingerprint() for name, task in self.tasks.items()}
-        self._partition_by = job.output.partition_by
+        self._run_date = job.output.run_date_column
+        self._partition_by = tuple(name for name in job.output.partition_columns if name != self._run_date)
         self._run = run
         fields = [
             *schema.remove_metadata(),
             *(f for task in self.tasks.values() for f in task.fields),
             *ROW_FIELDS,
+            *([pa.field(self._run_date, pa.date32())] if self._run_date else []),
         ]
         _refuse_collisions(schema, fields[len(schema) :])
         self.schema = pa.schema(fields)
@@ -167,6 +170,8 @@ class Worker:
         columns["secbatch_source"] = shard.source
         columns["secbatch_row"] = shard.row
         columns["secbatch_run"] = self._runs(work.runs, computed)
+        if self._run_date:
+            columns[self._run_date] = run_dates(columns["secbatch_run"])
         columns["secbatch_status"] = pa.array(["rejected" if i in errors else "ok" for i in range(n)], pa.string())
         columns["secbatch_error"] = pa.array([errors.get(i) for i in range(n)], pa.string())
         arrays = [_conform(columns[f.name], f.type) for f in self.schema]
