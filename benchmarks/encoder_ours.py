@@ -74,12 +74,14 @@ class ModelAlone:
 
     def __init__(self, task: str, model: Path, sentences: list[str], device: str, precision: str) -> None:
         table = pa.table({"sentence": sentences})
-        encoder = SharedEncoder(resolve(str(model)), choose(device, precision))
+        self.encoder = encoder = SharedEncoder(resolve(str(model)), choose(device, precision))
         spec = task_spec(task, model)
         self._task: Any = (FillMaskTask if task == "fill-mask" else EmbedTask)("x", spec, table.schema, encoder)  # type: ignore[arg-type]
         self._task.load()
         ids, usable = pa.array([str(n) for n in range(len(sentences))]), pa.array([True] * len(sentences))
-        self._encoded = self._task.encode(table, ids, usable)
+        encoded: Any = self._task.encode(table, ids, usable)
+        sequences = encoded.texts.sequences if task == "fill-mask" else encoded.sequences
+        self._encoded, self.tokens = encoded, len(sequences.ids)
 
     def seconds(self) -> float:
         begin = time.perf_counter()

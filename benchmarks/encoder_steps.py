@@ -1,0 +1,149 @@
+"""What each step of the encoders' fast path brings: python benchmarks/encoder_steps.py [--precision P] [--device D]
+
+Today's code with its steps taken back one by one, in turn over the same sentences, the model stage alone: fill-mask
+on a model of RoBERTa-base's shape with random weights, one mask a sentence. With --budget, batch sizes instead.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+import transformers
+from encoder_model import fill_mask_flops, model_flops, model_tokenizer, roberta_base
+from encoder_ours import ModelAlone
+from gemm import GemmRate
+from sentences import distinct_sentences
+
+from secbatch.models import encoder, encoder_bert, linear, masked_lm_head_packed
+from secbatch.models.device import choose
+from secbatch.models.linear import Linear
+
+Change = Callable[[ExitStack], None]
+
+
+def padded(stack: ExitStack) -> None:
+    """The model's own forward over padded rectangles."""
+    stack.enter_context(patch.object(encoder, "_fast_path", lambda base, device: None))
+    stack.enter_context(patch.object(masked_lm_head_packed, "_parts", _no_parts))
+
+
+def _no_parts(model: Any) -> Any:
+    raise TypeError("taken back")
+
+
+def plain(stack: ExitStack) -> None:
+    """Weights as they are: F.linear, F.gelu, a sum."""
+    for module in (linear, encoder_bert):
+        stack.enter_context(patch.object(module, "has_blocked_layers", lambda dtype: False))
+
+
+def unfused(stack: ExitStack) -> None:
+    """Blocked weights, but GELU and residual sum by themselves."""
+    stack.enter_context(patch.object(Linear, "gelu", lambda self, x: torch.nn.functional.gelu(self(x))))
+    stack.enter_context(patch.object(Linear, "plus", lambda self, x, residual: self(x).add_(residual)))
+
+
+def everywhere(stack: ExitStack) -> None:
+    """The last layer for all tokens; masks are picked afterwards."""
+    call = encoder_bert.PackedBert.__call__
+
+    def whole(self: Any, sequences: Any, at: np.ndarray | None = None) -> torch.Tensor:
+        states = call(self, sequences)
+        return states if at is None else states[torch.from_numpy(at).to(states.device)]
+
+    stack.enter_context(patch.object(encoder_bert.PackedBert, "__call__", whole))
+
+
+# In the order of history; each has what those before it have.
+STEPS: tuple[tuple[str, tuple[Change, ...]], ...] = (
+    ("padded, sorted by length; head at masks", (padded, everywhere)),
+    ("packed: no padding", (plain, everywhere)),
+    ("weights in oneDNN's layout", (unfused, everywhere)),
+    ("GELU and residual sum fused", (everywhere,)),
+    ("last layer at masks only", ()),
+)
+
+
+@contextmanager
+def taken_back(changes: tuple[Change, ...]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for change in changes:
+            change(stack)
+        yield
+
+
+@dataclass
+class Variant:
+    name: str
+    model: ModelAlone
+    changes: tuple[Change, ...] = ()
+    budget: int | None = None
+    spent: list[float] = field(default_factory=list)  # seconds
+
+    def measure(self, warming: bool) -> None:
+        if self.budget:
+            self.model.encoder.token_budget = self.budget
+        with taken_back(self.changes):
+            seconds = self.model.seconds()
+        if not warming:
+            self.spent.append(seconds)
+
+
+def measure(options: argparse.Namespace, folder: Path) -> None:
+    sentences = distinct_sentences(options.sentences, options.rows)
+    tokenizer = model_tokenizer(options.tokenizer)
+    vocabulary = roberta_base(tokenizer, folder)
+    compute = choose(options.device, options.precision)
+    made: list[Variant] = []
+    for name, changes in STEPS if not options.budget else ():
+        with taken_back(changes):
+            made.append(
+                Variant(name, ModelAlone("fill-mask", folder, sentences, options.device, compute.dtype), changes)
+            )
+    if options.budget:
+        model = ModelAlone("fill-mask", folder, sentences, options.device, compute.dtype)
+        made = [Variant(f"{budget:,} tokens a batch", model, budget=budget) for budget in options.budget]
+    gemm = GemmRate(compute.device, compute.torch_dtype)
+    for turn in range(options.rounds + 1):
+        gemm.measure()
+        for variant in made:
+            variant.measure(warming=turn == 0)
+    tokens = made[0].model.tokens
+    print(
+        f"{len(sentences):,} sentences of {tokens / len(sentences):.1f} tokens; {compute.description}, {compute.dtype}"
+    )
+    print(f"matrix products beside it: {gemm.median / 1e9:,.0f} GFLOP/s in the middle, {gemm.best / 1e9:,.0f} at best")
+    print(f"{'':44}{'sentences/s':>12}{'GFLOP/s':>10}{'of the products':>17}")
+    for variant in made:
+        whole = everywhere in variant.changes
+        flops = model_flops(tokens) if whole else fill_mask_flops(tokens, len(sentences), vocabulary)
+        seconds = float(np.median(variant.spent))
+        rate = flops / seconds
+        print(f"{variant.name:44}{len(sentences) / seconds:>12,.1f}{rate / 1e9:>10,.0f}{rate / gemm.median:>17.0%}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--budget", type=int, nargs="+", help="compare these tokens a batch instead")
+    parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer's files; the built-in one if left out")
+    parser.add_argument("--sentences", type=Path, help="one sentence a line; the bundled reports if left out")
+    options = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder:
+        measure(options, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
