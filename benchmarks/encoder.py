@@ -21,7 +21,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 import transformers
-from encoder_model import fill_mask_flops, model_flops, model_tokenizer, roberta_base
+from encoder_model import fill_mask_flops, head_flops, model_flops, model_tokenizer, roberta_base
 from encoder_ours import EndToEnd, ModelAlone, end_to_end, largest_difference
 from encoder_peers import Way, missing, peers
 from encoder_report import draw, show
@@ -145,6 +145,8 @@ class Bench:
         whole.padding = alone.padding = runs[0].padding / max(runs[0].padding + runs[0].tokens, 1)
         device = float(np.median([run.device for run in runs]))
         flops, nominal = self._flops(task, runs[0]), model_flops(runs[0].tokens)
+        if task == "fill-mask":
+            nominal += head_flops(n, self.vocabulary)
         return found | {
             "lines": [asdict(line) | {"rate": line.rate} for line in (whole, alone, *lines)],
             "starting_seconds": float(np.median([run.starting for run in runs])),

@@ -34,8 +34,12 @@ def model_flops(tokens: int) -> float:
     return 2.0 * tokens * LAYERS * (4 * HIDDEN * HIDDEN + 2 * HIDDEN * WIDE)
 
 
+def head_flops(masks: int, vocabulary: int) -> float:
+    """Of the vocabulary head at `masks` positions."""
+    return 2.0 * masks * (HIDDEN * HIDDEN + HIDDEN * vocabulary)
+
+
 def fill_mask_flops(tokens: int, masks: int, vocabulary: int) -> float:
-    """What of it is left when the last layer is computed at masks only, and the head at these."""
+    """What is left when the last layer is computed at masks only, and the head at these."""
     last = masks * (HIDDEN * HIDDEN + 2 * HIDDEN * WIDE) + tokens * 3 * HIDDEN * HIDDEN
-    head = masks * (HIDDEN * HIDDEN + HIDDEN * vocabulary)
-    return model_flops(tokens) * (LAYERS - 1) / LAYERS + 2.0 * (last + head)
+    return model_flops(tokens) * (LAYERS - 1) / LAYERS + 2.0 * last + head_flops(masks, vocabulary)

@@ -16,7 +16,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import transformers
-from encoder_model import fill_mask_flops, model_flops, model_tokenizer, roberta_base
+from encoder_model import fill_mask_flops, head_flops, model_flops, model_tokenizer, roberta_base
 from encoder_ours import ModelAlone
 from gemm import GemmRate
 from sentences import distinct_sentences
@@ -122,8 +122,9 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     print(f"matrix products beside it: {gemm.median / 1e9:,.0f} GFLOP/s in the middle, {gemm.best / 1e9:,.0f} at best")
     print(f"{'':44}{'sentences/s':>12}{'GFLOP/s':>10}{'of the products':>17}")
     for variant in made:
-        whole = everywhere in variant.changes
-        flops = model_flops(tokens) if whole else fill_mask_flops(tokens, len(sentences), vocabulary)
+        flops = fill_mask_flops(tokens, len(sentences), vocabulary)
+        if everywhere in variant.changes:
+            flops = model_flops(tokens) + head_flops(len(sentences), vocabulary)
         seconds = float(np.median(variant.spent))
         rate = flops / seconds
         print(f"{variant.name:44}{len(sentences) / seconds:>12,.1f}{rate / 1e9:>10,.0f}{rate / gemm.median:>17.0%}")
