@@ -1,0 +1,93 @@
+"""How far a figure would move on another sample of the same kind: the percentile bootstrap.
+
+Source: B. Efron, R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Rows that belong together (the
+sentences of a document) are drawn together, as they are no independent observations: the cluster bootstrap. Two
+models are compared on the same draws: the paired bootstrap (T. Berg-Kirkpatrick et al., EMNLP 2012).
+"""
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from secbatch.evaluation.tally import Figure, Tally
+
+SAMPLES = 1000
+CONFIDENCE = 0.95
+_DRAWN_AT_ONCE = 4_000_000  # units drawn in one array
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and its confidence interval; None where it is undefined (no such label, a single group)."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+class Resampling:
+    """Draws of n rows, or of whole groups of them, with replacement. The same seed draws the same, for any model."""
+
+    def __init__(
+        self,
+        rows: int,
+        groups: Sequence[Hashable] | None = None,
+        samples: int = SAMPLES,
+        seed: int = 0,
+        confidence: float = CONFIDENCE,
+    ) -> None:
+        """`groups`: one value for each row; rows with the same value are drawn together."""
+        if groups is not None and len(groups) != rows:
+            raise ValueError(f"{len(groups)} groups for {rows} rows")
+        self.samples, self.seed, self.confidence = samples, seed, confidence
+        self._group_of_row: np.ndarray | None = None
+        self.units = rows
+        if groups is not None:
+            number: dict[Hashable, int] = {}
+            self._group_of_row = np.array([number.setdefault(group, len(number)) for group in groups], np.int64)
+            self.units = len(number)
+
+    def totals(self, tally: Tally) -> np.ndarray:
+        """[samples, k] the counts of each draw."""
+        outcomes, of_unit = tally.outcomes, tally.rows
+        if self._group_of_row is not None:
+            outcomes, of_unit = self._group_totals(tally), np.arange(self.units)
+        totals = [np.empty((0, outcomes.shape[1]))]
+        for drawn in self._draws(len(outcomes)):  # [c, units]
+            place = of_unit[drawn] + np.arange(len(drawn))[:, None] * len(outcomes)
+            times = np.bincount(place.ravel(), minlength=len(drawn) * len(outcomes))
+            totals.append(times.reshape(len(drawn), -1) @ outcomes)
+        return np.concatenate(totals)
+
+    def _draws(self, outcomes: int) -> Iterator[np.ndarray]:
+        generator = np.random.default_rng(self.seed)
+        at_once = max(1, _DRAWN_AT_ONCE // max(self.units, outcomes))
+        for first in range(0, self.samples, at_once):
+            yield generator.integers(0, self.units, (min(at_once, self.samples - first), self.units))
+
+    def _group_totals(self, tally: Tally) -> np.ndarray:
+        assert self._group_of_row is not None
+        totals = np.zeros((self.units, tally.outcomes.shape[1]))
+        pairs, times = np.unique(np.stack([self._group_of_row, tally.rows]), axis=1, return_counts=True)
+        np.add.at(totals, pairs[0], tally.outcomes[pairs[1]] * times[:, None])
+        return totals
+
+    def interval(self, figure: Figure, tally: Tally) -> Interval:
+        """The figure of all rows, and where it lies in the middle `confidence` of the draws."""
+        return self._interval(tally.figure(figure), figure(self.totals(tally)))
+
+    def difference(self, figure: Figure, first: Tally, second: Tally) -> Interval:
+        """How much higher the figure of `second` is than that of `first`, draw by draw on the same rows."""
+        value = second.figure(figure) - first.figure(figure)
+        return self._interval(value, figure(self.totals(second)) - figure(self.totals(first)))
+
+    def _interval(self, value: float, drawn: np.ndarray) -> Interval:
+        drawn = drawn[np.isfinite(drawn)]
+        if not np.isfinite(value):
+            return Interval(None)
+        if self.units < 2 or not len(drawn):  # one unit, drawn again and again, is always itself
+            return Interval(value)
+        tail = (1 - self.confidence) / 2
+        low, high = np.quantile(drawn, [tail, 1 - tail])
+        return Interval(value, float(low), float(high))

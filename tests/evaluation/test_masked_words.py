@@ -1,0 +1,23 @@
+import numpy as np
+import pytest
+
+from secbatch.evaluation.masked_words import masked_word_figures, rank
+from secbatch.evaluation.perplexity import PERPLEXITY, loss_tally
+
+
+def test_rank_counts_different_words() -> None:
+    assert rank(["Malware", "malware ", "virus"], ["virus"]) == 2
+    assert rank(["virus"], ["Virus", "worm"]) == 1
+    assert rank(["virus"], ["worm"]) is None
+    assert rank([], ["worm"]) is None
+
+
+def test_figures_by_hand() -> None:
+    figures = masked_word_figures([1, 2, None, 10])
+    assert figures.hits == {1: 0.25, 3: 0.5, 5: 0.5, 10: 0.75}
+    assert figures.reciprocal_rank == pytest.approx((1 + 0.5 + 0 + 0.1) / 4)
+
+
+def test_perplexity_weighs_tokens() -> None:
+    total = loss_tally([np.log(4), 3 * np.log(2)], [1, 3]).total()
+    assert PERPLEXITY["perplexity"](total) == pytest.approx(np.exp((np.log(4) + 3 * np.log(2)) / 4))
