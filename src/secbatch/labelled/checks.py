@@ -1,0 +1,80 @@
+"""What must hold between labelled files before anything is learned or measured."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from secbatch.errors import InputError, listed, nearest
+from secbatch.labelled.examples import Example, Place, TextExample, TokenExample
+
+
+def label_places(examples: Sequence[TextExample] | Sequence[TokenExample]) -> dict[str, list[Place]]:
+    """Where each label stands, by label in sorted order: one place for each example or span."""
+    places: dict[str, list[Place]] = {}
+    for example in examples:
+        labels: Iterable[str] = (
+            example.labels if isinstance(example, TextExample) else (span.label for span in example.spans)
+        )
+        for label in labels:
+            places.setdefault(label, []).append(example.place)
+    return dict(sorted(places.items()))
+
+
+def check_enough(places: dict[str, list[Place]], fewest: int) -> None:
+    """Raises InputError for a label with fewer than `fewest` examples, and for files that know one label only."""
+    rare = [label for label, where in places.items() if len(where) < fewest]
+    if rare:
+        label = rare[0]
+        count = len(places[label])
+        more = f"; so it is with {len(rare) - 1} more labels" if len(rare) > 1 else ""
+        examples = "a single example" if count == 1 else f"{count} examples"
+        raise InputError(
+            f"label '{label}' has {examples} ({places[label][0]}){more}; add some, take the rows out, or lower"
+            f" data.min_examples ({fewest})"
+        )
+
+
+def check_known(places: dict[str, list[Place]], known: Sequence[str], of: str) -> None:
+    """Raises InputError for a label that is not among `known`; `of` says whose labels these are."""
+    strange = [label for label in places if label not in set(known)]
+    if strange:
+        label = strange[0]
+        more = f", and {len(strange) - 1} more labels" if len(strange) > 1 else ""
+        raise InputError(
+            f"label '{label}' ({places[label][0]}){more} is not known to {of}{nearest(label, list(known))}; it has"
+            f" {listed(list(known))}"
+        )
+
+
+def check_apart(first: Sequence[Example], second: Sequence[Example], names: tuple[str, str]) -> tuple[str, ...]:
+    """Raises InputError for a group on both sides; returns notices on texts that stand on both.
+
+    `names` is what to call the two sides.
+    """
+    groups: dict[str, Place] = {}
+    for example in first:
+        if example.group is not None:
+            groups.setdefault(example.group, example.place)
+    both = {example.group: example.place for example in reversed(second) if example.group in groups}
+    if both:
+        group, place = next(reversed(both.items()))
+        more = f", and {len(both) - 1} more" if len(both) > 1 else ""
+        raise InputError(
+            f"group '{group}'{more} stands in {names[0]} ({groups[str(group)]}) and in {names[1]} ({place}); what"
+            " belongs together must be on one side, or the figures flatter"
+        )
+    texts = {text_of(example) for example in first}
+    same = sum(text_of(example) in texts for example in second)
+    if same:
+        return (f"{same} of the {len(second)} examples of {names[1]} have a text that stands in {names[0]}, too",)
+    return ()
+
+
+def text_of(example: object) -> str:
+    """What an example shows the model, as one string."""
+    parts = [getattr(example, name) for name in ("text", "question", "context", "source") if hasattr(example, name)]
+    return "\n".join(parts)
+
+
+def label_counts(examples: Sequence[TextExample] | Sequence[TokenExample]) -> Counter[str]:
+    """Examples, or spans, of each label."""
+    return Counter({label: len(where) for label, where in label_places(examples).items()})

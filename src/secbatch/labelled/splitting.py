@@ -1,0 +1,57 @@
+"""A part of the examples kept apart: whole groups, the same for the same seed."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from secbatch.errors import InputError
+from secbatch.labelled.checks import text_of
+from secbatch.labelled.examples import Example
+
+
+def split(examples: Sequence[Example], fraction: float, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """(the rest, about `fraction` of the examples): no group stands on both sides.
+
+    Examples without a group are kept together with those of the same text. Groups are drawn in a random order; one
+    that would take the last example of a label from the rest stays there. Raises InputError when nothing can be
+    drawn.
+    """
+    keys = [example.group if example.group is not None else f"\0{text_of(example)}" for example in examples]
+    members: dict[str, list[int]] = {}
+    for place, key in enumerate(keys):
+        members.setdefault(key, []).append(place)
+    if len(members) < 2:
+        raise InputError(
+            f"all {len(examples)} examples are of one group, so none can be kept apart; name a file in data.dev"
+        )
+    labels = [_labels(example) for example in examples]
+    left = Counter(label for some in labels for label in some)
+    wanted = fraction * len(examples)
+    order = list(members)
+    np.random.default_rng(seed).shuffle(order)
+    drawn: list[int] = []
+    for key in order:
+        taken = Counter(label for place in members[key] for label in labels[place])
+        # The last group may overshoot, if that comes nearer to what is wanted than stopping short.
+        closer = abs(len(drawn) + len(members[key]) - wanted) < abs(len(drawn) - wanted)
+        if not closer or any(left[label] <= count for label, count in taken.items()):
+            continue
+        left -= taken
+        drawn += members[key]
+    if not drawn:
+        raise InputError(
+            f"no group of examples can be kept apart for {fraction:.0%} of {len(examples)} without taking a label's"
+            " last example; name a file in data.dev, or set data.dev_fraction"
+        )
+    apart = set(drawn)
+    return (
+        tuple(example for place, example in enumerate(examples) if place not in apart),
+        tuple(example for place, example in enumerate(examples) if place in apart),
+    )
+
+
+def _labels(example: object) -> tuple[str, ...]:
+    if hasattr(example, "labels"):
+        return tuple(example.labels)
+    return tuple(dict.fromkeys(span.label for span in example.spans)) if hasattr(example, "spans") else ()

@@ -1,0 +1,86 @@
+"""Rows of labelled CSV, Parquet and JSONL files, through the product's own sources."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from secbatch.errors import InputError, listed, nearest
+from secbatch.job import Input
+from secbatch.labelled.examples import DataFile, Malformed, Place
+from secbatch.labelled.files import LabelledFiles, hashed
+from secbatch.sources.open import open_source
+from secbatch.tasks.text import TextSource
+
+SHARD_ROWS = 100_000
+
+
+@dataclass
+class LabelledTable:
+    """All rows of some files that parse, with their places."""
+
+    table: pa.Table
+    places: list[Place]  # of each row
+    malformed: list[Malformed]  # rows that do not parse, and what readers of columns add
+    files: tuple[DataFile, ...]
+    notices: tuple[str, ...]
+    path: str
+
+    def column(self, name: str, key: str) -> list[Any]:
+        """A column as Python values. Raises InputError where the files lack it; `key` is the job's."""
+        self.check(name, key)
+        return list(self.table.column(name).to_pylist())
+
+    def strings(self, name: str, key: str) -> list[str | None]:
+        """A column as stripped strings; None where a value is null or blank."""
+        self.check(name, key)
+        column = self.table.column(name)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
+            raise InputError(f"{self.path}: column '{name}' ({key}) is of type {column.type}, which is no text")
+        stripped = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        return [value or None for value in stripped.to_pylist()]
+
+    def texts(self, text: str, key: str) -> list[str | None]:
+        """A column or a template; None where it is null or blank."""
+        rendered = TextSource.of(text, self.table.schema, key).render(self.table).to_pylist()
+        return [value if value is not None and value.strip() else None for value in rendered]
+
+    def type_of(self, name: str, key: str) -> pa.DataType:
+        self.check(name, key)
+        return self.table.schema.field(name).type
+
+    def check(self, name: str, key: str) -> None:
+        names = self.table.schema.names
+        if name not in names:
+            raise InputError(f"{key}: {self.path} has no column '{name}'{nearest(name, names)}; it has {listed(names)}")
+
+    def reject(self, row: int, reason: str) -> None:
+        self.malformed.append(Malformed(self.places[row], reason))
+
+
+def read_table(files: LabelledFiles) -> LabelledTable:
+    """Raises InputError and JobError as `open_source` does, and for files without rows."""
+    if files.format == "conll":
+        raise InputError(f"{files.path}: CoNLL files hold words and tags; they serve objective: ner alone")
+    spec = Input(path=files.path, format=files.format, delimiter=files.delimiter, encoding=files.encoding)
+    source = open_source(spec, lambda _: SHARD_ROWS)
+    tables, places, malformed = [], [], []
+    for shard in source.shards():
+        wrong = sorted(shard.errors)
+        for reject in shard.rejects:
+            place = Place(reject.source, reject.line or 0, "line")
+            malformed.append(Malformed(place, f"the line cannot be read ({reject.reason})"))
+        names = shard.source.to_pylist()
+        numbers = shard.row.to_pylist()
+        here = [Place(name, number) for name, number in zip(names, numbers, strict=True)]
+        malformed += [Malformed(here[row], shard.errors[row]) for row in wrong]
+        fine = [row for row in range(len(here)) if row not in shard.errors]
+        tables.append(shard.table.take(fine) if wrong else shard.table)
+        places += [here[row] for row in fine]
+    table = pa.concat_tables(tables) if tables else source.schema.empty_table()
+    if not places and not malformed:
+        raise InputError(f"{files.path} holds no rows")
+    return LabelledTable(table, places, malformed, hashed(source.files), tuple(source.notices), files.path)

@@ -1,0 +1,91 @@
+"""CoNLL files: tags to spans, documents, malformed lines."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from secbatch.errors import InputError
+from secbatch.labelled.examples import Span
+from secbatch.labelled.files import LabelledFiles
+from secbatch.labelled.readers import read_tokens
+from secbatch.labelled.tags import TagSpan, bio_tags, scheme_of, spans_of
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write(name: str, text: str) -> LabelledFiles:
+    Path(name).write_bytes(text.encode())
+    return LabelledFiles(name)
+
+
+@pytest.mark.parametrize(
+    ("tags", "spans", "unopened"),
+    [
+        ("B-X I-X O B-Y", [(0, 2, "X"), (3, 4, "Y")], 0),
+        ("B-X B-X I-X", [(0, 1, "X"), (1, 3, "X")], 0),
+        ("O I-X I-X I-Y", [(1, 3, "X"), (3, 4, "Y")], 2),
+        ("B-X I-X E-X S-X S-Y", [(0, 3, "X"), (3, 4, "X"), (4, 5, "Y")], 0),
+        ("B-X L-X U-X", [(0, 2, "X"), (2, 3, "X")], 0),
+        ("B-X E-X E-X", [(0, 2, "X"), (2, 3, "X")], 1),
+        ("B-X I-Y", [(0, 1, "X"), (1, 2, "Y")], 1),
+    ],
+)
+def test_tags_to_spans(tags: str, spans: list[tuple[int, int, str]], unopened: int) -> None:
+    assert spans_of(tags.split()) == ([TagSpan(*span) for span in spans], unopened)
+
+
+def test_spans_to_tags_and_schemes() -> None:
+    assert bio_tags(4, [TagSpan(0, 2, "X"), TagSpan(2, 3, "X")]) == ["B-X", "I-X", "B-X", "O"]
+    assert [scheme_of(set(tags.split())) for tags in ("O I-X", "O B-X I-X", "B-X E-X")] == ["IO", "BIO", "BIOES"]
+
+
+def test_sentences_documents_and_offsets() -> None:
+    files = write("a.txt", "\ufeff-DOCSTART- -X- O O\n\nSuper\tB-M\r\nRun\tI-M\r\n\u2028#\tO\n\n-DOCSTART-\nx NN O\n")
+    first, second = read_tokens(files).examples
+    assert first.text.startswith("Super Run ") and first.spans == (Span(0, 9, "M"),)
+    assert [first.text[start:end] for start, end in first.words][:2] == ["Super", "Run"]
+    assert (first.group, second.group) == ("a.txt document 1", "a.txt document 2")
+    assert (str(first.place), str(second.place)) == ("a.txt line 3", "a.txt line 8")
+
+
+def test_malformed_lines_are_counted_with_their_numbers() -> None:
+    text = "a\tO\nb\n\nc\tB-\nd\tO\n\ne\tX-Y\n\n\tO\n\nf\tO\n"
+    with pytest.raises(InputError) as caught:
+        read_tokens(write("a.txt", text))
+    assert str(caught.value).startswith("a.txt line 2: there is a word and no tag ('b'); 4 malformed lines in all, the")
+    assert "next are 4, 7, 9" in str(caught.value)
+    read = read_tokens(LabelledFiles("a.txt", malformed="skip"))
+    assert [example.text for example in read.examples] == ["f"]
+    assert [one.place.row for one in read.malformed] == [2, 4, 7, 9]
+
+
+def test_tags_that_continue_nothing_are_told() -> None:
+    read = read_tokens(write("a.txt", "a\tO\nb\tI-X\n\nc\tB-X\n"))
+    assert [len(example.spans) for example in read.examples] == [1, 1]
+    assert "1 tags continue a span that no B- tag opens" in read.notices[0]
+    assert read_tokens(write("io.txt", "a\tO\nb\tI-X\n")).notices == ()
+
+
+def test_compressed_files_folders_and_globs() -> None:
+    Path("parts").mkdir()
+    Path("parts/b.txt.gz").write_bytes(gzip.compress(b"b\tO\n"))
+    Path("parts/a.conll").write_text("a\tO\n")
+    Path("parts/notes.md").write_text("no")
+    for path in ("parts", "parts/*"):
+        read = read_tokens(LabelledFiles(path, format="conll"))
+        assert [example.text for example in read.examples] == ["a", "b"]
+        assert [file.path for file in read.files] == ["parts/a.conll", "parts/b.txt.gz"]
+        assert "1 other files" in read.notices[0]
+
+
+def test_nothing_in_it_and_a_group_column() -> None:
+    with pytest.raises(InputError, match="there is no sentence in it"):
+        read_tokens(write("a.txt", "\n\n"))
+    with pytest.raises(InputError, match=r"take out data\.group"):
+        read_tokens(write("a.txt", "a\tO\n"), group="doc")
+    with pytest.raises(InputError, match="does not exist"):
+        read_tokens(LabelledFiles("nothing.txt"))

@@ -1,0 +1,181 @@
+"""Labelled CSV, Parquet and JSONL files to examples."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from secbatch.errors import InputError
+from secbatch.labelled.examples import Answer, Span
+from secbatch.labelled.files import LabelledFiles
+from secbatch.labelled.readers import (
+    is_multi_label,
+    read_classification,
+    read_pairs,
+    read_questions,
+    read_texts,
+    read_tokens,
+)
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def write(name: str, text: str) -> LabelledFiles:
+    Path(name).write_text(text, encoding="utf-8")
+    return LabelledFiles(name)
+
+
+def test_classification_from_csv_keeps_places_groups_and_hashes() -> None:
+    files = write("a.csv", 'text,label,doc\n"two\nlines",007,x\nb, T1 ,y\n')
+    read = read_classification(files, "text", "label", group="doc")
+    assert [(e.text, e.labels, e.group, str(e.place)) for e in read.examples] == [
+        ("two\nlines", ("007",), "x", "a.csv row 1"),
+        ("b", ("T1",), "y", "a.csv row 2"),
+    ]
+    assert read.files[0].sha256 == hashlib.sha256(Path("a.csv").read_bytes()).hexdigest()
+    assert read.files[0].bytes == Path("a.csv").stat().st_size
+
+
+def test_text_can_be_a_template() -> None:
+    read = read_classification(write("a.csv", "title,body,label\nA,b,x\n"), "{title}: {body}", "label")
+    assert read.examples[0].text == "A: b"
+
+
+def test_labels_of_numbers_become_their_text() -> None:
+    Path("a.jsonl").write_text('{"text": "a", "label": 1}\n{"text": "b", "label": 0}\n')
+    read = read_classification(LabelledFiles("a.jsonl"), "text", "label")
+    assert [example.labels for example in read.examples] == [("1",), ("0",)]
+
+
+def test_multi_label_by_delimiter_and_by_list() -> None:
+    files = write("a.csv", "text,label\na,x; y;x\nb,\n")
+    assert is_multi_label(files, "label", ";") and not is_multi_label(files, "label", None)
+    read = read_classification(files, "text", "label", ";")
+    assert [example.labels for example in read.examples] == [("x", "y"), ()]
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "label": [["x", "y"], [], None]}), "a.parquet")
+    files = LabelledFiles("a.parquet", malformed="skip")
+    assert is_multi_label(files, "label", None)
+    read = read_classification(files, "text", "label")
+    assert [example.labels for example in read.examples] == [("x", "y"), ()]
+    assert [str(one.place) for one in read.malformed] == ["a.parquet row 3"]
+
+
+def test_rows_without_label_or_text_stop_or_are_counted() -> None:
+    files = write("a.csv", "text,label\na,x\nb,\n ,y\nc,z\n")
+    with pytest.raises(InputError, match=r"a\.csv row 2: the label \(label\) is missing; 2 malformed rows in all, the"):
+        read_classification(files, "text", "label")
+    read = read_classification(LabelledFiles("a.csv", malformed="skip"), "text", "label")
+    assert [example.text for example in read.examples] == ["a", "c"]
+    assert len(read.malformed) == 2 and "2 malformed rows left out" in read.notices[-1]
+
+
+def test_rows_that_do_not_parse_stop_too() -> None:
+    files = write("a.csv", "text,label\na,x\nb,y,extra\n")
+    with pytest.raises(InputError, match=r"a\.csv line 3: the line cannot be read"):
+        read_classification(files, "text", "label")
+
+
+def test_unknown_column_names_the_nearest() -> None:
+    files = write("a.csv", "text,labels\na,x\n")
+    with pytest.raises(InputError, match=r"data\.label: a\.csv has no column 'label' \(did you mean 'labels'\?\)"):
+        read_classification(files, "text", "label")
+
+
+def test_a_missing_group_is_malformed() -> None:
+    with pytest.raises(InputError, match=r"row 2: the group \(doc\) is missing"):
+        read_classification(write("a.csv", "text,label,doc\na,x,1\nb,x,\n"), "text", "label", group="doc")
+
+
+def test_files_without_rows() -> None:
+    with pytest.raises(InputError, match="holds no rows"):
+        read_classification(write("a.csv", "text,label\n"), "text", "label")
+
+
+def test_texts_pass_over_empty_rows() -> None:
+    read = read_texts(write("a.csv", "text,n\na,1\n,2\nb,3\n"), "text")
+    assert [(e.text, e.place.row) for e in read.examples] == [("a", 1), ("b", 3)]
+
+
+@pytest.mark.parametrize("form", ["objects", "lists", "parquet"])
+def test_spans_of_a_text(form: str) -> None:
+    text = "🙂 Emotet drops evil.dll"
+    spans = [{"start": 2, "end": 8, "label": "Malware"}, {"start": 15, "end": 23, "label": "Indicator"}]
+    if form == "parquet":
+        pq.write_table(pa.table({"text": [text], "spans": [spans]}), "a.parquet")
+        files = LabelledFiles("a.parquet")
+    else:
+        value: object = spans if form == "objects" else json.dumps([list(span.values()) for span in spans])
+        files = write("a.jsonl", json.dumps({"text": text, "spans": value}) + "\n")
+    (example,) = read_tokens(files).examples
+    assert example.spans == (Span(2, 8, "Malware"), Span(15, 23, "Indicator"))
+    words = [text[start:end] for start, end in example.words]
+    assert words == ["🙂", "Emotet", "drops", "evil", ".", "dll"]
+
+
+def test_words_end_where_spans_do() -> None:
+    files = write("a.jsonl", '{"text": "CVE2021x", "spans": [{"start": 0, "end": 3, "label": "V"}]}\n')
+    (example,) = read_tokens(files).examples
+    assert example.words == ((0, 3), (3, 8))
+
+
+@pytest.mark.parametrize(
+    ("spans", "reason"),
+    [
+        ("[[0, 3, 'x']]", "no JSON"),
+        ('[[0, 9, \\"x\\"]]', "not within the text's 5 characters"),
+        ('[[0, 3, \\"x\\"], [2, 4, \\"y\\"]]', "overlap: 0–3 and 2–5"),
+        ("[[0, 3]]", "not start, end and label"),
+        ('[[\\"a\\", 3, \\"x\\"]]', "is no number"),
+        ('[[0, 3, \\" \\"]]', "without a label"),
+    ],
+)
+def test_wrong_spans(spans: str, reason: str) -> None:
+    with pytest.raises(InputError, match=f"row 1: the spans .spans. .*{reason}"):
+        read_tokens(write("a.jsonl", f'{{"text": "a b c", "spans": "{spans}"}}\n'))
+
+
+def test_questions_with_and_without_answers() -> None:
+    files = write("q.csv", "question,context,answer,answer_start\nWho?,APT1 did it,APT1,0\nWhy?,APT1 did it,,\n")
+    first, second = read_questions(files).examples
+    assert first.answers == (Answer("APT1", 0),) and second.answers == ()
+    pq.write_table(
+        pa.table(
+            {
+                "question": ["Who?"],
+                "context": ["By APT1"],
+                "answers": [{"text": ["APT1", "By APT1"], "answer_start": [3, 0]}],
+            }
+        ),
+        "q.parquet",
+    )
+    (example,) = read_questions(LabelledFiles("q.parquet"), answer="answers").examples
+    assert example.answers == (Answer("APT1", 3), Answer("By APT1", 0))
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("Who?,APT1 did it,APT2,0", "does not stand at character 0"),
+        ("Who?,APT1 did it,APT2,", "does not stand in the context"),
+        ("Who?,a a,a,", "stands 2 times in the context"),
+        ("Who?,a a,a,x", "is no number"),
+        (",a a,a,0", "the question is empty"),
+    ],
+)
+def test_wrong_answers(row: str, reason: str) -> None:
+    with pytest.raises(InputError, match=f"row 1: .*{reason}"):
+        read_questions(write("q.csv", f"question,context,answer,answer_start\n{row}\n"))
+
+
+def test_pairs() -> None:
+    files = write("p.csv", "a,b\nlong text,short\nlong,\n")
+    with pytest.raises(InputError, match=r"row 2: the target is empty"):
+        read_pairs(files, "a", "b")
+    read = read_pairs(LabelledFiles("p.csv", malformed="skip"), "Sum up: {a}", "b")
+    assert [(e.source, e.target) for e in read.examples] == [("Sum up: long text", "short")]
