@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -13,6 +13,7 @@ from secbatch.job import Chat, Conversation, Embed, FillMask, Generation, Input,
 MOST_BYTES = 256 << 10  # of a job file
 MOST_VALUES = 50_000  # in a job file, aliases written out
 TASK_TYPES: dict[str, type[BaseModel]] = {"fill-mask": FillMask, "embed": Embed, "chat": Chat}
+Kind = TypeVar("Kind", bound=BaseModel)
 WRITTEN_AS = {
     "name": "it must begin with a letter or a digit and hold only these, '.', '_' and '-'",
     "device": "it must be auto, cpu, cuda or cuda:1 (or another number)",
@@ -24,6 +25,15 @@ def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
     """The job in the file at `path`, with `key.key=value` overrides applied.
 
     Raises JobError (one sentence with file and line) for what is not a job.
+    """
+    values, node = read_values(path, overrides, "name, input, tasks and output")
+    return validate(values, path, node)
+
+
+def read_values(path: str, overrides: Sequence[str], keys: str) -> tuple[dict[str, Any], yaml.Node | None]:
+    """What the YAML file at `path` holds, with overrides applied, and its nodes, which know their lines.
+
+    `keys` names, for a message, what such a file must have. Raises JobError for what is no mapping.
     """
     try:
         with Path(path).open("rb") as file:
@@ -54,21 +64,26 @@ def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
     except RecursionError:
         raise JobError(f"Job file '{path}' is nested without end; write it without anchors and aliases.") from None
     if not isinstance(values, dict):
-        raise JobError(f"Job file '{path}' must be a mapping with name, input, tasks and output.")
+        raise JobError(f"Job file '{path}' must be a mapping with {keys}.")
     for override in overrides:
         _apply(values, override)
-    return validate(values, path, node)
+    return values, node
 
 
 def validate(values: dict[str, Any], origin: str, node: yaml.Node | None = None) -> Job:
     """The job that `values` describe; `origin` is what an error message calls the place they come from."""
+    return validate_as(Job, values, origin, node)
+
+
+def validate_as(model: type[Kind], values: dict[str, Any], origin: str, node: yaml.Node | None = None) -> Kind:
+    """As `validate`, for another kind of job file."""
     try:
-        return Job.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
         # An unknown key first: it is what usually explains a missing one.
         found = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         more = f"; {len(found) - 1} more after this one." if len(found) > 1 else "."
-        raise JobError(_sentence(found[0], origin, node).removesuffix(".") + more) from None
+        raise JobError(_sentence(found[0], origin, node, model).removesuffix(".") + more) from None
 
 
 def _refuse_bombs(node: yaml.Node | None, path: str) -> None:
@@ -122,14 +137,14 @@ def _apply(values: dict[str, Any], override: str) -> None:
         place[last] = text
 
 
-def _sentence(problem: Any, origin: str, node: yaml.Node | None) -> str:
+def _sentence(problem: Any, origin: str, node: yaml.Node | None, model: type[BaseModel]) -> str:
     location = [str(part) for part in problem["loc"]]
     path, line = _walk(location, node)
     place = f"{origin} line {line}" if line else origin
     key = _cut(".".join(path)) or "the job"
     kind = problem["type"]
     if kind == "extra_forbidden":
-        known = _known_keys(location[:-1])
+        known = _known_keys(location[:-1], model)
         hint = nearest(location[-1], known) or f"; known keys are {', '.join(known)}"
         return f"{place}: unknown key '{key}'{hint}."
     if kind == "missing":
@@ -139,6 +154,8 @@ def _sentence(problem: Any, origin: str, node: yaml.Node | None) -> str:
     given = problem.get("input")
     shown = f" (given: {_short(given)})" if isinstance(given, str | int | float | bool) or given is None else ""
     message = str(problem["msg"]).removeprefix("Value error, ")
+    if not path and kind == "value_error":  # of the job as a whole: the message names the keys
+        return f"{place}: {message}."
     if kind == "string_pattern_mismatch":  # nobody should have to read a regular expression
         message = WRITTEN_AS[location[-1]]
     return f"{place}: '{key}' is wrong: {message[:1].lower()}{message[1:]}{shown}."
@@ -181,7 +198,11 @@ def _walk(location: list[str], node: yaml.Node | None) -> tuple[list[str], int |
     return path, line
 
 
-def _known_keys(location: list[str]) -> list[str]:
+def _known_keys(location: list[str], root: type[BaseModel]) -> list[str]:
+    if root is not Job:
+        for part in location:
+            root = _model_within(root.model_fields[part].annotation) or root
+        return list(root.model_fields)
     models: dict[str, type[BaseModel]] = {
         "input": Input,
         "output": Output,
@@ -191,3 +212,10 @@ def _known_keys(location: list[str]) -> list[str]:
     }
     model = models.get(location[-1], Job) if location else Job
     return list(model.model_fields)
+
+
+def _model_within(annotation: Any) -> type[BaseModel] | None:
+    """The model in an annotation such as `Lora | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_within(part))), None)

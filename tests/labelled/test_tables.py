@@ -129,7 +129,7 @@ def test_words_end_where_spans_do() -> None:
     [
         ("[[0, 3, 'x']]", "no JSON"),
         ('[[0, 9, \\"x\\"]]', "not within the text's 5 characters"),
-        ('[[0, 3, \\"x\\"], [2, 4, \\"y\\"]]', "overlap: 0–3 and 2–5"),
+        ('[[0, 3, \\"x\\"], [2, 5, \\"y\\"]]', "overlap: 0–3 and 2–5"),
         ("[[0, 3]]", "not start, end and label"),
         ('[[\\"a\\", 3, \\"x\\"]]', "is no number"),
         ('[[0, 3, \\" \\"]]', "without a label"),

@@ -1,0 +1,177 @@
+"""The job file of `secbatch finetune`: frozen, strict models like those of `secbatch run`."""
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from secbatch.job import Strict
+
+Objective = Literal["masked-lm", "classify", "ner", "qa", "seq2seq"]
+METRICS: Mapping[str, tuple[str, ...]] = {
+    # The first is the default. All but loss and perplexity are better when they are higher.
+    "masked-lm": ("perplexity", "loss"),
+    "classify": ("f1_micro", "f1_macro", "f1_weighted", "accuracy", "loss"),
+    "ner": ("f1", "f1_macro", "loss"),
+    "qa": ("f1", "exact", "loss"),
+    "seq2seq": ("loss", "perplexity"),
+}
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "masked-lm": ("text",),
+    "classify": ("text", "label", "label_delimiter", "labels"),
+    "ner": ("text", "spans", "labels"),
+    "qa": ("question", "context", "answer", "answer_start"),
+    "seq2seq": ("source", "target"),
+}
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "masked-lm": ("text",),
+    "classify": ("text", "label"),
+    "ner": (),
+    "qa": (),
+    "seq2seq": ("source", "target"),
+}
+
+
+class Base(Strict):
+    """What the training starts from. A string alone is the base."""
+
+    base: str = Field(min_length=1)  # catalog name, hub id, or a folder
+    revision: str | None = None
+
+    @field_validator("base")
+    @classmethod
+    def _whole(cls, value: str) -> str:
+        if "\0" in value:
+            raise ValueError("it must not hold a NUL character")
+        return value
+
+
+class Data(Strict):
+    """The labelled files, and which columns matter."""
+
+    train: str = Field(min_length=1)  # file, glob, folder, or a URI of an object store
+    dev: str | None = None  # None: a part of train is kept apart
+    test: str | None = None  # measured once, at the end
+    format: Literal["csv", "parquet", "jsonl", "conll"] | None = None
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    encoding: str | None = None
+    text: str | None = None  # a column, or a template with {columns}
+    label: str | None = None
+    label_delimiter: str | None = Field(default=None, min_length=1)  # several labels in one string
+    labels: tuple[str, ...] | None = Field(
+        default=None, strict=False, min_length=1
+    )  # in this order; None: those of train
+    spans: str | None = None  # column of {start, end, label}
+    question: str | None = None
+    context: str | None = None
+    answer: str | None = None
+    answer_start: str | None = None
+    source: str | None = None
+    target: str | None = None
+    group: str | None = None  # column: rows of one group never stand on both sides of a split
+    dev_fraction: float = Field(default=0.15, gt=0, lt=1)
+    min_examples: int = Field(default=2, ge=1)  # a label with fewer stops the training
+    malformed: Literal["stop", "skip"] = "stop"  # rows or lines that give no example
+
+
+class EarlyStopping(Strict):
+    """Stop when the metric on the dev set has not become better for some epochs; the best epoch is kept."""
+
+    metric: str | None = None  # None: the objective's first of METRICS
+    patience: int = Field(default=3, ge=1)  # epochs
+
+
+class Averaging(Strict):
+    """An exponential moving average of the weights is what is evaluated and kept."""
+
+    decay: float = Field(default=0.99, gt=0, lt=1)  # of the average, a step
+
+
+class Lora(Strict):
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) instead of all weights; merged at the end."""
+
+    rank: int = Field(default=16, ge=1, le=1024)
+    alpha: float = Field(default=32.0, gt=0, strict=False)
+    dropout: float = Field(default=0.0, ge=0, lt=1, strict=False)
+
+
+class Masking(Strict):
+    """Which words of a text are hidden in masked-LM training, anew each epoch."""
+
+    rate: float = Field(default=0.15, gt=0, lt=1)
+    whole_words: bool = True
+    replaced: float = Field(default=0.1, ge=0, le=1)  # share of them that a random word takes the place of
+    kept: float = Field(default=0.1, ge=0, le=1)  # share of them that stay and are predicted all the same
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.replaced + self.kept > 1:
+            raise ValueError("replaced and kept are shares of the hidden words and add up to 1 at most")
+        return self
+
+
+class Hyperparameters(Strict):
+    """How the training goes. None: a default that depends on the objective."""
+
+    learning_rate: float = Field(default=5e-5, gt=0, strict=False)
+    head_learning_rate: float | None = Field(default=None, gt=0, strict=False)  # of the new head; None: learning_rate
+    epochs: int | None = Field(default=None, ge=1)
+    batch_tokens: int | None = Field(default=None, ge=16)  # of one step, padding not counted
+    gradient_accumulation: int = Field(default=1, ge=1)  # parts of a step that are computed one after another
+    warmup: float = Field(default=0.1, ge=0, lt=1, strict=False)  # share of all steps
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    weight_decay: float = Field(default=0.01, ge=0, strict=False)
+    layer_decay: float = Field(default=1.0, gt=0, le=1, strict=False)  # rate of a layer to that of the next
+    max_gradient: float = Field(default=1.0, gt=0, strict=False)  # norm; longer gradients are cut
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, strict=False)
+    class_weights: Literal["none", "balanced", "sqrt"] = "none"
+    dropout: float | None = Field(default=None, ge=0, lt=1, strict=False)  # None: the base model's own
+    early_stopping: EarlyStopping | None = EarlyStopping()
+    averaging: Averaging | None = None
+    lora: Lora | None = None
+    masking: Masking = Masking()
+    max_length: int | None = Field(default=None, ge=8)  # tokens; None: 256, or the model's positions if fewer
+    seed: int = Field(default=0, ge=0)
+
+
+class FinetuneJob(Strict):
+    """What to train: the whole job file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    objective: Objective
+    model: Base
+    data: Data
+    hyperparameters: Hyperparameters = Hyperparameters()
+    output: str = Field(min_length=1)  # folder of the finished model
+    checkpoint_seconds: float = Field(default=300.0, ge=0, strict=False)  # between checkpoints; 0: after every step
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _name_alone(cls, value: object) -> object:
+        return {"base": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        of_objective = _COLUMNS[self.objective]
+        for key in dict.fromkeys(key for keys in _COLUMNS.values() for key in keys):
+            given = getattr(self.data, key) is not None
+            if given and key not in of_objective:
+                raise ValueError(f"'data.{key}' has no meaning for objective: {self.objective}; take it out")
+            if not given and key in _NEEDED[self.objective]:
+                raise ValueError(f"'data.{key}' is missing; objective: {self.objective} needs it")
+        stopping = self.hyperparameters.early_stopping
+        known = METRICS[self.objective]
+        if stopping and stopping.metric is not None and stopping.metric not in known:
+            raise ValueError(
+                f"'hyperparameters.early_stopping.metric' must be one of {', '.join(known)} for objective:"
+                f" {self.objective} (given: {stopping.metric!r})"
+            )
+        return self
+
+    @property
+    def metric(self) -> str:
+        """What the best epoch is chosen by."""
+        stopping = self.hyperparameters.early_stopping
+        return (stopping.metric if stopping else None) or METRICS[self.objective][0]

@@ -1,0 +1,50 @@
+"""The job file of `secbatch finetune`: what it takes, and one sentence for what it does not."""
+
+from pathlib import Path
+
+import pytest
+
+from secbatch.errors import JobError
+from secbatch.finetune_job import FinetuneJob
+from secbatch.finetune_jobfile import load_finetune_job
+
+GOOD = """name: topics
+objective: classify
+model: builtin/mlm
+data: {train: a.csv, text: text, label: label}
+output: models/topics
+"""
+
+
+def load(tmp_path: Path, text: str, *overrides: str) -> FinetuneJob:
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    return load_finetune_job(str(path), overrides)
+
+
+def test_a_small_job_has_defaults_and_overrides_apply(tmp_path: Path) -> None:
+    job = load(tmp_path, GOOD, "hyperparameters.learning_rate=1", "hyperparameters.lora.rank=4")
+    assert job.model.base == "builtin/mlm" and job.metric == "f1_micro"
+    assert job.hyperparameters.learning_rate == 1.0
+    assert job.hyperparameters.lora and job.hyperparameters.lora.rank == 4
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("label: label", "lable: label", r"line 4: unknown key 'data\.lable' \(did you mean 'label'\?\)"),
+        ("output:", "hyperparameters: {lerning_rate: 1}\noutput:", "did you mean 'learning_rate'"),
+        ("output:", "hyperparameters: {lora: {rnk: 1}}\noutput:", "'hyperparameters.lora.rnk' .did you mean 'rank'"),
+        ("output:", "hyperparameters: {learning_rate: fast}\noutput:", "line 5: 'hyperparameters.learning_rate' is"),
+        ("objective: classify", "objective: classfy", r"line 2: 'objective' is wrong: .*'classify'"),
+        ("objective: classify", "objective: qa", r"'data\.text' has no meaning for objective: qa"),
+        (", label: label", "", r"'data\.label' is missing; objective: classify needs it"),
+        ("output: models/topics", "", "'output' is missing"),
+        ("output:", "hyperparameters: {early_stopping: {metric: bleu}}\noutput:", "must be one of f1_micro"),
+    ],
+)
+def test_one_sentence_for_what_is_wrong(tmp_path: Path, old: str, new: str, sentence: str) -> None:
+    with pytest.raises(JobError, match=sentence):
+        load(tmp_path, GOOD.replace(old, new))
+    with pytest.raises(JobError, match="must be a mapping with name, objective, model, data and output"):
+        load(tmp_path, "- a")
