@@ -94,7 +94,7 @@ class NullMaskTask(FillMaskTask):
         def collect(report: BatchReport) -> PredictedMasks:
             return PredictedMasks(encoded, best, scores, report.errors, report.tokens, report.padding)
 
-        return Prepared(Request(texts.sequences, masks, predict, logits=True), collect)
+        return Prepared(Request(texts.sequences, masks, predict, head="masked-lm"), collect)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import (
     AddedToken,
     Tokenizer,
@@ -20,16 +21,20 @@ from tokenizers import (
     trainers,
 )
 from transformers import (
+    AlbertConfig,
+    BartConfig,
     BertConfig,
     BertForMaskedLM,
     BlenderbotConfig,
     BlenderbotForConditionalGeneration,
+    DebertaV2Config,
     DistilBertConfig,
     DistilBertForMaskedLM,
     LlamaConfig,
     LlamaForCausalLM,
     ModernBertConfig,
     ModernBertForMaskedLM,
+    MPNetConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
@@ -276,6 +281,65 @@ def make_llama_chat(folder: Path, seed: int = 0, sharpen: float = 6.0, **changes
         **changes,
     )
     return _save(LlamaForCausalLM, config, tokenizer, folder, seed, sharpen, widen=3.0)
+
+
+def make_fine_tuned(
+    folder: Path, kind: str, head: str, seed: int = 0, sharpen: float = 30.0, words: Any = None, **changes: Any
+) -> Path:
+    """A model with a head of its own. `head`: SequenceClassification, TokenClassification or QuestionAnswering."""
+    tokenizer = words or (bert_tokenizer() if kind in _WORD_PIECES else roberta_tokenizer())
+    config_class, shape = _FINE_TUNED[kind]
+    config = config_class(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **shape, **changes)
+    torch.manual_seed(seed)
+    model = getattr(transformers, f"AutoModelFor{head}").from_config(config).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "classifi" in name or name.startswith(("score", "qa_outputs")):
+                last = weight.dim() == 2 and weight.shape[0] != weight.shape[1]
+                weight.mul_(sharpen if last else 4.0)
+            elif weight.dim() == 2 and "embed" not in name:
+                weight.mul_(8.0)
+            elif name.endswith("bias"):
+                weight.normal_(0.0, 0.1)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+_WORD_PIECES = frozenset({"bert", "albert", "distilbert", "deberta"})
+_NO_SPECIALS = {"bos_token_id": None, "eos_token_id": None, "cls_token_id": None, "sep_token_id": None}
+_SMALL: dict[str, Any] = {**_SHAPE, "num_hidden_layers": 2, "max_position_embeddings": 64}
+_FINE_TUNED: dict[str, tuple[Any, dict[str, Any]]] = {
+    "roberta": (RobertaConfig, {**_SMALL, "max_position_embeddings": 66, "type_vocab_size": 1}),
+    "mpnet": (MPNetConfig, {**_SMALL, "max_position_embeddings": 66}),
+    "bert": (BertConfig, _SMALL),
+    "albert": (AlbertConfig, {**_SMALL, "embedding_size": 32}),
+    "distilbert": (
+        DistilBertConfig,
+        {"dim": 64, "n_heads": 4, "hidden_dim": 128, "n_layers": 2, "max_position_embeddings": 64},
+    ),
+    "deberta": (
+        DebertaV2Config,
+        {**_SMALL, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "pooler_hidden_size": 64},
+    ),
+    "modernbert": (ModernBertConfig, {**_SMALL, "local_attention": 16, **_NO_SPECIALS}),
+    "llama": (LlamaConfig, {**_SMALL, "num_key_value_heads": 2, "bos_token_id": None, "eos_token_id": None}),
+    "bart": (
+        BartConfig,
+        {
+            "d_model": 64,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "decoder_attention_heads": 4,
+            "encoder_ffn_dim": 128,
+            "decoder_ffn_dim": 128,
+            "max_position_embeddings": 64,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+        },
+    ),
+}
 
 
 def _save(

@@ -35,22 +35,23 @@ class HiddenStates(Protocol):
 
 
 @torch.inference_mode()
-def hidden_states(base: Any, pad_id: int, compute: Compute) -> HiddenStates:
+def hidden_states(base: Any, pad_id: int, compute: Compute, sample: TokenSequences | None = None) -> HiddenStates:
     """The fastest path for a base model that gives what its own forward gives for each sequence alone.
 
+    `sample`: what it is tried on, longest first; without it, sequences of any tokens.
     Of a sequence-to-sequence model, it is the encoder's hidden states.
     """
     encoder = base.get_encoder() if base.config.is_encoder_decoder else base
-    sample = _sample(base)
+    sample = trial_sequences(base) if sample is None else sample
     alone = StockEncoder(encoder, pad_id, compute.device, pad=False)
     wanted = alone(sample)
     fast = _fast_path(base, compute.device)
-    if fast is not None and _close(fast(sample), wanted, compute):
+    if fast is not None and agrees(fast(sample), wanted, compute):
         places = np.arange(0, len(sample.ids), 4)
-        if _close(fast(sample, places), wanted[torch.from_numpy(places)], compute):
+        if agrees(fast(sample, places), wanted[torch.from_numpy(places)], compute):
             return fast
     padded = StockEncoder(encoder, pad_id, compute.device, pad=True)
-    return padded if _close(padded(sample), wanted, compute) else alone
+    return padded if agrees(padded(sample), wanted, compute) else alone
 
 
 def _fast_path(base: Any, device: str) -> HiddenStates | None:
@@ -69,7 +70,7 @@ def _fast_path(base: Any, device: str) -> HiddenStates | None:
     return None
 
 
-def _sample(model: Any) -> TokenSequences:
+def trial_sequences(model: Any) -> TokenSequences:
     """Short sequences, two of one length; one reaches beyond the window of ModernBERT's local layers."""
     longest = min(model.config.sliding_window + 8, 200) if model.config.model_type == "modernbert" else 11
     lengths = (longest, 5, 5, 2)
@@ -84,7 +85,8 @@ def vocabulary_size(model: Any) -> int:
     return int(model.get_input_embeddings().weight.shape[0])
 
 
-def _close(got: torch.Tensor, wanted: torch.Tensor, compute: Compute) -> bool:
+def agrees(got: torch.Tensor, wanted: torch.Tensor, compute: Compute) -> bool:
+    """Whether two paths to the same values differ by no more than rounding."""
     if got.shape != wanted.shape:
         return False
     wanted = wanted.float()
@@ -101,7 +103,7 @@ class MaskedLM:
         self._pad_id = pad_id
         self._device = compute.device
         self.vocabulary = vocabulary_size(loaded.model)
-        sample = _sample(loaded.model)
+        sample = trial_sequences(loaded.model)
         whole = self._full(sample, pad=False)
         self.hidden: HiddenStates | None = None  # of the base model, where the head can be called alone
         self._head = self._head_alone(sample, whole, compute)
@@ -109,7 +111,7 @@ class MaskedLM:
             self.hidden = hidden_states(loaded.model.base_model, pad_id, compute)
             self.packed = self.hidden.packed
         else:
-            self.packed = not _close(self._full(sample, pad=True), whole, compute)
+            self.packed = not agrees(self._full(sample, pad=True), whole, compute)
 
     @property
     def batch_free(self) -> bool:
@@ -159,6 +161,6 @@ class MaskedLM:
                 apart = head(base(sample)[places])
             except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
                 continue
-            if _close(apart, whole[places], compute):
+            if agrees(apart, whole[places], compute):
                 return head
         return None

@@ -13,19 +13,46 @@ from secbatch.models.device import Compute
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.tokenizer import TextTokenizer
 
-Kind = Literal["masked-lm", "encoder", "seq2seq", "causal"]
+Kind = Literal[
+    "masked-lm",
+    "sequence-classification",
+    "token-classification",
+    "question-answering",
+    "encoder",
+    "seq2seq",
+    "causal",
+]
 
 _AUTO_CLASS = {
     "masked-lm": "AutoModelForMaskedLM",
+    "sequence-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
     "encoder": "AutoModel",
     "seq2seq": "AutoModelForSeq2SeqLM",
     "causal": "AutoModelForCausalLM",
 }
 _PURPOSE = {
     "masked-lm": "a masked language model (fill-mask)",
+    "sequence-classification": "a classifier of texts (classify)",
+    "token-classification": "a tagger of tokens (ner)",
+    "question-answering": "a reader that finds answers in a text (qa)",
     "encoder": "an encoder (embed)",
     "seq2seq": "a sequence-to-sequence model (chat)",
     "causal": "a decoder-only language model (chat)",
+}
+# What a checkpoint without the head lacks, and what to do about it.
+_HEAD = {
+    "masked-lm": ("language-model head", ""),
+    "sequence-classification": (
+        "classification head",
+        "; name a model fine-tuned for classification, or, for a masked language model, give the task `labels` and a"
+        " `template` with <mask>",
+    ),
+    "token-classification": ("token-classification head", "; name a model fine-tuned to tag tokens"),
+    "question-answering": ("question-answering head", "; name a model fine-tuned for extractive question answering"),
+    "seq2seq": ("language-model head", ""),
+    "causal": ("language-model head", ""),
 }
 # Position embeddings of these start after the padding index, so that many positions are never used.
 _OFFSET_POSITIONS = frozenset(
@@ -217,14 +244,15 @@ def _check_complete(resolved: ResolvedModel, kind: Kind, model: Any, info: dict[
         return
     prefix = model.base_model_prefix + "."
     if kind != "encoder" and not any(key.startswith(prefix) for key in missing):
-        raise ModelError(
-            f"model {resolved.name} has no trained language-model head ({missing[0]} is not in its"
-            " checkpoint), so it"
-            f" cannot serve as {_PURPOSE[kind]}"
-        )
+        raise ModelError(_without_head(resolved, kind, f"{missing[0]} is not in its checkpoint"))
     raise ModelError(
         f"model {resolved.name}: {len(missing)} weights are missing from its checkpoint (the first is {missing[0]})"
     )
+
+
+def _without_head(resolved: ResolvedModel, kind: Kind, why: str) -> str:
+    head, remedy = _HEAD[kind]
+    return f"model {resolved.name} has no trained {head} ({why}), so it cannot serve as {_PURPOSE[kind]}{remedy}"
 
 
 def _shape(shape: Any) -> str:

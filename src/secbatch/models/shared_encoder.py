@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,10 +11,13 @@ import torch
 from secbatch.models.batch_runner import BatchReport, BatchRunner
 from secbatch.models.device import Compute
 from secbatch.models.encoder import HiddenStates, MaskedLM, hidden_states
-from secbatch.models.load import check_vocabulary, load_model, load_tokenizer
+from secbatch.models.heads import SequenceHead, TokenHead
+from secbatch.models.load import LoadedModel, check_vocabulary, load_model, load_tokenizer
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences, spans
+from secbatch.models.tokenizer import TextTokenizer
 
+HeadKind = Literal["masked-lm", "sequence-classification", "token-classification", "question-answering"]
 Wanted = Callable[[TokenSequences], np.ndarray | None]
 Consume = Callable[[np.ndarray, TokenSequences, torch.Tensor], None]
 
@@ -31,7 +34,7 @@ class Request:
     sequences: TokenSequences
     wanted: Wanted
     consume: Consume
-    logits: bool = False  # the states are for `MaskedLM.logits_of`
+    head: HeadKind | None = None  # the states are for `logits_of` of this head; None: they are hidden states
 
 
 class SharedEncoder:
@@ -46,16 +49,17 @@ class SharedEncoder:
         self.tokenizer = load_tokenizer(model)
         self.notices = compute.notices
         self._runner = BatchRunner(compute)
-        self._needs: set[str] = set()
-        self._lm: MaskedLM | None = None
+        self._needed_heads: dict[HeadKind, None] = {}  # in the order of asking
+        self._needs_states = False
+        self._heads: dict[HeadKind, MaskedLM | SequenceHead | TokenHead] = {}
         self._hidden: HiddenStates | None = None
         self._loaded = False
 
-    def need_logits(self) -> None:
-        self._needs.add("logits")
+    def need_head(self, kind: HeadKind) -> None:
+        self._needed_heads[kind] = None
 
     def need_states(self) -> None:
-        self._needs.add("states")
+        self._needs_states = True
 
     @property
     def batch_free(self) -> bool:
@@ -66,7 +70,7 @@ class SharedEncoder:
         if self.compute.dtype != "float32":
             return True
         states = self._hidden is None or (self._hidden.packed and self._hidden.batch_free)
-        return states and (self._lm is None or self._lm.batch_free)
+        return states and all(head.batch_free for head in self._heads.values())
 
     @property
     def token_budget(self) -> int:
@@ -79,28 +83,38 @@ class SharedEncoder:
 
     @property
     def lm(self) -> MaskedLM:
-        assert self._lm is not None, "need_logits() and load() come first"
-        return self._lm
+        head = self._heads["masked-lm"]  # need_head() and load() come first
+        assert isinstance(head, MaskedLM)
+        return head
+
+    @property
+    def sequence_head(self) -> SequenceHead:
+        head = self._heads["sequence-classification"]
+        assert isinstance(head, SequenceHead)
+        return head
+
+    def token_head(self, kind: HeadKind) -> TokenHead:
+        """`kind`: token-classification or question-answering."""
+        head = self._heads[kind]
+        assert isinstance(head, TokenHead)
+        return head
 
     def load(self) -> None:
         """Brings the weights to the device, once. Raises ModelError when they do not serve."""
         if self._loaded:
             return
-        base: Any = None
-        if "logits" in self._needs:
-            loaded = load_model(self.model, "masked-lm", self.compute)
+        for kind in self._needed_heads:
+            loaded = load_model(self.model, kind, self.compute)
             check_vocabulary(self.model, self.tokenizer, loaded.model)
-            self._lm = MaskedLM(loaded, self.tokenizer.pad_id, self.compute)
-            self.notices = (*self.compute.notices, *loaded.notices)
-            base = loaded.model.base_model
-        if "states" in self._needs:
-            if self._lm is not None and self._lm.hidden is not None and _is_the_encoder(base):
-                self._hidden = self._lm.hidden
-            else:
-                loaded = load_model(self.model, "encoder", self.compute)
-                check_vocabulary(self.model, self.tokenizer, loaded.model)
-                self._hidden = hidden_states(loaded.model, self.tokenizer.pad_id, self.compute)
-                self.notices = tuple(dict.fromkeys((*self.notices, *loaded.notices)))
+            head = self._heads[kind] = _head(kind, loaded, self.tokenizer, self.compute)
+            self.notices = tuple(dict.fromkeys((*self.notices, *loaded.notices)))
+            if self._needs_states and head.hidden is not None and _is_the_encoder(loaded.model.base_model):
+                self._hidden = self._hidden or head.hidden
+        if self._needs_states and self._hidden is None:
+            loaded = load_model(self.model, "encoder", self.compute)
+            check_vocabulary(self.model, self.tokenizer, loaded.model)
+            self._hidden = hidden_states(loaded.model, self.tokenizer.pad_id, self.compute)
+            self.notices = tuple(dict.fromkeys((*self.notices, *loaded.notices)))
         self._loaded = True
 
     @torch.inference_mode()
@@ -114,24 +128,25 @@ class SharedEncoder:
 
         A report for each: its own rows' errors; the tokens of a common forward are in the first one's.
         """
-        together = self._lm is None or self._hidden is None or self._lm.hidden is self._hidden
-        passes = (
-            [list(range(len(requests)))]
-            if together
-            else [[place for place, one in enumerate(requests) if one.logits is kind] for kind in (True, False)]
-        )
+        passes: dict[int, list[int]] = {}
+        for place, request in enumerate(requests):
+            passes.setdefault(id(self._forward(request.head)), []).append(place)
         reports: list[BatchReport | None] = [None] * len(requests)
-        for places in passes:
-            if places:
-                done = self._pass([requests[place] for place in places])
-                for place, report in zip(places, done, strict=True):
-                    reports[place] = report
+        for places in passes.values():
+            done = self._pass([requests[place] for place in places])
+            for place, report in zip(places, done, strict=True):
+                reports[place] = report
         return [report for report in reports if report is not None]
 
-    def _pass(self, requests: list[Request]) -> list[BatchReport]:
-        model: MaskedLM | HiddenStates | None = self._lm if requests[0].logits else self._hidden
+    def _forward(self, kind: HeadKind | None) -> "HiddenStates | MaskedLM | SequenceHead | TokenHead":
+        """What the sequences go through: the same object for all heads that look at the same hidden states."""
+        model = self._heads[kind].hidden or self._heads[kind] if kind else self._hidden
         assert model is not None, "load() comes first"
-        forward = model.states if isinstance(model, MaskedLM) else model
+        return model
+
+    def _pass(self, requests: list[Request]) -> list[BatchReport]:
+        model = self._forward(requests[0].head)
+        forward = model.states if isinstance(model, MaskedLM | SequenceHead | TokenHead) else model
         sequences, rows_of = _united([request.sequences for request in requests])
 
         def work(rows: np.ndarray, batch: TokenSequences) -> None:
@@ -208,8 +223,16 @@ def _own_report(report: BatchReport, own: np.ndarray, number: int) -> BatchRepor
     return replace(report, errors=errors) if number == 0 else BatchReport(errors=errors)
 
 
+def _head(
+    kind: HeadKind, loaded: LoadedModel, tokenizer: TextTokenizer, compute: Compute
+) -> MaskedLM | SequenceHead | TokenHead:
+    if kind == "masked-lm":
+        return MaskedLM(loaded, tokenizer.pad_id, compute)
+    return (SequenceHead if kind == "sequence-classification" else TokenHead)(loaded, tokenizer, compute)
+
+
 def _is_the_encoder(base: Any) -> bool:
-    """Whether the base of a masked language model is what `AutoModel` makes of the same files."""
+    """Whether the base of a model with a head is what `AutoModel` makes of the same files."""
     from transformers import AutoModel
 
     kind: Any = AutoModel._model_mapping.get(type(base.config), None)

@@ -56,7 +56,7 @@ class FillMaskTask:
         """Raises JobError when the job does not fit the input or the model, ModelError for a broken one."""
         self.name = name
         self.encoder = encoder
-        encoder.need_logits()
+        encoder.need_head("masked-lm")
         model = encoder.model
         self._spec = spec
         self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
@@ -113,7 +113,7 @@ class FillMaskTask:
             errors = report.errors | self._not_finite(scores, texts)
             return PredictedMasks(encoded, best, scores, errors, report.tokens, report.padding)
 
-        return Prepared(Request(texts.sequences, masks, predict, logits=True), collect)
+        return Prepared(Request(texts.sequences, masks, predict, head="masked-lm"), collect)
 
     def compute(self, encoded: EncodedMasks) -> PredictedMasks:
         return compute_alone(self, encoded)

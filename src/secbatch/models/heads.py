@@ -1,0 +1,231 @@
+"""The heads of fine-tuned models: of a whole sequence (classify), and of each token (ner, qa).
+
+A head is called by itself, on the positions that it looks at, where that gives what the model's own forward gives on
+a sample; otherwise everything goes through the model's own forward.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from secbatch.models.device import Compute
+from secbatch.models.encoder import HiddenStates, agrees, hidden_states, trial_sequences
+from secbatch.models.encoder_generic import StockEncoder, over_real_tokens
+from secbatch.models.head_on_states import FusedHead, HeadOnStates
+from secbatch.models.load import LoadedModel
+from secbatch.models.sequences import TokenSequences
+from secbatch.models.tokenizer import TextTokenizer
+
+# Of the largest logit, between a head by itself and within its model, on the same hidden states.
+_HEAD_TOLERANCE = {"float32": 2e-5, "bfloat16": 0.03}
+_NOT_ALONE = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+
+Pooling = Literal["first", "last", "mean"]
+
+
+class TokenHead:
+    """Logits for chosen tokens: [m, labels]; of a question-answering model, the start's and the end's: [m, 2]."""
+
+    @torch.inference_mode()
+    def __init__(self, loaded: LoadedModel, tokenizer: TextTokenizer, compute: Compute) -> None:
+        self._model, self._pad_id, self._device = loaded.model, tokenizer.pad_id, compute.device
+        sample = _trial_texts(loaded.model, tokenizer)
+        whole = self._full(sample, pad=False)
+        self.labels = int(whole.shape[-1])
+        self.hidden: HiddenStates | None = None  # of the base model, where the head can be called alone
+        self._head: HeadOnStates | None = None
+        self._fused = False
+        places = torch.arange(1, len(sample.ids), 3, device=self._device)
+
+        def alone() -> bool:
+            head = HeadOnStates(self._model)
+            states = StockEncoder(self._model.base_model, self._pad_id, self._device, pad=False)(sample)
+            return _error(_token_logits(head(states[places][None]))[0], whole[places], compute) <= 1
+
+        if not self._model.config.is_encoder_decoder and _holds(alone):
+            self._fused = _fuse(self._model, alone)
+            self._head = HeadOnStates(self._model)
+            self.hidden = hidden_states(self._model.base_model, self._pad_id, compute, sample)
+            self.packed = self.hidden.packed
+        else:
+            self.packed = not _holds(lambda: agrees(self._full(sample, pad=True), whole, compute))
+
+    @property
+    def batch_free(self) -> bool:
+        """Whether a sequence's logits are the same bits in any batch."""
+        return self.hidden is not None and self.hidden.batch_free and self._fused
+
+    def states(self, sequences: TokenSequences, positions: np.ndarray | None) -> torch.Tensor:
+        """What `logits_of` takes, at `positions` [m] of `sequences`, longest first, or at all."""
+        if self.hidden is not None:
+            return self.hidden(sequences, positions)
+        whole = self._full(sequences, pad=not self.packed)
+        return whole if positions is None else whole[torch.from_numpy(positions).to(self._device)]
+
+    def logits_of(self, states: torch.Tensor) -> torch.Tensor:
+        """[m, width] to [m, labels] float32"""
+        if self._head is None:
+            return states.float()
+        return _token_logits(self._head(states[None]))[0].float()
+
+    def _full(self, sequences: TokenSequences, pad: bool) -> torch.Tensor:
+        """[T, labels] from the model's own forward."""
+
+        def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return _token_logits(self._model(input_ids=ids, attention_mask=mask))
+
+        return over_real_tokens(forward, sequences, self._pad_id, self._device, pad)
+
+
+class SequenceHead:
+    """Logits for sequences: [n, labels]."""
+
+    @torch.inference_mode()
+    def __init__(self, loaded: LoadedModel, tokenizer: TextTokenizer, compute: Compute) -> None:
+        self._model, self._pad_id, self._device = loaded.model, tokenizer.pad_id, compute.device
+        if self._model.config.pad_token_id is None:  # decoders find a sequence's last token by it
+            self._model.config.pad_token_id = tokenizer.pad_id
+        sample = _trial_texts(loaded.model, tokenizer)
+        whole = self._full(sample, pad=False)
+        self.labels = int(whole.shape[-1])
+        self.hidden: HiddenStates | None = None  # of the base model, where the head can be called alone
+        self._head: HeadOnStates | None = None
+        self._fused = False
+        self._pooling = pooling = self._find_pooling(sample, whole, compute)
+        if pooling is not None:
+            base = StockEncoder(self._model.base_model, self._pad_id, self._device, pad=False)
+
+            def alone() -> bool:
+                pooled = _pooled(base(sample), sample, pooling)
+                return _error(self._of_pooled(pooled), whole, compute) <= 1
+
+            self._fused = _fuse(self._model, alone)
+            self.hidden = hidden_states(self._model.base_model, self._pad_id, compute, sample)
+            self.packed = self.hidden.packed
+        else:
+            self.packed = not _holds(lambda: agrees(self._full(sample, pad=True), whole, compute))
+
+    @property
+    def batch_free(self) -> bool:
+        """Whether a sequence's logits are the same bits in any batch."""
+        return self.hidden is not None and self.hidden.batch_free and self._fused
+
+    def wanted(self, sequences: TokenSequences) -> np.ndarray | None:
+        """The flat positions whose states the head looks at; None: all of them."""
+        if self._pooling == "mean":
+            return None
+        return sequences.offsets[1:] - 1 if self._pooling == "last" else sequences.offsets[:-1]
+
+    def states(self, sequences: TokenSequences, positions: np.ndarray | None) -> torch.Tensor:
+        """What `logits_of` takes, for `sequences`, longest first."""
+        if self.hidden is not None:
+            return self.hidden(sequences, positions)
+        whole = self._full(sequences, pad=not self.packed)
+        # Without a head that stands alone, a sequence's logits stand at its first token.
+        owner = np.repeat(np.arange(len(sequences)), sequences.lengths)
+        return whole[torch.from_numpy(owner if positions is None else owner[positions]).to(self._device)]
+
+    def logits_of(self, states: torch.Tensor, sequences: TokenSequences) -> torch.Tensor:
+        """The states at the wanted positions of `sequences` [n] to [n, labels] float32."""
+        if self._head is None:
+            return states.float()
+        return self._of_pooled(_means(states, sequences) if self._pooling == "mean" else states).float()
+
+    def _of_pooled(self, states: torch.Tensor) -> torch.Tensor:
+        assert self._head is not None
+        logits: torch.Tensor = self._head(states[:, None]).logits  # as sequences of one token
+        return logits
+
+    def _find_pooling(self, sample: TokenSequences, whole: torch.Tensor, compute: Compute) -> Pooling | None:
+        """What of a sequence the head looks at: the kind that comes closest to the model's own logits, if close."""
+        if self._model.config.is_encoder_decoder:
+            return None
+        kinds: tuple[Pooling, ...] = ("first", "mean", "last")
+        errors: dict[Pooling, float] = {}
+        try:
+            self._head = HeadOnStates(self._model)
+            states = StockEncoder(self._model.base_model, self._pad_id, self._device, pad=False)(sample)
+            errors = {kind: _error(self._of_pooled(_pooled(states, sample, kind)), whole, compute) for kind in kinds}
+        except _NOT_ALONE:
+            pass
+        best = min(errors, key=lambda kind: errors[kind], default=None)
+        if best is not None and errors[best] <= 1:
+            return best
+        self._head = None
+        return None
+
+    def _full(self, sequences: TokenSequences, pad: bool) -> torch.Tensor:
+        """[n, labels] from the model's own forward."""
+        if pad:
+            ids, mask = (torch.from_numpy(array).to(self._device) for array in sequences.padded(self._pad_id))
+            return _sequence_logits(self._model(input_ids=ids, attention_mask=mask))
+        flat = torch.from_numpy(sequences.ids.astype(np.int64)).to(self._device)
+        parts = []
+        for first, count, length in sequences.groups():
+            ids = flat[first : first + count * length].view(count, length)
+            parts.append(_sequence_logits(self._model(input_ids=ids, attention_mask=torch.ones_like(ids))))
+        return torch.cat(parts)
+
+
+def _trial_texts(model: Any, tokenizer: TextTokenizer) -> TokenSequences:
+    """Sequences of several lengths between the special tokens that every text gets: some heads look for these."""
+    sample = trial_sequences(model)
+    return TokenSequences.of(
+        [np.concatenate([tokenizer.before, sample[row], tokenizer.after]) for row in range(len(sample))]
+    )
+
+
+def _pooled(states: torch.Tensor, sequences: TokenSequences, pooling: Pooling) -> torch.Tensor:
+    if pooling == "mean":
+        return _means(states, sequences)
+    at = sequences.offsets[:-1] if pooling == "first" else sequences.offsets[1:] - 1
+    return states[torch.from_numpy(at).to(states.device)]
+
+
+def _means(states: torch.Tensor, sequences: TokenSequences) -> torch.Tensor:
+    """[T, hidden] to the mean of each sequence, [n, hidden]."""
+    return torch.cat(
+        [
+            states[first : first + count * length].view(count, length, -1).float().mean(dim=1)
+            for first, count, length in sequences.groups()
+        ]
+    ).to(states.dtype)
+
+
+def _token_logits(output: Any) -> torch.Tensor:
+    """[B, L, labels]"""
+    if "start_logits" in output:
+        return torch.stack([output.start_logits, output.end_logits], dim=-1)
+    logits: torch.Tensor = output.logits
+    return logits
+
+
+def _sequence_logits(output: Any) -> torch.Tensor:
+    logits: torch.Tensor = output.logits
+    return logits
+
+
+def _error(got: torch.Tensor, wanted: torch.Tensor, compute: Compute) -> float:
+    """The largest difference, as a share of what rounding explains."""
+    if got.shape != wanted.shape:
+        return float("inf")
+    limit = _HEAD_TOLERANCE[compute.dtype] * wanted.float().abs().max().clamp(min=1e-3)
+    return float((got.float() - wanted.float()).abs().max() / limit)
+
+
+def _holds(check: Callable[[], bool]) -> bool:
+    try:
+        return check()
+    except _NOT_ALONE:
+        return False
+
+
+def _fuse(model: Any, check: Callable[[], bool]) -> bool:
+    """Fuses the head's layers where it still does the same; returns whether its rows are batch-free."""
+    fused = FusedHead(model)
+    if _holds(check):
+        return fused.batch_free
+    fused.undo()
+    return False
