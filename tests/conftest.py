@@ -9,6 +9,13 @@ import pytest
 from secbatch.models.resolved import ResolvedModel
 
 
+@pytest.fixture(autouse=True)
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty registry of promoted models: what is promoted on this machine must not decide a test."""
+    monkeypatch.setenv("SECBATCH_MODELS", str(tmp_path / "registry"))
+    return tmp_path / "registry"
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ResolvedModel]:
     """`tiny("roberta")`: the small sharpened model of `tiny_models.make_roberta`, resolved."""

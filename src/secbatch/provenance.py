@@ -20,6 +20,7 @@ def provenance(setup: Setup) -> dict[str, Any]:
             "model": model.name,
             "hub_id": model.hub_id,
             "revision": model.revision,
+            "promoted": model.promoted,
             "weights": model.weights_hash,
             "tokenizer": model.tokenizer_hash,
             "licence": model.licence,

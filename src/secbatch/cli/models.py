@@ -1,25 +1,31 @@
-"""`secbatch models`: the catalog, the cache, and the check against published predictions."""
+"""`secbatch models`: the catalog, the cache, the registry, and the check against published predictions."""
+
+from typing import TYPE_CHECKING
 
 import click
 
 from secbatch.cli import options
 from secbatch.cli.terminal import printable
 
+if TYPE_CHECKING:
+    from secbatch.models.registry import Promotion, RegisteredName
+
 
 @click.group(invoke_without_command=True)
 @click.pass_context
 def models(context: click.Context) -> None:
-    """List, fetch and check models."""
+    """List, fetch, check and promote models."""
     if context.invoked_subcommand is None:
         context.invoke(list_models)
 
 
 @models.command("list")
 def list_models() -> int:
-    """The catalog: names for jobs, licences, what each is good for, and what is at hand."""
+    """Names for jobs: the models promoted on this host, and the catalog with what is at hand of it."""
     from secbatch.models.catalog import CATALOG
     from secbatch.models.resolve import at_hand
 
+    _list_promoted()
     for entry in CATALOG.values():
         where = entry.hub_id or "ships with secbatch"
         here = "at hand" if at_hand(entry.name) else "not at hand"
@@ -62,3 +68,102 @@ def verify_model(name: str, device: str, precision: str) -> int:
     first = sum(check.published[0].lower() == check.predicted[0].lower() for check in checks if check.predicted)
     click.echo(f"Overlap: {same} of {total} words ({same / total:.0%}) · same first word: {first} of {len(checks)}")
     return 0
+
+
+@models.command("promote")
+@click.argument("what", metavar="NAME=PATH")
+@click.option("--rollback", is_flag=True, help="With NAME alone: go back to the version before the current one.")
+@click.option("--to", metavar="VERSION", help="With --rollback: the version to go to, by the start of its hash.")
+@click.option("--note", default="", help="Why, for the history.")
+@click.option("--shadow", is_flag=True, help="Allow a name of the catalog: jobs that name it will use your model.")
+def promote_model(what: str, rollback: bool, to: str | None, note: str, shadow: bool) -> int:
+    """Give the model in folder PATH a NAME that jobs can use; it is copied, and locked by hashes.
+
+    \b
+    secbatch models promote techniques=runs/2026-03-01 --note "more reports"
+    secbatch models promote techniques --rollback
+
+    A job that says `model: NAME` uses it at its next run, which computes that task's columns again and no others.
+    """
+    from secbatch.models.registry import SHOWN_DIGITS
+    from secbatch.promotion import promote, roll_back
+
+    name, equals, path = what.partition("=")
+    if rollback:
+        if equals:
+            raise click.UsageError(f"With --rollback, name the model alone: {name} --rollback.")
+        done = roll_back(name, to, note)
+    elif not equals or not path:
+        raise click.UsageError("Say which model gets the name: NAME=PATH, or NAME --rollback.")
+    elif to is not None:
+        raise click.UsageError("--to needs --rollback.")
+    else:
+        done = promote(name, path, note, shadow)
+    now, before = done.record.current[:SHOWN_DIGITS], done.before
+    if before == done.record.current:
+        click.echo(f"{name} is version {now}, as before.")
+    else:
+        click.echo(f"{name} is version {now} now" + (f"; it was {before[:SHOWN_DIGITS]}." if before else "."))
+    click.echo(f"    {printable(str(done.folder))}")
+    if done.left_out:
+        click.echo(f"    Left out, as no job reads it: {printable(', '.join(done.left_out))}")
+    return 0
+
+
+@models.command("history")
+@click.argument("name")
+def history(name: str) -> int:
+    """What the promoted model NAME has been, oldest first."""
+    from secbatch.models.registry import SHOWN_DIGITS, kept_versions
+    from secbatch.promotion import known
+
+    record, kept = known(name), kept_versions(name)
+    for number, entry in enumerate(record.history, 1):
+        gone = "" if entry.version in kept else " · no longer kept"
+        mark = "  <- current" if number == len(record.history) else ""
+        click.echo(f"{entry.version[:SHOWN_DIGITS]} · {_told(entry)}{gone}{mark}")
+        if entry.note:
+            click.echo(f"    {printable(entry.note)}")
+    return 0
+
+
+@models.command("remove")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def remove_model(name: str, yes: bool) -> int:
+    """Forget the promoted model NAME and delete all its versions; jobs that name it will stop."""
+    from secbatch.models.registry import kept_versions
+    from secbatch.promotion import known, remove
+
+    record = known(name)
+    versions = len(kept_versions(name))
+    if not yes:
+        click.confirm(f"Delete {record.name} and its versions ({versions})?", abort=True, err=True)
+    click.echo(f"Removed {record.name}; versions deleted: {remove(name)}.")
+    return 0
+
+
+def _list_promoted() -> None:
+    from secbatch.models.registry import SHOWN_DIGITS, registered, registered_names, registry_folder
+
+    records = [record for name in registered_names() if (record := registered(name)) is not None]
+    if not records:
+        return
+    click.echo(f"Promoted on this host ({printable(str(registry_folder()))}):")
+    for record in records:
+        click.echo(
+            f"{click.style(record.name, bold=True)} · version {record.current[:SHOWN_DIGITS]} · {_since(record)}"
+        )
+    click.echo()
+    click.echo("Catalog:")
+
+
+def _since(record: "RegisteredName") -> str:
+    text = _told(record.history[-1])
+    return text + (f" · earlier versions: {len(record.earlier)}" if record.earlier else "")
+
+
+def _told(entry: "Promotion") -> str:
+    what = "promoted" if entry.action == "promote" else "gone back to"
+    source = f" from {entry.source}" if entry.source else ""
+    return printable(f"{what} {entry.time.replace('T', ' ').replace('+00:00', ' UTC')} by {entry.by}{source}")

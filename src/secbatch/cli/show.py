@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from secbatch.cli.origins import Origins
 from secbatch.cli.terminal import printable
 from secbatch.errors import InputError
 from secbatch.store.layout import Layout, rejects_beside
@@ -22,10 +23,16 @@ SHOWN_CHARACTERS = 2000
 @click.argument("output", metavar="OUT")
 @click.option("--rows", default=10, show_default=True, type=click.IntRange(min=1), help="How many rows.")
 @click.option("--rejected", is_flag=True, help="Only what was rejected, lines that are no rows too, and why.")
-def show(output: str, rows: int, rejected: bool) -> int:
+@click.option("--models", "with_models", is_flag=True, help="Also which model gave each row its results, in which run.")
+def show(output: str, rows: int, rejected: bool, with_models: bool) -> int:
     """Print results from the output folder (or .parquet file) OUT."""
     table, tasks = _read(Path(output), rows, rejected)
-    blocks = [list(_lines(row, tasks)) for row in table.to_pylist()]
+    found = table.to_pylist()
+    blocks = [list(_lines(row, tasks)) for row in found]
+    if with_models:
+        origins = Origins(Path(output), table.schema.metadata or {})
+        for row, block in zip(found, blocks, strict=True):
+            block.append(("Models", origins.told(row["secbatch_run"])))
     if rejected:
         blocks += [_reject_lines(reject) for reject in _unparseable(Path(output), rows - len(blocks))]
     if not blocks:

@@ -66,11 +66,12 @@ def _combined(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
         if path.is_file():
-            digest.update(f"{path.name} {_file_hash(path)}\n".encode())
+            digest.update(f"{path.name} {file_hash(path)}\n".encode())
     return digest.hexdigest()
 
 
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """sha256 of a file's content. Raises ModelError when it cannot be read."""
     target = path.resolve()
     # The hub's cache names large files by their sha256, and links to them.
     if path.is_symlink() and target.parent.name == "blobs" and _SHA256_NAME.fullmatch(target.name):

@@ -2,20 +2,23 @@
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from secbatch.errors import ModelError, nearest
 from secbatch.models.catalog import CATALOG
 from secbatch.models.content_hash import tokenizer_hash, weight_files, weights_hash
 from secbatch.models.hub import HubUnreachableError, Snapshot, cached_snapshot, download
+from secbatch.models.registry import name_hint, registered, registered_version
 from secbatch.models.resolved import ResolvedModel
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def resolve(name: str, revision: str | None = None) -> ResolvedModel:
-    """The files of model `name`: a built-in (`builtin/mlm`), a folder, a catalog name, or a hub id.
+    """The files of model `name`: a promoted model, a built-in (`builtin/mlm`), a folder, a catalog name, or a hub id.
 
+    A promoted name comes first: what it means must not depend on the folder in which a job happens to be run.
     A hub model comes out of the local cache when it is there, so that a run neither needs the network nor
     changes when the hub does; `secbatch models pull` brings a newer one. Raises ModelError, one sentence,
     when it cannot be had.
@@ -32,6 +35,8 @@ def at_hand(name: str) -> bool:
     """Whether `name` resolves without the network."""
     if name.startswith("builtin/"):
         return _complete(_builtin_folder(name))
+    if registered(name) is not None:
+        return True
     if _complete(Path(name).expanduser()):
         return True
     entry = CATALOG.get(name)
@@ -43,6 +48,11 @@ def _resolve(name: str, revision: str | None, fresh: bool) -> ResolvedModel:
     entry = CATALOG.get(name)
     if not name.strip():
         raise ModelError("the model's name is empty")
+    promoted = registered_version(name, revision)
+    if promoted is not None:
+        if fresh:
+            raise ModelError(f"model {name} was promoted on this host; there is nothing to fetch")
+        return replace(_of_folder(name, promoted.folder, None), promoted=promoted.version)
     if name.startswith("builtin/"):
         _refuse_revision(name, revision, "ships with the package")
         return _of_folder(name, _built_in(name), entry.licence if entry else None)
@@ -56,7 +66,7 @@ def _resolve(name: str, revision: str | None, fresh: bool) -> ResolvedModel:
     wanted = revision or (entry.revision if entry else "main")
     if not _HUB_ID.fullmatch(hub_id):
         raise ModelError(
-            f"model '{name}' is neither a catalog name{nearest(name, list(CATALOG))}, nor a folder, nor a"
+            f"model '{name}' is neither a catalog name{name_hint(name, list(CATALOG))}, nor a folder, nor a"
             " hub id"
             " (owner/name)"
         )
@@ -79,7 +89,7 @@ def _from_hub(name: str, hub_id: str, revision: str, asked: str | None, fresh: b
         return download(hub_id, revision)
     except HubUnreachableError as error:
         known = [entry.hub_id for entry in CATALOG.values() if entry.hub_id] if "/" in hub_id else list(CATALOG)
-        hint = nearest(hub_id, known) if hub_id not in known else ""
+        hint = name_hint(hub_id, known) if hub_id not in known else ""
         called = name if name == hub_id else f"{name} ({hub_id})"
         hint += f" at revision '{asked}'" if asked else ""
         pinned = f" --revision {shlex.quote(asked)}" if asked else ""

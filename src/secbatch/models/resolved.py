@@ -15,6 +15,7 @@ class ResolvedModel:
     weights_hash: str  # sha256 over the weight files (names and contents)
     tokenizer_hash: str  # sha256 over the tokenizer files
     licence: str | None  # from the catalog, None when unknown
+    promoted: str | None = None  # version in the local registry, None for all other models
 
 
 @dataclass(frozen=True)
@@ -27,3 +28,4 @@ class RemoteModel:
     weights_hash: None = None
     tokenizer_hash: None = None
     licence: None = None
+    promoted: None = None
