@@ -7,7 +7,11 @@ from secbatch.evaluation.bootstrap import Interval, Resampling
 from secbatch.evaluation.classification import CLASSIFICATION, classification_tally
 from secbatch.evaluation.masked_words import masked_word_metrics, masked_word_tally
 from secbatch.evaluation.perplexity import PERPLEXITY, loss_tally
-from secbatch.evaluation.tally import Tally
+from secbatch.evaluation.tally import Figure, Tally
+
+
+def _interval(resampling: Resampling, figure: Figure, tally: Tally) -> Interval:
+    return resampling.intervals({"one": figure}, tally)["one"]
 
 
 def _right(flags: np.ndarray) -> Tally:
@@ -20,7 +24,7 @@ ACCURACY = CLASSIFICATION["accuracy"]
 
 def test_an_interval_of_a_share_is_the_textbooks() -> None:
     flags = np.arange(400) < 300
-    interval = Resampling(400, samples=4000).interval(ACCURACY, _right(flags))
+    interval = _interval(Resampling(400, samples=4000), ACCURACY, _right(flags))
     error = 1.96 * np.sqrt(0.75 * 0.25 / 400)
     assert interval.value == 0.75
     assert interval.low == pytest.approx(0.75 - error, abs=0.006)
@@ -34,7 +38,7 @@ def test_draws_are_a_plain_bootstraps() -> None:
     tally = loss_tally(losses, tokens)
     totals = Resampling(30, samples=50, seed=4).totals(tally)
     drawn = np.random.default_rng(4).integers(0, 30, (50, 30))
-    assert np.allclose(totals, np.stack([losses[drawn].sum(1), tokens[drawn].sum(1)], axis=1))
+    assert np.allclose(totals, np.stack([losses[drawn].sum(1), tokens[drawn].sum(1), tokens[drawn].sum(1)], axis=1))
     assert len(PERPLEXITY["perplexity"](totals)) == 50
 
 
@@ -49,8 +53,8 @@ def test_groups_are_drawn_whole() -> None:
 
 def test_rows_of_one_document_say_less_than_as_many_alone() -> None:
     flags = np.repeat(np.arange(20) % 2 == 0, 20)
-    alone = Resampling(400).interval(ACCURACY, _right(flags))
-    together = Resampling(400, np.repeat(np.arange(20), 20).tolist()).interval(ACCURACY, _right(flags))
+    alone = _interval(Resampling(400), ACCURACY, _right(flags))
+    together = _interval(Resampling(400, np.repeat(np.arange(20), 20).tolist()), ACCURACY, _right(flags))
     assert alone.high is not None and alone.low is not None
     assert together.high is not None and together.low is not None
     assert together.high - together.low > 3 * (alone.high - alone.low)
@@ -61,17 +65,17 @@ def test_two_models_are_compared_on_the_same_draws() -> None:
     better: list[int | None] = [1, 3, 2, 7] * 50
     mrr = masked_word_metrics()["mrr"]
     resampling = Resampling(200)
-    same = resampling.difference(mrr, masked_word_tally(ranks), masked_word_tally(ranks))
+    same = resampling.differences({"mrr": mrr}, masked_word_tally(ranks), masked_word_tally(ranks))["mrr"]
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
-    gain = resampling.difference(mrr, masked_word_tally(ranks), masked_word_tally(better))
+    gain = resampling.differences({"mrr": mrr}, masked_word_tally(ranks), masked_word_tally(better))["mrr"]
     assert gain.value == pytest.approx(1 / 12)
     assert gain.low is not None and gain.high is not None and 0 < gain.low < gain.value < gain.high
 
 
 def test_what_cannot_be_known_is_none() -> None:
-    one_document = Resampling(4, ["x"] * 4).interval(ACCURACY, _right(np.array([True, True, False, True])))
+    one_document = _interval(Resampling(4, ["x"] * 4), ACCURACY, _right(np.array([True, True, False, True])))
     assert one_document == Interval(0.75, None, None)
-    nothing = Resampling(2).interval(PERPLEXITY["loss"], loss_tally([0, 0], [0, 0]))
+    nothing = _interval(Resampling(2), PERPLEXITY["loss"], loss_tally([0, 0], [0, 0]))
     assert nothing == Interval(None)
 
 
@@ -81,5 +85,5 @@ def test_a_thousand_draws_of_a_large_set_take_moments() -> None:
     true, guesses = generator.choice(names, (2, 5000)).tolist()
     tally = classification_tally([(x,) for x in true], [(x,) for x in guesses], names)
     begin = time.perf_counter()
-    Resampling(5000, samples=1000).interval(CLASSIFICATION["f1_macro"], tally)
+    _interval(Resampling(5000, samples=1000), CLASSIFICATION["f1_macro"], tally)
     assert time.perf_counter() - begin < 5

@@ -19,5 +19,6 @@ def test_figures_by_hand() -> None:
 
 
 def test_perplexity_weighs_tokens() -> None:
-    total = loss_tally([np.log(4), 3 * np.log(2)], [1, 3]).total()
+    total = loss_tally([np.log(4), 3 * np.log(2)], [1, 3], [1, 1]).total()
     assert PERPLEXITY["perplexity"](total) == pytest.approx(np.exp((np.log(4) + 3 * np.log(2)) / 4))
+    assert PERPLEXITY["word_perplexity"](total) == pytest.approx(np.exp((np.log(4) + 3 * np.log(2)) / 2))

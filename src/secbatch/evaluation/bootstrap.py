@@ -5,7 +5,7 @@ sentences of a document) are drawn together, as they are no independent observat
 models are compared on the same draws: the paired bootstrap (T. Berg-Kirkpatrick et al., EMNLP 2012).
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,14 +73,19 @@ class Resampling:
         np.add.at(totals, pairs[0], tally.outcomes[pairs[1]] * times[:, None])
         return totals
 
-    def interval(self, figure: Figure, tally: Tally) -> Interval:
-        """The figure of all rows, and where it lies in the middle `confidence` of the draws."""
-        return self._interval(tally.figure(figure), figure(self.totals(tally)))
+    def intervals(self, figures: Mapping[str, Figure], tally: Tally) -> dict[str, Interval]:
+        """Each figure of all rows, and where it lies in the middle `confidence` of the draws."""
+        total, totals = tally.total(), self.totals(tally)
+        return {name: self._interval(float(figure(total)), figure(totals)) for name, figure in figures.items()}
 
-    def difference(self, figure: Figure, first: Tally, second: Tally) -> Interval:
-        """How much higher the figure of `second` is than that of `first`, draw by draw on the same rows."""
-        value = second.figure(figure) - first.figure(figure)
-        return self._interval(value, figure(self.totals(second)) - figure(self.totals(first)))
+    def differences(self, figures: Mapping[str, Figure], first: Tally, second: Tally) -> dict[str, Interval]:
+        """How much higher each figure of `second` is than that of `first`, draw by draw on the same rows."""
+        one, other = (tally.total() for tally in (first, second))
+        drawn, other_drawn = (self.totals(tally) for tally in (first, second))
+        return {
+            name: self._interval(float(figure(other) - figure(one)), figure(other_drawn) - figure(drawn))
+            for name, figure in figures.items()
+        }
 
     def _interval(self, value: float, drawn: np.ndarray) -> Interval:
         drawn = drawn[np.isfinite(drawn)]
