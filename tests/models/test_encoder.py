@@ -12,8 +12,9 @@ from secbatch.models.batch_runner import BatchRunner
 from secbatch.models.device import choose
 from secbatch.models.encoder import MaskedLM, hidden_states
 from secbatch.models.encoder_generic import StockEncoder
-from secbatch.models.linear import has_blocked_layers
+from secbatch.models.linear import Linear, has_blocked_layers
 from secbatch.models.load import LoadedModel, load_model
+from secbatch.models.packed import ROWS
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
 
@@ -175,3 +176,28 @@ def test_logits_of_a_sequence_are_the_same_bits_in_any_batch(tiny: Tiny, kind: s
             alone = sequences.select(np.array([row]))
             (got,) = [logits for _, logits in lm.logits(alone, np.array([0]))]
             assert torch.equal(got[0], together[row])
+
+
+@pytest.mark.parametrize("kind", ["roberta", "bert", "modernbert"])
+def test_products_see_few_numbers_of_rows(tiny: Tiny, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN keeps memory for each number of rows that it meets: whatever the batches are, those are few."""
+    seen: set[int] = set()
+    call, plus = Linear.__call__, Linear.plus
+
+    def counted_call(layer: Linear, x: torch.Tensor) -> torch.Tensor:
+        seen.add(len(x))
+        return call(layer, x)
+
+    def counted_plus(layer: Linear, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        seen.add(len(x))
+        return plus(layer, x, residual)
+
+    model = MaskedLM(load_model(tiny(kind), "masked-lm", CPU), 0, CPU)
+    monkeypatch.setattr(Linear, "__call__", counted_call)
+    monkeypatch.setattr(Linear, "plus", counted_plus)
+    generator = np.random.default_rng(2)
+    for count in range(1, 12):
+        lengths = sorted(generator.integers(1, 30, count), reverse=True)
+        sequences = TokenSequences.of([generator.integers(5, model.vocabulary, length) for length in lengths])
+        list(model.logits(sequences, np.arange(0, len(sequences.ids), 3)))
+    assert seen <= {ROWS * blocks for blocks in range(1, 7)}

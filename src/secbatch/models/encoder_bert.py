@@ -63,7 +63,7 @@ class PackedBert:
             x = layer.attention_norm(layer.out.plus(attended, x))
             wide = layer.up.gelu(x) if self._gelu else self._activation(layer.up(x))  # [T, intermediate]
             x = layer.output_norm(layer.down.plus(wide, x))
-        return x
+        return x[: batch.tokens if at is None else len(at)]
 
 
 def _layer_of(layer: Any) -> _Layer:

@@ -71,7 +71,7 @@ class PackedModernBert:
             normed = layer.mlp_norm(x)
             wide = layer.up.gelu(normed) if self._gelu else self._activation(layer.up(normed))  # [T, intermediate]
             x = layer.down.plus(wide.mul_(layer.gate(normed)), x)
-        return self._final_norm(x)
+        return self._final_norm(x[: batch.tokens if at is None else len(at)])
 
 
 def _rotate(qk: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:

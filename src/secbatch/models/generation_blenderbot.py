@@ -21,6 +21,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from secbatch.models.generation_graph import Recorded
 from secbatch.models.generation_steps import NO_TOKEN, pad
 from secbatch.models.linear import Linear
+from secbatch.models.packed import ROWS
 
 SLOTS_AT_A_TIME = 64  # by how many slots a row the cache grows
 
@@ -135,8 +136,9 @@ class BlenderbotSteps:
         self.text_mask[places] = -math.inf
         self.text_mask[places, 0, 0, :longest] = torch.where(mask, 0.0, -math.inf).to(self.text_mask.dtype)
         self.visible[places], self.length[places] = False, 0
+        filled = nn.functional.pad(encoded.flatten(0, 1), (0, 0, 0, -ids.numel() % ROWS))  # see packed.py
         for number, layer in enumerate(self.decoder.layers):
-            pairs = layer.text(encoded.flatten(0, 1)).view(*ids.shape, self.heads, -1)
+            pairs = layer.text(filled)[: ids.numel()].view(*ids.shape, self.heads, -1)
             self.text[number][places, :, :longest] = pairs.transpose(1, 2)
 
     def step(self, tokens: Tensor) -> Tensor:

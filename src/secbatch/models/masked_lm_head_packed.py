@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from secbatch.models.linear import Linear
-from secbatch.models.packed import Norm, exact_gelu
+from secbatch.models.packed import ROWS, Norm, exact_gelu
 
 
 class PackedMaskedLMHead:
@@ -22,8 +23,10 @@ class PackedMaskedLMHead:
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         """[M, hidden] to [M, vocabulary]"""
+        asked = len(hidden)
+        hidden = F.pad(hidden, (0, 0, 0, -asked % ROWS))  # see packed.py
         wide = self._dense.gelu(hidden) if self._gelu else self._activation(self._dense(hidden))
-        return self._vocabulary(self._norm(wide))
+        return self._vocabulary(self._norm(wide))[:asked]
 
 
 def _parts(model: Any) -> tuple[Any, Callable[[torch.Tensor], torch.Tensor], Any, Any]:

@@ -3,6 +3,9 @@
 Linear layers, norms and activations run on [T, hidden] with T the tokens of a whole batch, so nothing is
 spent on padding. Attention runs on groups of sequences of one length, which are contiguous because batches
 are sorted by length: a group is a [count, heads, length, head_dim] view that needs no mask.
+
+Rows are filled up to a multiple of ROWS. oneDNN makes, and keeps, kernels and buffers for each number of rows that it
+meets: left to the batches, that is some thousand numbers and gigabytes in a long run.
 """
 
 from dataclasses import dataclass
@@ -14,13 +17,16 @@ from transformers.activations import GELUActivation
 
 from secbatch.models.sequences import TokenSequences
 
+ROWS = 64
+
 
 @dataclass(frozen=True)
 class Packed:
-    """A batch on the device."""
+    """A batch on the device. Its last rows may be filling, which belongs to no group."""
 
     ids: torch.Tensor  # [T] int64
     positions: torch.Tensor  # [T] int64, 0 at the start of each sequence
+    tokens: int  # those that are no filling
     groups: tuple[tuple[int, int, int], ...]  # (first token, sequences, their length), in order
 
 
@@ -47,18 +53,26 @@ def exact_gelu(activation: object) -> bool:
 
 def pack(sequences: TokenSequences, device: str) -> Packed:
     """Brings sequences, longest first, to the device."""
-    lengths = sequences.lengths
-    positions = np.arange(len(sequences.ids)) - np.repeat(sequences.offsets[:-1], lengths)
+    tokens = len(sequences.ids)
+    ids = filled(sequences.ids.astype(np.int64))
+    positions = np.zeros_like(ids)
+    positions[:tokens] = np.arange(tokens) - np.repeat(sequences.offsets[:-1], sequences.lengths)
     return Packed(
-        torch.from_numpy(sequences.ids.astype(np.int64)).to(device, non_blocking=True),
+        torch.from_numpy(ids).to(device, non_blocking=True),
         torch.from_numpy(positions).to(device, non_blocking=True),
+        tokens,
         tuple(sequences.groups()),
     )
 
 
+def filled(numbers: np.ndarray) -> np.ndarray:
+    """`numbers` [n] and zeros, to a multiple of ROWS."""
+    return np.pad(numbers, (0, -len(numbers) % ROWS))
+
+
 def take(states: tuple[torch.Tensor, ...], at: np.ndarray) -> tuple[torch.Tensor, ...]:
-    """The rows `at` [m] of each of `states` [T, width]."""
-    where = torch.from_numpy(at).to(states[0].device, non_blocking=True)
+    """The rows `at` [m] of each of `states` [T, width], and filling."""
+    where = torch.from_numpy(filled(at)).to(states[0].device, non_blocking=True)
     return tuple(one[where] for one in states)
 
 
@@ -76,6 +90,8 @@ def attend(qkv: torch.Tensor, groups: tuple[tuple[int, int, int], ...], window: 
         mask = _window_mask(length, window, qkv.device) if window is not None and length > window + 1 else None
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         out[span].view(count, length, heads, dim).copy_(mixed.transpose(1, 2))
+    last, count, length = groups[-1]
+    out[last + count * length :] = 0  # filling: whatever lies in memory may be no number, which is slow
     return out.view(tokens, heads * dim)
 
 
