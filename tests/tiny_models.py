@@ -5,6 +5,7 @@ are: on plain random weights every score is about 1 / vocabulary, and a comparis
 """
 
 import hashlib
+import string
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tokenizers import (
 from transformers import (
     AlbertConfig,
     BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
     BlenderbotConfig,
@@ -30,14 +32,19 @@ from transformers import (
     DebertaV2Config,
     DistilBertConfig,
     DistilBertForMaskedLM,
+    GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    MarianConfig,
+    MarianMTModel,
     ModernBertConfig,
     ModernBertForMaskedLM,
     MPNetConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from secbatch.models.resolved import ResolvedModel
@@ -177,6 +184,22 @@ def chat_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def unigram_tokenizer(specials: list[str], last: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
+    """As T5's and Marian's: Unigram pieces with a mark for the space, `</s>` after a text, nothing before it."""
+    words = sorted({word for sentence in SENTENCES for word in sentence.split()})
+    pieces = {f"▁{word}": -5.0 for word in words} | {word[:3]: -7.0 for word in words if len(word) > 3}
+    pieces |= {character: -9.0 for character in sorted({*"▁", *"".join(words), *string.printable.strip()})}
+    vocabulary = [*((name, 0.0) for name in specials), *pieces.items(), *((name, 0.0) for name in last)]
+    backend = Tokenizer(models.Unigram(vocabulary, unk_id=specials.index("<unk>"), byte_fallback=False))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    end = backend.token_to_id("</s>")
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", end)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="</s>", pad_token="<pad>", unk_token="<unk>", model_max_length=64
+    )
+
+
 _SHAPE = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128}
 
 
@@ -265,6 +288,53 @@ def make_blenderbot(folder: Path, seed: int = 0, sharpen: float = 6.0, **changes
         **changes,
     )
     return _save(BlenderbotForConditionalGeneration, config, tokenizer, folder, seed, sharpen, widen=3.0)
+
+
+_ENCODER_DECODER = {
+    "d_model": 64,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 128,
+    "decoder_ffn_dim": 128,
+    "max_position_embeddings": 64,
+}
+
+
+def make_bart(folder: Path, seed: int = 0, sharpen: float = 6.0) -> Path:
+    """As facebook/bart-large-cnn: `<s> … </s>`, starts with `</s>`, forced `<s>`, beams with early stopping."""
+    tokenizer = roberta_tokenizer()
+    tokens = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 2}
+    config = BartConfig(vocab_size=len(tokenizer), **_ENCODER_DECODER, **tokens)
+    folder = _save(BartForConditionalGeneration, config, tokenizer, folder, seed, sharpen, widen=8.0)
+    own = {"early_stopping": True, "length_penalty": 2.0, "max_length": 24, "min_length": 6, "no_repeat_ngram_size": 3}
+    forced = {"forced_bos_token_id": 0, "forced_eos_token_id": 2}
+    GenerationConfig(num_beams=4, **own, **forced, **tokens).save_pretrained(folder)
+    return folder
+
+
+def make_t5(folder: Path, seed: int = 0, sharpen: float = 6.0) -> Path:
+    """As T5: relative positions, `</s>` after a text, a sentinel token; greedy."""
+    tokenizer = unigram_tokenizer(["<pad>", "</s>", "<unk>"], last=("<extra_id_0>",))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<extra_id_0>"]})
+    shape = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
+    tokens = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    config = T5Config(vocab_size=len(tokenizer), tie_word_embeddings=False, **shape, **tokens)
+    return _save(T5ForConditionalGeneration, config, tokenizer, folder, seed, sharpen, widen=3.0)
+
+
+def make_marian(folder: Path, seed: int = 0, sharpen: float = 6.0) -> Path:
+    """As opus-mt: the padding token last, first in the decoder and forbidden, scores of beams made whole again."""
+    tokenizer = unigram_tokenizer(["</s>", "<unk>"], last=("<pad>",))
+    pad = len(tokenizer) - 1
+    tokens = {"pad_token_id": pad, "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": pad}
+    config = MarianConfig(vocab_size=len(tokenizer), **_ENCODER_DECODER, **tokens)
+    folder = _save(MarianMTModel, config, tokenizer, folder, seed, sharpen, widen=8.0)
+    own = {"bad_words_ids": [[pad]], "renormalize_logits": True, "forced_eos_token_id": 0, "max_length": 24}
+    own["no_repeat_ngram_size"] = 2
+    GenerationConfig(num_beams=3, **own, **tokens).save_pretrained(folder)
+    return folder
 
 
 def make_llama_chat(folder: Path, seed: int = 0, sharpen: float = 6.0, **changes: Any) -> Path:

@@ -189,7 +189,23 @@ class Chat(TaskBase):
         return self
 
 
-TaskSpec = Annotated[FillMask | Embed | Chat, Field(discriminator="type")]
+class Seq2Seq(TaskBase):
+    """What an encoder-decoder model makes of each text: a summary, a translation."""
+
+    type: Literal["seq2seq"]
+    text: str
+    prompt: str = "{text}"  # a template with {text} and, besides, {columns}
+    generation: Generation = Generation()
+
+    @field_validator("prompt")
+    @classmethod
+    def _text_once(cls, value: str) -> str:
+        if value.count("{text}") != 1:
+            raise ValueError("prompt must contain {text}, the place of the text, once")
+        return value
+
+
+TaskSpec = Annotated[FillMask | Embed | Chat | Seq2Seq, Field(discriminator="type")]
 
 
 class Output(Strict):

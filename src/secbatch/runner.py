@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from secbatch import running
-from secbatch.job import Chat, Job
+from secbatch.job import Chat, Job, Seq2Seq
 from secbatch.reporting import Reporter, Silent
 from secbatch.run_date import pinned
 from secbatch.run_options import RunOptions
@@ -24,10 +24,10 @@ __all__ = ["RunResult", "run_job", "shard_rows_schedule"]
 
 def shard_rows_schedule(job: Job, cuda: bool) -> tuple[int, ...]:
     """Row targets of the first shards, before the models' speed is known (see secbatch.pacing); 0: as measured."""
-    chat = any(isinstance(spec, Chat) for spec in job.tasks.values())
+    writes = any(isinstance(spec, Chat | Seq2Seq) for spec in job.tasks.values())
     if cuda:
-        return (128, 256, 0) if chat else (2048, 16_384, 0)
-    return (16, 32, 0) if chat else (128, 512, 0)
+        return (128, 256, 0) if writes else (2048, 16_384, 0)
+    return (16, 32, 0) if writes else (128, 512, 0)
 
 
 def run_job(

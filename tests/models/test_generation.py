@@ -133,6 +133,11 @@ CASES = {
     "decoder, two end tokens": (llama, {"eos_token_id": [2, 17]}, {"max_new_tokens": 24, "num_beams": 2}),
     "learned positions, up to the last": (gpt2, {"max_length": 64, "no_repeat_ngram_size": 2}, {}),
     "relative positions": (t5, {"no_repeat_ngram_size": 2}, {"max_new_tokens": 24, "num_beams": 3}),
+    "as opus-mt": (
+        t5,
+        {"bad_words_ids": [[0], [9]], "renormalize_logits": True, "forced_eos_token_id": 2, "max_length": 30},
+        {"num_beams": 4},
+    ),
     "a rule only transformers has": (t5, {"typical_p": 0.9, "bad_words_ids": [[5]]}, {"max_new_tokens": 6}),
 }
 

@@ -53,7 +53,14 @@ def test_the_job_overrules_the_model() -> None:
 def test_rules_that_only_transformers_knows_are_found() -> None:
     assert settle().stock == ()
     assert settle(model={"typical_p": 1.0, "bad_words_ids": None}).stock == ()
-    assert settle(model={"typical_p": 0.9, "bad_words_ids": [[5]]}).stock == ("bad_words_ids", "typical_p")
+    assert settle(model={"typical_p": 0.9, "bad_words_ids": [[5, 6]]}).stock == ("typical_p", "bad_words_ids")
+    # a forced token would win over a forbidden one, a suppressed one would not
+    assert settle(model={"forced_eos_token_id": 5, "bad_words_ids": [[5]]}).stock == ("bad_words_ids",)
+
+
+def test_forbidden_words_of_one_token_are_suppressed_tokens() -> None:
+    settings = settle(model={"suppress_tokens": [4], "bad_words_ids": [[5], [2]], "forced_eos_token_id": 2})
+    assert (settings.stock, settings.suppress_tokens) == ((), (4, 5))  # the end token is never forbidden
 
 
 def test_contradictions_are_refused() -> None:

@@ -16,7 +16,7 @@ from secbatch.job import Chat
 from secbatch.models.device import Compute
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.chat import ChatTask, Conversation
-from secbatch.tasks.chat_reply import clean, row_seed
+from secbatch.tasks.generated_text import clean, row_seed
 
 CPU = Compute("cpu", "float32", "CPU")
 QUESTIONS = [

@@ -110,7 +110,7 @@ def _lines(row: dict[str, Any], tasks: dict[str, dict[str, Any]]) -> Iterator[tu
             for number, words in enumerate(row[f"{name}_predictions"], 1):
                 label = f"{name} {number}" if several else name
                 yield label, " | ".join(word["token"] for word in words) or "(outside the model's window)"
-        elif kind == "chat":
+        elif kind in ("chat", "seq2seq"):
             yield name, row[name]
         else:
             vector = row[name]

@@ -50,6 +50,8 @@ class BeamLoop(Loop):
         apply_rules(settings, log_probs, self.history, counts.repeat_interleave(beams), self.facts)
         if settings.do_sample:
             log_probs = narrow(settings, log_probs)
+        if settings.renormalize:
+            log_probs = log_probs.log_softmax(-1)
         vocabulary = log_probs.shape[1]
         totals = log_probs.view(rows, beams, vocabulary).add_(self.running[..., None]).view(rows, -1)
         scores, chosen = self._candidates(totals, max(2, 1 + len(settings.end_tokens)) * beams)  # [B, C]

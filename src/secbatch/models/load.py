@@ -38,7 +38,7 @@ _PURPOSE = {
     "token-classification": "a tagger of tokens (ner)",
     "question-answering": "a reader that finds answers in a text (qa)",
     "encoder": "an encoder (embed)",
-    "seq2seq": "a sequence-to-sequence model (chat)",
+    "seq2seq": "a sequence-to-sequence model (seq2seq, chat)",
     "causal": "a decoder-only language model (chat)",
 }
 # What a checkpoint without the head lacks, and what to do about it.
@@ -171,11 +171,8 @@ def load_model(resolved: ResolvedModel, kind: Kind, compute: Compute) -> LoadedM
     with _quiet():
         import transformers
 
+        check_kind(resolved, config, kind)
         auto_class = getattr(transformers, _AUTO_CLASS[kind])
-        if type(config) not in auto_class._model_mapping:
-            raise ModelError(
-                f"model {resolved.name} is a {config.model_type} model and cannot serve as {_PURPOSE[kind]}"
-            )
         if kind == "causal" and hasattr(config, "is_decoder") and _trained_for_masks(config):
             raise ModelError(
                 f"model {resolved.name} was trained to fill masks ({config.architectures[0]}) and cannot"
@@ -198,6 +195,14 @@ def load_model(resolved: ResolvedModel, kind: Kind, compute: Compute) -> LoadedM
     with _explained(resolved, f"moving it to {compute.device}"):
         model.to(compute.device)
     return LoadedModel(model, config, notices)
+
+
+def check_kind(resolved: ResolvedModel, config: Any, kind: Kind) -> None:
+    """Raises ModelError when no model of `kind` has the architecture that `config` describes. Loads no weights."""
+    import transformers
+
+    if type(config) not in getattr(transformers, _AUTO_CLASS[kind])._model_mapping:
+        raise ModelError(f"model {resolved.name} is a {config.model_type} model and cannot serve as {_PURPOSE[kind]}")
 
 
 def check_vocabulary(resolved: ResolvedModel, tokenizer: TextTokenizer, model: Any) -> None:

@@ -14,6 +14,7 @@ from secbatch.tasks.chat_endpoint import EndpointChat
 from secbatch.tasks.chat_history import Turn
 from secbatch.tasks.chat_model import ChatModel
 from secbatch.tasks.chat_reply import Answerer, Reply, continued
+from secbatch.tasks.generated_text import text_columns, text_fields
 from secbatch.tasks.text import TextSource
 
 if TYPE_CHECKING:
@@ -73,11 +74,7 @@ class ChatTask:
 
     @property
     def fields(self) -> tuple[pa.Field, ...]:
-        return (
-            pa.field(self.name, pa.string()),
-            pa.field(f"{self.name}_tokens", pa.int32()),
-            pa.field(f"{self.name}_truncated", pa.bool_()),
-        )
+        return text_fields(self.name)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -146,15 +143,4 @@ class ChatTask:
         return ComputedChat(replies, model.tokens - done_tokens, model.padding - done_padding)
 
     def finish(self, computed: ComputedChat) -> TaskColumns:
-        good = [reply if reply is not None and reply.error is None else None for reply in computed.replies]
-        columns = {
-            self.name: pa.array([reply and reply.text for reply in good], pa.string()),
-            f"{self.name}_tokens": pa.array([reply and reply.tokens for reply in good], pa.int32()),
-            f"{self.name}_truncated": pa.array([reply and reply.truncated for reply in good], pa.bool_()),
-        }
-        errors = {
-            place: f"Task '{self.name}': {reply.error}."
-            for place, reply in enumerate(computed.replies)
-            if reply is not None and reply.error is not None
-        }
-        return TaskColumns(columns, errors, computed.tokens, computed.padding)
+        return text_columns(self.name, computed.replies, computed.tokens, computed.padding)

@@ -13,7 +13,8 @@ from secbatch.errors import ModelError
 from secbatch.models.generation_endpoint import Completion, Endpoint
 from secbatch.models.generation_settings import DEFAULT_NEW_TOKENS
 from secbatch.tasks.chat_history import Turn
-from secbatch.tasks.chat_reply import Reply, clean, row_seed
+from secbatch.tasks.chat_reply import Reply
+from secbatch.tasks.generated_text import clean, row_seed
 
 if TYPE_CHECKING:
     from secbatch.job import Chat

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from secbatch.job import Chat, Embed, FillMask, TaskSpec
+from secbatch.job import Chat, Embed, FillMask, Seq2Seq, TaskSpec
 from secbatch.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ def build_task(
 
         return ChatTask(name, spec, schema, model, compute)
     assert isinstance(model, ResolvedModel)  # only chat can do without one
+    if isinstance(spec, Seq2Seq):
+        from secbatch.tasks.seq2seq import Seq2SeqTask
+
+        return Seq2SeqTask(name, spec, schema, model, compute)
     if isinstance(spec, FillMask):
         from secbatch.tasks.fill_mask import FillMaskTask
 

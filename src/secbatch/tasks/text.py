@@ -32,6 +32,11 @@ class TextSource:
             return cls(_checked(((text,),), schema, key))
         if "{" not in text and "}" not in text:
             raise JobError(f"{key}: {_no_column(text, schema)}")
+        return cls.template(text, schema, key)
+
+    @classmethod
+    def template(cls, text: str, schema: pa.Schema, key: str, placeholder: str | None = None) -> "TextSource":
+        """`text` as a template, whatever columns there are; `placeholder` in braces stands for no column."""
         try:
             pieces = list(Formatter().parse(text))
         except ValueError as error:
@@ -46,7 +51,8 @@ class TextSource:
                 if form or conversion or not field:
                     raise JobError(f"{key}: in the template {text!r}, write {{column}} and nothing else in the braces")
                 parts.append((field,))
-        return cls(_checked(tuple(parts), schema, key))
+        _checked(tuple(part for part in parts if part != (placeholder,)), schema, key)
+        return cls(tuple(parts))
 
     def render(self, table: pa.Table) -> pa.Array:
         """One text a row (pa.large_string), null where a column that it reads is null."""

@@ -1,0 +1,103 @@
+"""A model that writes: prompts as token ids in, clean text out. What chat and seq2seq have in common."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from secbatch.models.generation_settings import (
+    GenerationSettings,
+    position_limit,
+    read_generation_config,
+    settings_for,
+)
+from secbatch.models.load import load_config, load_model, load_tokenizer
+from secbatch.tasks.generated_text import clean, row_seed
+
+if TYPE_CHECKING:
+    from secbatch.job import Generation
+    from secbatch.models.device import Compute
+    from secbatch.models.generation import Generator
+    from secbatch.models.resolved import ResolvedModel
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model makes of one prompt, or why there is nothing."""
+
+    text: str | None
+    tokens: int  # new ones, before the first end token
+    error: str | None = None
+
+
+class TextGenerator:
+    """A model with its tokenizer and generation settings. Cheap to make; `load` brings the weights."""
+
+    def __init__(self, generation: "Generation", resolved: "ResolvedModel", compute: "Compute") -> None:
+        """Raises ModelError when the model cannot generate, JobError when not as `generation` wants it to."""
+        self._resolved, self._compute = resolved, compute
+        self.config = load_config(resolved)
+        self.tokenizer = load_tokenizer(resolved)
+        self.hf = self.tokenizer.hf
+        self.encoder_decoder = bool(self.config.is_encoder_decoder)
+        positions = position_limit(self.config) if self.encoder_decoder else self.tokenizer.max_length
+        defaults = read_generation_config(resolved.folder, self.config)
+        self.settings: GenerationSettings = settings_for(
+            defaults, generation, positions, self.encoder_decoder, resolved.name
+        )
+        self.notices: tuple[str, ...] = compute.notices  # what a user should know; complete after `load`
+        self._generator: Generator | None = None
+        self.tokens = self.padding = 0  # positions worked on so far
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the text that follows given token ids, as plain JSON values."""
+        resolved = self._resolved
+        settings = dataclasses.asdict(self.settings)
+        if not settings["renormalize"]:  # as before there was such a setting: what is done stays done
+            del settings["renormalize"]
+        return {
+            "settings": settings,
+            "model": [resolved.name, resolved.hub_id, resolved.revision],
+            "weights": resolved.weights_hash,
+            "tokenizer": resolved.tokenizer_hash,
+            "config": hashlib.sha256((resolved.folder / "config.json").read_bytes()).hexdigest(),
+            "precision": self._compute.dtype,
+        }
+
+    def load(self) -> None:
+        from secbatch.models.generation import Generator
+
+        kind: Any = "seq2seq" if self.encoder_decoder else "causal"
+        loaded = load_model(self._resolved, kind, self._compute)
+        self.notices = (*self._compute.notices, *loaded.notices)
+        self._generator = Generator(loaded.model, self.settings, tokenizer=self.hf, owned=True)
+
+    def write(self, prompts: Sequence[list[int]], rows: Sequence[str]) -> list[Written]:
+        """A text for each prompt; `rows` names the row of each, which seeds its sampling.
+
+        Equal prompts are generated for once, except when tokens are sampled.
+        """
+        from secbatch.models.generation import Prompt
+
+        assert self._generator is not None, "load() comes first"
+        places: dict[object, int] = {}  # what makes a text -> its place in `distinct`
+        distinct: list[Prompt] = []
+        wanted: list[int] = []
+        for tokens, row in zip(prompts, rows, strict=True):
+            seed = row_seed(self.settings.seed, row) if self.settings.do_sample else 0
+            key = (tuple(tokens), seed)
+            if key not in places:
+                places[key] = len(distinct)
+                distinct.append(Prompt(tokens, seed))
+            wanted.append(places[key])
+        if not distinct:
+            return []
+        made = self._generator.generate(distinct)
+        self.tokens, self.padding = self.tokens + made.tokens, self.padding + made.padding
+        texts = self.hf.batch_decode([answer.tokens for answer in made.answers], skip_special_tokens=True)
+        written = [
+            Written(clean(text), len(answer.tokens)) if answer.error is None else Written(None, 0, answer.error)
+            for text, answer in zip(texts, made.answers, strict=True)
+        ]
+        return [written[place] for place in wanted]
