@@ -188,7 +188,7 @@ def unigram_tokenizer(specials: list[str], last: tuple[str, ...] = ()) -> PreTra
     """As T5's and Marian's: Unigram pieces with a mark for the space, `</s>` after a text, nothing before it."""
     words = sorted({word for sentence in SENTENCES for word in sentence.split()})
     pieces = {f"▁{word}": -5.0 for word in words} | {word[:3]: -7.0 for word in words if len(word) > 3}
-    pieces |= {character: -9.0 for character in sorted({*"▁", *"".join(words), *string.printable.strip()})}
+    pieces |= dict.fromkeys(sorted({*"▁", *"".join(words), *string.printable.strip()}), -9.0)
     vocabulary = [*((name, 0.0) for name in specials), *pieces.items(), *((name, 0.0) for name in last)]
     backend = Tokenizer(models.Unigram(vocabulary, unk_id=specials.index("<unk>"), byte_fallback=False))
     backend.pre_tokenizer = pre_tokenizers.Metaspace()

@@ -52,9 +52,9 @@ def alone(model: ResolvedModel, text: str, **arguments: Any) -> tuple[str, int]:
     """What `generate` makes of one text, cut by transformers' own truncation, and in how many tokens."""
     hf, stock = loaded(model.folder)
     inputs = hf(text, return_tensors="pt", truncation=True, max_length=64)
-    ids = stock.generate(
-        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], **arguments
-    )[0, 1:].tolist()
+    ids = stock.generate(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], **arguments)[
+        0, 1:
+    ].tolist()
     end = stock.config.eos_token_id
     ids = ids[: ids.index(end)] if end in ids else ids
     return clean(hf.decode(ids, skip_special_tokens=True)), len(ids)
@@ -170,7 +170,7 @@ def test_wrong_models_columns_and_prompts_are_named(tiny: Tiny) -> None:
         build(tiny("t5"), prompt="{txet}: {text}")
     with pytest.raises(JobError, match=r"tasks.summary.prompt: .* must stand in it once, not 0 times"):
         build(tiny("t5"), prompt="{{text}}")
-    with pytest.raises(ValueError, match="prompt must contain {text}, the place of the text, once"):
+    with pytest.raises(ValueError, match=r"prompt must contain \{text\}, the place of the text, once"):
         build(tiny("t5"), prompt="summarize")
     with pytest.raises(JobError, match="max_new_tokens is 65, but bart has only 64 positions"):
         build(tiny("bart"), generation={"max_new_tokens": 65})
