@@ -30,7 +30,7 @@ from secbatch.models.load import load_tokenizer
 from secbatch.models.resolve import resolve
 from secbatch.runner import run_job
 from secbatch.sources.sentences import split_sentences
-from secbatch.tasks.chat_model import clean
+from secbatch.tasks.generated_text import clean
 
 SAMPLES = Path(__file__).parents[1] / "sample_data"
 NEAR = 1e-6  # neighbours closer than this may swap

@@ -95,7 +95,7 @@ class Seq2SeqTask:
     def compute(self, encoded: EncodedPrompts) -> ComputedOutputs:
         model = self._model
         done_tokens, done_padding = model.tokens, model.padding
-        outputs = [one and Output(None, 0, one.truncated, one.error) for one in encoded.read]
+        outputs = [None if one is None else Output(None, 0, one.truncated, one.error) for one in encoded.read]
         todo = [place for place, one in enumerate(encoded.read) if one is not None and one.error is None]
         prompts = [one.tokens for one in encoded.read if one is not None and one.error is None]
         written = model.write(prompts, [encoded.rows[place] for place in todo])
