@@ -9,6 +9,7 @@ import click
 import secbatch
 from secbatch.cli import log
 from secbatch.cli.ask import ask, mask
+from secbatch.cli.evaluate import evaluate
 from secbatch.cli.models import models
 from secbatch.cli.retry import retry
 from secbatch.cli.run import enrich, plan, run
@@ -32,7 +33,7 @@ def cli() -> None:
     """
 
 
-for command in (run, enrich, plan, retry, show, status, versions, rollback, mask, ask, models):
+for command in (run, enrich, plan, retry, show, status, versions, rollback, mask, ask, evaluate, models):
     cli.add_command(command)
 
 

@@ -54,19 +54,9 @@ def pull_model(name: str, revision: str | None) -> int:
 @options.precision
 def verify_model(name: str, device: str, precision: str) -> int:
     """Compare model NAME with the predictions that SecureBERT's authors have published."""
-    from secbatch.models.device import choose
-    from secbatch.models.published import verify
+    from secbatch.cli.published import print_published
 
-    checks = verify(name, choose(device, precision))
-    for check in checks:
-        click.echo(f"{click.style('Input:', bold=True)} {check.sentence}")
-        click.echo(f"  published: {' | '.join(check.published)}")
-        click.echo(f"  predicted: {' | '.join(printable(word) for word in check.predicted)}")
-        click.echo(f"  overlap:   {check.overlap} of {len(check.published)}")
-    total = sum(len(check.published) for check in checks)
-    same = sum(check.overlap for check in checks)
-    first = sum(check.published[0].lower() == check.predicted[0].lower() for check in checks if check.predicted)
-    click.echo(f"Overlap: {same} of {total} words ({same / total:.0%}) · same first word: {first} of {len(checks)}")
+    print_published(name, device, precision)
     return 0
 
 

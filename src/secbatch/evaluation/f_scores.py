@@ -1,8 +1,10 @@
 """Precision, recall and F1 from counts. Layout of the counts: hits [L], then false alarms [L], then misses [L]."""
 
+from collections.abc import Callable
+
 import numpy as np
 
-from secbatch.evaluation.tally import ratio
+from secbatch.evaluation.tally import Figure, ratio
 
 
 def split(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -51,3 +53,16 @@ def f1_weighted(counts: np.ndarray) -> np.ndarray:
     hits, _, misses = split(counts)
     by_label = np.nan_to_num(f1_by_label(counts))
     return ratio((by_label * (hits + misses)).sum(axis=-1), (hits + misses).sum(axis=-1))
+
+
+def of_label(place: int, skip: int = 0) -> dict[str, Figure]:
+    """F1, precision and recall of one label; `skip`: how many other counts stand before those of this layout."""
+
+    def one(by_label: Callable[[np.ndarray], np.ndarray]) -> Figure:
+        def figure(counts: np.ndarray) -> np.ndarray:
+            of_it = np.stack([part[..., place] for part in split(counts[..., skip:])], axis=-1)
+            return by_label(of_it)[..., 0]
+
+        return figure
+
+    return {"f1": one(f1_by_label), "precision": one(precision_by_label), "recall": one(recall_by_label)}

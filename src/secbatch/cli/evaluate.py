@@ -1,0 +1,192 @@
+"""`secbatch evaluate`: models on a labelled file, side by side."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from secbatch.cli import options
+from secbatch.cli.terminal import printable, sentence
+from secbatch.errors import InputError, JobError, SecbatchError
+
+if TYPE_CHECKING:
+    from secbatch.comparison.evaluation import Objective
+    from secbatch.comparison.predictions import Progress
+
+OBJECTIVES = ("fill-mask",)
+# Which options an objective takes; others are refused.
+_TAKES = {
+    "classify": ("text", "label", "label_delimiter", "group", "threshold", "unknown_labels"),
+    "ner": ("text", "spans", "group", "unknown_labels"),
+    "qa": ("question", "context", "answer", "answer_start", "group", "threshold"),
+    "fill-mask": ("text", "label", "label_delimiter", "part", "group", "top_k"),
+    "masked-lm": ("text", "group"),
+}
+_NEEDS = {
+    "classify": ("text", "label"),
+    "ner": (),
+    "qa": (),
+    "fill-mask": ("text", "label"),
+    "masked-lm": ("text",),
+}
+
+
+@click.command()
+@click.argument("models", metavar="MODEL [MODEL ...]", nargs=-1, required=True)
+@click.option("--data", metavar="FILE", help="Labelled CSV, Parquet, JSONL or (ner) CoNLL: file, glob or folder.")
+@click.option("--objective", type=click.Choice(OBJECTIVES), help="What the labels are.")
+@click.option("--text", metavar="COLUMN", help="A column, or a template with {columns}.")
+@click.option("--label", metavar="COLUMN", help="classify: the label. fill-mask: the word behind <mask>.")
+@click.option("--label-delimiter", metavar="SIGN", help="Splits several labels (or right words) in one value.")
+@click.option("--spans", metavar="COLUMN", help="ner: lists of {start, end, label}.  [default: spans]")
+@click.option("--question", metavar="COLUMN", help="qa.  [default: question]")
+@click.option("--context", metavar="COLUMN", help="qa.  [default: context]")
+@click.option("--answer", metavar="COLUMN", help="qa: empty where there is none.  [default: answer]")
+@click.option("--answer-start", metavar="COLUMN", help="qa.  [default: answer_start]")
+@click.option("--part", metavar="COLUMN", help="fill-mask: the kind of word (object, verb); figures for each.")
+@click.option("--group", metavar="COLUMN", help="Rows that belong together (a document): resampled together.")
+@click.option("--top-k", type=click.IntRange(1, 500), help="fill-mask: how many predictions count.  [default: 10]")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="classify: several labels. qa: no answer below it.")
+@click.option("--unknown-labels", type=click.Choice(["refuse", "count"]), help="Labels that a model does not know.")
+@click.option("--malformed", type=click.Choice(["stop", "skip"]), default="stop", help="Rows that give no example.")
+@click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Only the first N examples.")
+@click.option("--samples", type=click.IntRange(0, 100_000), default=1000, show_default=True, help="Of the bootstrap.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of bootstrap and masking.")
+@click.option("--json", "json_file", metavar="FILE", help="Write all figures there; - is standard output.")
+@click.option("--plot", "plot_file", metavar="FILE", help="Draw them into a .png, .svg or .pdf.")
+@click.option(
+    "--published", is_flag=True, help="Instead of --data: the predictions that SecureBERT's authors published."
+)
+@options.device
+@options.precision
+def evaluate(
+    models: tuple[str, ...],
+    data: str | None,
+    objective: str | None,
+    malformed: str,
+    rows: int | None,
+    samples: int,
+    seed: int,
+    json_file: str | None,
+    plot_file: str | None,
+    published: bool,
+    device: str,
+    precision: str,
+    **columns: Any,
+) -> int:
+    """Measure each MODEL on a labelled file, with confidence intervals; the first is what the others are compared to.
+
+    \b
+    secbatch evaluate techniques runs/new --data test.csv --objective classify --text text --label label --group doc
+    secbatch evaluate runs/ner --data test.txt --objective ner --json figures.json --plot figures.png
+    secbatch evaluate --published securebert
+    """
+    if published:
+        return _published(models, data, device, precision)
+    if data is None or objective is None:
+        raise click.UsageError("Say what to measure on: --data FILE and --objective (or --published).")
+    _check_columns(objective, columns)
+    _check_installed(plot=plot_file is not None)
+    from secbatch.comparison import plot
+    from secbatch.comparison.evaluation import evaluate as measure
+    from secbatch.comparison.predictions import named_apart
+    from secbatch.models.device import choose
+
+    if plot_file:
+        plot.check_plot_file(Path(plot_file))
+    names = named_apart(list(models))
+    with _in_options():
+        question = _objective(objective, data, malformed, rows, seed, columns)
+        compute = choose(device, precision)
+        with _progress(question.rows * len(models)) as progress:
+            evaluation = measure(question, models, names, compute, samples, seed, progress)
+    for notice in evaluation.notices:
+        click.echo(sentence(notice), err=True)
+    if json_file != "-":
+        from secbatch.cli.evaluation_tables import print_tables
+
+        print_tables(evaluation)
+    if json_file:
+        text = json.dumps(evaluation.as_json(), indent=2, ensure_ascii=False)
+        if json_file == "-":
+            click.echo(text)
+        else:
+            _write(Path(json_file), text)
+    if plot_file:
+        plot.plot(evaluation, Path(plot_file))
+    return 0
+
+
+def _objective(
+    name: str, data: str, malformed: str, rows: int | None, seed: int, columns: dict[str, Any]
+) -> "Objective":
+    from secbatch.labelled.files import LabelledFiles
+
+    files = LabelledFiles(data, malformed="skip" if malformed == "skip" else "stop")
+    given = {key: value for key, value in columns.items() if value is not None}
+    from secbatch.comparison.masked_words import MaskedWords
+
+    return MaskedWords(files, limit=rows, **given)
+
+
+def _check_columns(objective: str, columns: dict[str, Any]) -> None:
+    """An option that changes nothing would be a false promise."""
+    for name, value in columns.items():
+        if value is not None and name not in _TAKES[objective]:
+            raise click.UsageError(f"--{name.replace('_', '-')} has no meaning for --objective {objective}.")
+    missing = [f"--{name}" for name in _NEEDS[objective] if columns[name] is None]
+    if missing:
+        raise click.UsageError(f"--objective {objective} needs {' and '.join(missing)}.")
+
+
+def _check_installed(plot: bool) -> None:
+    from importlib.util import find_spec
+
+    wanted = ["sklearn", "nervaluate", *(["matplotlib"] if plot else [])]
+    missing = [name for name in wanted if find_spec(name) is None]
+    if missing:
+        raise JobError(f"`secbatch evaluate` needs {' and '.join(missing)}; install secbatch[finetune]")
+
+
+@contextmanager
+def _in_options() -> Iterator[None]:
+    """Sentences about a job's keys become sentences about this command's options."""
+    try:
+        yield
+    except (InputError, JobError) as error:
+        text = str(error).replace("set data.malformed: skip", "say --malformed skip")
+        text = re.sub(r"\bdata\.(\w+)", lambda key: f"--{key[1].replace('_', '-')}", text)
+        raise type(error)(text) from None
+
+
+@contextmanager
+def _progress(rows: int) -> "Iterator[Progress | None]":
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with click.progressbar(length=rows, label="Predicting", file=sys.stderr) as bar:
+        yield bar.update
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SecbatchError(f"'{path}' cannot be written ({error.strerror or error})") from None
+
+
+def _published(models: tuple[str, ...], data: str | None, device: str, precision: str) -> int:
+    from secbatch.cli.published import print_published
+
+    if data is not None:
+        raise click.UsageError("--published brings its own sentences; take out --data.")
+    for number, model in enumerate(models):
+        if len(models) > 1:
+            click.echo(("\n" if number else "") + click.style(printable(model), bold=True))
+        print_published(model, device, precision)
+    return 0

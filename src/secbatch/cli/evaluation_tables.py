@@ -1,0 +1,117 @@
+"""Tables of an evaluation on a terminal."""
+
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from secbatch.cli.terminal import printable
+
+if TYPE_CHECKING:
+    from secbatch.comparison.evaluation import Evaluation, ModelFigures, Part
+    from secbatch.evaluation.bootstrap import Interval
+
+WIDTH_OF_FILES = 100  # off a terminal
+
+
+def print_tables(evaluation: "Evaluation", width: int | None = None) -> None:
+    """All tables, on standard output."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if width is not None or not console.is_terminal:
+        console.width = width or WIDTH_OF_FILES
+    groups = "" if evaluation.groups is None else f" · {evaluation.groups:,} groups"
+    console.print(Text(f"{evaluation.objective} · {evaluation.rows:,} rows{groups}. {evaluation.method}"))
+    console.print()
+    console.print(_headline(evaluation))
+    if evaluation.models[0].parts:
+        console.print()
+        console.print(_parts(evaluation))
+    if evaluation.differences:
+        console.print()
+        console.print(_differences(evaluation))
+    console.print()
+    console.print(Text(_footnote(evaluation)))
+
+
+def _table(*columns: str, first: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column(Text(first), overflow="fold")
+    for name in columns:
+        table.add_column(Text(printable(name), overflow="fold"), justify="right", overflow="fold")
+    return table
+
+
+def _headline(evaluation: "Evaluation") -> Table:
+    table = _table(*(model.name for model in evaluation.models), first="")
+    for name in evaluation.headline:
+        table.add_row(Text(name), *(_cell(model.figures[name]) for model in evaluation.models))
+    return table
+
+
+def _parts(evaluation: "Evaluation") -> Table:
+    """One model: all its figures by part. Several: the most telling figure, side by side."""
+    (first, *others) = evaluation.models
+    if not others:
+        names = list(first.parts[0].figures)
+        table = _table("rows", *names, first=evaluation.parts_are)
+        for part in first.parts:
+            cells = (_cell(part.figures[name], short=len(names) > 3) for name in names)
+            table.add_row(Text(printable(part.name)), Text(f"{part.support:,}"), *cells)
+        return table
+    telling = next((name for name in evaluation.headline if name in first.parts[0].figures), None)
+    figure = telling or next(iter(first.parts[0].figures))
+    table = _table("rows", *(model.name for model in evaluation.models), first=f"{figure} by {evaluation.parts_are}")
+    for name, support in _all_parts(evaluation.models):
+        found = [_part(model, name) for model in evaluation.models]
+        cells = (_cell(part.figures[figure]) if part else Text("–") for part in found)
+        table.add_row(Text(printable(name)), Text(f"{support:,}"), *cells)
+    return table
+
+
+def _all_parts(models: "tuple[ModelFigures, ...]") -> list[tuple[str, int]]:
+    return sorted({part.name: part.support for model in models for part in model.parts}.items())
+
+
+def _part(model: "ModelFigures", name: str) -> "Part | None":
+    return next((part for part in model.parts if part.name == name), None)
+
+
+def _differences(evaluation: "Evaluation") -> Table:
+    first = evaluation.models[0].name
+    table = _table(*(one.second for one in evaluation.differences), first=f"difference to {printable(first)}")
+    for name in evaluation.headline:
+        cells = []
+        for one in evaluation.differences:
+            interval = one.figures[name]
+            cells.append(_cell(interval, signed=True))
+            if interval.low is not None and interval.high is not None and (interval.low > 0 or interval.high < 0):
+                cells[-1].stylize("bold")
+                cells[-1].append(" *")
+        table.add_row(Text(name), *cells)
+    return table
+
+
+def _cell(interval: "Interval", signed: bool = False, short: bool = False) -> Text:
+    """0.766 (0.731 to 0.801); without the interval where it is undefined, or too much for a table."""
+    if interval.value is None:
+        return Text("–")
+    sign = "+" if signed else ""
+    numbers = (interval.value, interval.low, interval.high)
+    digits = 3 if max(abs(number) for number in numbers if number is not None) < 10 else 1
+    value, *ends = (None if number is None else f"{number:{sign}.{digits}f}" for number in numbers)
+    if short or None in ends:
+        return Text(str(value))
+    return Text(f"{value} ({ends[0]} to {ends[1]})")
+
+
+def _footnote(evaluation: "Evaluation") -> str:
+    drawn = "rows" if evaluation.groups is None else "groups"
+    text = (
+        f"In brackets: {evaluation.confidence:.0%} intervals, {evaluation.samples:,} bootstrap resamples of {drawn},"
+        f" seed {evaluation.seed}."
+    )
+    if evaluation.differences:
+        text += " * The interval of the difference does not hold 0."
+    return text

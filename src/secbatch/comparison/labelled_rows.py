@@ -1,0 +1,28 @@
+"""What every objective has: rows of files, together in groups or each by itself."""
+
+from collections.abc import Sequence
+
+from secbatch.comparison.predictions import Predicted, one_sentence
+from secbatch.labelled.examples import DataFile
+
+
+class LabelledRows:
+    """n rows; `groups` is None where no row has one."""
+
+    def __init__(self, groups: Sequence[str | None], files: Sequence[DataFile], notices: Sequence[str]) -> None:
+        """`groups`: one for each row, None for a row without. `notices`: what reading the files has to say."""
+        self.rows = len(groups)
+        self.groups: Sequence[str] | None = [group or "" for group in groups] if any(groups) else None
+        self.files = files
+        self._notices = tuple(notices)
+
+    def check(self, model: str) -> tuple[str, ...]:
+        """Notices on a model before it is run; raises InputError for one that the labels do not fit."""
+        return ()
+
+    def notices(self, outcomes: Sequence[Predicted]) -> tuple[str, ...]:
+        """What a user should know, one sentence each."""
+        notices = list(self._notices)
+        for outcome in outcomes:
+            notices += [*outcome.notices, *one_sentence(outcome.errors, self.rows, outcome.model.name)]
+        return tuple(notices)
