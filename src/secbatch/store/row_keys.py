@@ -10,8 +10,10 @@ import numpy as np
 
 from secbatch.errors import OutputError
 from secbatch.store.filesystem import WatchedFile, write_atomically
+from secbatch.store.filters import filter_of, may_hold
 
 MAGIC = b"secbatch keys 1\n"
+FEW = 64  # a search for fewer than this part of the rows does not bring all keys into order
 REJECTED, REMOVED = np.uint8(1), np.uint8(2)  # bits of `flags`
 
 
@@ -62,11 +64,11 @@ def write_keys(path: Path, keys: RowKeys, about: dict[str, Any], step: str) -> N
         "content": keys.content,
         "place": keys.place,
         "flags": keys.flags,
-        "by id": np.argsort(keys.ids[:, 0], kind="stable").astype(np.uint32),
+        **{f"done {name}": done for name, done in keys.done.items()},
     }
-    for name, done in keys.done.items():
-        arrays[f"done {name}"] = done
-        arrays[f"by done {name}"] = np.argsort(done[:, 0], kind="stable").astype(np.uint32)
+    for name, digests in (("id", keys.ids), *((f"done {name}", done) for name, done in keys.done.items())):
+        arrays[f"by {name}"] = np.argsort(digests[:, 0], kind="stable").astype(np.uint32)
+        arrays[f"filter {name}"] = filter_of(digests[:, 0])
     table, offset = {}, 0
     for name, array in arrays.items():
         table[name] = [array.dtype.str, list(array.shape), offset]
@@ -125,25 +127,35 @@ class StoredKeys:
 
     def find_ids(self, ids: np.ndarray) -> np.ndarray:
         """int64 [n]: the row that has each identity, -1 where there is none."""
-        return self._find("by id", "ids", ids)
+        return self._find("id", "ids", ids)
 
     def find_done(self, task: str, keys: np.ndarray) -> np.ndarray:
         """int64 [n]: a row for which `task` is done with that key, -1 where there is none."""
         if task not in self.tasks:
             return np.full(len(keys), -1, np.int64)
-        return self._find(f"by done {task}", f"done {task}", keys)
+        return self._find(f"done {task}", f"done {task}", keys)
 
-    def _find(self, order_name: str, keys_name: str, wanted: np.ndarray) -> np.ndarray:
+    def _find(self, name: str, keys_name: str, wanted: np.ndarray) -> np.ndarray:
+        found = np.full(len(wanted), -1, np.int64)
         if not self.rows or not len(wanted):
-            return np.full(len(wanted), -1, np.int64)
-        order, keys = self.array(order_name), self.array(keys_name)
-        if order_name not in self._sorted:
-            self._sorted[order_name] = keys[:, 0][order]
-        firsts = self._sorted[order_name]
-        places = np.searchsorted(firsts, wanted[:, 0])
+            return found
+        if f"filter {name}" in self._arrays:  # keys of earlier releases have none
+            likely = np.flatnonzero(may_hold(self.array(f"filter {name}"), wanted[:, 0]))
+            found[likely] = self._search(name, keys_name, wanted[likely])
+            return found
+        return self._search(name, keys_name, wanted)
+
+    def _search(self, name: str, keys_name: str, wanted: np.ndarray) -> np.ndarray:
+        order, keys = self.array(f"by {name}"), self.array(keys_name)
+        if name in self._sorted or len(wanted) > self.rows // FEW:
+            if name not in self._sorted:
+                self._sorted[name] = keys[:, 0][order]
+            places = np.searchsorted(self._sorted[name], wanted[:, 0])
+        else:
+            places = _bisected(keys, order, wanted[:, 0])
         found = np.full(len(wanted), -1, np.int64)
         # Two digests whose first halves are equal stand side by side; nearly always there is one.
-        open_ = np.flatnonzero(places < len(firsts))
+        open_ = np.flatnonzero(places < self.rows)
         while len(open_):
             rows = order[places[open_]].astype(np.int64)
             first = keys[rows, 0] == wanted[open_, 0]
@@ -151,5 +163,17 @@ class StoredKeys:
             found[open_[hit]] = rows[hit]
             open_ = open_[first & ~hit]
             places[open_] += 1
-            open_ = open_[places[open_] < len(firsts)]
+            open_ = open_[places[open_] < self.rows]
         return found
+
+
+def _bisected(keys: np.ndarray, order: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """int64 [n]: where each of `wanted` (uint64 [n]) belongs among the first halves of `keys` in their `order`."""
+    low, high = np.zeros(len(wanted), np.int64), np.full(len(wanted), len(order), np.int64)
+    while (low < high).any():
+        middle = (low + high) // 2
+        below = keys[order[np.minimum(middle, len(order) - 1)], 0] < wanted
+        open_ = low < high
+        low = np.where(open_ & below, middle + 1, low)
+        high = np.where(open_ & ~below, middle, high)
+    return low
