@@ -1,6 +1,7 @@
 """The job file of `secbatch finetune`: frozen, strict models like those of `secbatch run`."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -91,7 +92,7 @@ class Lora(Strict):
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685) instead of all weights; merged at the end."""
 
     rank: int = Field(default=16, ge=1, le=1024)
-    alpha: float = Field(default=32.0, gt=0, strict=False)
+    alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.0, ge=0, lt=1, strict=False)
 
 
@@ -113,25 +114,46 @@ class Masking(Strict):
 class Hyperparameters(Strict):
     """How the training goes. None: a default that depends on the objective."""
 
-    learning_rate: float = Field(default=5e-5, gt=0, strict=False)
-    head_learning_rate: float | None = Field(default=None, gt=0, strict=False)  # of the new head; None: learning_rate
+    learning_rate: float | None = Field(default=None, gt=0, strict=False)  # None: 2e-4 below 40 M weights, else 5e-5
+    head_learning_rate: float | None = Field(default=None, gt=0, strict=False)  # None: 5 times that, of a new head
     epochs: int | None = Field(default=None, ge=1)
     batch_tokens: int | None = Field(default=None, ge=16)  # of one step, padding not counted
     gradient_accumulation: int = Field(default=1, ge=1)  # parts of a step that are computed one after another
     warmup: float = Field(default=0.1, ge=0, lt=1, strict=False)  # share of all steps
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     weight_decay: float = Field(default=0.01, ge=0, strict=False)
-    layer_decay: float = Field(default=1.0, gt=0, le=1, strict=False)  # rate of a layer to that of the next
+    layer_decay: float = Field(default=0.9, gt=0, le=1, strict=False)  # rate of a layer to that of the next
     max_gradient: float = Field(default=1.0, gt=0, strict=False)  # norm; longer gradients are cut
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1, strict=False)
+    label_smoothing: float | None = Field(default=None, ge=0, lt=1, strict=False)  # None: 0.05 for classify, else 0
     class_weights: Literal["none", "balanced", "sqrt"] = "none"
-    dropout: float | None = Field(default=None, ge=0, lt=1, strict=False)  # None: the base model's own
+    dropout: float | None = Field(default=None, ge=0, lt=1, strict=False)  # None: 0.1, or the base's own
     early_stopping: EarlyStopping | None = EarlyStopping()
-    averaging: Averaging | None = None
+    averaging: Averaging | None = Averaging()
     lora: Lora | None = None
     masking: Masking = Masking()
+    subwords: Literal["all", "first"] = "all"  # of ner: the tokens of a word that are learned
     max_length: int | None = Field(default=None, ge=8)  # tokens; None: 256, or the model's positions if fewer
     seed: int = Field(default=0, ge=0)
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What `None` stands for in the hyperparameters of an objective."""
+
+    epochs: int
+    batch_tokens: int
+    label_smoothing: float = 0.0
+    dropout: float | None = 0.1  # None: the base model's own
+
+
+DEFAULTS: Mapping[str, Defaults] = {
+    "masked-lm": Defaults(epochs=3, batch_tokens=4096, dropout=None),
+    "classify": Defaults(epochs=12, batch_tokens=1024, label_smoothing=0.05),
+    "ner": Defaults(epochs=12, batch_tokens=1024),
+    "qa": Defaults(epochs=4, batch_tokens=2048),
+    "seq2seq": Defaults(epochs=6, batch_tokens=2048, dropout=None),
+}
+LENGTH = 256  # tokens of a sequence
 
 
 class FinetuneJob(Strict):
@@ -169,6 +191,14 @@ class FinetuneJob(Strict):
                 f" {self.objective} (given: {stopping.metric!r})"
             )
         return self
+
+    def settled(self) -> Hyperparameters:
+        """The hyperparameters with the objective's defaults in place of None; max_length and rates stay."""
+        wanted, known = self.hyperparameters, DEFAULTS[self.objective]
+        given = {key: getattr(wanted, key) for key in ("epochs", "batch_tokens", "label_smoothing", "dropout")}
+        return wanted.model_copy(
+            update={key: getattr(known, key) if value is None else value for key, value in given.items()}
+        )
 
     @property
     def metric(self) -> str:

@@ -10,6 +10,7 @@ import secbatch
 from secbatch.cli import log
 from secbatch.cli.ask import ask, mask
 from secbatch.cli.evaluate import evaluate
+from secbatch.cli.finetune import finetune
 from secbatch.cli.models import models
 from secbatch.cli.retry import retry
 from secbatch.cli.run import enrich, plan, run
@@ -33,7 +34,8 @@ def cli() -> None:
     """
 
 
-for command in (run, enrich, plan, retry, show, status, versions, rollback, mask, ask, evaluate, models):
+commands = (run, enrich, plan, retry, show, status, versions, rollback, finetune, evaluate, mask, ask, models)
+for command in commands:
     cli.add_command(command)
 
 

@@ -55,6 +55,37 @@ class TextTokenizer:
         with ThreadPoolExecutor(2) as pool:
             return TokenSequences.joined(list(pool.map(ids_of, range(0, len(texts), CHUNK))))
 
+    def encode_with_offsets(self, texts: Sequence[str]) -> tuple[TokenSequences, np.ndarray]:
+        """Token ids of untrusted texts without special tokens around them, and where each token stands in its text.
+
+        Offsets are [T, 2] int64: character range, end exclusive, without the white space that byte-level tokens begin
+        with. `<mask>` is ordinary characters here: whoever labels characters wants each at its place.
+        """
+        encodings = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        offsets = np.array([range_ for one in encodings for range_ in one.offsets], np.int64).reshape(-1, 2)
+        at = 0
+        for text, one in zip(texts, encodings, strict=True):
+            for start, end in one.offsets:
+                while start < end - 1 and text[start].isspace():
+                    start += 1
+                offsets[at, 0] = start
+                at += 1
+        return TokenSequences.of_lists(one.ids for one in encodings), offsets
+
+    def pair_frame(self) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], tuple[int, int, int, int, int]]:
+        """The special tokens of a pair of texts: before, between and after; and the token types of the five parts."""
+        marked = self._backend.encode("a", "a")
+        special = np.array(marked.special_tokens_mask, bool)
+        ids, types = np.array(marked.ids, np.int32), list(marked.type_ids)
+        # "a" may be several tokens: the parts are told by which text a token is of.
+        texts = marked.sequence_ids
+        first = [i for i, text in enumerate(texts) if text == 0 and not special[i]]
+        second = [i for i, text in enumerate(texts) if text == 1 and not special[i]]
+        cuts = (first[0], first[-1] + 1, second[0], second[-1] + 1)
+        frame = (ids[: cuts[0]], ids[cuts[1] : cuts[2]], ids[cuts[3] :])
+        places = (0, first[0], min(cuts[1], cuts[2] - 1), second[0], -1)
+        return frame, tuple(types[place] for place in places)  # type: ignore[return-value]
+
     def trusted(self, text: str) -> str:
         """`text` with its special tokens in the form that `encode` takes for special tokens.
 

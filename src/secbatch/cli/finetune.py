@@ -1,0 +1,72 @@
+"""`secbatch finetune`."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import secbatch
+from secbatch.cli import options
+from secbatch.cli.stopping import StopAsked
+from secbatch.cli.training_watch import TrainingWatch
+from secbatch.cli.watch import duration
+
+if TYPE_CHECKING:
+    from secbatch.finetuning.finetune import FinetuneResult
+
+
+@click.command()
+@click.argument("job_file", metavar="JOB.yaml")
+@options.overrides
+@click.option("--output", "output_path", metavar="FOLDER", help="Write here instead of the job's output.")
+@click.option("--overwrite", is_flag=True, help="Replace a model of another training in the output.")
+@options.log_format
+def finetune(
+    job_file: str, overrides: tuple[str, ...], output_path: str | None, overwrite: bool, log_format: str
+) -> int:
+    """Train a model on labelled examples, as JOB.yaml says; a second run goes on, or does nothing."""
+    import json
+
+    from secbatch.finetune_jobfile import load_finetune_job
+
+    replaced = [f"output={json.dumps(output_path)}"] if output_path else []
+    job = load_finetune_job(job_file, [*overrides, *replaced])
+    with TrainingWatch(log_format) as watch, StopAsked() as stop:
+        watch.started(job=job.name, version=secbatch.__version__, output=job.output)
+        from secbatch.finetuning.finetune import finetune as train
+
+        result = train(job, watch, stop, overwrite)
+    watch.summary(_summary(result), _figures(result))
+    return 0
+
+
+def _summary(result: "FinetuneResult") -> list[tuple[str, str]]:
+    record = result.record
+    if not result.trained:
+        what = f"this training was finished {record['finished']}; data, base and hyperparameters are the same"
+        return [("Nothing to do", what), ("Output", str(result.folder)), *_metrics(result)]
+    data = record["data"]
+    rows = " · ".join(f"{data[side]['rows']:,} {side}" for side in ("train", "dev", "test") if side in data)
+    speed = f" ({record['tokens_per_second']:,.0f} tokens/s)" if record["tokens_per_second"] else ""
+    best = f"{record['best_epoch']} of {len(record['history'])}, by {record['chosen_by']}"
+    return [
+        ("Rows", rows),
+        ("Best epoch", best),
+        *_metrics(result),
+        ("Time", duration(record["seconds"]) + speed),
+        ("Device", f"{record['device']}, {record['precision']}"),
+        ("Output", f"{result.folder} · model card README.md · record training.json"),
+    ]
+
+
+def _metrics(result: "FinetuneResult") -> list[tuple[str, str]]:
+    return [
+        (side.capitalize(), " · ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+        for side, metrics in result.metrics.items()
+    ]
+
+
+def _figures(result: "FinetuneResult") -> dict[str, Any]:
+    record = result.record
+    keys = ("name", "objective", "fingerprint", "best_epoch", "metrics", "steps", "tokens", "seconds", "weights_hash")
+    about = {key: record[key] for key in keys}
+    return {**about, "output": str(result.folder), "trained": result.trained, "resumed": result.resumed, "exit_code": 0}

@@ -1,0 +1,39 @@
+"""Low-rank adapters by peft: trained beside the frozen weights, merged into them at the end."""
+
+from typing import Any
+
+from secbatch.errors import JobError
+from secbatch.finetune_job import Lora
+from secbatch.models.load import quiet
+
+
+class Adapters:
+    """A model whose linear layers have adapters; its head is trained as a whole."""
+
+    def __init__(self, model: Any, wanted: Lora) -> None:
+        """Changes `model` in place. Raises JobError when peft is not installed."""
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ImportError:
+            raise JobError("hyperparameters.lora needs peft; install it with `pip install 'secbatch[lora]'`") from None
+        import torch
+
+        base = model.base_model
+        prefix = f"{model.base_model_prefix}."
+        inside = [
+            f"{prefix}{name}"
+            for name, module in base.named_modules()
+            if isinstance(module, torch.nn.Linear) and "pooler" not in name.split(".")
+        ]
+        head = [name for name, _ in model.named_parameters() if not name.startswith(prefix) or ".pooler." in name]
+        config = LoraConfig(r=wanted.rank, lora_alpha=wanted.alpha, lora_dropout=wanted.dropout, target_modules=inside)
+        with quiet():
+            self._peft = get_peft_model(model, config)
+        tied = {id(parameter) for parameter in base.parameters()}
+        for name, parameter in model.named_parameters():
+            if name in head and id(parameter) not in tied:
+                parameter.requires_grad_(True)
+
+    def merge(self) -> Any:
+        """The model with the adapters in its weights, plain again."""
+        return self._peft.merge_and_unload()

@@ -1,0 +1,104 @@
+"""From a job and its data to what the loop trains: objective, model, items."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from secbatch.errors import ModelError
+from secbatch.finetune_job import LENGTH, FinetuneJob, Hyperparameters
+from secbatch.finetuning.classify import Classify
+from secbatch.finetuning.dataset import Dataset
+from secbatch.finetuning.items import Item
+from secbatch.finetuning.masked_words import MaskedWords
+from secbatch.finetuning.ner import Ner
+from secbatch.finetuning.objective import Objective, class_weights
+from secbatch.finetuning.pairs import Pairs
+from secbatch.finetuning.questions import Questions
+from secbatch.models.device import Compute
+from secbatch.models.load import check_vocabulary, load_for_training, load_tokenizer
+from secbatch.models.resolved import ResolvedModel
+from secbatch.models.tokenizer import TextTokenizer
+
+_DROPOUTS = ("hidden_dropout_prob", "dropout", "hidden_dropout", "embedding_dropout", "mlp_dropout")
+
+
+@dataclass(frozen=True)
+class Built:
+    """All that a training is made of."""
+
+    model: Any  # transformers' model on its device
+    tokenizer: TextTokenizer
+    objective: Objective
+    items: dict[str, list[Item]]  # "train", "dev" and, where there is one, "test"
+    max_length: int
+    new_head: bool
+    notices: tuple[str, ...]
+
+
+def build(job: FinetuneJob, data: Dataset, resolved: ResolvedModel, compute: Compute) -> Built:
+    """Raises ModelError for a base that cannot serve, before anything is learned."""
+    import torch
+
+    wanted = job.settled()
+    tokenizer = load_tokenizer(resolved)
+    if job.objective == "masked-lm" and tokenizer.mask_id is None:
+        raise ModelError(f"model {resolved.name}: its tokenizer has no mask token, which objective: masked-lm needs")
+    limit = min(tokenizer.max_length, LENGTH)
+    max_length = min(wanted.max_length, tokenizer.max_length) if wanted.max_length else limit
+    objective = _objective(job, wanted, data, tokenizer)
+    torch.manual_seed(wanted.seed)
+    changes = objective.config()
+    model, new_head, notices = load_for_training(resolved, objective.auto_class, changes, objective.new_head)
+    if wanted.dropout is not None:
+        _set_dropout(model, wanted.dropout)
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_id
+    check_vocabulary(resolved, tokenizer, model)
+    sides = {"train": data.train, "dev": data.dev} | ({"test": data.test} if data.test else {})
+    items = {name: objective.items(side.examples, tokenizer, max_length) for name, side in sides.items()}
+    if isinstance(objective, Ner) and wanted.class_weights != "none":
+        counts = np.bincount(np.concatenate([item.targets for item in items["train"]]), minlength=len(objective.tags))
+        objective.weights = class_weights(counts, wanted.class_weights)
+    cut = sum(len(item.ids) == max_length for item in items["train"]) if objective.whole_sequences else 0
+    if cut:
+        notices += (
+            f"{cut} of the {len(items['train'])} training texts reach {max_length} tokens, beyond which they are cut",
+        )
+    model.to(compute.device)
+    return Built(model, tokenizer, objective, items, max_length, new_head, notices)
+
+
+def _set_dropout(model: Any, share: float) -> None:
+    """In the configuration and in the layers that were made from it; attention weights keep the base's own."""
+    import torch
+
+    for name in _DROPOUTS:
+        if isinstance(getattr(model.config, name, None), int | float):
+            setattr(model.config, name, share)
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Dropout) and not name.endswith("attention.self.dropout"):
+            module.p = share
+
+
+def _objective(job: FinetuneJob, wanted: Hyperparameters, data: Dataset, tokenizer: TextTokenizer) -> Objective:
+    smoothing = wanted.label_smoothing or 0.0
+    if job.objective == "classify":
+        counts = Counter(label for example in data.train.examples for label in example.labels)
+        by_label = np.array([counts[label] for label in data.labels], float)
+        weights = class_weights(by_label, wanted.class_weights)
+        if data.multi and wanted.class_weights != "none":
+            import torch
+
+            odds = (len(data.train.examples) - by_label) / np.maximum(by_label, 1)
+            positive = np.sqrt(odds) if wanted.class_weights == "sqrt" else odds
+            weights = torch.tensor(positive, dtype=torch.float32)
+        return Classify(data.labels, data.multi, weights, smoothing)
+    if job.objective == "ner":
+        return Ner(data.labels, wanted.subwords, smoothing)
+    if job.objective == "qa":
+        return Questions(smoothing, "token_type_ids" in tokenizer.hf.model_input_names)
+    if job.objective == "masked-lm":
+        return MaskedWords(wanted.masking, tokenizer)
+    return Pairs(smoothing, tokenizer.pad_id)

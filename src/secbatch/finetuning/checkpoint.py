@@ -1,0 +1,125 @@
+"""Checkpoints: safetensors and JSON in a folder that appears whole or not at all."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from secbatch.errors import OutputError
+from secbatch.store.filesystem import explain, make_folder, remove_tree, rename, sync_file, sync_folder
+
+STATE = "state.json"
+_PREFIX, _BEST = "checkpoint-", "best-"
+
+
+class Checkpoints:
+    """The newest state of a training, and the weights of its best epoch, in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def write(self, state: dict[str, Any], tensors: dict[str, dict[str, torch.Tensor]]) -> None:
+        """`state` has "step" and "best"; `tensors`: files without their ending -> tensors by name.
+
+        Older checkpoints go, and weights of epochs that are no longer the best.
+        """
+        target = self._folder / f"{_PREFIX}{state['step']:09d}-{state['epoch']:05d}"
+        temporary = self._folder / f".{target.name}.tmp"
+        try:
+            make_folder(self._folder)
+            if temporary.exists():
+                remove_tree(temporary)
+            temporary.mkdir()
+            for name, values in tensors.items():
+                _save(values, temporary / f"{name}.safetensors")
+            (temporary / STATE).write_text(json.dumps(state))
+            sync_file(temporary / STATE)
+            sync_folder(temporary)
+            if target.exists():
+                remove_tree(target)
+            rename(temporary, target)
+            for other in self._all():
+                if other != target:
+                    remove_tree(other)
+            best = state["best"]
+            for file in self._folder.glob(f"{_BEST}*.safetensors"):
+                if best is None or file != self._best(best["epoch"]):
+                    file.unlink()
+        except OSError as error:
+            raise explain(error, self._folder) from None
+
+    def read(self) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]]] | None:
+        """What `write` was given last, or None. Raises OutputError for a checkpoint that cannot be read."""
+        found = self._all()
+        if not found:
+            return None
+        from safetensors.torch import load_file
+
+        try:
+            state = json.loads((found[-1] / STATE).read_text())
+            return state, {file.stem: load_file(file) for file in sorted(found[-1].glob("*.safetensors"))}
+        except Exception as error:
+            raise OutputError(
+                f"Checkpoint '{found[-1]}' cannot be read ({type(error).__name__}); remove it to begin anew."
+            ) from error
+
+    def state(self) -> dict[str, Any] | None:
+        """The state of the newest checkpoint without its tensors."""
+        found = self._all()
+        return json.loads((found[-1] / STATE).read_text()) if found else None
+
+    def write_best(self, epoch: int, weights: dict[str, torch.Tensor]) -> None:
+        path = self._best(epoch)
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            make_folder(self._folder)
+            _save(weights, temporary)
+            rename(temporary, path)
+        except OSError as error:
+            raise explain(error, path) from None
+
+    def read_best(self, epoch: int) -> dict[str, torch.Tensor]:
+        from safetensors.torch import load_file
+
+        return dict(load_file(self._best(epoch)))
+
+    def clear(self) -> None:
+        if self._folder.exists():
+            shutil.rmtree(self._folder)
+
+    def _best(self, epoch: int) -> Path:
+        return self._folder / f"{_BEST}{epoch:05d}.safetensors"
+
+    def _all(self) -> list[Path]:
+        return sorted(self._folder.glob(f"{_PREFIX}*"))
+
+
+def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    sync_file(path)
+
+
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, named: dict[str, torch.nn.Parameter]
+) -> dict[str, torch.Tensor]:
+    """The optimizer's state by parameter: "exp_avg:NAME", "exp_avg_sq:NAME", "step:NAME"."""
+    return {
+        f"{kind}:{name}": value
+        for name, parameter in named.items()
+        for kind, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, named: dict[str, torch.nn.Parameter], tensors: dict[str, torch.Tensor]
+) -> None:
+    for key, value in tensors.items():
+        kind, _, name = key.partition(":")
+        parameter = named[name]
+        # Steps are counted where fused kernels look for them: on the parameter's device, in float32.
+        optimizer.state[parameter][kind] = value.to(parameter.device)

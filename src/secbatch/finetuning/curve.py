@@ -1,0 +1,35 @@
+"""The training curve as a picture."""
+
+from pathlib import Path
+from typing import Any
+
+
+def draw_curve(record: dict[str, Any], path: Path) -> None:
+    """Loss on both sides, and the metric that the best epoch was chosen by, over the epochs."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    history, metric = record["history"], record["chosen_by"]
+    epochs = [entry["epoch"] for entry in history]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot(epochs, [entry["train_loss"] for entry in history], "o-", color="tab:gray", label="loss, training")
+    axes.plot(epochs, [entry["dev"]["loss"] for entry in history], "o-", color="tab:blue", label="loss, dev")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("loss")
+    axes.axvline(record["best_epoch"], color="tab:green", linestyle=":", label="kept")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    lines, names = axes.get_legend_handles_labels()
+    if metric != "loss":
+        other = axes.twinx()
+        other.plot(
+            epochs, [entry["dev"][metric] for entry in history], "s-", color="tab:orange", label=f"{metric}, dev"
+        )
+        other.set_ylabel(metric)
+        more = other.get_legend_handles_labels()
+        lines, names = lines + more[0], names + more[1]
+    axes.legend(lines, names, loc="best")
+    axes.set_title(f"{record['name']} ({record['objective']})")
+    figure.savefig(path, dpi=110)

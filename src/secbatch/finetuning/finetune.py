@@ -1,0 +1,174 @@
+"""The one door to fine-tuning, for the command line, Python and tests."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from secbatch.errors import JobError
+from secbatch.finetune_job import FinetuneJob
+from secbatch.finetuning.dataset import Dataset, load_dataset
+from secbatch.finetuning.folder import RECORD, ModelFolder
+from secbatch.finetuning.identity import fingerprint
+from secbatch.finetuning.reporting import Silent, TrainingReporter
+from secbatch.models.device import Compute, choose
+from secbatch.models.resolve import resolve
+from secbatch.models.resolved import ResolvedModel
+from secbatch.store.lock import hold
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What a call of `finetune` led to."""
+
+    folder: Path  # of the model
+    record: dict[str, Any]  # training.json
+    trained: bool  # False: the same training was finished already
+    resumed: bool = False  # from a checkpoint
+
+    @property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Figures by side: dev, and test where there is one."""
+        metrics: dict[str, dict[str, float]] = self.record["metrics"]
+        return metrics
+
+
+def finetune(
+    job: FinetuneJob,
+    reporter: TrainingReporter | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    overwrite: bool = False,
+) -> FinetuneResult:
+    """Trains as the job says and writes the model to its output; goes on from a checkpoint, or does nothing.
+
+    `stop` is asked between steps: True leaves a checkpoint and raises Interrupted. `overwrite` replaces a model, or
+    an unfinished training, of another job in the output. Raises InputError, JobError, ModelError (before anything is
+    learned), OutputError, OutputHeldError when another training holds the output.
+    """
+    reporter = reporter or Silent()
+    _check_libraries()
+    folder = ModelFolder(job.output)
+    folder.check_ours()
+    base = resolve(job.model.base, job.model.revision)
+    if base.folder == folder.path.resolve():
+        raise JobError(f"output '{job.output}' is the base model's own folder; choose another")
+    data = load_dataset(job)
+    compute = choose(job.device, job.precision)
+    identity = fingerprint(job, data, base, compute)
+    with hold(folder.lock):
+        done = folder.record()
+        if done is not None and done.get("fingerprint") == identity:
+            return FinetuneResult(folder.path, done, trained=False)
+        if done is not None and not overwrite:
+            raise JobError(
+                f"output '{job.output}' holds a model of another training (job '{done.get('name')}', finished"
+                f" {done.get('finished')}: other data, base or hyperparameters); choose another output, or replace it"
+                " with --overwrite"
+            )
+        unfinished = folder.unfinished()
+        if unfinished is not None and unfinished.get("fingerprint") != identity:
+            if not overwrite:
+                raise JobError(
+                    f"output '{job.output}' holds an unfinished training with other data, base or hyperparameters;"
+                    " choose another output, or drop it with --overwrite"
+                )
+            folder.begin_anew()
+        for notice in (*data.notices, *compute.notices):
+            reporter.notice(notice)
+        return _train(job, data, base, compute, folder, identity, reporter, stop)
+
+
+def _check_libraries() -> None:
+    import importlib.util
+
+    missing = [name for name in ("sklearn", "nervaluate", "matplotlib") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise JobError(f"fine-tuning needs {', '.join(missing)}; install with `pip install 'secbatch[finetune]'`")
+
+
+def _train(
+    job: FinetuneJob,
+    data: Dataset,
+    base: ResolvedModel,
+    compute: Compute,
+    folder: ModelFolder,
+    identity: str,
+    reporter: TrainingReporter,
+    stop: Callable[[], bool],
+) -> FinetuneResult:
+    import numpy as np
+    import torch
+
+    from secbatch.finetuning.adapters import Adapters
+    from secbatch.finetuning.batches import plan_training
+    from secbatch.finetuning.build import build
+    from secbatch.finetuning.identity import sides
+    from secbatch.finetuning.loop import Training, evaluator
+    from secbatch.finetuning.network import build_network
+    from secbatch.finetuning.optimizer import build_optimizer, learning_rate
+    from secbatch.finetuning.record import make_record
+
+    if compute.device == "cpu":
+        torch.set_flush_denormal(True)  # moments of rarely seen entries underflow, and subnormal arithmetic is slow
+    started = _now()
+    wanted = job.settled()
+    built = build(job, data, base, compute)
+    for notice in built.notices:
+        reporter.notice(notice)
+    rate = learning_rate(wanted, built.model)
+    adapters = Adapters(built.model, wanted.lora) if wanted.lora else None
+    named = {name: p for name, p in built.model.named_parameters() if p.requires_grad}
+    optimizer = build_optimizer(built.model, named, wanted, built.new_head, rate)
+    assert wanted.epochs is not None and wanted.batch_tokens is not None
+    lengths = np.array([item.length for item in built.items["train"]])
+    plan = plan_training(lengths, wanted.batch_tokens, wanted.epochs, wanted.seed)
+    sample = built.objective.batch(built.items["train"][:4], np.random.default_rng(0))
+    network = build_network(
+        built.model, compute.device, built.tokenizer.pad_id, sample, built.objective.whole_sequences
+    )
+    evaluators = {
+        name: evaluator(built.objective, network, side.examples, built.items[name], compute, stop)
+        for name, side in sides(data).items()
+        if name != "train"
+    }
+    training = Training(
+        job, network, built.objective, optimizer, named, plan, built.items["train"], evaluators["dev"], compute,
+        folder.checkpoints, identity,
+    )  # fmt: skip
+    resumed = training.resume()
+    if resumed:
+        reporter.notice(f"the training goes on after step {training.state.step:,} of {plan.steps:,}")
+    elif not built.new_head:
+        training.state.before = evaluators["dev"]().metrics
+    training.run(reporter, stop)
+    training.take_best()
+    evaluations = {name: evaluate() for name, evaluate in evaluators.items()}
+    model = adapters.merge() if adapters else built.model
+    rates = {"learning_rate": rate}
+    record = make_record(job, data, base, built, compute, training.state, evaluations, rates, identity, started, _now())
+    _write(folder, model, built.tokenizer.hf, record)
+    return FinetuneResult(folder.path, record, trained=True, resumed=resumed)
+
+
+def _write(folder: ModelFolder, model: Any, tokenizer: Any, record: dict[str, Any]) -> None:
+    from secbatch.finetuning.card import CURVE, model_card
+    from secbatch.finetuning.curve import draw_curve
+    from secbatch.models.content_hash import weights_hash
+    from secbatch.models.load import quiet
+
+    staging = folder.staging()
+    model.cpu().eval()
+    with quiet():
+        model.save_pretrained(staging)
+        tokenizer.save_pretrained(staging)
+    record["weights_hash"] = weights_hash(staging)
+    draw_curve(record, staging / CURVE)
+    (staging / "README.md").write_text(model_card(record), encoding="utf-8")
+    (staging / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    folder.finish(staging)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,91 @@
+"""The output folder: a finished model, or the place of one that is being trained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from secbatch.errors import JobError, OutputError
+from secbatch.finetuning.checkpoint import Checkpoints
+from secbatch.store.filesystem import (
+    check_output_place,
+    explain,
+    make_folder,
+    remove_tree,
+    rename,
+    sync_file,
+    sync_folder,
+)
+
+RECORD = "training.json"
+WORK = "_training"  # inside the output: lock, checkpoints, and the model until it is whole
+
+
+class ModelFolder:
+    """`output` of a job. What a reader finds in it is a whole model or none."""
+
+    def __init__(self, path: str) -> None:
+        """Raises OutputError for a place that cannot keep what was written, or that is no folder."""
+        self.path = Path(path).expanduser()
+        check_output_place(self.path)
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"Output '{self.path}' is a file; name a folder.")
+        self.work = self.path / WORK
+        self.lock = self.work / "lock"
+        self.checkpoints = Checkpoints(self.work / "checkpoints")
+
+    def check_ours(self) -> None:
+        """Raises JobError for a folder with files that no training wrote: they would be overwritten."""
+        if not self.path.is_dir() or self.work.is_dir() or (self.path / RECORD).is_file():
+            return
+        strange = sorted(entry.name for entry in self.path.iterdir())
+        if strange:
+            raise JobError(
+                f"output '{self.path}' holds files that are not of a training ({strange[0]}); choose another folder"
+            )
+
+    def record(self) -> dict[str, Any] | None:
+        """What the finished training left, or None. Raises OutputError when it cannot be read."""
+        path = self.path / RECORD
+        if not path.is_file():
+            return None
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise OutputError(f"'{path}' cannot be read ({error}); choose another output.") from None
+        if not isinstance(value, dict):
+            raise OutputError(f"'{path}' is no record of a training; choose another output.")
+        return value
+
+    def unfinished(self) -> dict[str, Any] | None:
+        """The state of the newest checkpoint, or None."""
+        return self.checkpoints.state()
+
+    def begin_anew(self) -> None:
+        """Forgets an unfinished training."""
+        self.checkpoints.clear()
+
+    def staging(self) -> Path:
+        """An empty folder to write the model to."""
+        folder = self.work / "model"
+        if folder.exists():
+            remove_tree(folder)
+        make_folder(folder)
+        return folder
+
+    def finish(self, staging: Path) -> None:
+        """Moves the files of `staging` into place, the record last: without one, the training is not finished."""
+        try:
+            files = sorted(staging.iterdir(), key=lambda file: (file.name == RECORD, file.name))
+            for file in files:
+                sync_file(file)
+            sync_folder(staging)
+            (self.path / RECORD).unlink(missing_ok=True)
+            for old in self.path.iterdir():
+                if old.is_file() and old.name not in {file.name for file in files}:
+                    old.unlink()  # a file of the model that was here before
+            for file in files:
+                rename(file, self.path / file.name)
+            self.checkpoints.clear()
+            remove_tree(staging)
+        except OSError as error:
+            raise explain(error, self.path) from None

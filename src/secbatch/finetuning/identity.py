@@ -1,0 +1,33 @@
+"""What makes two trainings the same: a hash over all that decides the weights."""
+
+import hashlib
+import json
+from typing import Any
+
+from secbatch.finetune_job import FinetuneJob
+from secbatch.finetuning.dataset import Dataset
+from secbatch.models.device import Compute
+from secbatch.models.resolved import ResolvedModel
+
+CODE_VERSION = 1  # raised by hand when the same job gives other weights
+
+
+def fingerprint(job: FinetuneJob, data: Dataset, base: ResolvedModel, compute: Compute) -> str:
+    """sha256, hexadecimal. Names and places of files do not count; their contents do."""
+    wanted = job.model_dump(mode="json", include={"objective", "hyperparameters", "data"})
+    for key in ("train", "dev", "test"):
+        wanted["data"].pop(key)
+    about: dict[str, Any] = {
+        **wanted,
+        "files": {name: sorted(file.sha256 for file in side.files) for name, side in sides(data).items()},
+        "separate_dev": job.data.dev is not None,
+        "base": [base.weights_hash, base.tokenizer_hash],
+        "precision": compute.dtype,
+        "code": CODE_VERSION,
+    }
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
+def sides(data: Dataset) -> dict[str, Any]:
+    """The sides of the split that there are, by name."""
+    return {"train": data.train, "dev": data.dev} | ({"test": data.test} if data.test else {})

@@ -1,0 +1,268 @@
+"""The training loop: a pure function of data, job and seed, that can stop after any step and go on from there."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from secbatch.errors import Interrupted, SecbatchError
+from secbatch.finetune_job import FinetuneJob
+from secbatch.finetuning.averaging import AveragedWeights
+from secbatch.finetuning.batches import Plan, parts_of, plan_evaluation
+from secbatch.finetuning.checkpoint import Checkpoints, optimizer_tensors, restore_optimizer
+from secbatch.finetuning.items import Batch, Item
+from secbatch.finetuning.network import Network
+from secbatch.finetuning.objective import EVALUATION_TOKENS, Evaluation, Objective
+from secbatch.finetuning.optimizer import rate_factor, set_rates
+from secbatch.finetuning.reporting import TrainingReporter
+from secbatch.models.device import Compute
+
+TOLD_SECONDS = 0.5  # between two words on how it goes
+LOWER_IS_BETTER = frozenset({"loss", "perplexity"})
+
+
+@dataclass
+class State:
+    """How far a training is; what a checkpoint holds beside tensors."""
+
+    step: int = 0  # steps done
+    epoch: int = 0  # epochs done, their evaluation included
+    position: int = 0  # steps done of the epoch that is under way
+    loss_sum: float = 0.0  # of that epoch
+    tokens: int = 0
+    seconds: float = 0.0  # in steps
+    history: list[dict[str, Any]] = field(default_factory=list)  # one entry an epoch
+    best: dict[str, Any] | None = None  # epoch (from 1), value
+    stale: int = 0  # epochs since
+    before: dict[str, float] | None = None  # figures of the base on dev, where it has a head
+
+
+class Training:
+    """One training, from its start or a checkpoint to the weights of its best epoch."""
+
+    def __init__(
+        self,
+        job: FinetuneJob,
+        network: Network,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        named: dict[str, torch.nn.Parameter],
+        plan: Plan,
+        items: Sequence[Item],
+        evaluate: Callable[[], Evaluation],
+        compute: Compute,
+        checkpoints: Checkpoints,
+        fingerprint: str,
+    ) -> None:
+        self.state = State()
+        self._job, self._wanted = job, job.settled()
+        self._network, self._objective = network, objective
+        self._optimizer, self._named = optimizer, named
+        self._plan, self._items = plan, items
+        self._evaluate, self._compute = evaluate, compute
+        self._checkpoints, self._fingerprint = checkpoints, fingerprint
+        averaging = self._wanted.averaging
+        self._average = AveragedWeights(named, averaging.decay) if averaging else None
+        self._loss = torch.zeros((), dtype=torch.float64, device=compute.device)  # of the epoch under way
+
+    def resume(self) -> bool:
+        """Takes up the newest checkpoint, if there is one."""
+        found = self._checkpoints.read()
+        if found is None:
+            return False
+        state, tensors = found
+        self.state = State(**{key: state[key] for key in State.__dataclass_fields__})
+        self._loss.fill_(self.state.loss_sum)
+        with torch.no_grad():
+            for name, value in tensors["weights"].items():
+                self._named[name].copy_(value)
+        restore_optimizer(self._optimizer, self._named, tensors["optimizer"])
+        if self._average:
+            for name, value in tensors["average"].items():
+                self._average.values[name].copy_(value)
+        return True
+
+    def run(self, reporter: TrainingReporter, stop: Callable[[], bool]) -> None:
+        """Trains to the end. Raises Interrupted, behind a checkpoint, when `stop` says so."""
+        state, wanted = self.state, self._wanted
+        saved = time.monotonic()
+        told = 0.0
+        stopping = wanted.early_stopping
+        while state.epoch < len(self._plan.epochs) and not (stopping and state.stale >= stopping.patience):
+            steps = self._plan.epochs[state.epoch]
+            self._network.model.train()
+            while state.position < len(steps):
+                if stop():
+                    self._write_checkpoint()
+                    raise Interrupted("Interrupted; the training is kept, run the same command again to go on")
+                begin = time.monotonic()
+                self._step(steps[state.position])
+                now = time.monotonic()
+                state.seconds += now - begin
+                if now - told > TOLD_SECONDS:
+                    told = now
+                    reporter.progress(self._progress())
+                if now - saved >= self._job.checkpoint_seconds:
+                    self._write_checkpoint()
+                    saved = time.monotonic()
+            try:
+                self._end_epoch(reporter)
+            except Interrupted:
+                self._write_checkpoint()  # the epoch's steps are done; its evaluation comes again
+                raise
+
+    def _step(self, numbers: np.ndarray) -> None:
+        state, wanted = self.state, self._wanted
+        # All chance is a function of the step: a resumed training draws what an uninterrupted one draws.
+        torch.manual_seed(_seed(wanted.seed, state.step))
+        random = np.random.default_rng([wanted.seed, 1, state.step])
+        parts = [
+            self._objective.batch([self._items[number] for number in part], random)
+            for part in parts_of(numbers, wanted.gradient_accumulation)
+        ]
+        total = sum(part.weight for part in parts) or 1.0
+        for part in parts:
+            with self._autocast():
+                loss = self._objective.loss(self._network, part) * (part.weight / total)
+            loss.backward()
+            self._loss += loss.detach()
+            state.tokens += part.tokens
+        self._clip()
+        set_rates(self._optimizer, rate_factor(state.step, self._plan.steps, wanted.warmup, wanted.schedule))
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        state.position += 1
+        if self._average:
+            self._average.update(state.step)
+
+    def _clip(self) -> None:
+        """Gradients longer than `max_gradient`, all together, are cut to it."""
+        gradients = [parameter.grad for parameter in self._named.values() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self._compute.device == "cpu":
+            if not math.isfinite(float(norm)):
+                raise self._diverged()
+            if norm <= self._wanted.max_gradient:
+                return  # spares a pass over all of them
+        torch.nn.utils.clip_grads_with_norm_(list(self._named.values()), self._wanted.max_gradient, norm)
+
+    def _diverged(self) -> SecbatchError:
+        return SecbatchError(
+            f"the training diverged at step {self.state.step + 1} (loss or gradient is no number); lower"
+            " hyperparameters.learning_rate"
+        )
+
+    def _end_epoch(self, reporter: TrainingReporter) -> None:
+        state, wanted = self.state, self._wanted
+        loss = float(self._loss) / max(1, state.position)
+        if not math.isfinite(loss):
+            raise self._diverged()
+        with self._average.in_place() if self._average else nullcontext():
+            evaluation = self._evaluate()
+            value = evaluation.metrics[self._job.metric]
+            better = state.best is None or _better(self._job.metric, value, state.best["value"])
+            if better:
+                state.best = {"epoch": state.epoch + 1, "value": value}
+                self._checkpoints.write_best(state.epoch + 1, dict(self._named))
+        state.stale = 0 if better else state.stale + 1
+        entry = {
+            "epoch": state.epoch + 1,
+            "step": state.step,
+            "learning_rate": max(group["lr"] for group in self._optimizer.param_groups),
+            "train_loss": loss,
+            "dev": evaluation.metrics,
+        }
+        state.history.append(entry)
+        state.epoch, state.position, state.loss_sum = state.epoch + 1, 0, 0.0
+        self._loss.zero_()
+        reporter.evaluated(entry, better, self._job.metric)
+        if wanted.early_stopping and state.stale >= wanted.early_stopping.patience:
+            reporter.notice(
+                f"{self._job.metric} on dev has not become better for {state.stale} epochs; the training ends here"
+            )
+
+    def take_best(self) -> None:
+        """The weights of the best epoch, into the model."""
+        assert self.state.best is not None
+        with torch.no_grad():
+            for name, value in self._checkpoints.read_best(self.state.best["epoch"]).items():
+                self._named[name].copy_(value)
+
+    def _write_checkpoint(self) -> None:
+        self.state.loss_sum = float(self._loss)
+        tensors = {"weights": dict(self._named), "optimizer": optimizer_tensors(self._optimizer, self._named)}
+        if self._average:
+            tensors["average"] = self._average.values
+        about = {"fingerprint": self._fingerprint, "threads": torch.get_num_threads()}
+        self._checkpoints.write({**asdict(self.state), **about}, tensors)  # type: ignore[arg-type]
+
+    def _autocast(self) -> Any:
+        if self._compute.dtype != "bfloat16":
+            return nullcontext()
+        return torch.autocast(self._compute.device.partition(":")[0], dtype=torch.bfloat16)
+
+    def _progress(self) -> "Progress":
+        state, steps = self.state, self._plan.steps
+        left = state.seconds / state.step * (steps - state.step)
+        loss = float(self._loss) / max(1, state.position)
+        speed = state.tokens / state.seconds
+        return Progress(state.step, steps, state.epoch + 1, len(self._plan.epochs), loss, speed, left)
+
+
+@dataclass(frozen=True)
+class Progress:
+    step: int  # steps done
+    steps: int  # at most, over all epochs
+    epoch: int  # from 1
+    epochs: int
+    loss: float  # mean of the epoch so far
+    tokens_per_second: float
+    seconds_left: float  # if no epoch is spared
+
+
+def evaluator(
+    objective: Objective,
+    network: Network,
+    examples: Sequence[Any],
+    items: Sequence[Item],
+    compute: Compute,
+    stop: Callable[[], bool],
+) -> Callable[[], Evaluation]:
+    """A function that evaluates the network as it is at that moment."""
+    plan = plan_evaluation(np.array([item.length for item in items]), EVALUATION_TOKENS)
+
+    def batches() -> Iterator[tuple[np.ndarray, Batch]]:
+        for numbers in plan:
+            if stop():
+                raise Interrupted("Interrupted; the training is kept, run the same command again to go on")
+            yield numbers, objective.batch([items[number] for number in numbers], None)
+
+    def evaluate() -> Evaluation:
+        was_training = network.model.training
+        network.model.eval()
+        autocast = (
+            torch.autocast(compute.device.partition(":")[0], dtype=torch.bfloat16)
+            if compute.dtype == "bfloat16"
+            else nullcontext()
+        )
+        try:
+            with torch.no_grad(), autocast:
+                return objective.evaluate(network, examples, items, batches)
+        finally:
+            network.model.train(was_training)
+
+    return evaluate
+
+
+def _better(metric: str, value: float, best: float) -> bool:
+    return value < best if metric in LOWER_IS_BETTER else value > best
+
+
+def _seed(seed: int, step: int) -> int:
+    return int(np.random.SeedSequence([seed, 2, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))

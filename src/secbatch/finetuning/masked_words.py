@@ -1,0 +1,99 @@
+"""Masked LM on one's own texts (domain adaptation), masked anew each time (Liu et al. 2019, arXiv:1907.11692)."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from secbatch.finetune_job import Masking
+from secbatch.finetuning.items import Batch, Item
+from secbatch.finetuning.network import Network
+from secbatch.finetuning.objective import Batches, Evaluation, MeanLoss, Objective
+from secbatch.labelled.examples import TextExample
+from secbatch.models.tokenizer import TextTokenizer
+
+FEWEST_TOKENS = 4  # shorter pieces teach nothing
+
+
+class MaskedWords(Objective):
+    auto_class = "AutoModelForMaskedLM"
+    new_head = False
+
+    def __init__(self, masking: Masking, tokenizer: TextTokenizer) -> None:
+        self._masking = masking
+        assert tokenizer.mask_id is not None
+        self._mask_id = tokenizer.mask_id
+        special = set(tokenizer.hf.all_special_ids)
+        self._ordinary = np.array(sorted(set(tokenizer.hf.get_vocab().values()) - special), np.int32)
+
+    def items(self, examples: Sequence[TextExample], tokenizer: TextTokenizer, max_length: int) -> list[Item]:
+        """`at`: the tokens that may be masked; `places`: [m] the word that each is of. Long texts in pieces."""
+        texts = [example.text for example in examples]
+        sequences, offsets = tokenizer.encode_with_offsets(texts)
+        room = max_length - len(tokenizer.before) - len(tokenizer.after)
+        items = []
+        for number, text in enumerate(texts):
+            span = slice(sequences.offsets[number], sequences.offsets[number + 1])
+            words = self._words(text, offsets[span])
+            for start in range(0, span.stop - span.start, room):
+                body = sequences.ids[span][start : start + room]
+                if len(body) < FEWEST_TOKENS:
+                    continue
+                ids = np.concatenate([tokenizer.before, body, tokenizer.after])
+                at = np.arange(len(body)) + len(tokenizer.before)
+                items.append(Item(ids, number, at=at, places=words[start : start + len(body)]))
+        return items
+
+    def _words(self, text: str, offsets: np.ndarray) -> np.ndarray:
+        """[t] numbers of words: tokens of letters and digits that touch each other are one."""
+        if not self._masking.whole_words:
+            return np.arange(len(offsets))
+        starts = np.ones(len(offsets), bool)
+        for place in range(1, len(offsets)):
+            (_, end), (start, _) = offsets[place - 1], offsets[place]
+            if start <= end and end > 0 and text[end - 1].isalnum() and text[start].isalnum():
+                starts[place] = False
+        return np.cumsum(starts) - 1
+
+    def batch(self, items: Sequence[Item], random: np.random.Generator | None) -> Batch:
+        """Without `random`, an item is masked the same way every time, whatever stands beside it."""
+        masked, targets = [], []
+        for item in sorted(items, key=lambda one: -len(one.ids)):
+            own = random or np.random.default_rng([item.example, len(item.ids), int(item.ids[len(item.ids) // 2])])
+            chosen, ids = self._mask(item, own)
+            masked.append(Item(ids, item.example, at=item.at[chosen]))
+            targets.append(item.ids[item.at[chosen]])
+        batch = Batch.of(masked)
+        wanted = np.concatenate(targets).astype(np.int64)
+        return Batch(batch.sequences, batch.items, None, batch.at, wanted, float(len(wanted)))
+
+    def _mask(self, item: Item, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """([m] bool: which of `at` are predicted, the ids with masks in place)."""
+        words = item.places - item.places[0]
+        count = int(words[-1]) + 1
+        hidden = np.zeros(count, bool)
+        hidden[random.permutation(count)[: max(1, round(self._masking.rate * count))]] = True
+        chosen = hidden[words]
+        fate = random.random(count)[words]
+        ids = item.ids.copy()
+        body = ids[item.at]
+        replaced = chosen & (fate < self._masking.replaced)
+        masks = chosen & (fate >= self._masking.replaced + self._masking.kept)
+        body[masks] = self._mask_id
+        body[replaced] = self._ordinary[random.integers(len(self._ordinary), size=int(replaced.sum()))]
+        ids[item.at] = body
+        return chosen, ids
+
+    def loss(self, network: Network, batch: Batch) -> torch.Tensor:
+        logits = network.token_logits(batch, batch.at).float()
+        return F.cross_entropy(logits, torch.from_numpy(batch.targets).to(logits.device))
+
+    def evaluate(
+        self, network: Network, examples: Sequence[TextExample], items: Sequence[Item], batches: Batches
+    ) -> Evaluation:
+        mean = MeanLoss()
+        for _, batch in batches():
+            mean.add(self.loss(network, batch), batch.weight)
+        return Evaluation({"loss": mean.value, "perplexity": math.exp(min(mean.value, 700.0))})

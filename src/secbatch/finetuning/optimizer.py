@@ -1,0 +1,77 @@
+"""AdamW with a learning rate for each layer, and its course over the steps."""
+
+import math
+import re
+from typing import Any
+
+import torch
+
+from secbatch.finetune_job import Hyperparameters
+
+BETAS = (0.9, 0.999)
+SMALL = 40_000_000  # parameters; smaller encoders bear, and need, a higher learning rate
+SMALL_RATE, RATE = 2e-4, 5e-5
+HEAD_FACTOR = 5.0  # learning rate of a new head, to that of the top layer
+_LAYER = re.compile(r"\.(?:layer|layers|h|block|blocks)\.(\d+)\.")
+
+
+def learning_rate(wanted: Hyperparameters, model: Any) -> float:
+    """The rate of the top layer: what the job says, or a default by the model's size."""
+    if wanted.learning_rate is not None:
+        return wanted.learning_rate
+    return SMALL_RATE if sum(p.numel() for p in model.parameters()) < SMALL else RATE
+
+
+def build_optimizer(
+    model: Any, named: dict[str, torch.nn.Parameter], wanted: Hyperparameters, new_head: bool, rate: float
+) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101) over the parameters `named`; `rate` is the top layer's.
+
+    A layer learns `layer_decay` times as fast as the one above it (Howard and Ruder 2018, arXiv:1801.06146); biases
+    and norms do not decay. Each group has its highest rate as `base`.
+    """
+    head_rate = wanted.head_learning_rate or (HEAD_FACTOR * rate if new_head else rate)
+    layers = _depth(model)
+    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in named.items():
+        depth = _place(name, model.base_model_prefix, layers)
+        base = head_rate if depth is None else rate * wanted.layer_decay ** (layers - depth)
+        decay = wanted.weight_decay if parameter.dim() > 1 else 0.0
+        groups.setdefault((base, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": chosen, "base": base, "weight_decay": decay} for (base, decay), chosen in groups.items()],
+        lr=rate,
+        betas=BETAS,
+        fused=True,
+    )
+
+
+def _depth(model: Any) -> int:
+    numbers = [int(match[1]) for name, _ in model.named_parameters() if (match := _LAYER.search(f".{name}"))]
+    return max(numbers, default=-1) + 1
+
+
+def _place(name: str, prefix: str, layers: int) -> int | None:
+    """0 for embeddings, n for the n-th layer, None for the head (the pooler belongs to it)."""
+    match = _LAYER.search(f".{name}")
+    if match:
+        return int(match[1]) + 1
+    if not name.startswith(f"{prefix}.") or ".pooler." in name:
+        return None
+    return 0 if "embed" in name else layers
+
+
+def rate_factor(step: int, steps: int, warmup: float, schedule: str) -> float:
+    """Share of the highest rate at `step` (from 0) of `steps`: a rise over the share `warmup`, then the schedule."""
+    rising = max(1, round(warmup * steps)) if warmup else 0
+    if step < rising:
+        return (step + 1) / rising
+    done = (step - rising) / max(1, steps - rising)
+    if schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else 1.0 - done
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["base"] * factor

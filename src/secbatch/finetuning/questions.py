@@ -1,0 +1,112 @@
+"""Extractive question answering: the start and the end of the answer in its context, or none."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from secbatch.evaluation.answers import answer_figures
+from secbatch.finetuning.items import Batch, Item
+from secbatch.finetuning.ner import windows
+from secbatch.finetuning.network import Network
+from secbatch.finetuning.objective import Batches, Evaluation, MeanLoss, Objective
+from secbatch.labelled.examples import Answer, QuestionExample
+from secbatch.models.tokenizer import TextTokenizer
+
+LONGEST_ANSWER = 40  # tokens
+QUESTION_SHARE = 2  # a question has at most 1/QUESTION_SHARE of the positions
+NO_ANSWER = 0  # the sequence's first token stands for it
+
+
+class Questions(Objective):
+    auto_class = "AutoModelForQuestionAnswering"
+
+    def __init__(self, label_smoothing: float, token_types: bool) -> None:
+        """`token_types`: whether the model tells question and context apart by them."""
+        self._smoothing, self._token_types = label_smoothing, token_types
+
+    def items(self, examples: Sequence[QuestionExample], tokenizer: TextTokenizer, max_length: int) -> list[Item]:
+        """`targets`: [start, end]; `at`: the context's tokens; `places`: [m, 2] their characters in the context."""
+        (before, between, after), types = tokenizer.pair_frame()
+        questions = tokenizer.encode([example.question for example in examples], special_tokens=False)
+        contexts, offsets = tokenizer.encode_with_offsets([example.context for example in examples])
+        items = []
+        for number, example in enumerate(examples):
+            asked = questions[number][: max_length // QUESTION_SHARE]
+            span = slice(contexts.offsets[number], contexts.offsets[number + 1])
+            body, places = contexts.ids[span], offsets[span]
+            head = np.concatenate([before, asked, between])
+            room = max_length - len(head) - len(after)
+            answer = _tokens_of(example.answers[0], places) if example.answers else None
+            kinds = [len(before), len(asked), len(between)]
+            for start, stop, _, _ in windows(len(body), room):
+                targets = np.array([NO_ANSWER, NO_ANSWER], np.int64)
+                if answer is not None and start <= answer[0] and answer[1] < stop:
+                    targets = np.array(answer, np.int64) - start + len(head)
+                ids = np.concatenate([head, body[start:stop], after])
+                lengths = [*kinds, stop - start, len(after)]
+                token_types = np.repeat(np.array(types, np.int64), lengths) if self._token_types else None
+                at = np.arange(stop - start) + len(head)
+                items.append(Item(ids, number, targets, at, places[start:stop], token_types))
+        return items
+
+    def batch(self, items: Sequence[Item], random: np.random.Generator | None) -> Batch:
+        batch = Batch.of(items)
+        targets = np.stack([item.targets for item in batch.items])
+        return Batch(batch.sequences, batch.items, batch.types, batch.at, targets, float(len(items)))
+
+    def loss(self, network: Network, batch: Batch) -> torch.Tensor:
+        return self._loss_of(network.token_logits(batch, None).float(), batch, self._smoothing)
+
+    def _loss_of(self, logits: torch.Tensor, batch: Batch, smoothing: float) -> torch.Tensor:
+        """`logits`: [T, 2]"""
+        rows = logits.split(batch.sequences.lengths.tolist())
+        targets = torch.from_numpy(batch.targets).to(logits.device)
+        padded = pad_sequence(list(rows), batch_first=True, padding_value=-1e4)  # [B, L, 2]
+        halves = [F.cross_entropy(padded[..., side], targets[:, side], label_smoothing=smoothing) for side in (0, 1)]
+        return (halves[0] + halves[1]) / 2
+
+    def evaluate(
+        self, network: Network, examples: Sequence[QuestionExample], items: Sequence[Item], batches: Batches
+    ) -> Evaluation:
+        """The best span of all windows, where it scores above the first token (no answer) of each of them."""
+        mean = MeanLoss()
+        best: list[tuple[float, str]] = [(-np.inf, "")] * len(examples)
+        none = np.full(len(examples), np.inf)
+        for _, batch in batches():
+            logits = network.token_logits(batch, None).float()
+            mean.add(self._loss_of(logits, batch, 0.0), batch.weight)
+            scores = logits.cpu().numpy()
+            for item, start in zip(batch.items, batch.sequences.offsets[:-1], strict=True):
+                none[item.example] = min(none[item.example], float(scores[start].sum()))
+                found = best_span(scores[start + item.at])
+                if found is not None and found[0] > best[item.example][0]:
+                    first, last = item.places[found[1]][0], item.places[found[2]][1]
+                    best[item.example] = (found[0], examples[item.example].context[first:last])
+        answers = [text if score > none[number] else None for number, (score, text) in enumerate(best)]
+        figures = answer_figures(answers, [[answer.text for answer in example.answers] for example in examples])
+        metrics = {"loss": mean.value, "f1": figures.f1, "exact": figures.exact}
+        for name in ("answerable_exact", "answerable_f1", "unanswerable"):
+            if not np.isnan(value := getattr(figures, name)):
+                metrics[name] = value
+        return Evaluation(metrics)
+
+
+def best_span(scores: np.ndarray) -> tuple[float, int, int] | None:
+    """(score, first, last) of the span with the highest sum of start and end score. `scores`: [n, 2]"""
+    if not len(scores):
+        return None
+    sums = scores[:, None, 0] + scores[None, :, 1]
+    places = np.arange(len(scores))
+    width = places[None, :] - places[:, None]
+    sums[(width < 0) | (width >= LONGEST_ANSWER)] = -np.inf
+    first, last = np.unravel_index(int(sums.argmax()), sums.shape)
+    return float(sums[first, last]), int(first), int(last)
+
+
+def _tokens_of(answer: Answer, places: np.ndarray) -> tuple[int, int] | None:
+    """The first and the last token that the answer lies in."""
+    inside = np.flatnonzero((places[:, 0] < answer.start + len(answer.text)) & (places[:, 1] > answer.start))
+    return (int(inside[0]), int(inside[-1])) if len(inside) else None

@@ -1,0 +1,160 @@
+"""Every objective from a file to a model folder that plain transformers opens, with the same predictions."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+from small_jobs import classification_file, conll_file, job, pairs_file, questions_file, texts_file
+
+from secbatch.errors import InputError, JobError, ModelError, OutputHeldError
+from secbatch.finetuning.finetune import finetune
+from secbatch.labelled.files import LabelledFiles
+from secbatch.labelled.readers import read_classification
+from secbatch.labelled.splitting import split
+from secbatch.models.resolved import ResolvedModel
+from secbatch.store.lock import hold
+
+Tiny = Callable[[str], ResolvedModel]
+
+
+def opened(folder: Path, auto_class: str) -> tuple[Any, Any]:
+    model = getattr(transformers, auto_class).from_pretrained(folder).eval()
+    return model, transformers.AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("base", ["roberta", "bert", "distilbert"])
+def test_classify(base: str, tiny: Tiny, tmp_path: Path) -> None:
+    data = classification_file(tmp_path / "a.csv")
+    done = finetune(job("classify", tiny(base).folder, data, tmp_path / "out"))
+    record = json.loads((done.folder / "training.json").read_text())
+    assert done.trained and record == done.record and record["labels"] == ["malware", "tool"]
+    assert record["data"]["train"]["groups"] + record["data"]["dev"]["groups"] == 12
+    model, tokenizer = opened(done.folder, "AutoModelForSequenceClassification")
+    assert model.config.id2label == {0: "malware", 1: "tool"}
+    assert model.config.problem_type == "single_label_classification"
+    # What plain transformers predicts gives the accuracy that the record tells.
+    examples = read_classification(LabelledFiles(data["train"]), "text", "label", group="doc").examples
+    _, dev = split(examples, 0.25, 0)
+    right = 0
+    for example in dev:
+        with torch.no_grad():
+            logits = model(**tokenizer(example.text, return_tensors="pt")).logits[0]
+        right += model.config.id2label[int(logits.argmax())] == example.labels[0]
+    assert right / len(dev) == pytest.approx(done.metrics["dev"]["accuracy"])
+    card = (done.folder / "README.md").read_text()
+    assert record["data"]["train"]["files"][0]["sha256"] in card and "| malware |" in card
+    assert (done.folder / "training_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(entry.name for entry in (done.folder / "_training").iterdir()) == ["lock"]
+
+
+def test_classify_learns_and_a_second_run_does_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    spec = job("classify", tiny("bert").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out", epochs=10)
+    first = finetune(spec)
+    assert first.metrics["dev"]["accuracy"] > 0.9
+    stamp = (first.folder / "model.safetensors").stat().st_mtime_ns
+    again = finetune(spec)
+    assert not again.trained and again.record == first.record
+    assert (first.folder / "model.safetensors").stat().st_mtime_ns == stamp
+    other = spec.model_copy(update={"hyperparameters": spec.hyperparameters.model_copy(update={"seed": 1})})
+    with pytest.raises(JobError, match=r"holds a model of another training .* --overwrite"):
+        finetune(other)
+    assert finetune(other, overwrite=True).record["hyperparameters"]["seed"] == 1
+    with hold(first.folder / "_training" / "lock"), pytest.raises(OutputHeldError, match="Another run holds output"):
+        finetune(spec)
+
+
+def test_multi_label(tiny: Tiny, tmp_path: Path) -> None:
+    data = classification_file(tmp_path / "a.csv", multi=True)
+    done = finetune(job("classify", tiny("roberta").folder, data, tmp_path / "out", class_weights="sqrt"))
+    model, _ = opened(done.folder, "AutoModelForSequenceClassification")
+    assert model.config.problem_type == "multi_label_classification"
+    assert done.record["labels"] == ["bad", "malware", "tool"]
+
+
+def test_ner_with_windows_weights_and_accumulation(tiny: Tiny, tmp_path: Path) -> None:
+    long = "\n".join(f"word{i}\tO" for i in range(80)) + "\nEmotet\tB-Malware\n\n"
+    train = conll_file(tmp_path / "train.txt")
+    Path(train).write_text(Path(train).read_text() + long)
+    data = {"train": train, "dev": conll_file(tmp_path / "dev.txt", 9)}
+    spec = job("ner", tiny("roberta").folder, data, tmp_path / "out", epochs=20, class_weights="sqrt",
+               gradient_accumulation=2, learning_rate=2e-3, dropout=0.0)  # fmt: skip
+    done = finetune(spec)
+    assert done.record["data"]["train"]["sequences"] > done.record["data"]["train"]["rows"] == 41
+    assert done.metrics["dev"]["f1"] > 0.9
+    model, tokenizer = opened(done.folder, "AutoModelForTokenClassification")
+    assert model.config.id2label[0] == "O" and set(model.config.label2id) == {
+        "O", "B-Malware", "I-Malware", "B-Tool", "I-Tool"
+    }  # fmt: skip
+    tagger = transformers.pipeline("token-classification", model=model, tokenizer=tokenizer, device="cpu")
+    words = tagger("Ryuk 3.exe runs curl .", aggregation_strategy="simple")
+    assert {(word["start"], word["entity_group"]) for word in words} >= {(0, "Malware"), (16, "Tool")}
+
+
+def test_questions(tiny: Tiny, tmp_path: Path) -> None:
+    done = finetune(job("qa", tiny("bert").folder, questions_file(tmp_path / "q.jsonl"), tmp_path / "out", epochs=3))
+    assert 0 <= done.metrics["dev"]["exact"] <= done.metrics["dev"]["f1"] <= 1
+    assert opened(done.folder, "AutoModelForQuestionAnswering")[0].config.num_labels == 2
+
+
+def test_masked_lm_falls_in_perplexity(tiny: Tiny, tmp_path: Path) -> None:
+    done = finetune(job("masked-lm", tiny("roberta").folder, texts_file(tmp_path / "t.csv"), tmp_path / "out"))
+    assert done.metrics["dev"]["perplexity"] < done.record["base_on_dev"]["perplexity"]
+    assert "it became better" in (done.folder / "README.md").read_text()
+    opened(done.folder, "AutoModelForMaskedLM")
+
+
+def test_pairs(tiny: Tiny, tmp_path: Path) -> None:
+    spec = job("seq2seq", tiny("blenderbot").folder, pairs_file(tmp_path / "p.csv"), tmp_path / "out")
+    done = finetune(spec)
+    assert done.metrics["dev"]["loss"] < done.record["base_on_dev"]["loss"]
+    opened(done.folder, "AutoModelForSeq2SeqLM")
+
+
+def test_lora_gives_a_plain_folder(tiny: Tiny, tmp_path: Path) -> None:
+    base = tiny("roberta").folder
+    data = classification_file(tmp_path / "a.csv")
+    done = finetune(job("classify", base, data, tmp_path / "out", lora={"rank": 4, "dropout": 0.1}))
+    before, after = load_file(base / "model.safetensors"), load_file(done.folder / "model.safetensors")
+    assert not any("lora" in name for name in after)
+    query = "roberta.encoder.layer.0.attention.self.query.weight"
+    assert not torch.equal(before[query], after[query])
+    words = "roberta.embeddings.word_embeddings.weight"
+    assert torch.equal(before[words], after[words])
+    model, _ = opened(done.folder, "AutoModelForSequenceClassification")
+    assert torch.linalg.matrix_rank(after[query] - before[query]) <= 4
+    assert model.classifier.dense.weight.abs().sum() > 0
+
+
+def test_bad_data_and_bases_are_told_before_anything_is_learned(tiny: Tiny, tmp_path: Path) -> None:
+    base, out = tiny("bert").folder, tmp_path / "out"
+    data = classification_file(tmp_path / "a.csv")
+
+    def failing(error: type[Exception], sentence: str, change: dict[str, Any], folder: Path = base) -> None:
+        with pytest.raises(error, match=sentence):
+            finetune(job("classify", folder, {**data, **change}, out))
+
+    (tmp_path / "dev.csv").write_text("text,label,doc\nx,malware,doc0\n")
+    failing(InputError, "group 'doc0' stands in train .* and in dev", {"dev": str(tmp_path / "dev.csv")})
+    (tmp_path / "dev.csv").write_text("text,label,doc\nx,malwar,doc99\n")
+    failing(
+        InputError, "label 'malwar' .*dev.csv row 1. is not known to the training", {"dev": str(tmp_path / "dev.csv")}
+    )
+    (tmp_path / "dev.csv").write_text("text,label,doc\n")
+    failing(InputError, "dev.csv holds no rows", {"dev": str(tmp_path / "dev.csv")})
+    (tmp_path / "b.csv").write_text(Path(data["train"]).read_text() + "odd,rare,doc9\n")
+    failing(InputError, "label 'rare' has a single example .*b.csv row 49", {"train": str(tmp_path / "b.csv")})
+    failing(ModelError, "no config.json", {}, tmp_path)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (bare / name).write_bytes((base / name).read_bytes())
+    failing(ModelError, "no tokenizer", {}, bare)
+    failing(ModelError, "of which there is no AutoModelForSequenceClassification", {}, tiny("blenderbot").folder)
+    assert not (out / "training.json").exists()
+    with pytest.raises(JobError, match="holds files that are not of a training"):
+        finetune(job("classify", base, data, tmp_path))

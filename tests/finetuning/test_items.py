@@ -1,0 +1,118 @@
+"""Batches, their order, windows over long texts, and masks."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from secbatch.finetune_job import Masking
+from secbatch.finetuning.batches import parts_of, plan_evaluation, plan_training
+from secbatch.finetuning.masked_words import MaskedWords
+from secbatch.finetuning.ner import IGNORED, Ner, windows
+from secbatch.finetuning.questions import Questions, best_span
+from secbatch.labelled.examples import Answer, Place, QuestionExample, Span, TextExample, TokenExample
+from secbatch.models.load import load_tokenizer
+from secbatch.models.resolved import ResolvedModel
+
+PLACE = Place("a", 1)
+Tiny = Callable[[str], ResolvedModel]
+
+
+def test_plans_hold_every_item_once_an_epoch_within_the_budget() -> None:
+    lengths = np.random.default_rng(0).integers(3, 60, 3000)
+    plan = plan_training(lengths, 512, 2, seed=5)
+    for epoch in plan.epochs:
+        assert sorted(np.concatenate(epoch)) == list(range(3000))
+        assert all(lengths[batch].sum() <= 512 for batch in epoch)
+        # Batches of one length: nothing would be lost even to padding.
+        padded = sum(lengths[batch].max() * len(batch) for batch in epoch)
+        assert lengths.sum() / padded > 0.9
+    again = plan_training(lengths, 512, 2, seed=5)
+    assert all(np.array_equal(a, b) for a, b in zip(plan.epochs[1], again.epochs[1], strict=True))
+    assert plan.steps == sum(map(len, plan.epochs))
+    assert not np.array_equal(plan.epochs[0][0], plan.epochs[1][0])
+
+
+def test_an_item_longer_than_the_budget_is_a_batch_of_its_own() -> None:
+    assert [batch.tolist() for batch in plan_evaluation(np.array([4, 100, 5]), 16)] == [[1], [2, 0]]
+    assert [part.tolist() for part in parts_of(np.arange(5), 2)] == [[0, 1, 2], [3, 4]]
+    assert len(parts_of(np.arange(1), 4)) == 1
+
+
+@pytest.mark.parametrize("tokens", [1, 10, 11, 23, 100])
+def test_every_token_is_one_windows_own(tokens: int) -> None:
+    own = [place for start, stop, first, last in windows(tokens, 10) for place in range(first, last)]
+    assert own == list(range(tokens))
+    for start, stop, first, last in windows(tokens, 10):
+        assert stop - start <= 10 and start <= first < last <= stop
+
+
+@pytest.mark.parametrize("base", ["bert", "roberta"])
+def test_tags_of_tokens(base: str, tiny: Tiny) -> None:
+    tokenizer = load_tokenizer(tiny(base))
+    text = "Ransomware evil.dll </s> 北京"
+    words = ((0, 10), (11, 19), (20, 24), (25, 27))
+    example = TokenExample(text, words, (Span(11, 19, "File"), Span(25, 27, "Place")), None, PLACE)
+    for subwords in ("all", "first"):
+        objective = Ner(["File", "Place"], subwords, 0.0)
+        (item,) = objective.items([example], tokenizer, 64)
+        tags = [objective.tags[target] for target in item.targets]
+        assert item.places[item.places >= 0].tolist() == [0, 1, 2, 3]
+        first = [tags[place] for place in np.flatnonzero(item.places >= 0)]
+        assert first == ["O", "B-File", "O", "B-Place"]
+        assert (len(tags) == 4) == (subwords == "first")
+        assert "I-File" in tags or subwords == "first"
+        assert IGNORED not in item.targets
+        # The text's special token is ordinary characters.
+        assert (item.ids == tokenizer.hf.convert_tokens_to_ids(tokenizer.hf.sep_token)).sum() == 1
+
+
+@pytest.mark.parametrize("base", ["bert", "roberta"])
+def test_questions_frame_and_windows(base: str, tiny: Tiny) -> None:
+    tokenizer = load_tokenizer(tiny(base))
+    context = "Ransomware encrypts files and demands payment; " * 6
+    start = context.rindex("payment")
+    asked = QuestionExample("What is DDoS?", context, (Answer("payment", start),), None, PLACE)
+    objective = Questions(0.0, token_types=True)
+    items = objective.items([asked], tokenizer, 40)
+    assert len(items) > 1 and all(len(item.ids) <= 40 for item in items)
+    for item in items:
+        first, last = item.targets
+        if first:
+            places = dict(zip(item.at, item.places, strict=True))
+            assert context[places[first][0] : places[last][1]] == "payment"
+    assert items[0].targets.tolist() == [0, 0] and items[-1].targets[0] > 0
+    short = QuestionExample("What is DDoS?", "A flood", (), None, PLACE)
+    (item,) = objective.items([short], tokenizer, 40)
+    wanted = tokenizer.hf("What is DDoS?", "A flood", return_token_type_ids=True)
+    assert item.ids.tolist() == wanted["input_ids"]
+    if base == "bert":
+        assert item.types is not None and item.types.tolist() == wanted["token_type_ids"]
+
+
+def test_best_span_is_ordered_and_not_too_long() -> None:
+    scores = np.array([[0.0, 9.0], [5.0, 0.0], [0.0, 4.0]])
+    assert best_span(scores) == (9.0, 0, 0) or best_span(scores) == (9.0, 1, 2)
+    assert best_span(np.array([[0.0, 9.0], [5.0, 0.0], [0.0, 6.0]])) == (11.0, 1, 2)
+    assert best_span(np.empty((0, 2))) is None
+
+
+def test_masks_fall_on_whole_words_anew_each_time(tiny: Tiny) -> None:
+    tokenizer = load_tokenizer(tiny("roberta"))
+    objective = MaskedWords(Masking(rate=0.3, replaced=0.0, kept=0.0), tokenizer)
+    text = "Adversaries may compromise sites with unseenwordxyz and cookies. " * 3
+    items = objective.items([TextExample(text, (), None, PLACE)], tokenizer, 64)
+    first = objective.batch(items, np.random.default_rng(1))
+    assert first.weight == len(first.targets) == len(first.at) > 0
+    assert set(first.sequences.ids[first.at]) == {tokenizer.mask_id}
+    item = items[0]
+    hidden = set(first.items[0].at.tolist())
+    for word in np.unique(item.places):
+        tokens = set(item.at[item.places == word].tolist())
+        assert not tokens & hidden or tokens <= hidden
+    other = objective.batch(items, np.random.default_rng(2))
+    assert not np.array_equal(first.sequences.ids, other.sequences.ids)
+    # Evaluation masks an item the same way whatever stands beside it.
+    assert np.array_equal(
+        objective.batch(items[:1], None).sequences.ids, objective.batch(items[:1], None).sequences.ids
+    )

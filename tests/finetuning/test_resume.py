@@ -1,0 +1,92 @@
+"""A training that is stopped or killed ends with the weights of one that was not, bit for bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from small_jobs import classification_file, job
+
+from secbatch.errors import Interrupted, JobError, SecbatchError
+from secbatch.finetune_job import FinetuneJob
+from secbatch.finetuning.finetune import finetune
+from secbatch.models.resolved import ResolvedModel
+
+Tiny = Callable[[str], ResolvedModel]
+
+
+def spec(tiny: Tiny, tmp_path: Path, output: str, seconds: float = 1000.0) -> FinetuneJob:
+    data = classification_file(tmp_path / "a.csv")
+    made = job("classify", tiny("roberta").folder, data, tmp_path / output, epochs=4, batch_tokens=64,
+               early_stopping={"patience": 9}, gradient_accumulation=2)  # fmt: skip
+    return made.model_copy(update={"checkpoint_seconds": seconds})
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_stopped_often_and_resumed(tiny: Tiny, tmp_path: Path) -> None:
+    whole = finetune(spec(tiny, tmp_path, "whole"))
+    broken = spec(tiny, tmp_path, "broken")
+    stops = 0
+    while True:
+        asked = iter(range(10**6))
+        try:
+            done = finetune(broken, stop=lambda asked=asked: next(asked) >= 23)  # type: ignore[misc]
+            break
+        except Interrupted:
+            stops += 1
+            assert not (tmp_path / "broken" / "training.json").exists()
+            assert list((tmp_path / "broken" / "_training" / "checkpoints").glob("checkpoint-*/state.json"))
+    assert stops >= 2 and done.resumed
+    assert same_weights(whole.folder, done.folder)
+    assert whole.record["history"] == done.record["history"] and whole.record["tokens"] == done.record["tokens"]
+    assert not (done.folder / "_training" / "checkpoints").exists()
+
+
+def test_killed_amid_and_resumed(tiny: Tiny, tmp_path: Path) -> None:
+    whole = finetune(spec(tiny, tmp_path, "whole"))
+    killed = spec(tiny, tmp_path, "killed", seconds=0.0)
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(killed.model_dump(mode="json", exclude_none=True)))
+    code = f"import torch; torch.set_num_threads({torch.get_num_threads()}); from secbatch.cli.main import main; main()"
+    process = subprocess.Popen([sys.executable, "-c", code, "finetune", str(path)], env={**os.environ})
+    folder = tmp_path / "killed" / "_training" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not any(int(entry.name.split("-")[1]) >= 9 for entry in folder.glob("checkpoint-*")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed" / "training.json").exists()
+    done = finetune(killed.model_copy(update={"checkpoint_seconds": 1000.0}))
+    assert done.resumed and same_weights(whole.folder, done.folder)
+    assert whole.record["history"] == done.record["history"]
+
+
+def test_an_unfinished_training_of_other_data_is_not_gone_on_with(tiny: Tiny, tmp_path: Path) -> None:
+    asked = spec(tiny, tmp_path, "out")
+    asks = iter(range(100))
+    with pytest.raises(Interrupted):
+        finetune(asked, stop=lambda: next(asks) >= 3)
+    with (tmp_path / "a.csv").open("a") as file:
+        file.write("one more,malware,doc11\n")
+    with pytest.raises(JobError, match="unfinished training with other data"):
+        finetune(asked)
+    assert not finetune(asked, overwrite=True).resumed
+
+
+def test_divergence_is_one_sentence(tiny: Tiny, tmp_path: Path) -> None:
+    wild = job("classify", tiny("bert").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out",
+               learning_rate=1e30)  # fmt: skip
+    with pytest.raises(SecbatchError, match=r"diverged at step \d+ .*lower hyperparameters\.learning_rate"):
+        finetune(wild)
