@@ -103,7 +103,7 @@ def evaluate(
     with _in_options():
         question = _objective(objective, data, malformed, rows, seed, columns)
         compute = choose(device, precision)
-        with _progress(question.rows * len(models)) as progress:
+        with predicting(question.rows * len(models)) as progress:
             evaluation = measure(question, models, names, compute, samples, seed, progress)
     for notice in evaluation.notices:
         click.echo(sentence(notice), err=True)
@@ -112,11 +112,7 @@ def evaluate(
 
         print_tables(evaluation)
     if json_file:
-        text = json.dumps(evaluation.as_json(), indent=2, ensure_ascii=False)
-        if json_file == "-":
-            click.echo(text)
-        else:
-            _write(Path(json_file), text)
+        write_text(json_file, json.dumps(evaluation.as_json(), indent=2, ensure_ascii=False))
     if plot_file:
         plot.plot(evaluation, Path(plot_file))
     return 0
@@ -165,7 +161,8 @@ def _in_options() -> Iterator[None]:
 
 
 @contextmanager
-def _progress(rows: int) -> "Iterator[Progress | None]":
+def predicting(rows: int) -> "Iterator[Progress | None]":
+    """A progress bar over rows, on a terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -173,9 +170,13 @@ def _progress(rows: int) -> "Iterator[Progress | None]":
         yield bar.update
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: str, text: str) -> None:
+    """Into a file, or to standard output where that is "-". Raises SecbatchError when it cannot be."""
+    if path == "-":
+        click.echo(text)
+        return
     try:
-        path.write_text(text + "\n", encoding="utf-8")
+        Path(path).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise SecbatchError(f"'{path}' cannot be written ({error.strerror or error})") from None
 

@@ -16,26 +16,33 @@ if TYPE_CHECKING:
 WIDTH_OF_FILES = 100  # off a terminal
 
 
+def console(width: int | None = None) -> Console:
+    """Standard output, plain: no markup in what comes from data."""
+    out = Console(highlight=False, markup=False, emoji=False)
+    if width is not None or not out.is_terminal:
+        out.width = width or WIDTH_OF_FILES
+    return out
+
+
 def print_tables(evaluation: "Evaluation", width: int | None = None) -> None:
     """All tables, on standard output."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    if width is not None or not console.is_terminal:
-        console.width = width or WIDTH_OF_FILES
+    out = console(width)
     groups = "" if evaluation.groups is None else f" · {evaluation.groups:,} groups"
-    console.print(Text(f"{evaluation.objective} · {evaluation.rows:,} rows{groups}. {evaluation.method}"))
-    console.print()
-    console.print(_headline(evaluation))
+    out.print(Text(f"{evaluation.objective} · {evaluation.rows:,} rows{groups}. {evaluation.method}"))
+    out.print()
+    out.print(_headline(evaluation))
     if evaluation.models[0].parts:
-        console.print()
-        console.print(_parts(evaluation))
+        out.print()
+        out.print(_parts(evaluation))
     if evaluation.differences:
-        console.print()
-        console.print(_differences(evaluation))
-    console.print()
-    console.print(Text(_footnote(evaluation)))
+        out.print()
+        out.print(_differences(evaluation))
+    out.print()
+    out.print(Text(_footnote(evaluation)))
 
 
-def _table(*columns: str, first: str) -> Table:
+def plain_table(*columns: str, first: str) -> Table:
+    """An empty table: a column of names, and one of numbers for each of `columns`."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column(Text(first), overflow="fold")
     for name in columns:
@@ -44,9 +51,9 @@ def _table(*columns: str, first: str) -> Table:
 
 
 def _headline(evaluation: "Evaluation") -> Table:
-    table = _table(*(model.name for model in evaluation.models), first="")
+    table = plain_table(*(model.name for model in evaluation.models), first="")
     for name in evaluation.headline:
-        table.add_row(Text(name), *(_cell(model.figures[name]) for model in evaluation.models))
+        table.add_row(Text(name), *(cell(model.figures[name]) for model in evaluation.models))
     return table
 
 
@@ -55,17 +62,19 @@ def _parts(evaluation: "Evaluation") -> Table:
     (first, *others) = evaluation.models
     if not others:
         names = list(first.parts[0].figures)
-        table = _table("rows", *names, first=evaluation.parts_are)
+        table = plain_table("rows", *names, first=evaluation.parts_are)
         for part in first.parts:
-            cells = (_cell(part.figures[name], short=len(names) > 3) for name in names)
+            cells = (cell(part.figures[name], short=len(names) > 3) for name in names)
             table.add_row(Text(printable(part.name)), Text(f"{part.support:,}"), *cells)
         return table
     telling = next((name for name in evaluation.headline if name in first.parts[0].figures), None)
     figure = telling or next(iter(first.parts[0].figures))
-    table = _table("rows", *(model.name for model in evaluation.models), first=f"{figure} by {evaluation.parts_are}")
+    table = plain_table(
+        "rows", *(model.name for model in evaluation.models), first=f"{figure} by {evaluation.parts_are}"
+    )
     for name, support in _all_parts(evaluation.models):
         found = [_part(model, name) for model in evaluation.models]
-        cells = (_cell(part.figures[figure]) if part else Text("–") for part in found)
+        cells = (cell(part.figures[figure]) if part else Text("–") for part in found)
         table.add_row(Text(printable(name)), Text(f"{support:,}"), *cells)
     return table
 
@@ -80,12 +89,12 @@ def _part(model: "ModelFigures", name: str) -> "Part | None":
 
 def _differences(evaluation: "Evaluation") -> Table:
     first = evaluation.models[0].name
-    table = _table(*(one.second for one in evaluation.differences), first=f"difference to {printable(first)}")
+    table = plain_table(*(one.second for one in evaluation.differences), first=f"difference to {printable(first)}")
     for name in evaluation.headline:
         cells = []
         for one in evaluation.differences:
             interval = one.figures[name]
-            cells.append(_cell(interval, signed=True))
+            cells.append(cell(interval, signed=True))
             if interval.low is not None and interval.high is not None and (interval.low > 0 or interval.high < 0):
                 cells[-1].stylize("bold")
                 cells[-1].append(" *")
@@ -93,7 +102,7 @@ def _differences(evaluation: "Evaluation") -> Table:
     return table
 
 
-def _cell(interval: "Interval", signed: bool = False, short: bool = False) -> Text:
+def cell(interval: "Interval", signed: bool = False, short: bool = False) -> Text:
     """0.766 (0.731 to 0.801); without the interval where it is undefined, or too much for a table."""
     if interval.value is None:
         return Text("–")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from secbatch.cli import options
+from secbatch.cli.models_diff import diff
 from secbatch.cli.terminal import printable
 
 if TYPE_CHECKING:
@@ -131,6 +132,9 @@ def remove_model(name: str, yes: bool) -> int:
         click.confirm(f"Delete {record.name} and its versions ({versions})?", abort=True, err=True)
     click.echo(f"Removed {record.name}; versions deleted: {remove(name)}.")
     return 0
+
+
+models.add_command(diff)
 
 
 def _list_promoted() -> None:

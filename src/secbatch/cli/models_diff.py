@@ -1,0 +1,126 @@
+"""`secbatch models diff`: two models on a sample of an input."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from secbatch.cli import options
+from secbatch.cli.terminal import printable, sentence
+
+if TYPE_CHECKING:
+    from secbatch.comparison.found import Example
+    from secbatch.comparison.model_diff import ModelsDiff
+
+SHOWN = 10  # shares and changes
+SHOWN_CHARACTERS = 300
+
+
+@click.command("diff")
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option("--input", "path", required=True, metavar="FILE", help="CSV, Parquet or JSONL; no labels needed.")
+@click.option("--text", required=True, metavar="COLUMN", help="A column, or a template with {columns}.")
+@click.option("--rows", type=click.IntRange(min=1, max=10_000), default=1000, show_default=True, help="Of the sample.")
+@click.option(
+    "--task",
+    "kind",
+    type=click.Choice(["fill-mask", "embed", "classify", "ner"]),
+    help="What to compare them in; what both are made for when not given.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sample.")
+@click.option("--json", "json_file", metavar="FILE", help="Write all of it there; - is standard output.")
+@options.device
+@options.precision
+def diff(
+    first: str,
+    second: str,
+    path: str,
+    text: str,
+    rows: int,
+    kind: Any,
+    seed: int,
+    json_file: str | None,
+    device: str,
+    precision: str,
+) -> int:
+    """Compare what models A and B say of the same rows: agreement, shifts, and examples.
+
+    \b
+    secbatch models diff techniques runs/new --input reports.csv --text sentence
+    """
+    from secbatch.cli.evaluate import predicting, write_text
+    from secbatch.comparison.model_diff import common_kind, diff_models
+    from secbatch.comparison.predictions import named_apart
+    from secbatch.comparison.sample import sample_texts
+    from secbatch.models.device import choose
+    from secbatch.models.untrusted_text import MASK
+
+    one, other = named_apart([first, second])
+    kind = kind or common_kind(first, second)
+    sample = sample_texts(path, text, rows, seed, MASK if kind == "fill-mask" else None)
+    compute = choose(device, precision)
+    with predicting(2 * len(sample.texts)) as progress:
+        found = diff_models((first, second), (one, other), kind, sample, path, compute, seed, progress)
+    for notice in found.notices:
+        click.echo(sentence(notice), err=True)
+    if json_file != "-":
+        _print(found)
+    if json_file:
+        write_text(json_file, json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+    return 0
+
+
+def _print(diff: "ModelsDiff") -> None:
+    from rich.text import Text
+
+    from secbatch.cli.evaluation_tables import cell, console, plain_table
+
+    found, (first, second) = diff.found, diff.names
+    out = console()
+    what = f"{diff.kind} · {diff.rows:,} of {diff.rows_of_input:,} rows · {found.count:,} {found.units} compared"
+    out.print(Text(f"{printable(first)} → {printable(second)} · {what}"))
+    out.print()
+    table = plain_table("", "95% interval", first="")
+    for name, interval in found.figures.items():
+        value, _, ends = cell(interval).plain.partition(" ")
+        table.add_row(Text(name), Text(value), Text(ends.strip("()")))
+    out.print(table)
+    if found.shares:
+        out.print()
+        table = plain_table(first, second, "shift", first="share of")
+        for share in found.shares[:SHOWN]:
+            shift = f"{share.second - share.first:+.1%}"
+            table.add_row(
+                Text(printable(share.name)), Text(f"{share.first:.1%}"), Text(f"{share.second:.1%}"), Text(shift)
+            )
+        out.print(table)
+        _rest(len(found.shares) - SHOWN, "more")
+    if found.changes:
+        out.print()
+        table = plain_table("times", first=f"{printable(first)} → {printable(second)}")
+        for change in found.changes[:SHOWN]:
+            table.add_row(Text(f"{printable(change.first)} → {printable(change.second)}"), Text(f"{change.count:,}"))
+        out.print(table)
+        _rest(len(found.changes) - SHOWN, "more kinds of changes")
+    for example in found.examples:
+        _print_example(example, first, second)
+
+
+def _rest(count: int, what: str) -> None:
+    if count > 0:
+        click.echo(f"… and {count:,} {what}")
+
+
+def _print_example(example: "Example", first: str, second: str) -> None:
+    click.echo()
+    place = click.style(f"{printable(example.place)}:", bold=True)
+    click.echo(f"{place} {_shortened(example.text)}")
+    width = max(len(first), len(second))
+    for name, said in ((first, example.first), (second, example.second)):
+        click.echo(f"  {printable(name):<{width}}  {_shortened(said)}")
+
+
+def _shortened(text: str) -> str:
+    text = printable(text)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."

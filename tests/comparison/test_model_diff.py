@@ -1,0 +1,106 @@
+"""Two models on a sample: figures checked against the tasks' own columns."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tiny_models import SENTENCES, make_bert
+
+from secbatch.cli.main import _run
+from secbatch.comparison.model_diff import ModelsDiff, common_kind, diff_models, kind_of
+from secbatch.comparison.predictions import predict
+from secbatch.comparison.sample import Sample, sample_texts
+from secbatch.errors import InputError, JobError, ModelError
+from secbatch.models.device import choose
+
+TEXTS = [*(sentence.replace(" a ", " <mask> ") for sentence in SENTENCES), "The <mask> and the <mask>."]
+CPU = choose("cpu", "float32")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("models")
+    return str(make_bert(folder / "one", 0)), str(make_bert(folder / "two", 1))
+
+
+def _diff(models: tuple[str, str], kind: str, texts: list[str]) -> ModelsDiff:
+    sample = Sample(texts, [f"row {row}" for row in range(len(texts))], len(texts), ())
+    return diff_models(models, ("one", "two"), kind, sample, "in.csv", CPU)  # type: ignore[arg-type]
+
+
+def test_masked_words(models: tuple[str, str]) -> None:
+    found = _diff(models, "fill-mask", TEXTS).found
+    table = pa.table({"text": TEXTS})
+    settings = {"type": "fill-mask", "text": "text", "top_k": 10}
+    both = [predict(model, settings, table, CPU).columns["_predictions"] for model in models]
+    words = [[[word["token"].casefold() for word in mask] for row in one if row for mask in row] for one in both]
+    same = [a[0] == b[0] for a, b in zip(*words, strict=True)]
+    overlap = [len(set(a) & set(b)) / min(len(set(a)), len(set(b))) for a, b in zip(*words, strict=True)]
+    assert found.count == len(same) == sum(text.count("<mask>") for text in TEXTS)
+    assert found.figures["same_best_word"].value == pytest.approx(np.mean(same))
+    assert found.figures["overlap@10"].value == pytest.approx(np.mean(overlap))
+    assert sum(change.count for change in found.changes) == len(same) - sum(same)
+    assert sum(share.first for share in found.shares) == pytest.approx(1)
+    assert [example.place for example in found.examples] == ["row 3", "row 5", "row 8"]
+
+
+def test_vectors(models: tuple[str, str]) -> None:
+    figures = _diff(models, "embed", SENTENCES).found.figures
+    settings = {"type": "embed", "text": "text"}
+    table = pa.table({"text": SENTENCES})
+    one, two = (np.array(predict(model, settings, table, CPU).columns[""]) for model in models)
+    cosine = (one * two).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
+    assert figures["cosine_mean"].value == pytest.approx(cosine.mean(), abs=1e-6)
+    assert figures["cosine_median"].value == pytest.approx(np.median(cosine), abs=1e-6)
+    alike = [np.corrcoef(vectors) for vectors in (one, two)]
+    assert np.isfinite(alike).all() and 0 <= figures["same_neighbours@7"].value <= 1  # type: ignore[operator]
+
+
+def test_vectors_of_two_widths_have_no_cosine(models: tuple[str, str]) -> None:
+    diff = _diff((models[0], "builtin/mlm"), "embed", SENTENCES)
+    assert "cosine_mean" not in diff.found.figures and "same_neighbours@7" in diff.found.figures
+    assert "have 64 numbers and those of builtin/mlm 384" in diff.notices[-1]
+
+
+def test_one_model_is_not_compared_with_itself(models: tuple[str, str], tmp_path: Path) -> None:
+    copy = str(make_bert(tmp_path / "copy", 0))
+    with pytest.raises(ModelError, match="have the same weights"):
+        _diff((models[0], copy), "fill-mask", TEXTS)
+
+
+def test_what_models_are_made_for(models: tuple[str, str]) -> None:
+    assert kind_of("builtin/mlm") == kind_of(models[0]) == "fill-mask"
+    with pytest.raises(JobError, match="builtin/chat for embed; say what to compare them in with --task"):
+        common_kind(models[0], "builtin/chat")
+
+
+def test_a_sample_is_drawn_from_all_rows(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("n,text\n" + "".join(f"{n},{'' if n % 10 == 0 else f'text {n}'}\n" for n in range(1000)))
+    sample = sample_texts(str(path), "text", 100, 0)
+    assert sample.rows == 900 and len(set(sample.texts)) == 100
+    numbers = [int(text.split()[1]) for text in sample.texts]
+    assert numbers == sorted(numbers) and 300 < np.mean(numbers) < 700
+    assert sample.places[0] == f"{path} row {numbers[0] + 1}"
+    assert sample_texts(str(path), "text", 100, 0).texts == sample.texts
+    assert sample_texts(str(path), "text", 100, 1).texts != sample.texts
+    assert len(sample_texts(str(path), "{n}: {text}", 2000, 0).texts) == 1000
+    with pytest.raises(InputError, match=r"no row of .* has a text with <mask>"):
+        sample_texts(str(path), "text", 100, 0, "<mask>")
+
+
+def test_the_command(
+    models: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in.csv").write_text("text\n" + "".join(f'"{text}\x1b[31m"\n' for text in TEXTS))
+    assert _run(["models", "diff", *models, "--input", "in.csv", "--text", "text", "--json", "out.json"]) == 0
+    shown = capsys.readouterr().out
+    assert "one → two · fill-mask" in shown and "same_best_word" in shown and "\x1b[31m" not in shown
+    found = json.loads(Path("out.json").read_text())
+    assert found["task"] == "fill-mask" and found["units"] == "masks" and len(found["models"]) == 2
+    assert _run(["models", "diff", models[0], "nothing", "--input", "in.csv", "--text", "text"]) == 1
+    assert _run(["models", "diff", *models, "--input", "in.csv", "--text", "txt"]) == 2
+    assert "did you mean 'text'" in capsys.readouterr().err
