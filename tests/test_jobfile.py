@@ -55,7 +55,7 @@ def test_overrides_replace_keys(tmp_path: Path) -> None:
         ("  path: out", "  path: out\ndevice: gpu", 16, "it must be auto, cpu, cuda or cuda:1"),
         ("  mask:", "  1 mask:", 6, "a task's name must begin with a letter"),
         ("name: nightly", "name: a b\ndevice: gpu", 1, "(given: 'a b'); 1 more after this one."),
-        ("type: fill-mask", "type: fillmask", 6, "needs a type, one of fill-mask, embed, chat"),
+        ("type: fill-mask", "type: fillmask", 6, "needs a type, one of fill-mask, embed, classify"),
         ("  path: out", "  path: out\n  path: two", 16, "stands twice"),
         ("  path: out", "  path: out\nmax_rejects: lots", 16, "max_rejects must be a count"),
         ("    text: question", "    text: question\n    prompt: no place", 14, "must contain {text}"),

@@ -97,6 +97,57 @@ class Embed(TaskBase):
     dimension: int | None = Field(default=None, ge=1)  # refuse a model of another width
 
 
+class Classify(TaskBase):
+    """The label of each text: by a model fine-tuned for it, or without one by the words that fit a `<mask>`."""
+
+    type: Literal["classify"]
+    text: str
+    scores: Literal["all", "best"] | Annotated[int, Field(ge=1)] = "all"  # how many of the labels are kept
+    threshold: float | None = Field(default=None, ge=0, le=1, strict=False)
+    problem: Literal["single-label", "multi-label", "regression"] | None = None  # None: as the model's config says
+    labels: Mapping[str, Names] | None = None  # zero-shot: the words that stand for each label
+    template: str | None = None  # zero-shot: what is asked about {text}, with a <mask>
+    calibrate: bool = False  # zero-shot: against what the template says of a text without content
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        if isinstance(value, list):  # labels that are their own words
+            return {label: (label,) for label in value}
+        return {label: _one_or_several(words) for label, words in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("template")
+    @classmethod
+    def _places(cls, value: str | None) -> str | None:
+        if value is not None and (value.count("{text}") != 1 or value.count("<mask>") != 1):
+            raise ValueError("template must contain {text} and <mask>, each once")
+        return value
+
+    @model_validator(mode="after")
+    def _cloze(self) -> Self:
+        if (self.labels is None) is not (self.template is None):
+            given, missing = ("labels", "template") if self.template is None else ("template", "labels")
+            raise ValueError(f"{given} needs {missing} beside it: they classify by the words that fit a <mask>")
+        if self.labels is None and self.calibrate:
+            raise ValueError("calibrate has no effect without labels and template")
+        if self.labels is not None and len(self.labels) < 2:
+            raise ValueError("labels must name at least two labels")
+        if self.labels is not None and self.problem not in (None, "single-label"):
+            raise ValueError("problem must be single-label with labels and template: a <mask> has one best label")
+        if self.problem == "regression" and self.threshold is not None:
+            raise ValueError("threshold has no effect with problem: regression")
+        return self
+
+
+class Ner(TaskBase):
+    """Spans of each text, with their types and places."""
+
+    type: Literal["ner"]
+    text: str
+    aggregation: Literal["simple", "first", "average", "max"] = "first"
+    threshold: float | None = Field(default=None, ge=0, le=1, strict=False)  # leave out spans below it
+
+
 class Conversation(Strict):
     """Rows of one conversation, in order, each seeing the turns before it."""
 
@@ -205,7 +256,7 @@ class Seq2Seq(TaskBase):
         return value
 
 
-TaskSpec = Annotated[FillMask | Embed | Chat | Seq2Seq, Field(discriminator="type")]
+TaskSpec = Annotated[FillMask | Embed | Classify | Ner | Chat | Seq2Seq, Field(discriminator="type")]
 
 
 class Output(Strict):

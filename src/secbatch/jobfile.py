@@ -8,11 +8,18 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from secbatch.errors import JobError, nearest
-from secbatch.job import Chat, Conversation, Embed, FillMask, Generation, Input, Job, Output, Seq2Seq
+from secbatch.job import Chat, Classify, Conversation, Embed, FillMask, Generation, Input, Job, Ner, Output, Seq2Seq
 
 MOST_BYTES = 256 << 10  # of a job file
 MOST_VALUES = 50_000  # in a job file, aliases written out
-TASK_TYPES: dict[str, type[BaseModel]] = {"fill-mask": FillMask, "embed": Embed, "chat": Chat, "seq2seq": Seq2Seq}
+TASK_TYPES: dict[str, type[BaseModel]] = {
+    "fill-mask": FillMask,
+    "embed": Embed,
+    "classify": Classify,
+    "ner": Ner,
+    "chat": Chat,
+    "seq2seq": Seq2Seq,
+}
 Kind = TypeVar("Kind", bound=BaseModel)
 WRITTEN_AS = {
     "name": "it must begin with a letter or a digit and hold only these, '.', '_' and '-'",

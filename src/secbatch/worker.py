@@ -164,7 +164,8 @@ class Worker:
                     "it stands as null there."
                 )
                 errors[position] = f"{errors[position]} {sentence}" if position in errors else sentence
-        done = {name: _filled(columns[task.fields[0].name]) for name, task in self.tasks.items()}
+        # A label below its threshold is null, and the scores beside it are not: the fullest column counts.
+        done = {name: max(_filled(columns[field.name]) for field in task.fields) for name, task in self.tasks.items()}
         n = shard.num_rows
         columns["secbatch_id"] = work.identified.ids
         columns["secbatch_source"] = shard.source

@@ -205,6 +205,12 @@ def check_kind(resolved: ResolvedModel, config: Any, kind: Kind) -> None:
         raise ModelError(f"model {resolved.name} is a {config.model_type} model and cannot serve as {_PURPOSE[kind]}")
 
 
+def check_head(resolved: ResolvedModel, config: Any, kind: Kind) -> None:
+    """Raises ModelError, before any weights are read, when a configuration shows that the head is not there."""
+    if _trained_for_masks(config) and kind != "masked-lm":
+        raise ModelError(_without_head(resolved, kind, f"it was trained to fill masks, {config.architectures[0]}"))
+
+
 def check_vocabulary(resolved: ResolvedModel, tokenizer: TextTokenizer, model: Any) -> None:
     """Raises ModelError when the tokenizer can give ids for which the model has no embedding."""
     entries, embeddings = tokenizer.top_id + 1, model.get_input_embeddings().weight.shape[0]

@@ -1,7 +1,9 @@
 """Texts to token ids in bulk, and ids to words."""
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,15 @@ from secbatch.models.untrusted_text import MASK, untrusted_tokenizer
 # Texts tokenised at a time: enough for all cores, few enough that what the library makes of them stays small
 # (4 KB a sentence, until its ids are copied out).
 CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class LocatedTokens:
+    """Tokens of n texts, and the characters (code points) of its text that each of the T tokens stands for."""
+
+    sequences: TokenSequences
+    starts: np.ndarray  # [T] int32
+    ends: np.ndarray  # [T] int32
 
 
 class TextTokenizer:
@@ -85,6 +96,39 @@ class TextTokenizer:
         frame = (ids[: cuts[0]], ids[cuts[1] : cuts[2]], ids[cuts[3] :])
         places = (0, first[0], min(cuts[1], cuts[2] - 1), second[0], -1)
         return frame, tuple(types[place] for place in places)  # type: ignore[return-value]
+
+    def located(self, texts: Sequence[str]) -> "LocatedTokens":
+        """As `encode`, without special tokens, with each token's place in its text."""
+        rows: list[list[int]] = []
+        places: list[np.ndarray] = [np.zeros((0, 2), np.int32)]
+        for start in range(0, len(texts), CHUNK):
+            chunk = texts[start : start + CHUNK]
+            hidden = [text.replace(MASK, self._mask) for text in chunk]
+            for text, found in zip(chunk, self._backend.encode_batch(hidden, add_special_tokens=False), strict=True):
+                rows.append(found.ids)
+                place = np.array(found.offsets, np.int32).reshape(-1, 2)
+                places.append(self._unhidden(text, place) if MASK in text else place)
+        flat = np.concatenate(places)
+        return LocatedTokens(TokenSequences.of_lists(rows), flat[:, 0], flat[:, 1])
+
+    def _unhidden(self, text: str, places: np.ndarray) -> np.ndarray:
+        """Places in `text` for those in the form that the backend saw, where each mask has its secret name."""
+        longer = len(self._mask) - len(MASK)
+        masks = np.array([found.start() for found in re.finditer(re.escape(MASK), text)])
+        ends = masks + len(MASK) + longer * np.arange(1, len(masks) + 1)  # as the backend saw them
+        return (places - longer * np.searchsorted(ends, places, side="right")).astype(np.int32)
+
+    @property
+    def marks_inner_pieces(self) -> bool:
+        """Whether the vocabulary marks pieces that do not start a word (WordPiece's ##)."""
+        return bool(getattr(self.hf.backend_tokenizer.model, "continuing_subword_prefix", None))
+
+    def written_lengths(self) -> np.ndarray:
+        """[entries] int64: characters of each vocabulary entry as it is written, marks included."""
+        lengths = np.zeros(self.top_id + 1, np.int64)
+        for entry, number in self.hf.get_vocab().items():
+            lengths[number] = len(entry)
+        return lengths
 
     def trusted(self, text: str) -> str:
         """`text` with its special tokens in the form that `encode` takes for special tokens.

@@ -52,22 +52,31 @@ def around_masks(texts: list[str], tokenizer: TextTokenizer) -> MaskedTexts:
 
 def from_start(texts: list[str], tokenizer: TextTokenizer) -> TokenSequences:
     """Tokenises texts; of one that is too long, its beginning."""
+    return beginnings(texts, tokenizer)[0]
+
+
+def beginnings(texts: list[str], tokenizer: TextTokenizer) -> tuple[TokenSequences, np.ndarray]:
+    """As `from_start`, and whether a text is longer than what is left of it ([n] bool)."""
     limit = tokenizer.max_length
     reach = limit * CHARACTERS_PER_TOKEN
+    truncated = np.zeros(len(texts), bool)
     if longer := _longer(texts, reach):
         texts = texts.copy()
+        truncated[longer] = True
         for row in longer:
             texts[row] = texts[row][:reach]
     sequences = tokenizer.encode(texts)
-    if not (sequences.lengths > limit).any():
-        return sequences
+    too_long = sequences.lengths > limit
+    if not too_long.any():
+        return sequences, truncated
     keep = limit - len(tokenizer.after)
-    return TokenSequences.of(
+    cut = TokenSequences.of(
         [
             row if len(row) <= limit else np.concatenate([row[:keep], tokenizer.after])
             for row in (sequences[number] for number in range(len(sequences)))
         ]
     )
+    return cut, truncated | too_long
 
 
 def _longer(texts: list[str], reach: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from secbatch.job import Chat, Embed, FillMask, Seq2Seq, TaskSpec
+from secbatch.job import Chat, Classify, Embed, FillMask, Ner, Seq2Seq, TaskSpec
 from secbatch.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -67,6 +67,16 @@ def build_task(
         from secbatch.tasks.fill_mask import FillMaskTask
 
         return FillMaskTask(name, spec, schema, encoders.of(model, compute))
+    if isinstance(spec, Classify):
+        from secbatch.tasks.classify import ClassifyTask
+        from secbatch.tasks.classify_cloze import ClozeTask
+
+        kind = ClassifyTask if spec.labels is None else ClozeTask
+        return kind(name, spec, schema, encoders.of(model, compute))
+    if isinstance(spec, Ner):
+        from secbatch.tasks.ner import NerTask
+
+        return NerTask(name, spec, schema, encoders.of(model, compute))
     assert isinstance(spec, Embed)
     from secbatch.tasks.embed import EmbedTask
 

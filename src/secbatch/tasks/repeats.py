@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO
@@ -42,6 +42,7 @@ class Recalled:
     texts: list[str]  # the new ones
     keys: np.ndarray  # [new, 2] uint64
     results: list[bytes]  # of the known ones
+    known: list[str] = field(default_factory=list)  # the known ones
 
 
 def recall(distinct: DistinctTexts, repeats: "Repeats | None") -> Recalled:
@@ -59,8 +60,9 @@ def recall(distinct: DistinctTexts, repeats: "Repeats | None") -> Recalled:
     place[order], place[-1] = np.arange(len(keys)), -1
     new = order[: len(keys) - len(found)]
     texts = [distinct.texts[number] for number in new.tolist()]
-    results = [found[number] for number in order[len(new) :].tolist()]
-    return Recalled(place[distinct.rows], texts, keys[new], results)
+    old = order[len(new) :].tolist()
+    results = [found[number] for number in old]
+    return Recalled(place[distinct.rows], texts, keys[new], results, [distinct.texts[number] for number in old])
 
 
 class Repeats:

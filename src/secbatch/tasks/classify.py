@@ -1,0 +1,125 @@
+"""The label of each text, by a model that was fine-tuned to classify."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from secbatch.job import Classify
+from secbatch.models.batch_runner import BatchReport
+from secbatch.models.load import check_head, load_config
+from secbatch.models.sequences import TokenSequences
+from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.models.windows import beginnings
+from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.encoder_task import Prepared, compute_alone
+from secbatch.tasks.fingerprint import fingerprint
+from secbatch.tasks.label_columns import Labelling, Scored, label_columns, label_fields
+from secbatch.tasks.label_names import check_label_count, label_names, problem_of
+from secbatch.tasks.repeats import Recalled, Repeats, recall
+from secbatch.tasks.text import DistinctTexts, TextSource
+
+CODE_VERSION = 1  # raise it when results change
+MULTI_LABEL_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """u distinct texts of a shard of n rows."""
+
+    recalled: Recalled  # which text a row has: u of them are to be computed
+    sequences: TokenSequences  # [u]
+    truncated: np.ndarray  # [u] bool
+
+
+class ClassifyTask:
+    """Labels by a classification head: softmax, sigmoid (multi-label) or the bare value (regression).
+
+    Identical texts are computed once. A text longer than the model's positions is judged by its beginning.
+    """
+
+    def __init__(self, name: str, spec: Classify, schema: pa.Schema, encoder: SharedEncoder) -> None:
+        """Raises JobError when the job does not fit the input or the model, ModelError for a broken one."""
+        self.name = name
+        self.encoder = encoder
+        model = encoder.model
+        self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
+        self.reads = self._text.columns
+        self._spec = spec
+        config = load_config(model)
+        check_head(model, config, "sequence-classification")
+        labels = label_names(config, model.name)
+        problem = problem_of(config, spec.problem, labels)
+        kept = {"all": len(labels), "best": 1}.get(str(spec.scores), spec.scores)
+        threshold = spec.threshold
+        if threshold is None and problem == "multi-label":
+            threshold = MULTI_LABEL_THRESHOLD
+        self._labelling = Labelling(labels, problem, int(kept), threshold if problem != "regression" else None)
+        self._said = _remarks(name, model.name, config, spec, self._labelling)
+        self._repeats = Repeats(encoder.scratch)
+        encoder.need_head("sequence-classification")
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return (*self.encoder.notices, *self._said)
+
+    @property
+    def fields(self) -> tuple[pa.Field, ...]:
+        return label_fields(self.name, self._labelling.problem)
+
+    def fingerprint(self) -> str:
+        parameters = {
+            "text": self._spec.text,
+            "problem": self._labelling.problem,
+            "scores": self._labelling.kept,
+            "threshold": self._labelling.threshold,
+        }
+        return fingerprint("classify", CODE_VERSION, parameters, self.encoder.model, self.encoder.compute)
+
+    def load(self) -> None:
+        self.encoder.load()
+        check_label_count(self._labelling.labels, self.encoder.sequence_head.labels, self.encoder.model.name)
+
+    def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedTexts:
+        texts = DistinctTexts.of(self._text.render(table), usable)
+        recalled = recall(texts, self._repeats if self.encoder.batch_free else None)
+        return EncodedTexts(recalled, *beginnings(recalled.texts, self.encoder.tokenizer))
+
+    def prepare(self, encoded: EncodedTexts) -> Prepared[Scored]:
+        head = self.encoder.sequence_head
+        scores = np.zeros((len(encoded.sequences), head.labels), np.float32)
+
+        def score(rows: np.ndarray, sequences: TokenSequences, states: torch.Tensor) -> None:
+            logits = head.logits_of(states, sequences)
+            if self._labelling.problem == "single-label":
+                logits = logits.softmax(dim=-1)
+            elif self._labelling.problem == "multi-label":
+                logits = logits.sigmoid()
+            scores[rows] = logits.cpu().numpy()
+
+        def collect(report: BatchReport) -> Scored:
+            broken = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()
+            sentence = f"model {self.encoder.model.name} gave scores that are no numbers (its weights may be broken)"
+            errors = report.errors | dict.fromkeys(broken, sentence)
+            return Scored(encoded.recalled, encoded.truncated, scores, errors, report.tokens, report.padding)
+
+        return Prepared(Request(encoded.sequences, head.wanted, score, head="sequence-classification"), collect)
+
+    def compute(self, encoded: EncodedTexts) -> Scored:
+        return compute_alone(self, encoded)
+
+    def finish(self, computed: Scored) -> TaskColumns:
+        return label_columns(self.name, computed, self._repeats, self._labelling)
+
+
+def _remarks(name: str, model: str, config: object, spec: Classify, labelling: Labelling) -> tuple[str, ...]:
+    """What a user should know about how the scores came about."""
+    if labelling.problem == "regression":
+        return (f"Task '{name}': model {model} gives a number, no class; {name}_score is that number as it is.",)
+    if len(labelling.labels) == 1 and spec.problem is None and not getattr(config, "problem_type", None):
+        return (
+            f"Task '{name}': model {model} has one label and does not say what its score is; it is taken through a"
+            " sigmoid, as the stock pipeline does. For the number as it is, set problem: regression.",
+        )
+    return ()

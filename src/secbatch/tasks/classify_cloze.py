@@ -1,0 +1,156 @@
+"""The label of each text without a model fine-tuned for it: which label's words fit the `<mask>` of a template.
+
+Pattern-verbaliser pairs of Schick and Schütze 2021 (PET, arXiv:2001.07676), without their training. Calibration:
+Zhao et al. 2021 (arXiv:2102.09690), by the template around texts without content.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from secbatch.errors import JobError, ModelError
+from secbatch.job import Classify
+from secbatch.models.batch_runner import BatchReport
+from secbatch.models.cloze import Cloze, cloze_texts
+from secbatch.models.sequences import TokenSequences
+from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.models.untrusted_text import MASK
+from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.encoder_task import Prepared, compute_alone
+from secbatch.tasks.fingerprint import fingerprint
+from secbatch.tasks.label_columns import Labelling, Scored, label_columns, label_fields
+from secbatch.tasks.repeats import Recalled, Repeats, recall
+from secbatch.tasks.targets import target_ids
+from secbatch.tasks.text import DistinctTexts, TextSource
+
+CODE_VERSION = 1  # raise it when results change
+WITHOUT_CONTENT = ("N/A", "", MASK)
+
+
+@dataclass(frozen=True)
+class EncodedClozes:
+    """u distinct texts of a shard of n rows, each within the template."""
+
+    recalled: Recalled  # which text a row has: u of them are to be computed
+    sequences: TokenSequences  # [u]
+    truncated: np.ndarray  # [u] bool
+
+
+class ClozeTask:
+    """Labels by a masked language model.
+
+    A label's score is the mean probability of its words at the template's `<mask>`, as a share of that of all labels.
+    With `calibrate`, each label's share is first divided by the one it has for texts without content. A text that is
+    too long is cut at its end; the template stays whole.
+    """
+
+    def __init__(self, name: str, spec: Classify, schema: pa.Schema, encoder: SharedEncoder) -> None:
+        """Raises JobError when the job does not fit the input or the model, ModelError for a broken one."""
+        assert spec.labels is not None and spec.template is not None
+        self.name = name
+        self.encoder = encoder
+        model, tokenizer = encoder.model, encoder.tokenizer
+        self._spec = spec
+        self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
+        self.reads = self._text.columns
+        if tokenizer.mask_id is None:
+            raise ModelError(f"model {model.name} has no mask token, so it cannot classify by a template (task {name})")
+        self._cloze = Cloze.of(spec.template, tokenizer)
+        if self._cloze.room < 1:
+            raise JobError(
+                f"tasks.{name}.template does not fit into the {tokenizer.max_length} tokens of {model.name} with its"
+                " <mask> and a text; make it shorter"
+            )
+        self._words = _label_words(spec, encoder, f"tasks.{name}.labels")
+        labels = tuple(spec.labels)
+        kept = {"all": len(labels), "best": 1}.get(str(spec.scores), spec.scores)
+        self._labelling = Labelling(labels, "single-label", int(kept), spec.threshold)
+        self._prior = torch.zeros(len(labels))  # log shares of texts without content
+        self._repeats = Repeats(encoder.scratch)
+        encoder.need_head("masked-lm")
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return self.encoder.notices
+
+    @property
+    def fields(self) -> tuple[pa.Field, ...]:
+        return label_fields(self.name, "single-label")
+
+    def fingerprint(self) -> str:
+        assert self._spec.labels is not None
+        parameters = {
+            "text": self._spec.text,
+            "template": self._spec.template,
+            "labels": [[label, list(words)] for label, words in self._spec.labels.items()],
+            "calibrate": self._spec.calibrate,
+            "scores": self._labelling.kept,
+            "threshold": self._labelling.threshold,
+        }
+        return fingerprint("classify-cloze", CODE_VERSION, parameters, self.encoder.model, self.encoder.compute)
+
+    def load(self) -> None:
+        self.encoder.load()
+        if self._spec.calibrate:
+            nothing = Recalled(np.arange(len(WITHOUT_CONTENT)), list(WITHOUT_CONTENT), np.zeros((0, 2), np.uint64), [])
+            shares = self.compute(self._encoded(nothing)).scores
+            self._prior = torch.from_numpy(shares).mean(dim=0).log()
+
+    def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedClozes:
+        texts = DistinctTexts.of(self._text.render(table), usable)
+        return self._encoded(recall(texts, self._repeats if self.encoder.batch_free else None))
+
+    def _encoded(self, recalled: Recalled) -> EncodedClozes:
+        return EncodedClozes(recalled, *cloze_texts(recalled.texts, self._cloze, self.encoder.tokenizer))
+
+    def prepare(self, encoded: EncodedClozes) -> Prepared[Scored]:
+        lm = self.encoder.lm
+        scores = np.zeros((len(encoded.sequences), len(self._words)), np.float32)
+
+        def mask(sequences: TokenSequences) -> np.ndarray:
+            return self._cloze.masks(sequences)
+
+        def score(rows: np.ndarray, sequences: TokenSequences, states: torch.Tensor) -> None:
+            prior = self._prior.to(states.device)
+            for part, logits in lm.logits_of(states):
+                shares = (self._log_means(logits) - prior).softmax(dim=-1)
+                scores[rows[part]] = shares.cpu().numpy()
+
+        def collect(report: BatchReport) -> Scored:
+            broken = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()
+            sentence = f"model {self.encoder.model.name} gave scores that are no numbers (its weights may be broken)"
+            errors = report.errors | dict.fromkeys(broken, sentence)
+            return Scored(encoded.recalled, encoded.truncated, scores, errors, report.tokens, report.padding)
+
+        return Prepared(Request(encoded.sequences, mask, score, head="masked-lm"), collect)
+
+    def _log_means(self, logits: torch.Tensor) -> torch.Tensor:
+        """[m, vocabulary] to [m, labels]: log of the mean of each label's words, but for the softmax's divisor."""
+        means = []
+        for words in self._words:
+            chosen = logits[:, torch.from_numpy(words).to(logits.device)]
+            means.append(chosen.logsumexp(dim=-1) - float(np.log(len(words))))
+        return torch.stack(means, dim=-1)
+
+    def compute(self, encoded: EncodedClozes) -> Scored:
+        return compute_alone(self, encoded)
+
+    def finish(self, computed: Scored) -> TaskColumns:
+        return label_columns(self.name, computed, self._repeats, self._labelling)
+
+
+def _label_words(spec: Classify, encoder: SharedEncoder, key: str) -> list[np.ndarray]:
+    """The vocabulary entries of each label's words. Raises JobError for a word that two labels have."""
+    assert spec.labels is not None
+    owner: dict[int, str] = {}
+    found = []
+    for label, words in spec.labels.items():
+        entries = target_ids(words, encoder.tokenizer, f"{key}.{label}", encoder.model.name)
+        for entry in entries.tolist():
+            if entry in owner:
+                raise JobError(f"{key}: '{label}' and '{owner[entry]}' have a word in common; give it to one of them")
+            owner[entry] = label
+        found.append(entries)
+    return found

@@ -1,0 +1,174 @@
+"""Spans of each text with their types, by a model that was fine-tuned to label tokens."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from secbatch.job import Ner
+from secbatch.models.batch_runner import BatchReport
+from secbatch.models.load import check_head, load_config
+from secbatch.models.overlapping import WindowedTexts, windowed
+from secbatch.models.sequences import TokenSequences, spans
+from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.encoder_task import Prepared, compute_alone
+from secbatch.tasks.fingerprint import fingerprint
+from secbatch.tasks.label_names import check_label_count, label_names
+from secbatch.tasks.label_scheme import LabelScheme
+from secbatch.tasks.ner_columns import packed_spans, span_columns, span_fields, with_known_spans
+from secbatch.tasks.ner_spans import grouped, starts_of_words, trimmed
+from secbatch.tasks.repeats import Recalled, Repeats, recall
+from secbatch.tasks.text import DistinctTexts, TextSource
+
+CODE_VERSION = 1  # raise it when results change
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """u distinct texts of a shard of n rows, of N tokens together."""
+
+    recalled: Recalled  # which text a row has: u of them are to be computed
+    texts: WindowedTexts  # [u]
+    units: np.ndarray  # [m] int64: the first token of each word; of each token, where these are not aggregated
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """What the model says of each token of the windows, T of them with the special ones."""
+
+    encoded: EncodedTexts
+    labels: np.ndarray  # [T] int32, the best label
+    scores: np.ndarray  # [T] float32, its probability
+    shares: np.ndarray | None  # [T, labels] float32, where these are averaged over words
+    errors: dict[int, str] = field(default_factory=dict)  # window -> one sentence
+    tokens: int = 0
+    padding: int = 0
+
+
+class NerTask:
+    """Spans by a token-classification head, aggregated as the stock `token-classification` pipeline does.
+
+    Identical texts are computed once. A text longer than the model's positions goes through it in overlapping
+    windows; each token is read from the window that shows most around it, and spans are formed after that.
+    """
+
+    def __init__(self, name: str, spec: Ner, schema: pa.Schema, encoder: SharedEncoder) -> None:
+        """Raises JobError when the job does not fit the input or the model, ModelError for a broken one."""
+        self.name = name
+        self.encoder = encoder
+        model, tokenizer = encoder.model, encoder.tokenizer
+        self._spec = spec
+        self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
+        self.reads = self._text.columns
+        config = load_config(model)
+        check_head(model, config, "token-classification")
+        self._labels = label_names(config, model.name)
+        self._scheme = LabelScheme.of(self._labels, model.name)
+        self._piece_lengths = tokenizer.written_lengths() if tokenizer.marks_inner_pieces else None
+        self._repeats = Repeats(encoder.scratch)
+        encoder.need_head("token-classification")
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return (*self.encoder.notices, *self._scheme.remarks(self.encoder.model.name))
+
+    @property
+    def fields(self) -> tuple[pa.Field, ...]:
+        return span_fields(self.name)
+
+    def fingerprint(self) -> str:
+        spec = self._spec
+        parameters = {"text": spec.text, "aggregation": spec.aggregation, "threshold": spec.threshold}
+        return fingerprint("ner", CODE_VERSION, parameters, self.encoder.model, self.encoder.compute)
+
+    def load(self) -> None:
+        self.encoder.load()
+        head = self.encoder.token_head("token-classification")
+        check_label_count(self._labels, head.labels, self.encoder.model.name)
+
+    def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedTexts:
+        distinct = DistinctTexts.of(self._text.render(table), usable)
+        recalled = recall(distinct, self._repeats if self.encoder.batch_free else None)
+        tokenizer = self.encoder.tokenizer
+        texts = windowed(recalled.texts, tokenizer)
+        if self._spec.aggregation == "simple":
+            units = np.arange(len(texts.ids))
+        else:
+            unknown = tokenizer.hf.unk_token_id
+            units = np.flatnonzero(starts_of_words(texts, recalled.texts, self._piece_lengths, unknown))
+        return EncodedTexts(recalled, texts, units)
+
+    def prepare(self, encoded: EncodedTexts) -> Prepared[Tagged]:
+        head = self.encoder.token_head("token-classification")
+        sequences = encoded.texts.sequences
+        total = len(sequences.ids)
+        labels, scores = np.zeros(total, np.int32), np.zeros(total, np.float32)
+        shares = np.zeros((total, head.labels), np.float32) if self._spec.aggregation == "average" else None
+
+        def tag(rows: np.ndarray, part: TokenSequences, states: torch.Tensor) -> None:
+            places = spans(sequences.offsets[rows], part.lengths)
+            probabilities = head.logits_of(states).softmax(dim=-1)
+            if shares is not None:
+                shares[places] = probabilities.cpu().numpy()
+            best = probabilities.max(dim=-1)
+            labels[places] = best.indices.cpu().numpy()
+            scores[places] = best.values.cpu().numpy()
+
+        def collect(report: BatchReport) -> Tagged:
+            return Tagged(encoded, labels, scores, shares, report.errors, report.tokens, report.padding)
+
+        return Prepared(Request(sequences, _all_tokens, tag, head="token-classification"), collect)
+
+    def compute(self, encoded: EncodedTexts) -> Tagged:
+        return compute_alone(self, encoded)
+
+    def finish(self, computed: Tagged) -> TaskColumns:
+        recalled, texts = computed.encoded.recalled, computed.encoded.texts
+        wrong = self._wrong_texts(computed)
+        found = trimmed(grouped(*self._units(computed), texts, self._scheme), recalled.texts)
+        if self._spec.threshold is not None:
+            found = found.where(found.scores >= self._spec.threshold)
+        if len(recalled.keys):
+            good = np.ones(len(texts.counts), bool)
+            good[list(wrong)] = False
+            self._repeats.add(recalled.keys[good], *packed_spans(found, good))
+        if recalled.results:
+            found = with_known_spans(found, recalled.results)
+        rows = recalled.rows
+        errors = {int(row): wrong[int(rows[row])] for row in np.flatnonzero(np.isin(rows, list(wrong)))}
+        if errors:
+            rows = rows.copy()
+            rows[list(errors)] = -1
+        every = [*recalled.texts, *recalled.known]
+        columns = span_columns(self.name, rows, found, every, self._scheme.types)
+        return TaskColumns(columns, errors, computed.tokens, computed.padding)
+
+    def _units(self, computed: Tagged) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Label, score and first token of each unit."""
+        units, source = computed.encoded.units, computed.encoded.texts.source
+        labels, scores = computed.labels[source], computed.scores[source]
+        if self._spec.aggregation == "max" and len(units):
+            word = np.repeat(np.arange(len(units)), np.diff(np.append(units, len(source))))
+            top = np.flatnonzero(scores == np.maximum.reduceat(scores, units)[word])
+            chosen = top[np.unique(word[top], return_index=True)[1]]  # the first of equals
+            return labels[chosen], scores[chosen], units
+        if computed.shares is not None and len(units):
+            sizes = np.diff(np.append(units, len(source)))
+            means = np.add.reduceat(computed.shares[source], units, axis=0) / sizes[:, None]
+            return means.argmax(axis=1), means.max(axis=1), units
+        return labels[units], scores[units], units
+
+    def _wrong_texts(self, computed: Tagged) -> dict[int, str]:
+        """Texts that could not be done: one of whose windows failed, or got no numbers."""
+        texts = computed.encoded.texts
+        broken = ~np.isfinite(computed.scores)
+        windows = np.unique(np.searchsorted(texts.sequences.offsets, np.flatnonzero(broken), side="right") - 1)
+        sentence = f"model {self.encoder.model.name} gave scores that are no numbers (its weights may be broken)"
+        wrong = dict.fromkeys(windows.tolist(), sentence) | computed.errors
+        return {int(texts.owners[window]): text for window, text in wrong.items()}
+
+
+def _all_tokens(sequences: TokenSequences) -> None:
+    return None
