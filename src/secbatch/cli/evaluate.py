@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from secbatch.comparison.evaluation import Objective
     from secbatch.comparison.predictions import Progress
 
-OBJECTIVES = ("fill-mask",)
+OBJECTIVES = ("fill-mask", "masked-lm")
 # Which options an objective takes; others are refused.
 _TAKES = {
     "classify": ("text", "label", "label_delimiter", "group", "threshold", "unknown_labels"),
@@ -125,6 +125,10 @@ def _objective(
 
     files = LabelledFiles(data, malformed="skip" if malformed == "skip" else "stop")
     given = {key: value for key, value in columns.items() if value is not None}
+    if name == "masked-lm":
+        from secbatch.comparison.hidden_words import HiddenWords
+
+        return HiddenWords(files, limit=rows, seed=seed, **given)
     from secbatch.comparison.masked_words import MaskedWords
 
     return MaskedWords(files, limit=rows, **given)
