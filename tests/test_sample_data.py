@@ -12,11 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from secbatch.finetune_jobfile import load_finetune_job
+from secbatch.finetuning.dataset import load_dataset
 from secbatch.job import CHAT_PROMPT, Chat, Embed, FillMask, Job
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "sample_data"
-JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
+JOBS = sorted(path for path in (ROOT / "jobs").glob("*.yaml") if not path.stem.startswith("finetune-"))
+TRAININGS = sorted((ROOT / "jobs").glob("finetune-*.yaml"))
+INVENTED = ["sentences.csv", "questions.csv", "messy.csv", "reports.jsonl"]
+INVENTED += ["topics.csv", "entities.conll", "answers.jsonl"]
 COLUMNS = ["report_id", "line", "report_date", "sentence", "thread", "turn", "question"]
 DAMAGED = {"000421", "000423", "000425", "000428"}  # as sample_data/README.md lists them
 TRIAL_SENTENCES = [
@@ -148,7 +153,10 @@ def test_messy_is_sound_but_for_the_damaged_tickets() -> None:
         assert len(rows) == 1 and len(rows[0]) == 4, record
 
 
-@pytest.mark.parametrize("name", ["sentences.csv", "questions.csv", "messy.csv", "reports.jsonl"])
+@pytest.mark.parametrize(
+    "name",
+    ["sentences.csv", "questions.csv", "messy.csv", "reports.jsonl", "topics.csv", "entities.conll", "answers.jsonl"],
+)
 def test_only_reserved_domains_and_addresses(name: str) -> None:
     text = (DATA / name).read_bytes().decode("utf-8", "replace")
     assert {host for host in hosts_in(text) if not is_reserved(host)} == set()
@@ -210,3 +218,17 @@ def test_nightly_asks_blenderbot_with_the_default_prompt_and_is_incremental() ->
     assert answer.prompt == CHAT_PROMPT
     assert {task.model for task in job.tasks.values()} == {"securebert", "blenderbot"}
     assert job.output.mode == "incremental"
+
+
+@pytest.mark.parametrize("path", TRAININGS, ids=lambda path: path.stem)
+def test_training_job_is_valid_and_its_data_can_be_learned_from(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    job = load_finetune_job(str(path))
+    assert job.output == f"models/{job.name}"
+    data = load_dataset(job)
+    assert len(data.train.examples) > len(data.dev.examples) > 0
+
+
+def test_there_is_a_training_job_for_each_objective() -> None:
+    objectives = {load_finetune_job(str(path)).objective for path in TRAININGS}
+    assert objectives == {"masked-lm", "classify", "ner", "qa", "seq2seq"}
