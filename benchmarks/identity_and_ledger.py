@@ -58,6 +58,7 @@ def run(
     rows: int, ids: tuple[str, ...], folder: Path, parts: list[Stored], first: int = 0
 ) -> tuple[float, list[Stored]]:
     """Processor seconds without the making of the rows, and the parts that the run leaves."""
+    shutil.rmtree(folder / "scratch", ignore_errors=True)  # as a run does
     identities = Identities(ids, False, folder / "scratch")
     present = Present(folder / "scratch")
     pool = Pool(parts, lambda stored: StoredKeys(stored.keys), "schema")
@@ -74,7 +75,7 @@ def run(
             waiting.append(new)
         present.add(shard.index, new.ids, keys.ids[match.kept])
         if sum(map(len, waiting)) >= PART_ROWS or (waiting and (shard.index + 1) * SHARD_ROWS >= rows):
-            path = folder / "keys" / f"{len(made)}.keys"
+            path = folder / "keys" / f"{len(parts) + len(made)}.keys"
             write_keys(path, joined(waiting), {"schema": "schema"}, "part keys")
             tasks = {name: [fingerprint] for name, fingerprint in FINGERPRINTS.items()}
             made.append(Stored(path.stem, path, path, tasks, True))

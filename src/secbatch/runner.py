@@ -23,11 +23,14 @@ __all__ = ["RunResult", "run_job", "shard_rows_schedule"]
 
 
 def shard_rows_schedule(job: Job, cuda: bool) -> tuple[int, ...]:
-    """Row targets of the first shards, before the models' speed is known (see secbatch.pacing); 0: as measured."""
+    """Row targets of the first shards, before the models' speed is known (see secbatch.pacing); 0: as measured.
+
+    Small ones: they are cut before the first is done, and a model may do as little as two rows a second.
+    """
     writes = any(isinstance(spec, Chat | Seq2Seq) for spec in job.tasks.values())
     if cuda:
-        return (128, 256, 0) if writes else (2048, 16_384, 0)
-    return (16, 32, 0) if writes else (128, 512, 0)
+        return (64, 128, 0) if writes else (128, 512, 2048, 0)
+    return (16, 32, 0) if writes else (16, 64, 128, 0)
 
 
 def run_job(

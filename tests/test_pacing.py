@@ -1,0 +1,40 @@
+"""How large shards become, in a pipeline that cuts some of them before the first one is done."""
+
+import pytest
+
+from secbatch.job import Job
+from secbatch.pacing import LARGEST, ShardSizes
+from secbatch.runner import shard_rows_schedule
+
+AHEAD = 4  # shards that are read, encoded or waiting while one is computed
+
+
+def job(kind: str) -> Job:
+    task = {"type": kind, "model": "fake", "text": "text"}
+    return Job.model_validate({"name": "n", "input": {"path": "x"}, "tasks": {"t": task}, "output": {"path": "o"}})
+
+
+def sizes_at(rate: float, kind: str, cuda: bool, shards: int) -> list[int]:
+    sizes = ShardSizes(shard_rows_schedule(job(kind), cuda))
+    cut = [sizes(shard) for shard in range(AHEAD)]
+    for shard in range(shards - AHEAD):
+        sizes.measured(cut[shard], cut[shard] / rate)
+        cut.append(sizes(shard + AHEAD))
+    return cut
+
+
+@pytest.mark.parametrize("rate", [2.0, 7.5, 60.0, 900.0, 50_000.0])
+def test_a_crash_costs_about_a_minute_at_most(rate: float) -> None:
+    """One shard is computed while the one before is being written down; a row of work each is the least."""
+    cut = sizes_at(rate, "fill-mask", False, 30)
+    assert max(rows / rate for rows in cut) <= 64
+
+
+def test_a_fast_model_soon_has_large_shards() -> None:
+    for cuda in (False, True):
+        cut = sizes_at(50_000.0, "embed", cuda, 12)
+        assert cut[-1] == LARGEST
+
+
+def test_answers_begin_with_small_shards() -> None:
+    assert max(rows / 0.5 for rows in sizes_at(0.5, "chat", False, 10)) <= 64
