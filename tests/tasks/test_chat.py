@@ -50,10 +50,10 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_llama_chat(tmp_path_factory.mktemp("llama"))
 
 
-def build(folder: Path, columns: Any = ("question",), **spec: Any) -> ChatTask:
+def build(folder: Path, columns: Any = ("question",), scratch: Path | None = None, **spec: Any) -> ChatTask:
     values = {"type": "chat", "model": "tiny", "text": "question"} | spec
     schema = pa.schema([(name, pa.string()) for name in columns])
-    return ChatTask("answer", Chat.model_validate(values), schema, resolved(folder), CPU)
+    return ChatTask("answer", Chat.model_validate(values), schema, resolved(folder), CPU, scratch)
 
 
 def run(task: ChatTask, usable: list[bool] | None = None, **columns: Any) -> TaskColumns:
@@ -123,6 +123,22 @@ def test_equal_questions_are_asked_once(blenderbot: Path) -> None:
     once, often = run(task, question=["Phishing?"]), run(task, question=["Phishing?"] * 7)
     assert answers(often) == answers(once) * 7
     assert often.tokens == once.tokens
+
+
+def test_a_question_of_an_earlier_shard_is_not_asked_again(blenderbot: Path, llama: Path, tmp_path: Path) -> None:
+    for folder in (blenderbot, llama):
+        task = build(folder, scratch=tmp_path)
+        first = run(task, question=["Phishing?", "Ransomware?"])
+        again = run(task, question=["Ransomware?", "A new one?", "Phishing?"])
+        new = run(build(folder), question=["A new one?"])
+        assert answers(again) == [answers(first)[1], answers(new)[0], answers(first)[0]]
+        assert again.columns["answer_tokens"].to_pylist()[0] == first.columns["answer_tokens"].to_pylist()[1]
+        assert again.tokens == new.tokens and run(task, question=["A new one?"]).tokens == 0
+
+
+def test_sampled_answers_are_not_remembered(blenderbot: Path, tmp_path: Path) -> None:
+    task = build(blenderbot, scratch=tmp_path, generation={"do_sample": True, "num_beams": 1})
+    assert run(task, question=["Phishing?"]).tokens == run(task, question=["Phishing?"]).tokens > 0
 
 
 CONVERSATION = {"conversation": {"id": "thread", "order": "turn"}, "columns": ("question", "thread", "turn")}

@@ -18,6 +18,8 @@ from secbatch.tasks.generated_text import text_columns, text_fields
 from secbatch.tasks.text import TextSource
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from secbatch.job import Chat
     from secbatch.models.device import Compute
     from secbatch.models.resolved import ResolvedModel
@@ -54,8 +56,11 @@ class ChatTask:
         schema: pa.Schema,
         model: "ResolvedModel | RemoteModel",
         compute: "Compute",
+        scratch: "Path | None" = None,
     ) -> None:
-        """Raises JobError when job and input do not fit together, ModelError when the model cannot chat."""
+        """`scratch`: see `TextGenerator`.
+
+        Raises JobError when job and input do not fit together, ModelError when the model cannot chat."""
         self.name, self._spec = name, spec
         self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
         self._conversation = spec.conversation
@@ -70,7 +75,7 @@ class ChatTask:
         if isinstance(model, RemoteModel):
             self._model = EndpointChat(spec)
         else:
-            self._model = ChatModel(spec, model, compute)
+            self._model = ChatModel(spec, model, compute, scratch)
 
     @property
     def fields(self) -> tuple[pa.Field, ...]:

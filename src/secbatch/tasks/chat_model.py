@@ -11,6 +11,8 @@ from secbatch.tasks.chat_reply import Reply
 from secbatch.tasks.text_generator import TextGenerator
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from secbatch.job import Chat
     from secbatch.models.device import Compute
     from secbatch.models.resolved import ResolvedModel
@@ -22,9 +24,14 @@ CODE_VERSION = 1
 class ChatModel(TextGenerator):
     """Renders conversations, generates, decodes. Cheap to make; `load` brings the weights."""
 
-    def __init__(self, spec: "Chat", resolved: "ResolvedModel", compute: "Compute") -> None:
-        """Raises ModelError or JobError when the model cannot chat as `spec` wants it to."""
-        super().__init__(spec.generation, resolved, compute)
+    def __init__(
+        self, spec: "Chat", resolved: "ResolvedModel", compute: "Compute", scratch: "Path | None" = None
+    ) -> None:
+        """`scratch`: see `TextGenerator`.
+
+        Raises ModelError or JobError when the model cannot chat as `spec` wants it to.
+        """
+        super().__init__(spec.generation, resolved, compute, scratch)
         self._spec = spec
         positions = self.tokenizer.max_length
         limit = positions if self.encoder_decoder else self._prompt_limit(positions)
@@ -56,7 +63,7 @@ class ChatModel(TextGenerator):
     def reply(self, rendered: Sequence[Rendered], rows: Sequence[str]) -> list[Reply]:
         """Answers; `rows` names the row of each conversation, which seeds its sampling.
 
-        Equal prompts are answered once, except when answers are sampled.
+        Equal prompts are answered once in a run, except when answers are sampled.
         """
         open_ = [place for place, one in enumerate(rendered) if one.error is None]
         written = dict(

@@ -30,7 +30,7 @@ class Encoders:
 
     def __init__(self, scratch: "Path | None") -> None:
         """`scratch`: see `SharedEncoder`."""
-        self._scratch = scratch
+        self.scratch = scratch
         self._made: dict[tuple[str, ...], SharedEncoder] = {}
 
     def of(self, model: "ResolvedModel", compute: "Compute") -> "SharedEncoder":
@@ -39,7 +39,7 @@ class Encoders:
 
         key = (str(model.folder), model.weights_hash, model.tokenizer_hash, compute.device, compute.dtype)
         if key not in self._made:
-            self._made[key] = SharedEncoder(model, compute, self._scratch)
+            self._made[key] = SharedEncoder(model, compute, self.scratch)
         return self._made[key]
 
 
@@ -57,12 +57,12 @@ def build_task(
     if isinstance(spec, Chat):
         from secbatch.tasks.chat import ChatTask
 
-        return ChatTask(name, spec, schema, model, compute)
+        return ChatTask(name, spec, schema, model, compute, encoders.scratch)
     assert isinstance(model, ResolvedModel)  # only chat can do without one
     if isinstance(spec, Seq2Seq):
         from secbatch.tasks.seq2seq import Seq2SeqTask
 
-        return Seq2SeqTask(name, spec, schema, model, compute)
+        return Seq2SeqTask(name, spec, schema, model, compute, encoders.scratch)
     if isinstance(spec, FillMask):
         from secbatch.tasks.fill_mask import FillMaskTask
 

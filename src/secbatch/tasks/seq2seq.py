@@ -15,6 +15,8 @@ from secbatch.tasks.text import TextSource
 from secbatch.tasks.text_generator import TextGenerator
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from secbatch.job import Seq2Seq
     from secbatch.models.device import Compute
     from secbatch.models.resolved import ResolvedModel
@@ -51,14 +53,22 @@ class Seq2SeqTask:
     """Each row alone, through the generation that chat uses. Equal rows are generated for once."""
 
     def __init__(
-        self, name: str, spec: "Seq2Seq", schema: pa.Schema, model: "ResolvedModel", compute: "Compute"
+        self,
+        name: str,
+        spec: "Seq2Seq",
+        schema: pa.Schema,
+        model: "ResolvedModel",
+        compute: "Compute",
+        scratch: "Path | None" = None,
     ) -> None:
-        """Raises JobError when job, input and model do not fit together, ModelError for a model of another kind."""
+        """`scratch`: see `TextGenerator`.
+
+        Raises JobError when job, input and model do not fit together, ModelError for a model of another kind."""
         self.name, self._spec, self._resolved = name, spec, model
         self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
         self._prompt = Prompt(spec.prompt, schema, f"tasks.{name}.prompt")
         self.reads = tuple(dict.fromkeys((*self._text.columns, *self._prompt.columns)))
-        self._model = TextGenerator(spec.generation, model, compute)
+        self._model = TextGenerator(spec.generation, model, compute, scratch)
         check_kind(model, self._model.config, "seq2seq")
 
     @property

@@ -4,7 +4,10 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from secbatch.models.generation_settings import (
     GenerationSettings,
@@ -13,12 +16,14 @@ from secbatch.models.generation_settings import (
     settings_for,
 )
 from secbatch.models.load import load_config, load_model, load_tokenizer
+from secbatch.row_hash import digests
 from secbatch.tasks.generated_text import clean, row_seed
+from secbatch.tasks.repeats import Repeats
 
 if TYPE_CHECKING:
     from secbatch.job import Generation
     from secbatch.models.device import Compute
-    from secbatch.models.generation import Generator
+    from secbatch.models.generation import Generator, Prompt
     from secbatch.models.resolved import ResolvedModel
 
 
@@ -34,8 +39,17 @@ class Written:
 class TextGenerator:
     """A model with its tokenizer and generation settings. Cheap to make; `load` brings the weights."""
 
-    def __init__(self, generation: "Generation", resolved: "ResolvedModel", compute: "Compute") -> None:
-        """Raises ModelError when the model cannot generate, JobError when not as `generation` wants it to."""
+    def __init__(
+        self,
+        generation: "Generation",
+        resolved: "ResolvedModel",
+        compute: "Compute",
+        scratch: Path | None = None,
+    ) -> None:
+        """`scratch`: a folder for what is remembered of a run; None: prompts that come again are done again.
+
+        Raises ModelError when the model cannot generate, JobError when not as `generation` wants it to.
+        """
         self._resolved, self._compute = resolved, compute
         self.config = load_config(resolved)
         self.tokenizer = load_tokenizer(resolved)
@@ -48,6 +62,10 @@ class TextGenerator:
         )
         self.notices: tuple[str, ...] = compute.notices  # what a user should know; complete after `load`
         self._generator: Generator | None = None
+        # In float32 on a GPU a near tie of two tokens may fall another way in another batch: nothing is remembered,
+        # so that a run that is resumed gives the same text.
+        steady = compute.dtype != "float32" or compute.device == "cpu"
+        self._repeats = Repeats(scratch if steady and not self.settings.do_sample else None)
         self.tokens = self.padding = 0  # positions worked on so far
 
     def facts(self) -> dict[str, Any]:
@@ -76,11 +94,10 @@ class TextGenerator:
     def write(self, prompts: Sequence[list[int]], rows: Sequence[str]) -> list[Written]:
         """A text for each prompt; `rows` names the row of each, which seeds its sampling.
 
-        Equal prompts are generated for once, except when tokens are sampled.
+        Equal prompts are generated for once in a run, except when tokens are sampled.
         """
         from secbatch.models.generation import Prompt
 
-        assert self._generator is not None, "load() comes first"
         places: dict[object, int] = {}  # what makes a text -> its place in `distinct`
         distinct: list[Prompt] = []
         wanted: list[int] = []
@@ -93,11 +110,37 @@ class TextGenerator:
             wanted.append(places[key])
         if not distinct:
             return []
-        made = self._generator.generate(distinct)
+        keys = digests([np.array(prompt.tokens, np.int32).tobytes() for prompt in distinct])
+        known = self._repeats.find(keys)
+        new = [place for place in range(len(distinct)) if place not in known]
+        made = dict(zip(new, self._generated([distinct[place] for place in new]), strict=True))
+        self._remember(keys, made)
+        written = [made[place] if place in made else _unpacked(known[place]) for place in range(len(distinct))]
+        return [written[place] for place in wanted]
+
+    def _generated(self, prompts: "list[Prompt]") -> list[Written]:
+        assert self._generator is not None, "load() comes first"
+        if not prompts:
+            return []
+        made = self._generator.generate(prompts)
         self.tokens, self.padding = self.tokens + made.tokens, self.padding + made.padding
         texts = self.hf.batch_decode([answer.tokens for answer in made.answers], skip_special_tokens=True)
-        written = [
+        return [
             Written(clean(text), len(answer.tokens)) if answer.error is None else Written(None, 0, answer.error)
             for text, answer in zip(texts, made.answers, strict=True)
         ]
-        return [written[place] for place in wanted]
+
+    def _remember(self, keys: np.ndarray, made: dict[int, Written]) -> None:
+        good = [(place, _packed(one)) for place, one in made.items() if one.error is None]
+        if good:
+            joined = np.frombuffer(b"".join(packed for _, packed in good), np.uint8)
+            sizes = np.array([len(packed) for _, packed in good], np.int64)
+            self._repeats.add(keys[[place for place, _ in good]], joined, sizes)
+
+
+def _packed(written: Written) -> bytes:
+    return written.tokens.to_bytes(4, "little") + (written.text or "").encode()
+
+
+def _unpacked(packed: bytes) -> Written:
+    return Written(packed[4:].decode(), int.from_bytes(packed[:4], "little"))
