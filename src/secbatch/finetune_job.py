@@ -115,7 +115,7 @@ class Hyperparameters(Strict):
     """How the training goes. None: a default that depends on the objective."""
 
     learning_rate: float | None = Field(default=None, gt=0, strict=False)  # None: 2e-4 below 40 M weights, else 5e-5
-    head_learning_rate: float | None = Field(default=None, gt=0, strict=False)  # None: 5 times that, of a new head
+    head_learning_rate: float | None = Field(default=None, gt=0, strict=False)  # None: 5 times that, see optimizer.py
     epochs: int | None = Field(default=None, ge=1)
     batch_tokens: int | None = Field(default=None, ge=16)  # of one step, padding not counted
     gradient_accumulation: int = Field(default=1, ge=1)  # parts of a step that are computed one after another

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from secbatch.errors import ModelError
+from secbatch.errors import InputError, ModelError
 from secbatch.finetune_job import LENGTH, FinetuneJob, Hyperparameters
 from secbatch.finetuning.classify import Classify
 from secbatch.finetuning.dataset import Dataset
@@ -58,6 +58,9 @@ def build(job: FinetuneJob, data: Dataset, resolved: ResolvedModel, compute: Com
     check_vocabulary(resolved, tokenizer, model)
     sides = {"train": data.train, "dev": data.dev} | ({"test": data.test} if data.test else {})
     items = {name: objective.items(side.examples, tokenizer, max_length) for name, side in sides.items()}
+    for name, found in items.items():
+        if not found:
+            raise InputError(f"{name}: no text is long enough to learn from")
     if isinstance(objective, Ner) and wanted.class_weights != "none":
         counts = np.bincount(np.concatenate([item.targets for item in items["train"]]), minlength=len(objective.tags))
         objective.weights = class_weights(counts, wanted.class_weights)
@@ -91,7 +94,7 @@ def _objective(job: FinetuneJob, wanted: Hyperparameters, data: Dataset, tokeniz
         if data.multi and wanted.class_weights != "none":
             import torch
 
-            odds = (len(data.train.examples) - by_label) / np.maximum(by_label, 1)
+            odds = np.maximum(len(data.train.examples) - by_label, 1) / np.maximum(by_label, 1)
             positive = np.sqrt(odds) if wanted.class_weights == "sqrt" else odds
             weights = torch.tensor(positive, dtype=torch.float32)
         return Classify(data.labels, data.multi, weights, smoothing)

@@ -1,6 +1,7 @@
 """The one door to fine-tuning, for the command line, Python and tests."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -112,6 +113,9 @@ def _train(
 
     if compute.device == "cpu":
         torch.set_flush_denormal(True)  # moments of rarely seen entries underflow, and subnormal arithmetic is slow
+    else:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+        torch.use_deterministic_algorithms(True, warn_only=True)
     started = _now()
     wanted = job.settled()
     built = build(job, data, base, compute)
@@ -163,6 +167,10 @@ def _write(folder: ModelFolder, model: Any, tokenizer: Any, record: dict[str, An
     with quiet():
         model.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
+    for file in staging.glob(
+        "*.safetensors"
+    ):  # written for the owner alone; a model is for those that may read the rest
+        file.chmod((staging / "config.json").stat().st_mode)
     record["weights_hash"] = weights_hash(staging)
     draw_curve(record, staging / CURVE)
     (staging / "README.md").write_text(model_card(record), encoding="utf-8")

@@ -23,6 +23,7 @@ from secbatch.finetuning.reporting import TrainingReporter
 from secbatch.models.device import Compute
 
 TOLD_SECONDS = 0.5  # between two words on how it goes
+WORTH_KEEPING = 10.0  # seconds of training since the last checkpoint
 LOWER_IS_BETTER = frozenset({"loss", "perplexity"})
 
 
@@ -115,11 +116,13 @@ class Training:
             except Interrupted:
                 self._write_checkpoint()  # the epoch's steps are done; its evaluation comes again
                 raise
+        if time.monotonic() - saved > WORTH_KEEPING:
+            self._write_checkpoint()  # what is left to do may be interrupted, too
 
     def _step(self, numbers: np.ndarray) -> None:
         state, wanted = self.state, self._wanted
         # All chance is a function of the step: a resumed training draws what an uninterrupted one draws.
-        torch.manual_seed(_seed(wanted.seed, state.step))
+        self._network.begin_step(_seed(wanted.seed, state.step))
         random = np.random.default_rng([wanted.seed, 1, state.step])
         parts = [
             self._objective.batch([self._items[number] for number in part], random)

@@ -11,7 +11,8 @@ from secbatch.finetune_job import Hyperparameters
 BETAS = (0.9, 0.999)
 SMALL = 40_000_000  # parameters; smaller encoders bear, and need, a higher learning rate
 SMALL_RATE, RATE = 2e-4, 5e-5
-HEAD_FACTOR = 5.0  # learning rate of a new head, to that of the top layer
+ADAPTER_RATE = 5e-4  # of adapters (LoRA), which start at nothing
+HEAD_FACTOR, HEAD_RATE = 5.0, 1e-3  # learning rate of a new head, to that of the top layer; and at most
 _LAYER = re.compile(r"\.(?:layer|layers|h|block|blocks)\.(\d+)\.")
 
 
@@ -19,6 +20,8 @@ def learning_rate(wanted: Hyperparameters, model: Any) -> float:
     """The rate of the top layer: what the job says, or a default by the model's size."""
     if wanted.learning_rate is not None:
         return wanted.learning_rate
+    if wanted.lora:
+        return ADAPTER_RATE
     return SMALL_RATE if sum(p.numel() for p in model.parameters()) < SMALL else RATE
 
 
@@ -30,7 +33,8 @@ def build_optimizer(
     A layer learns `layer_decay` times as fast as the one above it (Howard and Ruder 2018, arXiv:1801.06146); biases
     and norms do not decay. Each group has its highest rate as `base`.
     """
-    head_rate = wanted.head_learning_rate or (HEAD_FACTOR * rate if new_head else rate)
+    faster = max(rate, min(HEAD_FACTOR * rate, HEAD_RATE)) if new_head else rate
+    head_rate = wanted.head_learning_rate or faster
     layers = _depth(model)
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in named.items():

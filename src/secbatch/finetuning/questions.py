@@ -34,7 +34,7 @@ class Questions(Objective):
         contexts, offsets = tokenizer.encode_with_offsets([example.context for example in examples])
         items = []
         for number, example in enumerate(examples):
-            asked = questions[number][: max_length // QUESTION_SHARE]
+            asked = questions[number][: (max_length - len(before) - len(between) - len(after)) // QUESTION_SHARE]
             span = slice(contexts.offsets[number], contexts.offsets[number + 1])
             body, places = contexts.ids[span], offsets[span]
             head = np.concatenate([before, asked, between])
