@@ -155,7 +155,16 @@ def test_messy_is_sound_but_for_the_damaged_tickets() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["sentences.csv", "questions.csv", "messy.csv", "reports.jsonl", "topics.csv", "entities.conll", "answers.jsonl"],
+    [
+        "sentences.csv",
+        "questions.csv",
+        "messy.csv",
+        "reports.jsonl",
+        "topics.csv",
+        "entities.conll",
+        "answers.jsonl",
+        "techniques.csv",
+    ],
 )
 def test_only_reserved_domains_and_addresses(name: str) -> None:
     text = (DATA / name).read_bytes().decode("utf-8", "replace")
@@ -187,7 +196,7 @@ def columns_of(job: Job) -> set[str]:
 
 
 def test_the_jobs_are_there() -> None:
-    assert {path.stem for path in JOBS} >= {"nightly", "one-off", "quickstart", "reports", "seq2seq"}
+    assert {path.stem for path in JOBS} >= {"nightly", "one-off", "quickstart", "reports", "seq2seq", "similarity"}
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)

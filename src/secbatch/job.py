@@ -256,7 +256,30 @@ class Seq2Seq(TaskBase):
         return value
 
 
-TaskSpec = Annotated[FillMask | Embed | Classify | Ner | Chat | Seq2Seq, Field(discriminator="type")]
+class Reference(Strict):
+    """Rows that texts are compared with."""
+
+    path: str  # as `input.path`
+    id: str  # the column that names a row
+    text: str  # a column, or a template with {columns}
+    format: Literal["csv", "parquet", "jsonl"] | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
+
+
+class Similarity(TaskBase):
+    """The rows of a reference that are nearest to each text."""
+
+    type: Literal["similarity"]
+    text: str
+    reference: Reference
+    pooling: Literal["mean", "first"] = "mean"
+    normalize: bool = True  # L2: scores are cosines
+    top_k: int = Field(default=5, ge=1, le=1000)
+    threshold: float | None = Field(default=None, strict=False, allow_inf_nan=False)  # the least score that counts
+
+
+TaskSpec = Annotated[FillMask | Embed | Classify | Ner | Chat | Seq2Seq | Similarity, Field(discriminator="type")]
 
 
 class Output(Strict):

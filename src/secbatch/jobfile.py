@@ -8,7 +8,21 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from secbatch.errors import JobError, nearest
-from secbatch.job import Chat, Classify, Conversation, Embed, FillMask, Generation, Input, Job, Ner, Output, Seq2Seq
+from secbatch.job import (
+    Chat,
+    Classify,
+    Conversation,
+    Embed,
+    FillMask,
+    Generation,
+    Input,
+    Job,
+    Ner,
+    Output,
+    Reference,
+    Seq2Seq,
+    Similarity,
+)
 
 MOST_BYTES = 256 << 10  # of a job file
 MOST_VALUES = 50_000  # in a job file, aliases written out
@@ -19,6 +33,7 @@ TASK_TYPES: dict[str, type[BaseModel]] = {
     "ner": Ner,
     "chat": Chat,
     "seq2seq": Seq2Seq,
+    "similarity": Similarity,
 }
 Kind = TypeVar("Kind", bound=BaseModel)
 WRITTEN_AS = {
@@ -215,6 +230,7 @@ def _known_keys(location: list[str], root: type[BaseModel]) -> list[str]:
         "output": Output,
         "conversation": Conversation,
         "generation": Generation,
+        "reference": Reference,
         **TASK_TYPES,
     }
     model = models.get(location[-1], Job) if location else Job

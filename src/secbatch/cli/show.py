@@ -112,6 +112,9 @@ def _lines(row: dict[str, Any], tasks: dict[str, dict[str, Any]]) -> Iterator[tu
                 yield label, " | ".join(word["token"] for word in words) or "(outside the model's window)"
         elif kind in ("chat", "seq2seq"):
             yield name, row[name]
+        elif kind == "similarity":
+            near = " | ".join(f"{one['id']} {one['score']:.2f}" for one in row[name])
+            yield name, near or "(nothing near enough)"
         else:
             vector = row[name]
             yield name, f"[{', '.join(f'{x:.3f}' for x in vector[:4])}, ...] ({len(vector)} numbers)"

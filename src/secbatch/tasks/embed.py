@@ -4,18 +4,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from secbatch.errors import JobError
 from secbatch.job import Embed
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.load import load_config
 from secbatch.models.sequences import TokenSequences
-from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.windows import from_start
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
+from secbatch.tasks.pooling import not_finite, pooling_request
 from secbatch.tasks.repeats import Recalled, Repeats, recall
 from secbatch.tasks.text import DistinctTexts, TextSource
 
@@ -93,24 +93,13 @@ class EmbedTask:
 
     def prepare(self, encoded: EncodedTexts) -> Prepared[Embedded]:
         vectors = np.zeros((len(encoded.sequences), self._width), np.float32)
-        first = self._spec.pooling == "first"
-
-        def wanted(sequences: TokenSequences) -> np.ndarray | None:
-            return sequences.offsets[:-1] if first else None
-
-        def pool(rows: np.ndarray, sequences: TokenSequences, states: torch.Tensor) -> None:
-            pooled = states.float() if first else _means(states, sequences)
-            if self._spec.normalize:
-                pooled = torch.nn.functional.normalize(pooled, dim=-1)
-            vectors[rows] = pooled.cpu().numpy()
+        request = pooling_request(encoded.sequences, vectors, self._spec.pooling, self._spec.normalize)
 
         def collect(report: BatchReport) -> Embedded:
-            broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
-            sentence = f"model {self.encoder.model.name} gave a vector with values that are no numbers"
-            errors = report.errors | dict.fromkeys(broken, sentence)
+            errors = report.errors | not_finite(vectors, self.encoder.model.name)
             return Embedded(encoded, vectors, errors, report.tokens, report.padding)
 
-        return Prepared(Request(encoded.sequences, wanted, pool), collect)
+        return Prepared(request, collect)
 
     def compute(self, encoded: EncodedTexts) -> Embedded:
         return compute_alone(self, encoded)
@@ -133,14 +122,3 @@ class EmbedTask:
         offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
         column = pa.ListArray.from_arrays(offsets, pa.array(vectors[rows[done]].ravel()), mask=pa.array(~done))
         return TaskColumns({self.name: column}, errors, computed.tokens, computed.padding)
-
-
-def _means(states: torch.Tensor, sequences: TokenSequences) -> torch.Tensor:
-    """[T, hidden] to the float32 mean of each sequence, [rows, hidden]."""
-    # Sequences of one length are a [count, length, hidden] view.
-    return torch.cat(
-        [
-            states[first : first + count * length].view(count, length, -1).float().mean(dim=1)
-            for first, count, length in sequences.groups()
-        ]
-    )

@@ -22,20 +22,22 @@ class TextSource:
         return tuple(dict.fromkeys(part[0] for part in self.parts if isinstance(part, tuple)))
 
     @classmethod
-    def of(cls, text: str, schema: pa.Schema, key: str) -> "TextSource":
+    def of(cls, text: str, schema: pa.Schema, key: str, place: str = "the input") -> "TextSource":
         """`text` as the job has it under `key`: the name of a column, or a template such as "{title}: {sentence}".
 
         A name that is a column wins over a template; `{{` and `}}` are literal braces. Raises JobError for a
-        column that the input lacks, naming the nearest.
+        column that is not there, naming the nearest; `place` is what has the columns.
         """
         if text in schema.names:
-            return cls(_checked(((text,),), schema, key))
+            return cls(_checked(((text,),), schema, key, place))
         if "{" not in text and "}" not in text:
-            raise JobError(f"{key}: {_no_column(text, schema)}")
-        return cls.template(text, schema, key)
+            raise JobError(f"{key}: {_no_column(text, schema, place)}")
+        return cls.template(text, schema, key, place=place)
 
     @classmethod
-    def template(cls, text: str, schema: pa.Schema, key: str, placeholder: str | None = None) -> "TextSource":
+    def template(
+        cls, text: str, schema: pa.Schema, key: str, placeholder: str | None = None, place: str = "the input"
+    ) -> "TextSource":
         """`text` as a template, whatever columns there are; `placeholder` in braces stands for no column."""
         try:
             pieces = list(Formatter().parse(text))
@@ -51,7 +53,7 @@ class TextSource:
                 if form or conversion or not field:
                     raise JobError(f"{key}: in the template {text!r}, write {{column}} and nothing else in the braces")
                 parts.append((field,))
-        _checked(tuple(part for part in parts if part != (placeholder,)), schema, key)
+        _checked(tuple(part for part in parts if part != (placeholder,)), schema, key, place)
         return cls(tuple(parts))
 
     def render(self, table: pa.Table) -> pa.Array:
@@ -65,20 +67,22 @@ class TextSource:
         return pc.binary_join_element_wise(*pieces, pa.scalar("", pa.large_string()))
 
 
-def _checked(parts: tuple[str | tuple[str], ...], schema: pa.Schema, key: str) -> tuple[str | tuple[str], ...]:
+def _checked(
+    parts: tuple[str | tuple[str], ...], schema: pa.Schema, key: str, place: str
+) -> tuple[str | tuple[str], ...]:
     for part in parts:
         if isinstance(part, tuple):
             (name,) = part
             if name not in schema.names:
-                raise JobError(f"{key}: {_no_column(name, schema)}")
+                raise JobError(f"{key}: {_no_column(name, schema, place)}")
             kind = schema.field(name).type
             if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
                 raise JobError(f"{key}: column '{name}' is of type {kind}, which is no text")
     return parts
 
 
-def _no_column(name: str, schema: pa.Schema) -> str:
-    return f"there is no column '{name}' in the input{nearest(name, schema.names)}; it has {listed(schema.names)}"
+def _no_column(name: str, schema: pa.Schema, place: str) -> str:
+    return f"there is no column '{name}' in {place}{nearest(name, schema.names)}; it has {listed(schema.names)}"
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.Array:
