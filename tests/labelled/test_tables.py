@@ -66,6 +66,20 @@ def test_multi_label_by_delimiter_and_by_list() -> None:
     assert [str(one.place) for one in read.malformed] == ["a.parquet row 3"]
 
 
+def test_lists_of_jsonl_files_are_lists() -> None:
+    Path("a.jsonl").write_text('{"text": "a", "label": ["x", "y"]}\n{"text": "b", "label": []}\n')
+    files = LabelledFiles("a.jsonl")
+    assert is_multi_label(files, "label", None)
+    assert [example.labels for example in read_classification(files, "text", "label").examples] == [("x", "y"), ()]
+    files = write("a.csv", "text,label\na,[x]\nb,x\n")
+    assert not is_multi_label(files, "label", None)
+    assert [example.labels for example in read_classification(files, "text", "label").examples] == [("[x]",), ("x",)]
+    answers = {"text": ["APT1"], "answer_start": [3]}
+    Path("q.jsonl").write_text(json.dumps({"question": "Who?", "context": "By APT1", "answer": answers}) + "\n")
+    (example,) = read_questions(LabelledFiles("q.jsonl")).examples
+    assert example.answers == (Answer("APT1", 3),)
+
+
 def test_rows_without_label_or_text_stop_or_are_counted() -> None:
     files = write("a.csv", "text,label\na,x\nb,\n ,y\nc,z\n")
     with pytest.raises(InputError, match=r"a\.csv row 2: the label \(label\) is missing; 2 malformed rows in all, the"):

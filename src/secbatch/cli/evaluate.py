@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from secbatch.comparison.evaluation import Objective
     from secbatch.comparison.predictions import Progress
 
-OBJECTIVES = ("fill-mask", "masked-lm")
+OBJECTIVES = ("classify", "ner", "fill-mask", "masked-lm")
+# Of a finetune job, in the sentences of what reads labelled files.
+_KEYS = re.compile(r"\bdata\.(text|label|label_delimiter|spans|question|context|answer|answer_start|group)\b(?![/.])")
 # Which options an objective takes; others are refused.
 _TAKES = {
     "classify": ("text", "label", "label_delimiter", "group", "threshold", "unknown_labels"),
@@ -125,6 +127,14 @@ def _objective(
 
     files = LabelledFiles(data, malformed="skip" if malformed == "skip" else "stop")
     given = {key: value for key, value in columns.items() if value is not None}
+    if name == "classify":
+        from secbatch.comparison.classification import Classification
+
+        return Classification(files, limit=rows, **given)
+    if name == "ner":
+        from secbatch.comparison.entities import Entities
+
+        return Entities(files, limit=rows, **given)
     if name == "masked-lm":
         from secbatch.comparison.hidden_words import HiddenWords
 
@@ -160,7 +170,7 @@ def _in_options() -> Iterator[None]:
         yield
     except (InputError, JobError) as error:
         text = str(error).replace("set data.malformed: skip", "say --malformed skip")
-        text = re.sub(r"\bdata\.(\w+)", lambda key: f"--{key[1].replace('_', '-')}", text)
+        text = _KEYS.sub(lambda key: f"--{key[1].replace('_', '-')}", text)
         raise type(error)(text) from None
 
 

@@ -1,5 +1,6 @@
 """Labelled files to examples, one reader for each kind of task."""
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -55,7 +56,7 @@ def is_multi_label(files: LabelledFiles, label: str, label_delimiter: str | None
     if label_delimiter is not None:
         return True
     rows = read_table(files)
-    return _is_list(rows.type_of(label, "data.label"))
+    return _is_list(rows.type_of(label, "data.label")) or _json_lists(rows.strings(label, "data.label")) is not None
 
 
 def read_texts(files: LabelledFiles, text: str, group: str | None = None) -> Labelled[TextExample]:
@@ -182,9 +183,27 @@ def _label_sets(rows: LabelledTable, label: str, delimiter: str | None) -> list[
     if _is_list(rows.type_of(label, "data.label")):
         return [None if value is None else _distinct(value) for value in rows.column(label, "data.label")]
     values = rows.strings(label, "data.label")
+    if delimiter is None and (lists := _json_lists(values)) is not None:
+        return [None if value is None else _distinct(value) for value in lists]
     if delimiter is None:
         return [None if value is None else (value,) for value in values]
     return [() if value is None else _distinct(value.split(delimiter)) for value in values]
+
+
+def _json_lists(values: Sequence[str | None]) -> list[list[Any] | None] | None:
+    """Lists written as JSON, as JSONL files hold them; None where a value is anything else."""
+    if all(value is None for value in values):
+        return None
+    lists: list[list[Any] | None] = []
+    for value in values:
+        try:
+            found = None if value is None else json.loads(value) if value.startswith("[") else value
+        except (ValueError, RecursionError):
+            return None
+        if isinstance(found, str) or (found is not None and any(isinstance(one, list | dict) for one in found)):
+            return None
+        lists.append(found)
+    return lists
 
 
 def _distinct(labels: Sequence[Any]) -> tuple[str, ...]:
@@ -247,6 +266,10 @@ def _words(text: str, spans: Sequence[Span]) -> tuple[tuple[int, int], ...]:
 
 def _answers(value: Any, start: Any, context: str) -> tuple[Answer, ...]:
     """Raises ValueError: the end of a sentence."""
+    if isinstance(value, str) and value.startswith("{"):  # as JSONL files hold it
+        with contextlib.suppress(ValueError, RecursionError):
+            parsed = json.loads(value)
+            value = parsed if {"text", "answer_start"} <= parsed.keys() else value
     if isinstance(value, dict):
         texts, starts = value.get("text"), value.get("answer_start")
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
