@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from fake_task import Counter, UpperTask
 import secbatch.models.device
 import secbatch.models.resolve
 import secbatch.running
+import secbatch.trial
 import secbatch.worker
 from secbatch.cli.run import _interruptible
 from secbatch.errors import Interrupted, SecbatchError
@@ -80,6 +82,30 @@ def slowly(compute: Callable[..., Any], seconds: float) -> Callable[..., Any]:
     return slow
 
 
+class Forked:
+    """The process that rows are tried in, forked before the run has threads: an interpreter takes seconds to start."""
+
+    def __init__(self) -> None:
+        self.connection, theirs = Pipe()
+        self._process = os.fork()
+        if not self._process:
+            self.connection.close()  # or the end of the run would not be seen
+            try:
+                secbatch.trial.serve(theirs)
+            finally:
+                os._exit(0)
+        theirs.close()
+
+    def start(self) -> tuple["Forked", Connection]:
+        return self, self.connection
+
+    def wait(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self._process, 0)[1])
+
+    def kill(self) -> None:
+        os.kill(self._process, signal.SIGKILL)
+
+
 def child(request: dict[str, Any], seen: Seen) -> int:
     os.chdir(request["folder"])
     secbatch.running.new_run_id = lambda: request["run"]
@@ -95,6 +121,7 @@ def child(request: dict[str, Any], seen: Seen) -> int:
     faults.install(visit)
     if request.get("slow"):
         UpperTask.compute = slowly(UpperTask.compute, request["slow"])  # type: ignore[method-assign]
+    secbatch.trial.start = Forked().start
     try:
         with _interruptible():
             run_job(Job.model_validate(request["job"]))

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,11 @@ class Identified:
         shard = _take(self.shard, rows)
         ids = self.ids.take(pa.array(rows))
         return Identified(shard, ids, 0, self.keys[rows], self.content[rows], self.place[rows])
+
+    def with_errors(self, errors: dict[int, str]) -> "Identified":
+        """With what is wrong with more rows: positions and sentences."""
+        shard = replace(self.shard, errors={**self.shard.errors, **errors})
+        return replace(self, shard=shard, content=_with_errors(self.content, errors))
 
 
 class Identities:

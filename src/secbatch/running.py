@@ -20,9 +20,10 @@ from secbatch.errors import (
     OutputError,
     SecbatchError,
 )
-from secbatch.identity import Identities
+from secbatch.identity import Identified, Identities
 from secbatch.job import FillMask, Job
 from secbatch.pacing import ShardSizes
+from secbatch.poison import Poison
 from secbatch.preparing import Setup, set_up
 from secbatch.provenance import footer, provenance
 from secbatch.publishing import Publisher
@@ -45,7 +46,7 @@ from secbatch.store.progress import ProgressFile
 from secbatch.store.rejects import RejectWriter
 from secbatch.store.row_keys import REJECTED, RowKeys
 from secbatch.store.run_files import write_run_file
-from secbatch.worker import Work
+from secbatch.worker import Enriched, Work
 
 SHARDS_AHEAD = 1  # read and looked up while the one before is tokenised
 PUBLISH_SECONDS = 600.0  # how often a first run shows what it has so far
@@ -60,6 +61,7 @@ class Item:
     key: str = ""
     work: Work | None = None  # None: nothing to do
     keys: RowKeys | None = None  # of the rows of `work`
+    enriched: Enriched | None = None  # what the rows of `work` became, where that is known before any stage
 
 
 def now() -> str:
@@ -195,6 +197,7 @@ class Run:
             fresh=fresh,
             retry=self.options.retry,
         )
+        self.poison = Poison(self.layout, self.ledger, self.worker, setup.compute, self.options.retry, self._notice)
         check_columns(job, self.reuse.base_columns(), setup.source.schema, self._notice)
         self._check_recompute()
         self.identities = Identities(job.input.id, job.input.sentences is not None, self.layout.scratch)
@@ -207,7 +210,8 @@ class Run:
             self._encoded(lambda: engine.stopping), self._compute, self._finish
         )
         try:
-            engine.run()
+            with self.poison:
+                engine.run()
         except BaseException:
             self.reuse.close()
             raise
@@ -253,27 +257,52 @@ class Run:
             with self.clock("identify"):
                 identified = self.identities.name(shard)
                 self.result.superseded += identified.superseded
-                looked = self.reuse.look(identified)
-                key = self.reuse.key(looked)
-                done = self.ledger.checkpoint(self.run, shard.index)
-            if done and done.key == key and whole(self.layout, done):
-                yield Item(looked, done)
-                continue
-            todo = self.reuse.work(looked)
-            yield Item(looked) if todo is None else Item(looked, None, key, *todo)
+                item = self._looked_up(identified)
+            yield item
+
+    def _looked_up(self, identified: Identified) -> Item:
+        looked = self.reuse.look(identified)
+        poison = self.poison.errors(looked.keys)
+        if poison:
+            looked = self.reuse.look(identified.with_errors(poison))
+        key = self.reuse.key(looked)
+        done = self.ledger.checkpoint(self.run, identified.shard.index)
+        if done and done.key == key and whole(self.layout, done):
+            return Item(looked, done)
+        todo = self.reuse.work(looked)
+        return Item(looked) if todo is None else Item(looked, None, key, *todo)
 
     def _encoded(self, stopped: Callable[[], bool]) -> Iterator[Item]:
         for item in read_ahead(self._prepared(stopped), SHARDS_AHEAD, stopped, "read"):
-            if item.work is None:
+            if item.keys is not None and self.poison.suspected(item.keys):
+                item = self._tried(item, stopped)
+            if item.work is None or item.keys is None or item.enriched:
                 yield item
                 continue
             wanted = [item.work.todo(name) for name in self.worker.tasks]
             if not self._loaded and any(rows is None or len(rows) for rows in wanted):
                 with self.clock("load"):
                     self._load()
+            self.poison.start(item.looked.identified.shard.index, item.keys)
             with self.clock("encode"):
                 encoded = self.worker.encode(item.work)
             yield replace(item, work=encoded)
+
+    def _tried(self, item: Item, stopped: Callable[[], bool]) -> Item:
+        """The rows done by another process, as one of them may have ended an earlier run."""
+
+        def check() -> None:
+            if stopped():
+                raise Interrupted("Interrupted while rows are tried")
+            self._stop_in_time()
+
+        with self.clock("device"):
+            while item.work is not None and item.keys is not None:
+                enriched = self.poison.sift(item.work, item.keys, check)
+                if enriched:
+                    return replace(item, enriched=enriched)
+                item = self._looked_up(item.looked.identified)  # now without those that ended the process
+        return item
 
     def _load(self) -> None:
         self.worker.load()
@@ -285,7 +314,7 @@ class Run:
 
     def _compute(self, item: Item) -> Item:
         self._stop_in_time()
-        if item.work is None:
+        if item.work is None or item.enriched:
             return item
         begin = time.monotonic()
         with self.clock("device"):
@@ -305,7 +334,8 @@ class Run:
         looked, checkpoint = item.looked, item.checkpoint
         index, kept = looked.identified.shard.index, looked.match.kept
         if item.work is not None and item.keys is not None:
-            checkpoint = self._checkpoint(item.work, item.keys, index, item.key)
+            checkpoint = self._checkpoint(item.enriched or self._finished(item.work), item.keys, index, item.key)
+            self.poison.done(index)
             self.result.reused += checkpoint.rows - checkpoint.enriched
             self.result.enriched += checkpoint.enriched
         elif checkpoint:
@@ -329,9 +359,11 @@ class Run:
             with self.clock("publish"):
                 self._publish(final=False)
 
-    def _checkpoint(self, work: Work, keys: RowKeys, index: int, key: str) -> Checkpoint:
+    def _finished(self, work: Work) -> Enriched:
         with self.clock("finish"):
-            enriched = self.worker.finish(work)
+            return self.worker.finish(work)
+
+    def _checkpoint(self, enriched: Enriched, keys: RowKeys, index: int, key: str) -> Checkpoint:
         for name, rows in enriched.done.items():
             self.result.done[name] = self.result.done.get(name, 0) + rows
         self.result.tokens += enriched.tokens

@@ -56,6 +56,19 @@ class Work:
         wanted[self.reused[task].rows] = False
         return np.flatnonzero(wanted)
 
+    def take(self, rows: np.ndarray) -> "Work":
+        """Only the rows at these positions, ascending; before any stage."""
+        if len(rows) == self.identified.shard.num_rows:
+            return self
+        reused = {}
+        for name, known in self.reused.items():
+            chosen = np.isin(known.rows, rows)
+            if chosen.any():
+                places = np.searchsorted(rows, known.rows[chosen])
+                reused[name] = Reused(places, known.columns.filter(pa.array(chosen)))
+        runs = None if self.runs is None else self.runs.take(pa.array(rows))
+        return Work(self.identified.take(rows), reused, runs)
+
 
 @dataclass(frozen=True)
 class Enriched:

@@ -33,6 +33,11 @@ class Layout:
         return self.internal / "scratch"
 
     @property
+    def in_flight(self) -> Path:
+        """The rows that are in computation, for the next run to know of when this one dies."""
+        return self.internal / "in_flight"
+
+    @property
     def versions(self) -> Path:
         return self.internal / "versions"
 

@@ -1,0 +1,45 @@
+"""A task whose rows can end the process: by their text, and only where they are computed."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from fake_task import Counter, UpperTask
+
+ENDS = {
+    "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "abort": os.abort,
+    "memory": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "leave": lambda: os._exit(7),
+}
+
+
+class PoisonousTask(UpperTask):
+    """Texts that are keys of ENDS end the process; so do `left` and `right`, where they are computed together."""
+
+    conversation_column: str | None = None
+
+    def __init__(self, name: str, spec: Any, counter: Counter) -> None:
+        super().__init__(name, spec, counter)
+        self.log = os.environ["POISON_LOG"]  # a line for each computation: process and rows
+
+    def compute(self, encoded: Any) -> Any:
+        texts = encoded.to_pylist()
+        with Path(self.log).open("a") as log:
+            log.write(f"{os.getpid()} {len(texts)}\n")
+        for text in texts:
+            if text in ENDS:
+                ENDS[text]()
+        if {"left", "right"} <= set(texts):
+            os.abort()
+        return super().compute(encoded)
+
+
+class Conversations(PoisonousTask):
+    conversation_column = "thread"
+
+
+def made(name: str, spec: Any, *rest: Any) -> PoisonousTask:
+    kind = Conversations if spec.top_k == 7 else PoisonousTask
+    return kind(name, spec, Counter())
