@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -149,6 +150,7 @@ def _leave_with(parent: int) -> None:
 
 def serve(connection: Connection) -> None:
     """Answers until the other end is gone."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump of all weights for each death would take the disk
     device, precision, worker = pickle.loads(connection.recv_bytes())  # from the run that has started this process
     work: Work | None = None  # first the weights
     while True:
