@@ -90,3 +90,22 @@ def test_divergence_is_one_sentence(tiny: Tiny, tmp_path: Path) -> None:
                learning_rate=1e30)  # fmt: skip
     with pytest.raises(SecbatchError, match=r"diverged at step \d+ .*lower hyperparameters\.learning_rate"):
         finetune(wild)
+
+
+def test_sigterm_leaves_a_checkpoint_and_exits_130(tiny: Tiny, tmp_path: Path) -> None:
+    asked = spec(tiny, tmp_path, "out")
+    asked = asked.model_copy(update={"hyperparameters": asked.hyperparameters.model_copy(update={"epochs": 5000})})
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(asked.model_dump(mode="json", exclude_none=True)))
+    command = [sys.executable, "-m", "secbatch", "finetune", str(path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert process.stderr is not None
+    lines = [process.stderr.readline() for _ in range(3)]
+    assert lines[-1].startswith("Epoch ")
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again to go on" in rest and "Traceback" not in rest
+    (checkpoint,) = (tmp_path / "out" / "_training" / "checkpoints").glob("checkpoint-*")
+    names = sorted(file.name for file in checkpoint.iterdir())
+    assert names == ["average.safetensors", "optimizer.safetensors", "state.json", "weights.safetensors"]

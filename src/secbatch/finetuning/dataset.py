@@ -1,6 +1,6 @@
 """The job's data: read, split and checked before anything is learned."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,10 +56,13 @@ def load_dataset(job: FinetuneJob) -> Dataset:
             sides[name] = _read(job, path)
     notices = [notice for side in sides.values() for notice in side.notices]
     examples = {name: side.examples for name, side in sides.items()}
+    labels = _labels(job, train.examples)
     if data.dev is None:
         examples["train"], examples["dev"] = split(train.examples, data.dev_fraction, job.hyperparameters.seed)
         sides["dev"] = train
-    labels = _labels(job, examples, list(train.examples))
+    for name in ("dev", "test") if labels else ():
+        if name in examples:
+            check_known(label_places(examples[name]), labels, "the training files")
     pairs = [("train", "dev"), *((one, "test") for one in ("train", "dev") if "test" in examples)]
     for first, second in pairs:
         notices += check_apart(examples[first], examples[second], (first, second))
@@ -76,7 +79,7 @@ def load_dataset(job: FinetuneJob) -> Dataset:
     return Dataset(made["train"], made["dev"], made.get("test"), labels, multi, unique)
 
 
-def _labels(job: FinetuneJob, examples: Mapping[str, Sequence[Any]], trained: Sequence[Any]) -> tuple[str, ...]:
+def _labels(job: FinetuneJob, trained: Sequence[Any]) -> tuple[str, ...]:
     """The labels in the model's order: the job's, or those of the training files in sorted order."""
     if job.objective not in ("classify", "ner"):
         return ()
@@ -94,9 +97,6 @@ def _labels(job: FinetuneJob, examples: Mapping[str, Sequence[Any]], trained: Se
         unseen = [label for label in labels if label not in places]
         if unseen:
             raise InputError(f"data.labels has '{unseen[0]}', of which {job.data.train} has no example")
-    for name in ("dev", "test"):
-        if name in examples:
-            check_known(label_places(examples[name]), labels, "the training files")
     return labels
 
 

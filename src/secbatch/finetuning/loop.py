@@ -169,9 +169,10 @@ class Training:
         with self._average.in_place() if self._average else nullcontext():
             evaluation = self._evaluate()
             value = evaluation.metrics[self._job.metric]
-            better = state.best is None or _better(self._job.metric, value, state.best["value"])
+            loss_on_dev = evaluation.metrics["loss"]
+            better = state.best is None or _better(self._job.metric, value, loss_on_dev, state.best)
             if better:
-                state.best = {"epoch": state.epoch + 1, "value": value}
+                state.best = {"epoch": state.epoch + 1, "value": value, "loss": loss_on_dev}
                 self._checkpoints.write_best(state.epoch + 1, dict(self._named))
         state.stale = 0 if better else state.stale + 1
         entry = {
@@ -263,8 +264,11 @@ def evaluator(
     return evaluate
 
 
-def _better(metric: str, value: float, best: float) -> bool:
-    return value < best if metric in LOWER_IS_BETTER else value > best
+def _better(metric: str, value: float, loss: float, best: dict[str, Any]) -> bool:
+    """Of two epochs with the same figure, the one with the lower loss is the better."""
+    if value == best["value"]:
+        return bool(loss < best["loss"])
+    return bool(value < best["value"] if metric in LOWER_IS_BETTER else value > best["value"])
 
 
 def _seed(seed: int, step: int) -> int:
