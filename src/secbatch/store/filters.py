@@ -4,7 +4,7 @@ and Singler 2007): new rows are looked for in every part, and nearly never found
 
 import numpy as np
 
-BITS = 12  # for each digest
+BITS = 16  # for each digest
 _WORD = np.uint64(64)
 _BIT_NUMBERS = tuple(np.uint64(shift) for shift in (0, 6, 12, 18))  # four places of six bits each
 
@@ -17,7 +17,7 @@ def filter_of(digests: np.ndarray) -> np.ndarray:
 
 
 def may_hold(words: np.ndarray, digests: np.ndarray) -> np.ndarray:
-    """bool [n]: False for digests (uint64 [n]) that are surely not in it; True for about 2% of others besides."""
+    """bool [n]: False for digests (uint64 [n]) that are surely not in it; True for about 1% of others besides."""
     bits = _bits(digests)
     return (words[_places(digests, len(words))] & bits) == bits
 

@@ -1,5 +1,6 @@
 """What is done already: finds rows among the parts of the base version and in checkpoints that were left behind."""
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ import pyarrow as pa
 from secbatch.store.parts import RowGroups
 from secbatch.store.row_keys import REJECTED, RowKeys, StoredKeys
 
-OPEN_PARTS = 8  # whose keys are held open
+OPEN_PARTS = 256  # whose keys are mapped: a file and a range of addresses each
+ORDERED_PARTS = 8  # that hold some of their keys in order, in memory
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,9 @@ class Pool:
             if len(self._open) > OPEN_PARTS:
                 self._open.popitem(last=False)
         self._open.move_to_end(number)
+        if len(self._open) > ORDERED_PARTS:
+            oldest = next(itertools.islice(reversed(self._open.values()), ORDERED_PARTS, None))
+            oldest.forget_order()
         return self._open[number]
 
     def close(self) -> None:

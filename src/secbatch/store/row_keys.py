@@ -1,6 +1,8 @@
 """What the store knows of each row besides its columns: who it is, what stands in it, what is done."""
 
 import json
+import math
+import mmap
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,11 +105,19 @@ class StoredKeys:
         self.tasks: list[str] = head["tasks"]
         self.about: dict[str, Any] = head["about"]
 
+    @cached_property
+    def _memory(self) -> mmap.mmap:
+        with self.path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
     def array(self, name: str) -> np.ndarray:
         kind, shape, offset = self._arrays[name]
-        if not self.rows:
-            return np.empty(shape, np.dtype(kind))
-        return np.memmap(self.path, np.dtype(kind), "r", self._base + offset, tuple(shape))
+        array = np.frombuffer(self._memory, np.dtype(kind), math.prod(shape), self._base + offset)
+        return array.reshape(shape)
+
+    def forget_order(self) -> None:
+        """Lets go of what is held in memory; what is mapped stays."""
+        self._sorted.clear()
 
     @cached_property
     def ids(self) -> np.ndarray:
