@@ -38,11 +38,12 @@ class Base(Strict):
 
     base: str = Field(min_length=1)  # catalog name, hub id, or a folder
     revision: str | None = None
+    compare: str | None = Field(default=None, min_length=1)  # another base: the same training from it, for the card
 
-    @field_validator("base")
+    @field_validator("base", "compare")
     @classmethod
-    def _whole(cls, value: str) -> str:
-        if "\0" in value:
+    def _whole(cls, value: str | None) -> str | None:
+        if value is not None and "\0" in value:
             raise ValueError("it must not hold a NUL character")
         return value
 

@@ -11,12 +11,14 @@ MALWARE = ["Emotet", "TrickBot", "Ryuk", "Conti", "Qakbot", "Dridex"]
 TOOLS = ["nmap", "curl", "netcat", "wget", "tcpdump", "ping"]
 
 
-def job(objective: str, base: Path, data: dict[str, Any], output: Path, **hyperparameters: Any) -> FinetuneJob:
+def job(
+    objective: str, base: Path | dict[str, str], data: dict[str, Any], output: Path, **hyperparameters: Any
+) -> FinetuneJob:
     settings = {"epochs": 2, "batch_tokens": 128, "learning_rate": 1e-3, "max_length": 40, **hyperparameters}
     values = {
         "name": "small",
         "objective": objective,
-        "model": str(base),
+        "model": base if isinstance(base, dict) else str(base),
         "data": data,
         "hyperparameters": settings,
         "output": str(output),

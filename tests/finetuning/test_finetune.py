@@ -106,6 +106,18 @@ def test_masked_lm_falls_in_perplexity(tiny: Tiny, tmp_path: Path) -> None:
     assert done.metrics["dev"]["perplexity"] < done.record["base_on_dev"]["perplexity"]
     assert "it became better" in (done.folder / "README.md").read_text()
     opened(done.folder, "AutoModelForMaskedLM")
+    # The next model's card knows where its base came from.
+    data = classification_file(tmp_path / "a.csv")
+    base = {"base": str(done.folder), "compare": str(tiny("roberta").folder)}
+    spec = job("classify", base, data, tmp_path / "second", epochs=1)
+    second = finetune(spec)
+    alone = finetune(job("classify", tiny("roberta").folder, data, tmp_path / "alone", epochs=1))
+    assert second.record["compared"]["metrics"] == alone.metrics
+    assert not finetune(spec).trained and not (second.folder / "_training" / "compared").exists()
+    assert second.record["base"]["trained"]["objective"] == "masked-lm"
+    card = (second.folder / "README.md").read_text()
+    assert "trained further (`small`, objective masked-lm, perplexity on" in card
+    assert "The same training from " in card and "better for the task" in card
 
 
 def test_pairs(tiny: Tiny, tmp_path: Path) -> None:

@@ -53,6 +53,16 @@ def _metrics(record: dict[str, Any]) -> str:
         fell = sides["dev"]["loss"] < before["loss"]
         verdict = "it became better" if fell else "it did **not** become better"
         lines += ["", f"The base before this training, on the same dev texts: {text}; after it: {after}: {verdict}."]
+    other = record["compared"]
+    if other:
+        metric = record["chosen_by"]
+        figures = [(side, sides[side][metric], other["metrics"][side][metric]) for side in sides]
+        text = "; ".join(f"{side} {metric} {_number(own)} against {_number(theirs)}" for side, own, theirs in figures)
+        # On test where there is one: dev has chosen the epochs.
+        _, own, theirs = figures[-1]
+        better = own < theirs if metric in ("loss", "perplexity") else own > theirs
+        verdict = "this base is better for the task" if better else "this base is **not** better for the task"
+        lines += ["", f"The same training from `{_cell(other['base'])}`: {text}. On these data {verdict}."]
     return "\n".join(lines)
 
 
@@ -141,12 +151,30 @@ def _training(record: dict[str, Any]) -> str:
 def _base(record: dict[str, Any]) -> str:
     base = record["base"]
     where = f" (hub id `{_cell(base['hub_id'])}`, commit `{base['revision']}`)" if base["hub_id"] else ""
+    line = base
+    while line.get("trained"):
+        line = {**line["trained"]["base"], "step": line["trained"]}
+        step = line["step"]
+        where += (
+            f", which is `{_cell(str(line['name']))}` trained further (`{step['name']}`, objective {step['objective']}"
+        )
+        where += f"{_change(step)})"
     licence = base["licence"] or "not known to secbatch; see its own card"
     return f"""## Base model and licence
 
 `{_cell(base["name"])}`{where}, hash of its weights and configuration `{base["weights_hash"]}`, of its tokenizer
 `{base["tokenizer_hash"]}`. Licence of the base: {_cell(licence)}. It binds this model, too, and so do the terms of the
 data above; whoever passes the model on has to see to both."""
+
+
+def _change(step: dict[str, Any]) -> str:
+    """What a training for masked words did to the perplexity on texts that it had not seen."""
+    before, after = step.get("base_on_dev") or {}, (step.get("metrics") or {}).get("dev") or {}
+    if "perplexity" not in before or "perplexity" not in after:
+        return ""
+    return (
+        f", perplexity on its dev texts {_number(before['perplexity'])} before and {_number(after['perplexity'])} after"
+    )
 
 
 def _number(value: float | None) -> str:

@@ -3,15 +3,15 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from secbatch.errors import JobError
-from secbatch.finetune_job import FinetuneJob
+from secbatch.finetune_job import Base, FinetuneJob
 from secbatch.finetuning.dataset import Dataset, load_dataset
-from secbatch.finetuning.folder import RECORD, ModelFolder
+from secbatch.finetuning.folder import RECORD, ModelFolder, trained_record
 from secbatch.finetuning.identity import fingerprint
 from secbatch.finetuning.reporting import Silent, TrainingReporter
 from secbatch.models.device import Compute, choose
@@ -52,12 +52,13 @@ def finetune(
     _check_libraries()
     folder = ModelFolder(job.output)
     folder.check_ours()
-    base = resolve(job.model.base, job.model.revision)
+    base = _resolved(job)
     if base.folder == folder.path.resolve():
         raise JobError(f"output '{job.output}' is the base model's own folder; choose another")
+    other = _compared(job)
     data = load_dataset(job)
     compute = choose(job.device, job.precision)
-    identity = fingerprint(job, data, base, compute)
+    identity = fingerprint(job, data, base, compute, resolve(other.model.base) if other else None)
     with hold(folder.lock):
         done = folder.record()
         if done is not None and done.get("fingerprint") == identity:
@@ -78,7 +79,27 @@ def finetune(
             folder.begin_anew()
         for notice in (*data.notices, *compute.notices):
             reporter.notice(notice)
-        return _train(job, data, base, compute, folder, identity, reporter, stop)
+        compared = None
+        if other is not None:
+            reporter.notice(f"first, for comparison, the same training from {other.model.base}")
+            compared = finetune(other, reporter, stop, overwrite=True).record
+            reporter.notice(f"now the training from {job.model.base}")
+        return _train(job, data, base, compute, folder, identity, reporter, stop, compared)
+
+
+def _compared(job: FinetuneJob) -> FinetuneJob | None:
+    """The same training from `model.compare`; its model stays in the working folder until this one is finished."""
+    if job.model.compare is None:
+        return None
+    output = str(ModelFolder(job.output).work / "compared")
+    return job.model_copy(update={"model": Base(base=job.model.compare), "output": output})
+
+
+def _resolved(job: FinetuneJob) -> ResolvedModel:
+    """The base; one that a training wrote has the licence of its own base."""
+    base = resolve(job.model.base, job.model.revision)
+    record = trained_record(base.folder)
+    return replace(base, licence=record["base"].get("licence")) if record and base.licence is None else base
 
 
 def _check_libraries() -> None:
@@ -98,6 +119,7 @@ def _train(
     identity: str,
     reporter: TrainingReporter,
     stop: Callable[[], bool],
+    compared: dict[str, Any] | None,
 ) -> FinetuneResult:
     import numpy as np
     import torch
@@ -152,6 +174,12 @@ def _train(
     model = adapters.merge() if adapters else built.model
     rates = {"learning_rate": rate}
     record = make_record(job, data, base, built, compute, training.state, evaluations, rates, identity, started, _now())
+    record["compared"] = compared and {
+        "base": compared["base"]["name"],
+        "weights_hash": compared["base"]["weights_hash"],
+        "metrics": compared["metrics"],
+        "best_epoch": compared["best_epoch"],
+    }
     _write(folder, model, built.tokenizer.hf, record)
     return FinetuneResult(folder.path, record, trained=True, resumed=resumed)
 

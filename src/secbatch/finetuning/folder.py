@@ -86,6 +86,17 @@ class ModelFolder:
             for file in files:
                 rename(file, self.path / file.name)
             self.checkpoints.clear()
-            remove_tree(staging)
+            for entry in (staging, self.work / "compared"):
+                if entry.exists():
+                    remove_tree(entry)
         except OSError as error:
             raise explain(error, self.path) from None
+
+
+def trained_record(folder: Path) -> dict[str, Any] | None:
+    """What a training left in a model's folder; None for a model that came about in another way."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("base"), dict) else None

@@ -12,7 +12,9 @@ from secbatch.models.resolved import ResolvedModel
 CODE_VERSION = 1  # raised by hand when the same job gives other weights
 
 
-def fingerprint(job: FinetuneJob, data: Dataset, base: ResolvedModel, compute: Compute) -> str:
+def fingerprint(
+    job: FinetuneJob, data: Dataset, base: ResolvedModel, compute: Compute, compared: ResolvedModel | None = None
+) -> str:
     """sha256, hexadecimal. Names and places of files do not count; their contents do."""
     wanted = job.model_dump(mode="json", include={"objective", "hyperparameters", "data"})
     for key in ("train", "dev", "test"):
@@ -22,6 +24,7 @@ def fingerprint(job: FinetuneJob, data: Dataset, base: ResolvedModel, compute: C
         "files": {name: sorted(file.sha256 for file in side.files) for name, side in sides(data).items()},
         "separate_dev": job.data.dev is not None,
         "base": [base.weights_hash, base.tokenizer_hash],
+        "compared": compared and compared.weights_hash,
         "precision": compute.dtype,
         "code": CODE_VERSION,
     }

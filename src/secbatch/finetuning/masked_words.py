@@ -50,12 +50,10 @@ class MaskedWords(Objective):
         """[t] numbers of words: tokens of letters and digits that touch each other are one."""
         if not self._masking.whole_words:
             return np.arange(len(offsets))
-        starts = np.ones(len(offsets), bool)
-        for place in range(1, len(offsets)):
-            (_, end), (start, _) = offsets[place - 1], offsets[place]
-            if start <= end and end > 0 and text[end - 1].isalnum() and text[start].isalnum():
-                starts[place] = False
-        return np.cumsum(starts) - 1
+        letters = np.fromiter((character.isalnum() for character in text), bool, len(text))
+        starts, ends = np.minimum(offsets[1:, 0], len(text) - 1), np.maximum(offsets[:-1, 1], 1)
+        joined = (offsets[1:, 0] <= offsets[:-1, 1]) & letters[ends - 1] & letters[starts]
+        return np.cumsum(np.concatenate([[True], ~joined])) - 1
 
     def batch(self, items: Sequence[Item], random: np.random.Generator | None) -> Batch:
         """Without `random`, an item is masked the same way every time, whatever stands beside it."""

@@ -8,6 +8,7 @@ import secbatch
 from secbatch.finetune_job import FinetuneJob
 from secbatch.finetuning.build import Built
 from secbatch.finetuning.dataset import Dataset
+from secbatch.finetuning.folder import trained_record
 from secbatch.finetuning.identity import sides
 from secbatch.finetuning.loop import State
 from secbatch.finetuning.objective import Evaluation
@@ -48,6 +49,7 @@ def make_record(
             "weights_hash": base.weights_hash,
             "tokenizer_hash": base.tokenizer_hash,
             "licence": base.licence,
+            "trained": _ancestor(base),
         },
         "data": {
             "columns": job.data.model_dump(mode="json", exclude_none=True, exclude={"train", "dev", "test"}),
@@ -101,3 +103,12 @@ def versions() -> dict[str, str]:
         "numpy": numpy.__version__,
         "python": platform.python_version(),
     }
+
+
+def _ancestor(base: ResolvedModel) -> dict[str, Any] | None:
+    """Of a base that is itself the result of a training: from what, for what, and how it did."""
+    record = trained_record(base.folder)
+    if record is None:
+        return None
+    kept = {key: record.get(key) for key in ("name", "objective", "fingerprint", "metrics", "base_on_dev")}
+    return {**kept, "base": record["base"]}

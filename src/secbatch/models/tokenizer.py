@@ -72,16 +72,13 @@ class TextTokenizer:
         Offsets are [T, 2] int64: character range, end exclusive, without the white space that byte-level tokens begin
         with. `<mask>` is ordinary characters here: whoever labels characters wants each at its place.
         """
-        encodings = self._backend.encode_batch(list(texts), add_special_tokens=False)
-        offsets = np.array([range_ for one in encodings for range_ in one.offsets], np.int64).reshape(-1, 2)
-        at = 0
-        for text, one in zip(texts, encodings, strict=True):
-            for start, end in one.offsets:
-                while start < end - 1 and text[start].isspace():
-                    start += 1
-                offsets[at, 0] = start
-                at += 1
-        return TokenSequences.of_lists(one.ids for one in encodings), offsets
+        sequences, offsets = [TokenSequences.of([])], [np.empty((0, 2), np.int64)]
+        for start in range(0, len(texts), CHUNK):
+            chunk = list(texts[start : start + CHUNK])
+            encodings = self._backend.encode_batch(chunk, add_special_tokens=False)
+            sequences.append(TokenSequences.of_lists(one.ids for one in encodings))
+            offsets += [_without_spaces(text, one.offsets) for text, one in zip(chunk, encodings, strict=True)]
+        return TokenSequences.joined(sequences), np.concatenate(offsets)
 
     def pair_frame(self) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], tuple[int, int, int, int, int]]:
         """The special tokens of a pair of texts: before, between and after; and the token types of the five parts."""
@@ -180,3 +177,15 @@ class TextTokenizer:
                 self._same_word[token] = self._id_of_word.setdefault(word, token)
         self._known[unknown] = True
         self._column = None
+
+
+def _without_spaces(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
+    """[t, 2] int64: the offsets of one text's tokens, moved behind the white space that they begin with."""
+    moved = np.array(offsets, np.int64).reshape(-1, 2)
+    blank = np.fromiter((character.isspace() for character in text), bool, len(text))
+    while True:
+        inside = moved[:, 0] < moved[:, 1] - 1
+        inside[inside] = blank[moved[inside, 0]]
+        if not inside.any():
+            return moved
+        moved[inside, 0] += 1
