@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import load_file
 from small_jobs import classification_file, job
 
-from secbatch.errors import Interrupted, JobError, SecbatchError
+from secbatch.errors import Interrupted, JobError, OutputError, SecbatchError
 from secbatch.finetune_job import FinetuneJob
 from secbatch.finetuning.finetune import finetune
 from secbatch.models.resolved import ResolvedModel
@@ -109,3 +109,19 @@ def test_sigterm_leaves_a_checkpoint_and_exits_130(tiny: Tiny, tmp_path: Path) -
     (checkpoint,) = (tmp_path / "out" / "_training" / "checkpoints").glob("checkpoint-*")
     names = sorted(file.name for file in checkpoint.iterdir())
     assert names == ["average.safetensors", "optimizer.safetensors", "state.json", "weights.safetensors"]
+
+
+def test_a_full_disk_is_said_and_the_training_goes_on(tiny: Tiny, tmp_path: Path) -> None:
+    place = tmp_path / "small"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("this machine does not let tests mount a small disk")
+    try:
+        asked = spec(tiny, tmp_path, "small/out", seconds=0.0)
+        with pytest.raises(OutputError, match="is full"):
+            finetune(asked)
+        subprocess.run(["mount", "-o", "remount,size=20m", place], check=True)
+        done = finetune(asked)
+        assert same_weights(done.folder, finetune(spec(tiny, tmp_path, "whole")).folder)
+    finally:
+        subprocess.run(["umount", place], check=True)

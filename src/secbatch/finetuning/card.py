@@ -13,6 +13,16 @@ _USE = {
 }
 
 
+# Hyperparameters that say nothing of an objective.
+_OTHERS = {
+    "classify": ("masking", "subwords"),
+    "ner": ("masking",),
+    "qa": ("masking", "subwords", "class_weights"),
+    "masked-lm": ("subwords", "class_weights", "label_smoothing"),
+    "seq2seq": ("masking", "subwords", "class_weights"),
+}
+
+
 def model_card(record: dict[str, Any]) -> str:
     """Markdown."""
     sections = [_head(record), _metrics(record), _labels(record), _confusion(record), _curve(record), _data(record)]
@@ -130,7 +140,12 @@ def _data(record: dict[str, Any]) -> str:
 
 
 def _training(record: dict[str, Any]) -> str:
-    rows = [f"| {key} | {_cell(str(value))} |" for key, value in record["hyperparameters"].items() if value is not None]
+    other = _OTHERS.get(record["objective"], ())
+    rows = [
+        f"| {key} | {_cell(_written(value))} |"
+        for key, value in record["hyperparameters"].items()
+        if value is not None and key not in other
+    ]
     minutes = record["seconds"] / 60
     versions = ", ".join(f"{name} {value}" for name, value in record["versions"].items())
     return "\n".join(
@@ -179,6 +194,12 @@ def _change(step: dict[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {entry}" for key, entry in value.items() if entry is not None)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _cell(text: str) -> str:

@@ -1,6 +1,9 @@
 """Checkpoints: safetensors and JSON in a folder that appears whole or not at all."""
 
+import errno
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -97,10 +100,21 @@ class Checkpoints:
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        raise as_os_error(error) from None
     sync_file(path)
+
+
+def as_os_error(error: Exception) -> OSError:
+    """What the operating system refused, out of the words of the safetensors library."""
+    code = re.search(r"os error (\d+)", str(error))
+    number = int(code[1]) if code else errno.EIO
+    return OSError(number, os.strerror(number))
 
 
 def optimizer_tensors(

@@ -30,6 +30,6 @@ def draw_curve(record: dict[str, Any], path: Path) -> None:
         other.set_ylabel(metric)
         more = other.get_legend_handles_labels()
         lines, names = lines + more[0], names + more[1]
-    axes.legend(lines, names, loc="best")
+    figure.legend(lines, names, loc="outside lower center", ncols=len(names))
     axes.set_title(f"{record['name']} ({record['objective']})")
     figure.savefig(path, dpi=110)

@@ -17,6 +17,7 @@ from secbatch.finetuning.reporting import Silent, TrainingReporter
 from secbatch.models.device import Compute, choose
 from secbatch.models.resolve import resolve
 from secbatch.models.resolved import ResolvedModel
+from secbatch.store.filesystem import explain
 from secbatch.store.lock import hold
 
 
@@ -130,7 +131,7 @@ def _train(
     from secbatch.finetuning.identity import sides
     from secbatch.finetuning.loop import Training, evaluator
     from secbatch.finetuning.network import build_network
-    from secbatch.finetuning.optimizer import build_optimizer, learning_rate
+    from secbatch.finetuning.optimizer import build_optimizer, head_rate, learning_rate
     from secbatch.finetuning.record import make_record
 
     if compute.device == "cpu":
@@ -172,7 +173,7 @@ def _train(
     training.take_best()
     evaluations = {name: evaluate() for name, evaluate in evaluators.items()}
     model = adapters.merge() if adapters else built.model
-    rates = {"learning_rate": rate}
+    rates = {"learning_rate": rate, **({"head_learning_rate": head_rate(wanted, rate)} if built.new_head else {})}
     record = make_record(job, data, base, built, compute, training.state, evaluations, rates, identity, started, _now())
     record["compared"] = compared and {
         "base": compared["base"]["name"],
@@ -185,13 +186,27 @@ def _train(
 
 
 def _write(folder: ModelFolder, model: Any, tokenizer: Any, record: dict[str, Any]) -> None:
+    from safetensors import SafetensorError
+
+    from secbatch.finetuning.checkpoint import as_os_error
+
+    staging = folder.staging()
+    model.cpu().eval()
+    try:
+        _fill(staging, model, tokenizer, record)
+    except SafetensorError as error:
+        raise explain(as_os_error(error), staging) from None
+    except OSError as error:
+        raise explain(error, staging) from None
+    folder.finish(staging)
+
+
+def _fill(staging: Path, model: Any, tokenizer: Any, record: dict[str, Any]) -> None:
     from secbatch.finetuning.card import CURVE, model_card
     from secbatch.finetuning.curve import draw_curve
     from secbatch.models.content_hash import weights_hash
     from secbatch.models.load import quiet
 
-    staging = folder.staging()
-    model.cpu().eval()
     with quiet():
         model.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
@@ -203,7 +218,6 @@ def _write(folder: ModelFolder, model: Any, tokenizer: Any, record: dict[str, An
     draw_curve(record, staging / CURVE)
     (staging / "README.md").write_text(model_card(record), encoding="utf-8")
     (staging / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    folder.finish(staging)
 
 
 def _now() -> str:

@@ -25,6 +25,11 @@ def learning_rate(wanted: Hyperparameters, model: Any) -> float:
     return SMALL_RATE if sum(p.numel() for p in model.parameters()) < SMALL else RATE
 
 
+def head_rate(wanted: Hyperparameters, rate: float) -> float:
+    """The rate of a new head above layers that learn at `rate`."""
+    return wanted.head_learning_rate or max(rate, min(HEAD_FACTOR * rate, HEAD_RATE))
+
+
 def build_optimizer(
     model: Any, named: dict[str, torch.nn.Parameter], wanted: Hyperparameters, new_head: bool, rate: float
 ) -> torch.optim.AdamW:
@@ -33,13 +38,12 @@ def build_optimizer(
     A layer learns `layer_decay` times as fast as the one above it (Howard and Ruder 2018, arXiv:1801.06146); biases
     and norms do not decay. Each group has its highest rate as `base`.
     """
-    faster = max(rate, min(HEAD_FACTOR * rate, HEAD_RATE)) if new_head else rate
-    head_rate = wanted.head_learning_rate or faster
+    of_head = head_rate(wanted, rate) if new_head else wanted.head_learning_rate or rate
     layers = _depth(model)
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in named.items():
         depth = _place(name, model.base_model_prefix, layers)
-        base = head_rate if depth is None else rate * wanted.layer_decay ** (layers - depth)
+        base = of_head if depth is None else rate * wanted.layer_decay ** (layers - depth)
         decay = wanted.weight_decay if parameter.dim() > 1 else 0.0
         groups.setdefault((base, decay), []).append(parameter)
     return torch.optim.AdamW(
