@@ -107,7 +107,7 @@ class Classify(TaskBase):
     problem: Literal["single-label", "multi-label", "regression"] | None = None  # None: as the model's config says
     labels: Mapping[str, Names] | None = None  # zero-shot: the words that stand for each label
     template: str | None = None  # zero-shot: what is asked about {text}, with a <mask>
-    calibrate: bool = False  # zero-shot: against what the template says of a text without content
+    calibrate: bool = True  # zero-shot: against what the template says of a text without content
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -128,7 +128,7 @@ class Classify(TaskBase):
         if (self.labels is None) is not (self.template is None):
             given, missing = ("labels", "template") if self.template is None else ("template", "labels")
             raise ValueError(f"{given} needs {missing} beside it: they classify by the words that fit a <mask>")
-        if self.labels is None and self.calibrate:
+        if self.labels is None and "calibrate" in self.model_fields_set:
             raise ValueError("calibrate has no effect without labels and template")
         if self.labels is not None and len(self.labels) < 2:
             raise ValueError("labels must name at least two labels")

@@ -52,6 +52,6 @@ def test_a_second_run_computes_nothing(quickstart: Path, monkeypatch: pytest.Mon
 
 def test_the_other_bundled_jobs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    for name in ("one-off", "reports"):
+    for name in ("one-off", "reports", "classify-zero-shot"):
         assert _run(["run", f"jobs/{name}.yaml", "--output", str(tmp_path / name), "--limit", "12"]) in (0, 3)
         assert len(pd.read_parquet(tmp_path / name / "data")) == 12

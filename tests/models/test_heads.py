@@ -15,7 +15,7 @@ from secbatch.errors import ModelError
 from secbatch.models import heads
 from secbatch.models.device import choose
 from secbatch.models.heads import SequenceHead, TokenHead
-from secbatch.models.load import load_model, load_tokenizer
+from secbatch.models.load import check_head, load_config, load_model, load_tokenizer
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import Request, SharedEncoder
@@ -200,3 +200,13 @@ def test_states_and_a_head_of_one_model_share_a_forward(tmp_path: Path) -> None:
             for row in range(3)
         ]
     assert torch.allclose(states, torch.stack(first), atol=1e-5)
+
+
+def test_a_head_of_another_purpose_is_refused_although_its_weights_fit(tmp_path: Path) -> None:
+    model = resolved(make_fine_tuned(tmp_path, "modernbert", "TokenClassification", num_labels=3))
+    config = load_config(model)
+    check_head(model, config, "token-classification")
+    with pytest.raises(ModelError, match=r"classification head \(it is a ModernBertForTokenClassification\)"):
+        check_head(model, config, "sequence-classification")
+    config.architectures = ["SomethingElse"]
+    check_head(model, config, "sequence-classification")

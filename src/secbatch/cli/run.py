@@ -72,8 +72,12 @@ def plan(job_file: str, overrides: tuple[str, ...], limit: int | None) -> int:
 @click.option("--mask", metavar="COLUMN", help="Predict each <mask> in this column, or in a template with {columns}.")
 @click.option("--ask", metavar="COLUMN", help="Answer the question in this column.")
 @click.option("--embed", metavar="COLUMN", help="Embed the text in this column.")
+@click.option("--classify", metavar="COLUMN", help="Label the text in this column, by --classify-model.")
+@click.option("--ner", metavar="COLUMN", help="Find the spans in this column that --ner-model knows.")
 @click.option("--mask-model", default=options.MASK_MODEL, show_default=True, help="For --mask and --embed.")
 @click.option("--chat-model", default=options.CHAT_MODEL, show_default=True, help="For --ask.")
+@click.option("--classify-model", metavar="MODEL", help="For --classify: a model fine-tuned to classify.")
+@click.option("--ner-model", metavar="MODEL", help="For --ner: a model fine-tuned to label tokens.")
 @click.option("--top-k", type=click.IntRange(1, 1000), default=10, show_default=True, help="Words for each <mask>.")
 @click.option("--target", "targets", multiple=True, metavar="WORD", help="Rank only these words (repeatable).")
 @click.option("--sentences", metavar="COLUMN", help="Split this document column into sentence rows first.")
@@ -92,8 +96,12 @@ def enrich(
     mask: str | None,
     ask: str | None,
     embed: str | None,
+    classify: str | None,
+    ner: str | None,
     mask_model: str,
     chat_model: str,
+    classify_model: str | None,
+    ner_model: str | None,
     top_k: int,
     targets: tuple[str, ...],
     sentences: str | None,
@@ -123,8 +131,16 @@ def enrich(
         tasks["vec"] = {"type": "embed", "model": mask_model, "text": embed, "normalize": True}
     if ask:
         tasks["answer"] = {"type": "chat", "model": chat_model, "text": ask}
+    for kind, column, model in (("classify", classify, classify_model), ("ner", ner, ner_model)):
+        if (column is None) is not (model is None):
+            raise click.UsageError(f"--{kind} and --{kind}-model go together: say which column, and by which model.")
+        if column:
+            tasks[{"classify": "class", "ner": "ents"}[kind]] = {"type": kind, "model": model, "text": column}
     if not tasks:
-        raise click.UsageError("Say what to do with which column: --mask COLUMN, --ask COLUMN or --embed COLUMN.")
+        raise click.UsageError(
+            "Say what to do with which column: --mask COLUMN, --ask COLUMN, --embed COLUMN, --classify COLUMN or"
+            " --ner COLUMN."
+        )
     if targets and not mask:
         raise click.UsageError("--target ranks words for --mask; say --mask COLUMN too.")
     single = output_path.lower().endswith(".parquet")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SHOWN_CHARACTERS = 2000
+SHOWN_LABELS = 5
+_FULLEST = {"fill-mask": "_predictions", "classify": "_scores"}  # the column that is null only where nothing was done
 
 
 @click.command()
@@ -100,7 +102,7 @@ def _lines(row: dict[str, Any], tasks: dict[str, dict[str, Any]]) -> Iterator[tu
     for name, task in tasks.items():
         source = _rendered(task["text"], row)
         kind = task["type"]
-        if not source or row.get(f"{name}_predictions" if kind == "fill-mask" else name) is None:
+        if not source or row.get(f"{name}{_FULLEST.get(kind, '')}") is None:
             continue
         if source not in shown:
             shown.add(source)
@@ -115,6 +117,11 @@ def _lines(row: dict[str, Any], tasks: dict[str, dict[str, Any]]) -> Iterator[tu
         elif kind == "similarity":
             near = " | ".join(f"{one['id']} {one['score']:.2f}" for one in row[name])
             yield name, near or "(nothing near enough)"
+        elif kind == "classify":
+            yield name, _labels(row, name)
+        elif kind == "ner":
+            spans = [f"{span['text']} [{span['label']} {span['score']:.2f}]" for span in row[name]]
+            yield name, " | ".join(spans) or "(no spans)"
         else:
             vector = row[name]
             yield name, f"[{', '.join(f'{x:.3f}' for x in vector[:4])}, ...] ({len(vector)} numbers)"
@@ -125,6 +132,13 @@ def _lines(row: dict[str, Any], tasks: dict[str, dict[str, Any]]) -> Iterator[tu
         yield "Row", " · ".join(texts)[:300]
     if row.get("secbatch_error"):
         yield "Rejected", f"{row['secbatch_source']} row {row['secbatch_row']}: {row['secbatch_error']}"
+
+
+def _labels(row: dict[str, Any], name: str) -> str:
+    """The label or labels that were chosen, and the scores behind them."""
+    chosen = row.get(f"{name}_labels", [row[name]] if row[name] is not None else [])
+    scores = " | ".join(f"{one['label']} {one['score']:.2f}" for one in row[f"{name}_scores"][:SHOWN_LABELS])
+    return f"{', '.join(chosen) or '(none above the threshold)'} ({scores})"
 
 
 def _reject_lines(reject: dict[str, Any]) -> list[tuple[str, str]]:

@@ -41,6 +41,12 @@ _PURPOSE = {
     "seq2seq": "a sequence-to-sequence model (seq2seq, chat)",
     "causal": "a decoder-only language model (chat)",
 }
+_CLASS_ENDING = {
+    "masked-lm": "ForMaskedLM",
+    "sequence-classification": "ForSequenceClassification",
+    "token-classification": "ForTokenClassification",
+    "question-answering": "ForQuestionAnswering",
+}
 # What a checkpoint without the head lacks, and what to do about it.
 _HEAD = {
     "masked-lm": ("language-model head", ""),
@@ -206,9 +212,15 @@ def check_kind(resolved: ResolvedModel, config: Any, kind: Kind) -> None:
 
 
 def check_head(resolved: ResolvedModel, config: Any, kind: Kind) -> None:
-    """Raises ModelError, before any weights are read, when a configuration shows that the head is not there."""
-    if _trained_for_masks(config) and kind != "masked-lm":
-        raise ModelError(_without_head(resolved, kind, f"it was trained to fill masks, {config.architectures[0]}"))
+    """Raises ModelError, before any weights are read, when the configuration names a model with another head.
+
+    Heads of different purposes can have weights of the same names and shapes.
+    """
+    names = config.architectures or []
+    if names and not any(name.endswith(_CLASS_ENDING[kind]) for name in names):
+        other = next((name for name in names if name.endswith(tuple(_CLASS_ENDING.values()))), None)
+        if other is not None:
+            raise ModelError(_without_head(resolved, kind, f"it is a {other}"))
 
 
 def check_vocabulary(resolved: ResolvedModel, tokenizer: TextTokenizer, model: Any) -> None:
@@ -254,7 +266,8 @@ def _check_complete(resolved: ResolvedModel, kind: Kind, model: Any, info: dict[
     if not missing:
         return
     prefix = model.base_model_prefix + "."
-    if kind != "encoder" and not any(key.startswith(prefix) for key in missing):
+    # A pooler is the base's by name, but it is trained with the head.
+    if kind != "encoder" and not any(key.startswith(prefix) and "pooler" not in key.split(".") for key in missing):
         raise ModelError(_without_head(resolved, kind, f"{missing[0]} is not in its checkpoint"))
     raise ModelError(
         f"model {resolved.name}: {len(missing)} weights are missing from its checkpoint (the first is {missing[0]})"
