@@ -1,7 +1,9 @@
 """classify and ner on labelled files: the figures are those of the stock pipelines' predictions."""
 
+import hashlib
 import json
 import random
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -155,6 +157,19 @@ def test_ner_of_conll_files(taggers: list[str], tmp_path: Path, monkeypatch: pyt
         Entities(LabelledFiles("test.txt")).check(taggers[0])
 
 
+def test_a_file_that_a_model_was_trained_on_is_said(
+    classifiers: list[str], labelled: list[str], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(classifiers[0], tmp_path / "trained")
+    digest = hashlib.sha256(Path("data.jsonl").read_bytes()).hexdigest()
+    record = {"data": {"train": {"files": [{"path": "other.jsonl", "sha256": digest}]}, "dev": None}}
+    (folder / "training.json").write_text(json.dumps(record))
+    told = _classify([str(folder)]).notices
+    assert f"{folder} was trained with data.jsonl (train): its figures on it flatter" in told
+    (folder / "training.json").write_text("[]")
+    assert not any("was trained with" in notice for notice in _classify([str(folder)]).notices)
+
+
 def test_a_model_without_the_head_is_one_sentence(labelled: list[str], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="trained to fill masks"):
         _classify([str(make_bert(tmp_path / "mlm"))])
@@ -165,6 +180,7 @@ def test_the_command(classifiers: list[str], labelled: list[str], capsys: pytest
     files = ["--json", "o.json", "--plot", "o.png"]
     assert _run(["evaluate", *classifiers, "--data", "data.jsonl", *columns, *files]) == 0
     shown = capsys.readouterr().out
+    assert "c0: label" in shown and "taken for" in shown
     assert "f1 by label" in shown and "difference to c0" in shown and "f1_macro" in shown
     assert len(json.loads(Path("o.json").read_text())["models"][1]["parts"]) == 4
     assert _run(["evaluate", classifiers[0], "--data", "data.jsonl", *columns[:-4], "--label", "lab"]) == 2

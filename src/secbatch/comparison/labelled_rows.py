@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from secbatch.comparison.predictions import Predicted, one_sentence
+from secbatch.comparison.trained_on import trained_on
 from secbatch.labelled.examples import DataFile
 
 
@@ -24,5 +25,6 @@ class LabelledRows:
         """What a user should know, one sentence each."""
         notices = list(self._notices)
         for outcome in outcomes:
+            notices += trained_on(outcome.model, self.files)
             notices += [*outcome.notices, *one_sentence(outcome.errors, self.rows, outcome.model.name)]
         return tuple(notices)
