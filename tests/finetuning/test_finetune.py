@@ -64,6 +64,15 @@ def test_classify_learns_and_a_second_run_does_nothing(tiny: Tiny, tmp_path: Pat
     with pytest.raises(JobError, match=r"holds a model of another training .* --overwrite"):
         finetune(other)
     assert finetune(other, overwrite=True).record["hyperparameters"]["seed"] == 1
+    # A finished classifier as the base: its head goes on for the same labels, and is made anew for others.
+    data = classification_file(tmp_path / "a.csv")
+    further = finetune(job("classify", first.folder, data, tmp_path / "on", epochs=1))
+    assert further.record["base_on_dev"]["accuracy"] > 0.9
+    numbered = (tmp_path / "a.csv").read_text().replace(",malware,", ",10,").replace(",tool,", ",9,")
+    (tmp_path / "n.csv").write_text(numbered)
+    data["train"] = str(tmp_path / "n.csv")
+    anew = finetune(job("classify", first.folder, data, tmp_path / "anew", epochs=1))
+    assert anew.record["base_on_dev"] is None and anew.record["labels"] == ["9", "10"]
     with hold(first.folder / "_training" / "lock"), pytest.raises(OutputHeldError, match="Another run holds output"):
         finetune(spec)
 

@@ -23,6 +23,7 @@ class TrainingWatch:
         self._bar: Any = None
         self._task: Any = None
         self._last_line = time.monotonic()
+        self._on_dev: str | None = None  # the last epoch's figure
         if not self._json and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -59,8 +60,9 @@ class TrainingWatch:
 
     def progress(self, progress: Progress) -> None:
         fraction = progress.step / progress.steps
+        on_dev = f" · {self._on_dev}" if self._on_dev else ""
         status = (
-            f"epoch {progress.epoch} of {progress.epochs} · loss {progress.loss:.3f} ·"
+            f"epoch {progress.epoch} of {progress.epochs} · loss {progress.loss:.3f}{on_dev} ·"
             f" {progress.tokens_per_second:,.0f} tokens/s · {duration(progress.seconds_left)} left"
         )
         if self._bar:
@@ -84,6 +86,7 @@ class TrainingWatch:
             print(f"{fraction:4.0%}  {status}", file=sys.stderr, flush=True)
 
     def evaluated(self, entry: dict[str, Any], better: bool, metric: str) -> None:
+        self._on_dev = f"dev {metric} {entry['dev'][metric]:.3f}"
         if self._json:
             log.emit("epoch", **entry, best=better)
             return

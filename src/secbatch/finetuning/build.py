@@ -17,7 +17,7 @@ from secbatch.finetuning.objective import Objective, class_weights
 from secbatch.finetuning.pairs import Pairs
 from secbatch.finetuning.questions import Questions
 from secbatch.models.device import Compute
-from secbatch.models.load import check_vocabulary, load_for_training, load_tokenizer
+from secbatch.models.load import check_vocabulary, load_config, load_for_training, load_tokenizer
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.tokenizer import TextTokenizer
 
@@ -50,7 +50,15 @@ def build(job: FinetuneJob, data: Dataset, resolved: ResolvedModel, compute: Com
     objective = _objective(job, wanted, data, tokenizer)
     torch.manual_seed(wanted.seed)
     changes = objective.config()
+    before = load_config(resolved).id2label
     model, new_head, notices = load_for_training(resolved, objective.auto_class, changes, objective.new_head)
+    if "id2label" in changes and not new_head:
+        if before == changes["id2label"]:
+            notices += (f"model {resolved.name} has a head for these labels; it is trained further",)
+        else:
+            notices += (f"model {resolved.name} has a head for other labels; it is made anew",)
+            _reset_head(model)
+            new_head = True
     if wanted.dropout is not None:
         _set_dropout(model, wanted.dropout)
     if model.config.pad_token_id is None:
@@ -71,6 +79,17 @@ def build(job: FinetuneJob, data: Dataset, resolved: ResolvedModel, compute: Com
         )
     model.to(compute.device)
     return Built(model, tokenizer, objective, items, max_length, new_head, notices)
+
+
+def _reset_head(model: Any) -> None:
+    """Fresh weights for the linear layers on top, as transformers gives them to a head that a checkpoint lacks."""
+    import torch
+
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and not name.startswith(f"{model.base_model_prefix}."):
+            torch.nn.init.normal_(module.weight, std=getattr(model.config, "initializer_range", 0.02))
+            if module.bias is not None:
+                torch.nn.init.zeros_(module.bias)
 
 
 def _set_dropout(model: Any, share: float) -> None:

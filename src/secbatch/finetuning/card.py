@@ -5,11 +5,11 @@ from typing import Any
 
 CURVE = "training_curve.png"
 _USE = {
-    "classify": ("text-classification", "classify"),
-    "ner": ("token-classification", "ner"),
-    "qa": ("question-answering", "qa"),
-    "masked-lm": ("fill-mask", "fill-mask"),
-    "seq2seq": ("text2text-generation", "seq2seq"),
+    "classify": ("text-classification", "classify", "AutoModelForSequenceClassification"),
+    "ner": ("token-classification", "ner", "AutoModelForTokenClassification"),
+    "qa": ("question-answering", "qa", "AutoModelForQuestionAnswering"),
+    "masked-lm": ("fill-mask", "fill-mask", "AutoModelForMaskedLM"),
+    "seq2seq": ("text2text-generation", "seq2seq", "AutoModelForSeq2SeqLM"),
 }
 
 
@@ -31,7 +31,7 @@ def model_card(record: dict[str, Any]) -> str:
 
 
 def _head(record: dict[str, Any]) -> str:
-    tag, task = _USE[record["objective"]]
+    tag, task, auto_class = _USE[record["objective"]]
     return f"""---
 library_name: transformers
 pipeline_tag: {tag}
@@ -39,8 +39,8 @@ pipeline_tag: {tag}
 # {_cell(record["name"])}
 
 {_cell(record["base"]["name"])}, fine-tuned by `secbatch finetune` (objective `{record["objective"]}`), finished
-{record["finished"]}. It opens with transformers' `AutoModelFor…`, and in a job of secbatch with
-`type: {task}` and this folder as `model`."""
+{record["finished"]}. It opens with transformers' `{auto_class}`, and in a job of secbatch
+with `type: {task}` and this folder as `model`."""
 
 
 def _metrics(record: dict[str, Any]) -> str:

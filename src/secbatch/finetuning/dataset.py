@@ -1,6 +1,6 @@
 """The job's data: read, split and checked before anything is learned."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +87,7 @@ def _labels(job: FinetuneJob, trained: Sequence[Any]) -> tuple[str, ...]:
     if not places:
         raise InputError(f"{job.data.train}: no example has a label, so there is nothing to learn")
     check_enough(places, job.data.min_examples)
-    labels = job.data.labels or tuple(places)
+    labels = job.data.labels or _ordered(places)
     if job.objective == "classify" and len(labels) < 2 and not job.data.label_delimiter:
         raise InputError(f"{job.data.train}: every example has the label '{labels[0]}'; two labels at least are needed")
     if len(set(labels)) < len(labels):
@@ -98,6 +98,12 @@ def _labels(job: FinetuneJob, trained: Sequence[Any]) -> tuple[str, ...]:
         if unseen:
             raise InputError(f"data.labels has '{unseen[0]}', of which {job.data.train} has no example")
     return labels
+
+
+def _ordered(labels: Collection[str]) -> tuple[str, ...]:
+    """In alphabetical order; numbers by their size, so that label 2 is the model's number 2."""
+    numbers = all(label.isascii() and label.isdigit() for label in labels)
+    return tuple(sorted(labels, key=lambda label: (int(label) if numbers else 0, label)))
 
 
 def _files(job: FinetuneJob, path: str) -> LabelledFiles:
