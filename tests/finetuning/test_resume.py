@@ -18,6 +18,7 @@ from secbatch.errors import Interrupted, JobError, OutputError, SecbatchError
 from secbatch.finetune_job import FinetuneJob
 from secbatch.finetuning.finetune import finetune
 from secbatch.models.resolved import ResolvedModel
+from secbatch.store.filesystem import rename
 
 Tiny = Callable[[str], ResolvedModel]
 
@@ -125,3 +126,28 @@ def test_a_full_disk_is_said_and_the_training_goes_on(tiny: Tiny, tmp_path: Path
         assert same_weights(done.folder, finetune(spec(tiny, tmp_path, "whole")).folder)
     finally:
         subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.parametrize("moved", [0, 3, 6])
+def test_killed_while_the_model_is_moved_into_place(
+    moved: int, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """As a kill: nothing catches it."""
+
+    asked = job("classify", tiny("roberta").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out")
+    count = iter(range(100))
+
+    def dying(path: Path, target: Path) -> None:
+        if next(count) >= moved:
+            raise Killed
+        rename(path, target)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("secbatch.finetuning.folder.rename", dying)
+        finetune(asked)
+    assert not (tmp_path / "out" / "training.json").exists()
+    done = finetune(asked)
+    names = {file.name for file in done.folder.iterdir() if file.is_file()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "training.json"} <= names
+    assert not list((done.folder / "_training").glob("model"))
