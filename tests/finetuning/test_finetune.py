@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
+import yaml
 from safetensors.torch import load_file
 from small_jobs import classification_file, conll_file, job, pairs_file, questions_file, texts_file
 
+from secbatch.cli.main import _run as run_command
 from secbatch.errors import InputError, JobError, ModelError, OutputHeldError
 from secbatch.finetuning.finetune import finetune
 from secbatch.labelled.files import LabelledFiles
@@ -75,6 +77,16 @@ def test_classify_learns_and_a_second_run_does_nothing(tiny: Tiny, tmp_path: Pat
     assert anew.record["base_on_dev"] is None and anew.record["labels"] == ["9", "10"]
     with hold(first.folder / "_training" / "lock"), pytest.raises(OutputHeldError, match="Another run holds output"):
         finetune(spec)
+
+
+def test_a_dry_run_says_what_would_be_trained(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = job("classify", tiny("bert").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out")
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(spec.model_dump(mode="json", exclude_none=True)))
+    assert run_command(["finetune", str(path), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "36 train · 12 dev" in said and "2: malware 18, tool 18" in said and "epochs at most" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_multi_label(tiny: Tiny, tmp_path: Path) -> None:

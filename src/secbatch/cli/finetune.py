@@ -7,11 +7,15 @@ import click
 import secbatch
 from secbatch.cli import options
 from secbatch.cli.stopping import StopAsked
+from secbatch.cli.terminal import printable, sentence
 from secbatch.cli.training_watch import TrainingWatch
 from secbatch.cli.watch import duration
 
 if TYPE_CHECKING:
     from secbatch.finetuning.finetune import FinetuneResult
+    from secbatch.finetuning.planning import TrainingPlan
+
+SHOWN_LABELS = 12  # of a plan
 
 
 @click.command()
@@ -19,9 +23,10 @@ if TYPE_CHECKING:
 @options.overrides
 @click.option("--output", "output_path", metavar="FOLDER", help="Write here instead of the job's output.")
 @click.option("--overwrite", is_flag=True, help="Replace a model of another training in the output.")
+@click.option("--dry-run", is_flag=True, help="Check everything and say what would be trained; write nothing.")
 @options.log_format
 def finetune(
-    job_file: str, overrides: tuple[str, ...], output_path: str | None, overwrite: bool, log_format: str
+    job_file: str, overrides: tuple[str, ...], output_path: str | None, overwrite: bool, dry_run: bool, log_format: str
 ) -> int:
     """Train a model on labelled examples, as JOB.yaml says; a second run goes on, or does nothing."""
     import json
@@ -30,6 +35,12 @@ def finetune(
 
     replaced = [f"output={json.dumps(output_path)}"] if output_path else []
     job = load_finetune_job(job_file, [*overrides, *replaced])
+    if dry_run:
+        from secbatch.finetuning.planning import plan_finetune
+
+        for name, text in _planned(plan_finetune(job)):
+            click.echo(f"{name:<10}  {printable(text)}")
+        return 0
     with TrainingWatch(log_format) as watch, StopAsked() as stop:
         watch.started(job=job.name, version=secbatch.__version__, output=job.output)
         from secbatch.finetuning.finetune import finetune as train
@@ -37,6 +48,25 @@ def finetune(
         result = train(job, watch, stop, overwrite)
     watch.summary(_summary(result), _figures(result))
     return 0
+
+
+def _planned(plan: "TrainingPlan") -> list[tuple[str, str]]:
+    lines = [("Notice", sentence(notice)) for notice in plan.notices]
+    groups = " · ".join(f"{count:,} {side}" for side, count in plan.groups.items())
+    lines.append(("Rows", " · ".join(f"{count:,} {side}" for side, count in plan.rows.items())))
+    if any(plan.groups.values()):
+        lines.append(("Groups", groups))
+    if plan.labels:
+        ranked = sorted(plan.labels.items(), key=lambda entry: -entry[1])
+        some = ", ".join(f"{label} {count:,}" for label, count in ranked[:SHOWN_LABELS])
+        lines.append(("Labels", f"{len(ranked)}: {some}{', …' if len(ranked) > SHOWN_LABELS else ''}"))
+    epoch = f"{plan.tokens:,} tokens an epoch in {plan.sequences:,} sequences of at most {plan.max_length}"
+    return [
+        *lines,
+        ("Training", f"{epoch}; {plan.steps:,} steps in {plan.epochs} epochs at most"),
+        ("Model", f"{plan.parameters / 1e6:.1f} M weights, learning rate {plan.learning_rate:g}"),
+        ("Device", f"{plan.device}, {plan.precision}"),
+    ]
 
 
 def _summary(result: "FinetuneResult") -> list[tuple[str, str]]:

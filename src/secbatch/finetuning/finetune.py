@@ -50,12 +50,8 @@ def finetune(
     learned), OutputError, OutputHeldError when another training holds the output.
     """
     reporter = reporter or Silent()
-    _check_libraries()
-    folder = ModelFolder(job.output)
-    folder.check_ours()
-    base = _resolved(job)
-    if base.folder == folder.path.resolve():
-        raise JobError(f"output '{job.output}' is the base model's own folder; choose another")
+    folder = check_output(job)
+    base = resolved_base(job)
     other = _compared(job)
     data = load_dataset(job)
     compute = choose(job.device, job.precision)
@@ -96,9 +92,19 @@ def _compared(job: FinetuneJob) -> FinetuneJob | None:
     return job.model_copy(update={"model": Base(base=job.model.compare), "output": output})
 
 
-def _resolved(job: FinetuneJob) -> ResolvedModel:
-    """The base; one that a training wrote has the licence of its own base."""
+def check_output(job: FinetuneJob) -> ModelFolder:
+    """The output folder. Raises JobError and OutputError where no model can go, JobError for missing libraries."""
+    _check_libraries()
+    folder = ModelFolder(job.output)
+    folder.check_ours()
+    return folder
+
+
+def resolved_base(job: FinetuneJob) -> ResolvedModel:
+    """The base, which must not be the output; one that a training wrote has the licence of its own base."""
     base = resolve(job.model.base, job.model.revision)
+    if base.folder == ModelFolder(job.output).path.resolve():
+        raise JobError(f"output '{job.output}' is the base model's own folder; choose another")
     record = trained_record(base.folder)
     return replace(base, licence=record["base"].get("licence")) if record and base.licence is None else base
 

@@ -1,0 +1,61 @@
+"""What a training would be, without training: everything is read, checked and built."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from secbatch.finetune_job import FinetuneJob
+from secbatch.finetuning.batches import plan_training
+from secbatch.finetuning.build import build
+from secbatch.finetuning.dataset import load_dataset
+from secbatch.finetuning.finetune import check_output, resolved_base
+from secbatch.finetuning.identity import sides
+from secbatch.finetuning.optimizer import learning_rate
+from secbatch.labelled.checks import label_counts
+from secbatch.models.device import choose
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    rows: dict[str, int]  # by side of the split
+    groups: dict[str, int]
+    labels: dict[str, int]  # training examples, or spans, of each; empty for objectives without labels
+    sequences: int  # of a training epoch
+    tokens: int  # of a training epoch
+    epochs: int
+    steps: int  # at most, over all epochs
+    parameters: int
+    learning_rate: float
+    max_length: int
+    device: str
+    precision: str
+    notices: tuple[str, ...]
+
+
+def plan_finetune(job: FinetuneJob) -> TrainingPlan:
+    """Raises what `secbatch.finetuning.finetune.finetune` raises before its first step."""
+    check_output(job)
+    base = resolved_base(job)
+    data = load_dataset(job)
+    compute = choose(job.device, job.precision)
+    built = build(job, data, base, compute)
+    wanted = job.settled()
+    assert wanted.epochs is not None and wanted.batch_tokens is not None
+    lengths = np.array([item.length for item in built.items["train"]])
+    plan = plan_training(lengths, wanted.batch_tokens, wanted.epochs, wanted.seed)
+    counts = label_counts(data.train.examples) if data.labels else {}
+    return TrainingPlan(
+        rows={name: len(side.examples) for name, side in sides(data).items()},
+        groups={name: side.groups for name, side in sides(data).items()},
+        labels={label: counts[label] for label in data.labels},
+        sequences=len(lengths),
+        tokens=int(lengths.sum()),
+        epochs=wanted.epochs,
+        steps=plan.steps,
+        parameters=sum(parameter.numel() for parameter in built.model.parameters()),
+        learning_rate=learning_rate(wanted, built.model),
+        max_length=built.max_length,
+        device=compute.description,
+        precision=compute.dtype,
+        notices=(*data.notices, *built.notices, *compute.notices),
+    )
