@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from secbatch import runner, running
-from secbatch.identity import Identities
+from secbatch.identity import Identified, Identities
 from secbatch.job import Chat, Job
 from secbatch.pacing import ShardSizes
 from secbatch.preparing import Setup, set_up
@@ -18,6 +18,7 @@ from secbatch.run_options import RunOptions
 from secbatch.shards import input_shards
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
+from secbatch.task_keys import conversation_column, conversations
 
 
 @dataclass
@@ -112,5 +113,11 @@ def _count(setup: Setup, reuse: Reuse, plan: Plan, limit: int | None, scratch: P
         plan.reused_rows += len(match.kept) - wanted
         if not wanted:
             plan.reused_shards += 1
-        sample.add(identified, todo)
+        sample.add(identified, todo, _conversations(setup, identified))
     return sample
+
+
+def _conversations(setup: Setup, identified: Identified) -> np.ndarray | None:
+    """int64 [n], where a task holds conversations."""
+    columns = [column for task in setup.worker.tasks.values() if (column := conversation_column(task))]
+    return conversations(identified.shard.table.column(columns[0])) if columns else None

@@ -30,7 +30,7 @@ class Speed:
 class _Rows:
     """Some rows, their numbers among all that are to be done, and which tasks are to be done for them."""
 
-    numbers: np.ndarray  # int64 [n]
+    numbers: np.ndarray  # int64 [n], ascending; turns of one conversation share theirs
     identified: Identified
     todo: dict[str, np.ndarray]  # task -> bool [n]
 
@@ -47,17 +47,28 @@ class Sample:
         self._stride = 1
         self._seen = 0
 
-    def add(self, identified: Identified, todo: dict[str, np.ndarray]) -> None:
-        """`todo`: for each task bool [n], the rows it is to be done for."""
+    def add(self, identified: Identified, todo: dict[str, np.ndarray], together: np.ndarray | None = None) -> None:
+        """`todo`: for each task bool [n], the rows it is to be done for.
+
+        `together`: int64 [n], ascending: the rows' conversations. They are measured as if all their turns were to be
+        done, as a turn without those before it would be too quick.
+        """
         rows = np.flatnonzero(np.logical_or.reduce(list(todo.values())))
-        numbers = self._seen + np.arange(len(rows))
-        self._seen += len(rows)
-        wanted = numbers % self._stride == 0
-        if wanted.any():
-            taken = rows[wanted]
-            chosen = {name: flags[taken] for name, flags in todo.items()}
-            self._kept.append(_Rows(numbers[wanted], identified.take(taken), chosen))
-        while sum(len(kept.numbers) for kept in self._kept) > 2 * ROWS:
+        if not len(rows):
+            return
+        numbers = np.arange(len(rows))
+        if together is not None:
+            wanted = np.unique(together[rows])
+            rows = np.flatnonzero(np.isin(together, wanted))
+            numbers = np.searchsorted(wanted, together[rows])
+            todo = {name: np.ones(len(together), bool) for name in todo}
+        numbers = self._seen + numbers
+        self._seen = int(numbers[-1]) + 1
+        taken = numbers % self._stride == 0
+        if taken.any():
+            chosen = {name: flags[rows[taken]] for name, flags in todo.items()}
+            self._kept.append(_Rows(numbers[taken], identified.take(rows[taken]), chosen))
+        while sum(len(kept.numbers) for kept in self._kept) > 2 * ROWS and self._seen > self._stride:
             self._stride *= 2
             thinned = [kept.take(np.flatnonzero(kept.numbers % self._stride == 0)) for kept in self._kept]
             self._kept = [kept for kept in thinned if len(kept.numbers)]
@@ -74,11 +85,12 @@ def measure(worker: Worker, sample: Sample) -> Speed | None:
     worker.load()
     count = len(rows.numbers)
     worker.finish(worker.compute(worker.encode(_work(worker, rows.take(np.arange(min(count, WARMING_ROWS)))))))
-    pieces = -(-count // ROWS_AT_ONCE)
+    _, unit = np.unique(rows.numbers, return_inverse=True)
+    pieces = min(-(-count // ROWS_AT_ONCE), int(unit[-1]) + 1)
     done = tokens = padding = 0
     begin = time.monotonic()
     for piece in range(pieces):  # each of them spread over the whole
-        place = np.arange(piece, count, pieces)
+        place = np.flatnonzero(unit % pieces == piece)
         enriched = worker.finish(worker.compute(worker.encode(_work(worker, rows.take(place)))))
         done, tokens, padding = done + len(place), tokens + enriched.tokens, padding + enriched.padding
         if time.monotonic() - begin > LONGEST_SECONDS:

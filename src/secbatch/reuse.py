@@ -1,7 +1,7 @@
 """What of a shard is done already, and what is left for the models."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,20 +64,27 @@ class Reuse:
             # Not this run's own: a resumed run must find what the first try found.
             more = [part for part in ledger.parts() if part.name not in known and part.run != run]
             stored += [replace(self._stored(part), shown=False) for part in more]
-            stored += self._left_behind(ledger, run)
+            stored += self._left_behind(ledger, lambda one: one != run)
         self._pool = Pool(stored, self._open, self.schema_name, retry)
 
     def _stored(self, part: Part) -> Stored:
         file = self._layout.parts / part.files[0]
         return Stored(part.name, file, self._layout.keys / f"{part.name}.keys", part.tasks, True)
 
-    def _left_behind(self, ledger: Ledger, run: str) -> list[Stored]:
-        """Checkpoints of other runs that did not come to their end."""
+    def take_over_own(self, ledger: Ledger, run: str) -> None:
+        """From now on what this run's earlier tries have done counts, too, wherever its rows stand.
+
+        For a resumed run whose input has changed: its shards are others, so their checkpoints do not serve as such.
+        """
+        self._pool.parts += self._left_behind(ledger, lambda one: one == run)
+
+    def _left_behind(self, ledger: Ledger, whose: Callable[[str], bool]) -> list[Stored]:
+        """Checkpoints of runs that did not come to their end."""
         found = []
         for checkpoint in ledger.checkpoints():
             file = self._layout.checkpoints / f"{checkpoint.part}.parquet"
             keys = file.with_suffix(".keys")
-            if checkpoint.run != run and file.exists() and keys.exists():
+            if whose(checkpoint.run) and file.exists() and keys.exists():
                 tasks = StoredKeys(keys).about["tasks"]
                 found.append(Stored(checkpoint.part, file, keys, tasks, False))
         return found
@@ -98,17 +105,26 @@ class Reuse:
         for name, task in worker.tasks.items():
             column = conversation_column(task)
             if column:
-                self._whole_conversations(name, conversations(shard.table.column(column)), match)
+                numbers = conversations(shard.table.column(column))
+                self._with_history(name, numbers, np.asarray(done[name].any(axis=1)), match)
         return Looked(identified, keys, match)
 
     @staticmethod
-    def _whole_conversations(name: str, numbers: np.ndarray, match: Match) -> None:
-        """The answers of a conversation come from the same run: a turn that is to be done asks for those before."""
-        todo = match.todo(name)
-        if todo.any():
-            again = np.isin(numbers, numbers[todo])
-            match.kept[again] = False
-            match.part[name][again] = -1
+    def _with_history(name: str, numbers: np.ndarray, usable: np.ndarray, match: Match) -> None:
+        """A turn that is to be done asks for those after it to be done, too, and for those before it to be at hand.
+
+        `numbers`: int64 [n], of the rows' conversations.
+        """
+        todo = match.todo(name) & usable
+        if not todo.any():
+            return
+        rows = np.arange(len(numbers))
+        first = np.full(int(numbers[-1]) + 1, len(numbers))  # row of each conversation from which on it is done
+        np.minimum.at(first, numbers[todo], rows[todo])
+        later = rows >= first[numbers]
+        earlier = (first[numbers] < len(numbers)) & ~later
+        match.kept[later | (earlier & ~match.rejected)] = False
+        match.part[name][later] = -1
 
     def key(self, looked: Looked) -> str:
         """Of all that decides the shard's checkpoint."""

@@ -97,6 +97,7 @@ class Run:
         self.clock = StageClock()
         self._schedule = schedule
         self._loaded = self._read_whole = False
+        self._input_changed = False  # since an earlier try of this run
 
     def _check_mode(self, resuming: bool) -> None:
         if self.job.output.mode == "fail-if-exists" and self.ledger.latest_version() and not resuming:
@@ -269,6 +270,10 @@ class Run:
         done = self.ledger.checkpoint(self.run, identified.shard.index)
         if done and done.key == key and whole(self.layout, done):
             return Item(looked, done)
+        if done and done.key != key and not self._input_changed:
+            self._input_changed = True
+            self.reuse.take_over_own(self.ledger, self.run)
+            return self._looked_up(identified)
         todo = self.reuse.work(looked)
         return Item(looked) if todo is None else Item(looked, None, key, *todo)
 

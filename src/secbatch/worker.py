@@ -12,6 +12,7 @@ from secbatch.identity import Identified
 from secbatch.job import Job
 from secbatch.run_date import run_dates
 from secbatch.store.partitions import misread_partitions
+from secbatch.task_keys import conversation_column
 from secbatch.tasks.base import Task, TaskColumns
 from secbatch.tasks.registry import Encoders, build_task
 
@@ -129,6 +130,9 @@ class Worker:
             rows = work.todo(name)
             if rows is None:
                 stage[name] = task.encode(shard.table, ids, mask)
+            elif len(rows) and conversation_column(task):
+                known = work.reused[name]
+                stage[name] = task.encode_after(shard.table, ids, mask, known.rows, known.columns)  # type: ignore[attr-defined]
             elif len(rows):
                 place = pa.array(rows)
                 stage[name] = task.encode(shard.table.take(place), ids.take(place), mask.take(place))

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from secbatch.errors import JobError, nearest
@@ -35,11 +36,13 @@ class EncodedChat:
     rows: list[str]  # [n], identities
     conversations: list[list[int]]  # positions of the questions of each conversation, in order
     opening: list[Any]  # the first question of each conversation, as the model's `render` gives it
+    known: dict[int, Reply]  # position -> the answer that an earlier run gave
+    wanted: list[int]  # positions of the rows that are to be answered, ascending; the others are their history
 
 
 @dataclass(frozen=True)
 class ComputedChat:
-    """A reply for each question of a shard; None where there was none."""
+    """A reply for each wanted row of a shard; None where it asked nothing."""
 
     replies: list[Reply | None]
     tokens: int
@@ -99,15 +102,36 @@ class ChatTask:
         self._model.load()
 
     def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedChat:
+        return self._encode(table, ids, usable, {}, list(range(table.num_rows)))
+
+    def encode_after(
+        self, table: pa.Table, ids: pa.Array, usable: pa.Array, answered: np.ndarray, columns: pa.Table
+    ) -> EncodedChat:
+        """As `encode`, where earlier turns are answered already: only the other rows come out of `finish`.
+
+        `answered`: int64, the positions of these turns; `columns`: what `finish` gave for them.
+        """
+        texts, truncated = (columns.column(name).to_pylist() for name in (self.name, f"{self.name}_truncated"))
+        known = {
+            place: Reply(text, None, bool(cut), 0)
+            for place, text, cut in zip(answered.tolist(), texts, truncated, strict=True)
+        }
+        return self._encode(table, ids, usable, known, [row for row in range(table.num_rows) if row not in known])
+
+    def _encode(
+        self, table: pa.Table, ids: pa.Array, usable: pa.Array, known: dict[int, Reply], wanted: list[int]
+    ) -> EncodedChat:
         questions = [
             text if use and text is not None and text.strip() else None
             for text, use in zip(self._text.render(table).to_pylist(), usable.to_pylist(), strict=True)
         ]
         conversations = self._grouped(table, questions)
+        if known:  # those of which nothing is wanted are left alone
+            conversations = [group for group in conversations if not known.keys() >= set(group)]
         first = [questions[places[0]] or "" for places in conversations]
         distinct = list(dict.fromkeys(first))
         rendered = dict(zip(distinct, self._model.render([[Turn(text)] for text in distinct]), strict=True))
-        return EncodedChat(questions, ids.to_pylist(), conversations, [rendered[text] for text in first])
+        return EncodedChat(questions, ids.to_pylist(), conversations, [rendered[text] for text in first], known, wanted)
 
     def _grouped(self, table: pa.Table, questions: list[str | None]) -> list[list[int]]:
         """Positions of questions by conversation; neighbours with one conversation id belong together.
@@ -134,18 +158,34 @@ class ChatTask:
         history: list[list[Turn]] = [[] for _ in encoded.conversations]
         cut = [False] * len(encoded.conversations)
         for number in range(max(map(len, encoded.conversations), default=0)):
-            due = [place for place, group in enumerate(encoded.conversations) if number < len(group)]
+            due = []
+            for place, group in enumerate(encoded.conversations):
+                if number < len(group):
+                    earlier = encoded.known.get(group[number])
+                    if earlier is None:
+                        due.append(place)
+                        continue
+                    asked = [*history[place], Turn(encoded.questions[group[number]] or "")]
+                    history[place] = continued(asked, self._as_it_was(asked, earlier))
+                    cut[place] = earlier.truncated
             rows = [encoded.conversations[place][number] for place in due]
             questions = [Turn(encoded.questions[row] or "") for row in rows]
             turns = [[*history[place], question] for place, question in zip(due, questions, strict=True)]
-            rendered = model.render(turns) if number else encoded.opening
+            rendered = model.render(turns) if number else [encoded.opening[place] for place in due]
             answered = model.reply(rendered, [encoded.rows[row] for row in rows])
             for place, row, asked, reply in zip(due, rows, turns, answered, strict=True):
                 # what did not fit once does not fit later: it is forgotten, and later rows say so, too
                 cut[place] |= reply.truncated
                 replies[row] = replace(reply, truncated=cut[place])
                 history[place] = continued(asked, reply)
+        replies = [replies[row] for row in encoded.wanted]
         return ComputedChat(replies, model.tokens - done_tokens, model.padding - done_padding)
+
+    def _as_it_was(self, asked: list[Turn], earlier: Reply) -> Reply:
+        """An earlier answer with the turns that the model saw for it."""
+        if not earlier.truncated:
+            return replace(earlier, kept=len(asked))
+        return replace(earlier, kept=self._model.render([asked])[0].kept)
 
     def finish(self, computed: ComputedChat) -> TaskColumns:
         return text_columns(self.name, computed.replies, computed.tokens, computed.padding)

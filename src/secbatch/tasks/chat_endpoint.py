@@ -29,6 +29,10 @@ class Asked:
 
     turns: tuple[Turn, ...]
 
+    @property
+    def kept(self) -> int:
+        return len(self.turns)  # what does not fit is seen when the server is asked
+
 
 class EndpointChat:
     """What ChatModel is to the chat task, without weights: the server has them."""

@@ -1,0 +1,208 @@
+"""Conversations night after night: only new and edited turns, and those after them, are answered again."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from fake_task import install
+
+from secbatch import probing
+from secbatch.job import Job
+from secbatch.planning import plan_job
+from secbatch.run_options import RunOptions
+from secbatch.runner import run_job
+from secbatch.tasks.chat_history import Turn
+from secbatch.tasks.chat_reply import Reply
+from secbatch.tasks.registry import build_task
+
+TURNS_THAT_FIT = 3
+
+
+@dataclass
+class Asked:
+    """What the model was asked, and whether it refuses some questions."""
+
+    questions: list[str] = field(default_factory=list)
+    refuses: str = "refuse"
+
+
+asked = Asked()
+
+
+class ChattyModel:
+    """Answers with a digest of all that it sees, which are the last turns that fit."""
+
+    notices: tuple[str, ...] = ()
+    tokens = padding = 0
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def fingerprint(self) -> str:
+        return "chatty"
+
+    def load(self) -> None:
+        pass
+
+    def render(self, conversations: Sequence[Sequence[Turn]]) -> list[Any]:
+        return [_Seen(list(turns)[-TURNS_THAT_FIT:], len(turns) > TURNS_THAT_FIT) for turns in conversations]
+
+    def reply(self, rendered: Sequence["_Seen"], rows: Sequence[str]) -> list[Reply]:
+        replies = []
+        for one in rendered:
+            asked.questions.append(one.turns[-1].question)
+            if one.turns[-1].question == asked.refuses:
+                replies.append(Reply(None, 0, one.truncated, one.kept, "refused"))
+            else:
+                text = f"{zlib.crc32(repr(one.turns).encode()):08x}"
+                replies.append(Reply(text, 1, one.truncated, one.kept))
+        return replies
+
+
+@dataclass
+class _Seen:
+    turns: list[Turn]
+    truncated: bool
+
+    @property
+    def kept(self) -> int:
+        return len(self.turns)
+
+
+@pytest.fixture(autouse=True)
+def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    install(monkeypatch)
+    monkeypatch.setattr("secbatch.worker.build_task", build_task)
+    monkeypatch.setattr("secbatch.tasks.chat.ChatModel", ChattyModel)
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (5,))
+    asked.questions.clear()
+    asked.refuses = "refuse"
+
+
+def job(output: str = "out", id_columns: tuple[str, ...] = ("thread", "turn")) -> Job:
+    chat = {"type": "chat", "model": "m", "text": "text", "conversation": {"id": "thread", "order": "turn"}}
+    values = {
+        "name": "test",
+        "input": {"path": "in/*.csv", "id": list(id_columns)},
+        "tasks": {"answer": chat},
+        "output": {"path": output, "removed": "drop", "max_removed": "100%"},
+        "max_rejects": "100%",
+    }
+    return Job.model_validate(values)
+
+
+def write(conversations: dict[str, list[str]], name: str = "a.csv") -> None:
+    Path("in").mkdir(exist_ok=True)
+    rows = [f"{thread},{turn},{text}" for thread, texts in conversations.items() for turn, text in enumerate(texts)]
+    (Path("in") / name).write_text("\n".join(["thread,turn,text", *rows, ""]))
+
+
+def rows(output: str = "out") -> pd.DataFrame:
+    columns = ["thread", "turn", "text", "answer", "answer_tokens", "answer_truncated", "secbatch_status"]
+    return pd.read_parquet(f"{output}/data")[columns].sort_values(["thread", "turn"]).reset_index(drop=True)
+
+
+def questions_of(**options: Any) -> list[str]:
+    """What a run asks; it agrees with the plan, and its dataset with one that is made from nothing."""
+    planned = plan_job(job()) if not options else None
+    asked.questions.clear()
+    result = run_job(job(), options=RunOptions(**options))
+    questions = sorted(asked.questions)
+    assert result.enriched == len(questions)
+    if planned:
+        assert (planned.todo_rows, planned.reused_rows) == (result.enriched, result.reused)
+    run_job(job("fresh").model_copy(update={"output": job("fresh").output.model_copy(update={"mode": "overwrite"})}))
+    pd.testing.assert_frame_equal(rows(), rows("fresh"))
+    return questions
+
+
+LONG = [f"question {n}" for n in range(6)]
+
+
+@pytest.mark.parametrize("id_columns", [("thread", "turn"), ()])
+def test_a_new_turn_costs_one_answer(id_columns: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "job", lambda output="out", given=job: given(output, id_columns))
+    talks = {"a": LONG, "b": ["hello", "and now"], "c": ["one"]}
+    write(talks)
+    assert len(questions_of()) == 9
+    assert questions_of() == []
+    talks["a"] = [*LONG, "question 6"]
+    talks["c"] = ["one", "two"]
+    write(talks)
+    assert questions_of() == ["question 6", "two"]
+    talks["d"] = ["other"]
+    write(talks)
+    assert questions_of() == ["other"]
+
+
+def test_an_edited_turn_costs_itself_and_those_after_it() -> None:
+    talks = {"a": LONG, "b": ["hello", "and now"]}
+    write(talks)
+    questions_of()
+    talks["a"] = [*LONG[:3], "edited", *LONG[4:]]
+    write(talks)
+    assert questions_of() == ["edited", "question 4", "question 5"]
+    talks["a"] = [*LONG[:3], *LONG[4:]]  # a turn that goes moves those after it
+    write(talks)
+    assert questions_of() == ["question 4", "question 5"]
+
+
+def test_turns_in_a_new_file_and_in_another_order_of_files() -> None:
+    write({"a": LONG[:3], "b": ["hello"]}, "m.csv")
+    assert len(questions_of()) == 4
+    Path("in/z.csv").write_text("thread,turn,text\na,3,more\n")
+    assert questions_of() == ["more"]
+    Path("in/m.csv").rename("in/zz.csv")
+    assert questions_of() == []
+    Path("in/a.csv").write_text("thread,turn,text\na,1.5,between\n")
+    assert questions_of() == ["between", "more", "question 2"]
+
+
+def test_a_turn_without_an_answer_is_no_history_and_stays_so_until_it_is_retried() -> None:
+    write({"a": ["hello", "refuse", "next"]})
+    questions_of()
+    write({"a": ["hello", "refuse", "next", "last"]})
+    assert questions_of() == ["last"]
+    asked.refuses = ""
+    assert questions_of(retry=True) == ["last", "next", "refuse"]
+
+
+def test_an_interrupted_run_takes_over_the_answers_of_its_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    talks = {name: [f"{name} {n}" for n in range(4)] for name in "abcdef"}
+    write(talks)
+    reply = ChattyModel.reply
+
+    def failing(self: ChattyModel, rendered: Any, ids: Any) -> list[Reply]:
+        if len(asked.questions) >= 12:
+            raise RuntimeError("stop")
+        return reply(self, rendered, ids)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ChattyModel, "reply", failing)
+        with pytest.raises(RuntimeError):
+            run_job(job())
+    assert len(asked.questions) == 12
+    talks["a"].append("a 4")  # the rest is for the next night
+    write(talks)
+    done = questions_of()
+    assert len(done) == 17 and "a 4" in done and "a 3" not in done
+
+
+def test_the_probe_of_a_plan_has_the_turns_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    write(dict.fromkeys("abcdefgh", LONG))
+    seen: list[int] = []
+    reply = ChattyModel.reply
+
+    def watched(self: ChattyModel, rendered: Any, ids: Any) -> list[Reply]:
+        seen.extend(one.kept for one in rendered)
+        return reply(self, rendered, ids)
+
+    monkeypatch.setattr(ChattyModel, "reply", watched)
+    monkeypatch.setattr(probing, "ROWS", 12)
+    plan = plan_job(job())
+    assert plan.todo_rows == 48 and max(seen) == TURNS_THAT_FIT
