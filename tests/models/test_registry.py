@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -186,8 +187,40 @@ def test_removing_forgets_all(models: list[Path], registry: Path) -> None:
         remove("tram")
 
 
-def test_a_broken_record_is_one_sentence(models: list[Path], registry: Path) -> None:
+def test_links_of_a_hub_cache_are_copied_as_files(models: list[Path], tmp_path: Path) -> None:
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    for file in models[0].iterdir():
+        if file.is_file():
+            (snapshot / file.name).symlink_to(file)
+    done = promote("tram", str(snapshot))
+    assert not any(path.is_symlink() for path in done.folder.iterdir())
+    assert resolve("tram").weights_hash == weights_hash(models[0])
+
+
+def test_what_a_killed_promotion_left_is_swept(models: list[Path], registry: Path) -> None:
+    version = promote("tram", str(models[0])).record.current
+    left = registry / "tram" / "versions" / ".copy-123"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    (registry / "tram" / "name.json").unlink()  # killed before the name meant it
+    assert promote("tram", str(models[0])).record.current == version
+    assert not left.exists() and resolve("tram").promoted == version
+
+
+def test_promotions_at_once_come_one_after_another(models: list[Path]) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda folder: promote("tram", str(folder)), models))
+    record = registered("tram")
+    assert record is not None and len(record.history) == 3 and len(record.earlier) == 2
+    assert resolve("tram").promoted == record.current == record.history[-1].version
+
+
+def test_a_broken_record_is_one_sentence(
+    models: list[Path], registry: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     promote("tram", str(models[0]))
+    promote("other", str(models[1]))
     record = registry / "tram" / "name.json"
     record.write_text("{}")
     with pytest.raises(ModelError, match="no record of a promoted model"):
@@ -195,6 +228,9 @@ def test_a_broken_record_is_one_sentence(models: list[Path], registry: Path) -> 
     record.write_text('{"schema": 99}')
     with pytest.raises(ModelError, match="another release"):
         resolve("tram")
+    assert _run(["models", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert "other · version" in listed and "another release" in listed
     record.write_text("{")
     with pytest.raises(ModelError, match="it is no JSON"):
         resolve("tram")

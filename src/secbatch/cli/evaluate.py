@@ -89,7 +89,8 @@ def evaluate(
     secbatch evaluate --published securebert
     """
     if published:
-        return _published(models, data, device, precision)
+        given = [data, objective, json_file, plot_file, rows, *columns.values()]
+        return _published(models, any(value is not None for value in given), device, precision)
     if data is None or objective is None:
         raise click.UsageError("Say what to measure on: --data FILE and --objective (or --published).")
     _check_columns(objective, columns)
@@ -195,11 +196,11 @@ def write_text(path: str, text: str) -> None:
         raise SecbatchError(f"'{path}' cannot be written ({error.strerror or error})") from None
 
 
-def _published(models: tuple[str, ...], data: str | None, device: str, precision: str) -> int:
+def _published(models: tuple[str, ...], more: bool, device: str, precision: str) -> int:
     from secbatch.cli.published import print_published
 
-    if data is not None:
-        raise click.UsageError("--published brings its own sentences; take out --data.")
+    if more:
+        raise click.UsageError("--published brings its own sentences; give it models, --device and --precision alone.")
     for number, model in enumerate(models):
         if len(models) > 1:
             click.echo(("\n" if number else "") + click.style(printable(model), bold=True))

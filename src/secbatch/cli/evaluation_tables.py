@@ -44,8 +44,9 @@ def print_tables(evaluation: "Evaluation", width: int | None = None) -> None:
     if evaluation.differences:
         out.print()
         out.print(_differences(evaluation))
-    out.print()
-    out.print(Text(_footnote(evaluation)))
+    if evaluation.samples:
+        out.print()
+        out.print(Text(_footnote(evaluation)))
 
 
 def plain_table(*columns: str, first: str) -> Table:

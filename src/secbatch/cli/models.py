@@ -7,6 +7,7 @@ import click
 from secbatch.cli import options
 from secbatch.cli.models_diff import diff
 from secbatch.cli.terminal import printable
+from secbatch.errors import ModelError
 
 if TYPE_CHECKING:
     from secbatch.models.registry import Promotion, RegisteredName
@@ -140,14 +141,19 @@ models.add_command(diff)
 def _list_promoted() -> None:
     from secbatch.models.registry import SHOWN_DIGITS, registered, registered_names, registry_folder
 
-    records = [record for name in registered_names() if (record := registered(name)) is not None]
-    if not records:
+    names = registered_names()
+    if not names:
         return
     click.echo(f"Promoted on this host ({printable(str(registry_folder()))}):")
-    for record in records:
-        click.echo(
-            f"{click.style(record.name, bold=True)} · version {record.current[:SHOWN_DIGITS]} · {_since(record)}"
-        )
+    for name in names:
+        try:
+            record = registered(name)
+        except ModelError as error:  # the others are worth listing all the same
+            click.echo(f"{click.style(printable(name), bold=True)} · {printable(str(error))}")
+            continue
+        if record is not None:
+            version = record.current[:SHOWN_DIGITS]
+            click.echo(f"{click.style(record.name, bold=True)} · version {version} · {_since(record)}")
     click.echo()
     click.echo("Catalog:")
 

@@ -1,5 +1,6 @@
 """The figures of an evaluation as a picture: headline figures with their intervals, and the parts below."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,9 @@ def plot(evaluation: Evaluation, path: Path) -> None:
     count = len(evaluation.models)
     height = 1.0 + 0.22 * max(count, 2) * len(evaluation.headline)
     low = 0.9 + (0.16 * count + 0.08) * len(parts) if parts else 0.0
-    with pyplot.rc_context({"svg.hashsalt": "secbatch", "text.usetex": False, "text.parse_math": False}):
+    plain: Any = {"svg.hashsalt": "secbatch", "text.usetex": False, "text.parse_math": False}
+    with pyplot.rc_context(plain), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # labels may be in any script; the JSON has them all
         figure = Figure(figsize=(8, height + low + 0.5), layout="constrained")
         ratios = [height, low] if parts else [height]
         axes = figure.subplots(len(ratios), 1, height_ratios=ratios, squeeze=False)[:, 0]
