@@ -29,7 +29,8 @@ class Measured:
     """What an objective makes of one model's predictions."""
 
     tally: Tally  # of all rows; differences are taken of it
-    parts: Sequence[tuple[str, int, Mapping[str, Figure], Tally, Sequence[int] | None]] = ()  # see `Part`; rows or all
+    # Name, support, figures, tally, and the rows that it is of; None: figures of the tally of all rows.
+    parts: Sequence[tuple[str, int, Mapping[str, Figure], Tally, Sequence[int] | None]] = ()
     more: Mapping[str, Any] = field(default_factory=dict)  # besides, for the JSON: confusion, lenient figures, …
 
 
@@ -176,7 +177,7 @@ def evaluate(
             name,
             outcome.about,
             resampling.intervals(figures, one.tally),
-            tuple(_part(part, objective, samples, seed, resampling) for part in one.parts),
+            _parts(one, objective, samples, seed, resampling),
             one.more,
             outcome.seconds,
         )
@@ -205,17 +206,21 @@ def evaluate(
     )
 
 
-def _part(
-    part: tuple[str, int, Mapping[str, Figure], Tally, Sequence[int] | None],
-    objective: Objective,
-    samples: int,
-    seed: int,
-    all_rows: Resampling,
-) -> Part:
-    name, support, figures, tally, rows = part
-    resampling = all_rows
-    if rows is not None:
-        groups = objective.groups
-        chosen = None if groups is None else [groups[row] for row in rows]
-        resampling = Resampling(len(rows), chosen, samples, seed)
-    return Part(name, support, resampling.intervals(figures, tally))
+def _parts(measured: Measured, objective: Objective, samples: int, seed: int, all_rows: Resampling) -> tuple[Part, ...]:
+    """Parts that are of all rows share one set of draws: fifty labels take no longer than one."""
+    shared = {
+        (name, key): figure
+        for name, _, figures, _, rows in measured.parts
+        if rows is None
+        for key, figure in figures.items()
+    }
+    known = all_rows.intervals(shared, measured.tally)
+    parts = []
+    for name, support, figures, tally, rows in measured.parts:
+        if rows is None:
+            parts.append(Part(name, support, {key: known[name, key] for key in figures}))
+            continue
+        groups = None if objective.groups is None else [objective.groups[row] for row in rows]
+        resampling = Resampling(len(rows), groups, samples, seed)
+        parts.append(Part(name, support, resampling.intervals(figures, tally)))
+    return tuple(parts)

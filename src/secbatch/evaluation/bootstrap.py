@@ -7,11 +7,13 @@ models are compared on the same draws: the paired bootstrap (T. Berg-Kirkpatrick
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from secbatch.evaluation.tally import Figure, Tally
 
+Name = TypeVar("Name", bound=Hashable)
 SAMPLES = 1000
 CONFIDENCE = 0.95
 _DRAWN_AT_ONCE = 4_000_000  # units drawn in one array
@@ -73,12 +75,14 @@ class Resampling:
         np.add.at(totals, pairs[0], tally.outcomes[pairs[1]] * times[:, None])
         return totals
 
-    def intervals(self, figures: Mapping[str, Figure], tally: Tally) -> dict[str, Interval]:
+    def intervals(self, figures: Mapping[Name, Figure], tally: Tally) -> dict[Name, Interval]:
         """Each figure of all rows, and where it lies in the middle `confidence` of the draws."""
+        if not figures:
+            return {}
         total, totals = tally.total(), self.totals(tally)
         return {name: self._interval(float(figure(total)), figure(totals)) for name, figure in figures.items()}
 
-    def differences(self, figures: Mapping[str, Figure], first: Tally, second: Tally) -> dict[str, Interval]:
+    def differences(self, figures: Mapping[Name, Figure], first: Tally, second: Tally) -> dict[Name, Interval]:
         """How much higher each figure of `second` is than that of `first`, draw by draw on the same rows."""
         one, other = (tally.total() for tally in (first, second))
         drawn, other_drawn = (self.totals(tally) for tally in (first, second))
