@@ -80,7 +80,7 @@ class EarlyStopping(Strict):
     """Stop when the metric on the dev set has not become better for some epochs; the best epoch is kept."""
 
     metric: str | None = None  # None: the objective's first of METRICS
-    patience: int = Field(default=3, ge=1)  # epochs
+    patience: int = Field(default=5, ge=1)  # epochs: the last ones, of small steps, often still help
 
 
 class Averaging(Strict):
