@@ -186,7 +186,8 @@ class Training:
         state.epoch, state.position, state.loss_sum = state.epoch + 1, 0, 0.0
         self._loss.zero_()
         reporter.evaluated(entry, better, self._job.metric)
-        if wanted.early_stopping and state.stale >= wanted.early_stopping.patience:
+        left = len(self._plan.epochs) - state.epoch
+        if left and wanted.early_stopping and state.stale >= wanted.early_stopping.patience:
             reporter.notice(
                 f"{self._job.metric} on dev has not become better for {state.stale} epochs; the training ends here"
             )
