@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from secbatch.store import row_keys
-from secbatch.store.filters import filter_of, may_hold
+from secbatch.store.filters import Asked, filter_of
 from secbatch.store.row_keys import RowKeys, StoredKeys, write_keys
 
 
@@ -17,13 +17,13 @@ def random_digests(count: int, seed: int) -> np.ndarray:
 def test_a_filter_holds_all_of_its_digests_and_few_others() -> None:
     held, others = random_digests(50_000, 1), random_digests(50_000, 2)
     words = filter_of(held)
-    assert may_hold(words, held).all()
-    assert may_hold(words, others).mean() < 0.02
+    assert Asked(held).may_be_in(words).all()
+    assert Asked(others).may_be_in(words).mean() < 0.02
     assert words.nbytes * 8 <= 17 * len(held)
 
 
 def test_an_empty_filter_holds_nothing() -> None:
-    assert not may_hold(filter_of(np.empty(0, np.uint64)), random_digests(100, 3)).any()
+    assert not Asked(random_digests(100, 3)).may_be_in(filter_of(np.empty(0, np.uint64))).any()
 
 
 @pytest.mark.parametrize("few", [1, 10**9], ids=["bisected", "all in order"])

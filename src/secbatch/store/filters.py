@@ -9,26 +9,33 @@ _WORD = np.uint64(64)
 _BIT_NUMBERS = tuple(np.uint64(shift) for shift in (0, 6, 12, 18))  # four places of six bits each
 
 
+class Asked:
+    """Digests (uint64 [n], evenly spread) that are looked for in many filters: what that takes is made once."""
+
+    def __init__(self, digests: np.ndarray) -> None:
+        self.high = digests >> np.uint64(32)  # chooses the word
+        self.bits = np.zeros(len(digests), np.uint64)  # the lower half chooses its bits
+        for shift in _BIT_NUMBERS:
+            self.bits |= np.uint64(1) << ((digests >> shift) % _WORD)
+
+    def places(self, words: int) -> np.ndarray:
+        """int64 [n]: the word of each digest in a filter of so many."""
+        return (self.high * np.uint64(words) >> np.uint64(32)).astype(np.int64)
+
+    def may_be_in(self, words: np.ndarray) -> np.ndarray:
+        """bool [n]: False for digests that are surely not in the filter; True for about 1% of others besides."""
+        return (words[self.places(len(words))] & self.bits) == self.bits
+
+    def take(self, rows: np.ndarray) -> "Asked":
+        """Those at `rows`: positions, or a mask."""
+        taken = object.__new__(Asked)
+        taken.high, taken.bits = self.high[rows], self.bits[rows]
+        return taken
+
+
 def filter_of(digests: np.ndarray) -> np.ndarray:
     """uint64 [words] of digests (uint64 [n], evenly spread)."""
     words = np.zeros(max(1, -(-len(digests) * BITS // 64)), np.uint64)
-    np.bitwise_or.at(words, _places(digests, len(words)), _bits(digests))
+    asked = Asked(digests)
+    np.bitwise_or.at(words, asked.places(len(words)), asked.bits)
     return words
-
-
-def may_hold(words: np.ndarray, digests: np.ndarray) -> np.ndarray:
-    """bool [n]: False for digests (uint64 [n]) that are surely not in it; True for about 1% of others besides."""
-    bits = _bits(digests)
-    return (words[_places(digests, len(words))] & bits) == bits
-
-
-def _places(digests: np.ndarray, words: int) -> np.ndarray:
-    # The upper half chooses the word, the lower one its bits.
-    return ((digests >> np.uint64(32)) * np.uint64(words) >> np.uint64(32)).astype(np.int64)
-
-
-def _bits(digests: np.ndarray) -> np.ndarray:
-    bits = np.zeros(len(digests), np.uint64)
-    for shift in _BIT_NUMBERS:
-        bits |= np.uint64(1) << ((digests >> shift) % _WORD)
-    return bits

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from secbatch.store.filters import Asked
 from secbatch.store.parts import RowGroups
 from secbatch.store.row_keys import REJECTED, RowKeys, StoredKeys
 
-OPEN_PARTS = 256  # whose keys are mapped: a file and a range of addresses each
-ORDERED_PARTS = 8  # that hold some of their keys in order, in memory
+KNOWN_PARTS = 1024  # of whose keys the heads are held
+OPEN_PARTS = 8  # whose keys are mapped and partly in memory
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,11 @@ class Pool:
     def keys(self, number: int) -> StoredKeys:
         if number not in self._open:
             self._open[number] = self._open_keys(self.parts[number])
-            if len(self._open) > OPEN_PARTS:
+            if len(self._open) > KNOWN_PARTS:
                 self._open.popitem(last=False)
         self._open.move_to_end(number)
-        if len(self._open) > ORDERED_PARTS:
-            oldest = next(itertools.islice(reversed(self._open.values()), ORDERED_PARTS, None))
-            oldest.forget_order()
+        if len(self._open) > OPEN_PARTS:
+            next(itertools.islice(reversed(self._open.values()), OPEN_PARTS, None)).release()
         return self._open[number]
 
     def close(self) -> None:
@@ -94,21 +94,22 @@ class Pool:
         return order[self._last :] + order[: self._last]
 
     def _by_identity(self, keys: RowKeys, match: Match) -> None:
-        left = np.arange(len(keys))
+        left, wanted = np.arange(len(keys)), keys.ids
+        asked = Asked(wanted[:, 0])
         for number in self._nearest_first():
             if not len(left):
                 return
             if not self.parts[number].shown:
                 continue
             stored = self.keys(number)
-            rows = stored.find_ids(keys.ids[left])
+            rows = stored.find_ids(wanted, asked)
             found = rows >= 0
             if not found.any():
                 continue
             self._last = number
             here, rows = left[found], rows[found]
             self._compare(number, stored, keys, here, rows, match)
-            left = left[~found]
+            left, wanted, asked = left[~found], wanted[~found], asked.take(~found)
 
     def _compare(
         self, number: int, stored: StoredKeys, keys: RowKeys, here: np.ndarray, rows: np.ndarray, match: Match
@@ -136,20 +137,22 @@ class Pool:
 
     def _by_value(self, name: str, fingerprint: str, done: np.ndarray, match: Match) -> None:
         left = np.flatnonzero(match.todo(name) & done.any(axis=1))
+        wanted = done[left]
+        asked = Asked(wanted[:, 0])
         for number in self._nearest_first():
             if not len(left):
                 return
             if fingerprint not in self.parts[number].tasks.get(name, ()):
                 continue
             stored = self.keys(number)
-            rows = stored.find_done(name, done[left])
+            rows = stored.find_done(name, wanted, asked)
             found = rows >= 0
             found[found] = (stored.flags[rows[found]] & REJECTED) == 0
             if found.any():
                 match.part[name][left[found]] = number
                 match.row[name][left[found]] = rows[found]
                 self._last = number
-                left = left[~found]
+                left, wanted, asked = left[~found], wanted[~found], asked.take(~found)
 
     def columns(self, parts: np.ndarray, rows: np.ndarray, names: list[str]) -> pa.Table:
         """Columns `names` of the rows at (part, row), int64 [n] each and none -1, in that order."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from secbatch.errors import OutputError
 from secbatch.store.filesystem import WatchedFile, write_atomically
-from secbatch.store.filters import filter_of, may_hold
+from secbatch.store.filters import Asked, filter_of
 
 MAGIC = b"secbatch keys 1\n"
 FEW = 64  # a search for fewer than this part of the rows does not bring all keys into order
@@ -115,9 +115,10 @@ class StoredKeys:
         array = np.frombuffer(self._memory, np.dtype(kind), math.prod(shape), self._base + offset)
         return array.reshape(shape)
 
-    def forget_order(self) -> None:
-        """Lets go of what is held in memory; what is mapped stays."""
-        self._sorted.clear()
+    def release(self) -> None:
+        """Lets go of what is held and mapped; it comes back when it is asked for."""
+        for name in ("_memory", "_sorted", "ids", "flags"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def ids(self) -> np.ndarray:
@@ -135,22 +136,23 @@ class StoredKeys:
         done = {name: self.array(f"done {name}") for name in self.tasks}
         return RowKeys(self.ids, self.array("content"), self.array("place"), self.flags, done)
 
-    def find_ids(self, ids: np.ndarray) -> np.ndarray:
-        """int64 [n]: the row that has each identity, -1 where there is none."""
-        return self._find("id", "ids", ids)
+    def find_ids(self, ids: np.ndarray, asked: Asked | None = None) -> np.ndarray:
+        """int64 [n]: the row that has each identity, -1 where there is none. `asked`: of the first halves of `ids`."""
+        return self._find("id", "ids", ids, asked)
 
-    def find_done(self, task: str, keys: np.ndarray) -> np.ndarray:
+    def find_done(self, task: str, keys: np.ndarray, asked: Asked | None = None) -> np.ndarray:
         """int64 [n]: a row for which `task` is done with that key, -1 where there is none."""
         if task not in self.tasks:
             return np.full(len(keys), -1, np.int64)
-        return self._find(f"done {task}", f"done {task}", keys)
+        return self._find(f"done {task}", f"done {task}", keys, asked)
 
-    def _find(self, name: str, keys_name: str, wanted: np.ndarray) -> np.ndarray:
+    def _find(self, name: str, keys_name: str, wanted: np.ndarray, asked: Asked | None) -> np.ndarray:
         found = np.full(len(wanted), -1, np.int64)
         if not self.rows or not len(wanted):
             return found
         if f"filter {name}" in self._arrays:  # keys of earlier releases have none
-            likely = np.flatnonzero(may_hold(self.array(f"filter {name}"), wanted[:, 0]))
+            asked = asked or Asked(wanted[:, 0])
+            likely = np.flatnonzero(asked.may_be_in(self.array(f"filter {name}")))
             found[likely] = self._search(name, keys_name, wanted[likely])
             return found
         return self._search(name, keys_name, wanted)
