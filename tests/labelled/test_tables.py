@@ -106,6 +106,11 @@ def test_a_missing_group_is_malformed() -> None:
         read_classification(write("a.csv", "text,label,doc\na,x,1\nb,x,\n"), "text", "label", group="doc")
 
 
+def test_sentences_of_the_sources_name_the_keys_of_a_training_job() -> None:
+    with pytest.raises(InputError, match=r"cannot tell the format of 'a\.log' .*`data\.format: csv`"):
+        read_texts(write("a.log", "text\na\n"), "text")
+
+
 def test_files_without_rows() -> None:
     with pytest.raises(InputError, match="holds no rows"):
         read_classification(write("a.csv", "text,label\n"), "text", "label")

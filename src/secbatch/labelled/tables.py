@@ -1,19 +1,21 @@
 """Rows of labelled CSV, Parquet and JSONL files, through the product's own sources."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from secbatch.errors import InputError, listed, nearest
+from secbatch.errors import InputError, JobError, listed, nearest
 from secbatch.job import Input
 from secbatch.labelled.examples import DataFile, Malformed, Place
 from secbatch.labelled.files import LabelledFiles, hashed
-from secbatch.sources.open import open_source
+from secbatch.sources.open import Source, open_source
 from secbatch.tasks.text import TextSource
 
 SHARD_ROWS = 100_000
+_INPUT_KEY = re.compile(r"\binput\.(format|encoding|delimiter)\b")
 
 
 @dataclass
@@ -53,20 +55,22 @@ class LabelledTable:
         return self.table.schema.field(name).type
 
     def check(self, name: str, key: str) -> None:
-        names = self.table.schema.names
-        if name not in names:
-            raise InputError(f"{key}: {self.path} has no column '{name}'{nearest(name, names)}; it has {listed(names)}")
+        check_column(name, self.table.schema, self.path, key)
 
     def reject(self, row: int, reason: str) -> None:
         self.malformed.append(Malformed(self.places[row], reason))
 
 
+def check_column(name: str, schema: pa.Schema, path: str, key: str) -> None:
+    """Raises InputError where the files at `path` lack the column that the job's `key` names."""
+    if name not in schema.names:
+        known = schema.names
+        raise InputError(f"{key}: {path} has no column '{name}'{nearest(name, known)}; it has {listed(known)}")
+
+
 def read_table(files: LabelledFiles) -> LabelledTable:
     """Raises InputError and JobError as `open_source` does, and for files without rows."""
-    if files.format == "conll":
-        raise InputError(f"{files.path}: CoNLL files hold words and tags; they serve objective: ner alone")
-    spec = Input(path=files.path, format=files.format, delimiter=files.delimiter, encoding=files.encoding)
-    source = open_source(spec, lambda _: SHARD_ROWS)
+    source = _opened(files)
     tables, places, malformed = [], [], []
     for shard in source.shards():
         wrong = sorted(shard.errors)
@@ -84,3 +88,13 @@ def read_table(files: LabelledFiles) -> LabelledTable:
     if not places and not malformed:
         raise InputError(f"{files.path} holds no rows")
     return LabelledTable(table, places, malformed, hashed(source.files), tuple(source.notices), files.path)
+
+
+def _opened(files: LabelledFiles) -> Source:
+    if files.format == "conll":
+        raise InputError(f"{files.path}: CoNLL files hold words and tags; they serve objective: ner alone")
+    spec = Input(path=files.path, format=files.format, delimiter=files.delimiter, encoding=files.encoding)
+    try:
+        return open_source(spec, lambda _: SHARD_ROWS)
+    except (InputError, JobError) as error:  # in its sentences the keys are those of a job's input
+        raise type(error)(_INPUT_KEY.sub(r"data.\1", str(error))) from None
