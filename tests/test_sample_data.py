@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import ipaddress
+import json
 import re
 import string
 from collections import Counter
@@ -189,6 +190,8 @@ def columns_of(job: Job) -> set[str]:
     source = ROOT / ("sample_data/sentences.csv" if job.name == "nightly" else job.input.path)
     if source.suffix == ".parquet":
         columns = set(pq.read_schema(source).names)
+    elif source.suffix == ".jsonl":
+        columns = set(json.loads(source.read_text(encoding="utf-8").splitlines()[0]))
     else:
         header = source.read_text(encoding="utf-8-sig", errors="replace").splitlines()[0]
         columns = set(re.split("[,;]", header))
@@ -196,7 +199,15 @@ def columns_of(job: Job) -> set[str]:
 
 
 def test_the_jobs_are_there() -> None:
-    assert {path.stem for path in JOBS} >= {"nightly", "one-off", "quickstart", "reports", "seq2seq", "similarity"}
+    assert {path.stem for path in JOBS} >= {
+        "nightly",
+        "one-off",
+        "qa",
+        "quickstart",
+        "reports",
+        "seq2seq",
+        "similarity",
+    }
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)

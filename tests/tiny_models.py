@@ -5,6 +5,7 @@ are: on plain random weights every score is about 1 / vocabulary, and a comparis
 """
 
 import hashlib
+import json
 import string
 from pathlib import Path
 from typing import Any
@@ -373,6 +374,13 @@ def make_fine_tuned(
                 weight.normal_(0.0, 0.1)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def with_token_types(folder: Path) -> Path:
+    """The same tokenizer by the name of one that tells the two texts of a pair apart for the model."""
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_class": "BertTokenizer"}))
     return folder
 
 

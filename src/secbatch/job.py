@@ -279,7 +279,25 @@ class Similarity(TaskBase):
     threshold: float | None = Field(default=None, strict=False, allow_inf_nan=False)  # the least score that counts
 
 
-TaskSpec = Annotated[FillMask | Embed | Classify | Ner | Chat | Seq2Seq | Similarity, Field(discriminator="type")]
+class Qa(TaskBase):
+    """The span of a context that answers a question."""
+
+    type: Literal["qa"]
+    question: str  # a column, a template with {columns}, or one question for all rows, which ends with "?"
+    context: str  # a column, or a template with {columns}
+    top_k: int = Field(default=1, ge=1, le=100)
+    max_answer_tokens: int = Field(default=30, ge=1, le=512)
+    # There is no answer where "none" scores higher than the best span by more than this; null: there is always one.
+    no_answer_threshold: float | None = Field(default=0.0, strict=False, allow_inf_nan=False)
+    stride: int = Field(default=128, ge=0)  # tokens that neighbouring windows over a long context share
+
+    @property
+    def text(self) -> str:
+        """What the answers are found in."""
+        return self.context
+
+
+TaskSpec = Annotated[FillMask | Embed | Classify | Ner | Chat | Seq2Seq | Similarity | Qa, Field(discriminator="type")]
 
 
 class Output(Strict):

@@ -19,6 +19,7 @@ from secbatch.job import (
     Job,
     Ner,
     Output,
+    Qa,
     Reference,
     Seq2Seq,
     Similarity,
@@ -34,6 +35,7 @@ TASK_TYPES: dict[str, type[BaseModel]] = {
     "chat": Chat,
     "seq2seq": Seq2Seq,
     "similarity": Similarity,
+    "qa": Qa,
 }
 Kind = TypeVar("Kind", bound=BaseModel)
 WRITTEN_AS = {

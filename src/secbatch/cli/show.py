@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 SHOWN_CHARACTERS = 2000
 SHOWN_LABELS = 5
-_FULLEST = {"fill-mask": "_predictions", "classify": "_scores"}  # the column that is null only where nothing was done
+_FULLEST = {
+    "fill-mask": "_predictions",
+    "classify": "_scores",
+    "qa": "_score",
+}  # the column that is null only where nothing was done
 
 
 @click.command()
@@ -100,13 +104,13 @@ def _lines(row: dict[str, Any], tasks: dict[str, dict[str, Any]]) -> Iterator[tu
     """Label and text, in the manner of a notebook: the input, the words, the question and its answer."""
     shown: set[str] = set()
     for name, task in tasks.items():
-        source = _rendered(task["text"], row)
         kind = task["type"]
+        source = _rendered(task["question" if kind == "qa" else "text"], row)
         if not source or row.get(f"{name}{_FULLEST.get(kind, '')}") is None:
             continue
         if source not in shown:
             shown.add(source)
-            yield "Question" if kind == "chat" else "Input", source
+            yield "Question" if kind in ("chat", "qa") else "Input", source
         if kind == "fill-mask":
             several = len(row[f"{name}_predictions"]) > 1
             for number, words in enumerate(row[f"{name}_predictions"], 1):
@@ -114,6 +118,14 @@ def _lines(row: dict[str, Any], tasks: dict[str, dict[str, Any]]) -> Iterator[tu
                 yield label, " | ".join(word["token"] for word in words) or "(outside the model's window)"
         elif kind in ("chat", "seq2seq"):
             yield name, row[name]
+        elif kind == "qa":
+            context = _rendered(task["context"], row)
+            if context not in shown:
+                shown.add(context)
+                yield "Context", context
+            score = f"{row[f'{name}_score']:.2f}"
+            place = f"{score}, characters {row[f'{name}_start']} to {row[f'{name}_end']}"
+            yield name, f"(no answer, {score})" if row[name] is None else f"{row[name]} ({place})"
         elif kind == "similarity":
             near = " | ".join(f"{one['id']} {one['score']:.2f}" for one in row[name])
             yield name, near or "(nothing near enough)"

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from secbatch.models.linear import Linear, has_blocked_layers
-from secbatch.models.packed import Norm, attend, exact_gelu, pack, take
+from secbatch.models.packed import Norm, attend, exact_gelu, filled, pack, take
 from secbatch.models.sequences import TokenSequences
 
 MODEL_TYPES = frozenset({"bert", "roberta", "xlm-roberta", "camembert"})
@@ -40,8 +40,10 @@ class PackedBert:
         self._words = embeddings.word_embeddings.weight  # [vocabulary, hidden]
         # RoBERTa counts positions from the padding index on.
         first = embeddings.padding_idx + 1 if hasattr(embeddings, "padding_idx") else 0
-        # Every token is of type 0, so its embedding is part of the position's.
-        self._positions = embeddings.position_embeddings.weight[first:] + embeddings.token_type_embeddings.weight[0]
+        # A token is of type 0 but in pairs of texts, so that type's embedding is part of the position's.
+        types = embeddings.token_type_embeddings.weight
+        self._positions = embeddings.position_embeddings.weight[first:] + types[0]
+        self._types = types - types[0]  # [types, hidden]: what another type changes
         self._norm = Norm.of(embeddings.LayerNorm)
         self._activation: Callable[[torch.Tensor], torch.Tensor] = base.encoder.layer[
             0
@@ -54,7 +56,10 @@ class PackedBert:
     def __call__(self, sequences: TokenSequences, at: np.ndarray | None = None) -> torch.Tensor:
         """[T, hidden] for sequences sorted longest first; only the tokens `at` [m], where given: [m, hidden]."""
         batch = pack(sequences, self._device)
-        x = self._norm(self._words[batch.ids] + self._positions[batch.positions])  # [T, hidden]
+        x = self._words[batch.ids] + self._positions[batch.positions]  # [T, hidden]
+        if sequences.types is not None:
+            x = x + self._types[torch.from_numpy(filled(sequences.types.astype(np.int64))).to(self._device)]
+        x = self._norm(x)
         for layer in self._layers:
             qkv = layer.qkv(x).view(len(x), 3, self._heads, -1)
             attended = attend(qkv, batch.groups)

@@ -8,7 +8,8 @@ import torch
 
 from secbatch.models.sequences import TokenSequences
 
-Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # ids and attention mask [B, L] to [B, L, width]
+# Ids, attention mask and, where there are any, `token_type_ids`, each [B, L], to [B, L, width].
+Forward = Callable[..., torch.Tensor]
 
 
 class StockEncoder:
@@ -29,8 +30,8 @@ class StockEncoder:
     def __call__(self, sequences: TokenSequences, at: np.ndarray | None = None) -> torch.Tensor:
         """[T, hidden]: the real positions only, laid end to end; of these the positions `at`, where given."""
 
-        def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            states: torch.Tensor = self._base(input_ids=ids, attention_mask=mask)[0]
+        def forward(ids: torch.Tensor, mask: torch.Tensor, **types: torch.Tensor) -> torch.Tensor:
+            states: torch.Tensor = self._base(input_ids=ids, attention_mask=mask, **types)[0]
             return states
 
         states = over_real_tokens(forward, sequences, self._pad_id, self._device, not self.packed)
@@ -41,10 +42,21 @@ def over_real_tokens(forward: Forward, sequences: TokenSequences, pad_id: int, d
     """What `forward` gives at the real positions, [T, width], with padding on the right or without any."""
     if pad:
         ids, mask = (torch.from_numpy(array).to(device) for array in sequences.padded(pad_id))
-        return forward(ids, mask)[mask.bool()]
-    flat = torch.from_numpy(sequences.ids.astype("int64")).to(device)
+        real = mask.bool()
+        if sequences.types is None:
+            return forward(ids, mask)[real]
+        types = torch.zeros_like(ids).masked_scatter(real, _on(sequences.types, device))
+        return forward(ids, mask, token_type_ids=types)[real]
+    flat = _on(sequences.ids, device)
+    flat_types = None if sequences.types is None else _on(sequences.types, device)
     parts = []
     for first, count, length in sequences.groups():
-        ids = flat[first : first + count * length].view(count, length)
-        parts.append(forward(ids, torch.ones_like(ids)).flatten(0, 1))
+        place = slice(first, first + count * length)
+        ids = flat[place].view(count, length)
+        extra = {} if flat_types is None else {"token_type_ids": flat_types[place].view(count, length)}
+        parts.append(forward(ids, torch.ones_like(ids), **extra).flatten(0, 1))
     return torch.cat(parts)
+
+
+def _on(numbers: np.ndarray, device: str) -> torch.Tensor:
+    return torch.from_numpy(numbers.astype("int64")).to(device)

@@ -15,6 +15,7 @@ from secbatch.models.encoder import HiddenStates, agrees, hidden_states, trial_s
 from secbatch.models.encoder_generic import StockEncoder, over_real_tokens
 from secbatch.models.head_on_states import FusedHead, HeadOnStates
 from secbatch.models.load import LoadedModel
+from secbatch.models.pairs import PairFrame
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.tokenizer import TextTokenizer
 
@@ -29,9 +30,12 @@ class TokenHead:
     """Logits for chosen tokens: [m, labels]; of a question-answering model, the start's and the end's: [m, 2]."""
 
     @torch.inference_mode()
-    def __init__(self, loaded: LoadedModel, tokenizer: TextTokenizer, compute: Compute) -> None:
+    def __init__(
+        self, loaded: LoadedModel, tokenizer: TextTokenizer, compute: Compute, sample: TokenSequences | None = None
+    ) -> None:
+        """`sample`: what its ways are tried on, longest first; without it, texts by themselves."""
         self._model, self._pad_id, self._device = loaded.model, tokenizer.pad_id, compute.device
-        sample = _trial_texts(loaded.model, tokenizer)
+        sample = _trial_texts(loaded.model, tokenizer) if sample is None else sample
         whole = self._full(sample, pad=False)
         self.labels = int(whole.shape[-1])
         self.hidden: HiddenStates | None = None  # of the base model, where the head can be called alone
@@ -73,8 +77,8 @@ class TokenHead:
     def _full(self, sequences: TokenSequences, pad: bool) -> torch.Tensor:
         """[T, labels] from the model's own forward."""
 
-        def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            return _token_logits(self._model(input_ids=ids, attention_mask=mask))
+        def forward(ids: torch.Tensor, mask: torch.Tensor, **types: torch.Tensor) -> torch.Tensor:
+            return _token_logits(self._model(input_ids=ids, attention_mask=mask, **types))
 
         return over_real_tokens(forward, sequences, self._pad_id, self._device, pad)
 
@@ -175,6 +179,19 @@ def _trial_texts(model: Any, tokenizer: TextTokenizer) -> TokenSequences:
     return TokenSequences.of(
         [np.concatenate([tokenizer.before, sample[row], tokenizer.after]) for row in range(len(sample))]
     )
+
+
+def trial_pairs(model: Any, frame: PairFrame) -> TokenSequences:
+    """Pairs of texts, longest first, in the frame and with the token types that the model wants; and a text alone."""
+    sample = trial_sequences(model)
+    halves = [
+        (sample[row][: len(sample[row]) // 2], sample[row][len(sample[row]) // 2 :]) for row in range(len(sample))
+    ]
+    pairs = TokenSequences.of([frame.ids(*half) for half in halves])
+    if frame.types is not None:
+        types = np.concatenate([frame.types_of(len(first), len(second)) for first, second in halves])
+        pairs = TokenSequences(pairs.ids, pairs.offsets, types)
+    return TokenSequences.joined([pairs, TokenSequences.of([sample[len(sample) - 1]])])
 
 
 def _pooled(states: torch.Tensor, sequences: TokenSequences, pooling: Pooling) -> torch.Tensor:

@@ -203,6 +203,13 @@ def load_model(resolved: ResolvedModel, kind: Kind, compute: Compute) -> LoadedM
     return LoadedModel(model, config, notices)
 
 
+def model_class(config: Any, kind: Kind) -> Any:
+    """The class of transformers that models of `kind` with this configuration have; check_kind comes first."""
+    import transformers
+
+    return getattr(transformers, _AUTO_CLASS[kind])._model_mapping[type(config)]
+
+
 def check_kind(resolved: ResolvedModel, config: Any, kind: Kind) -> None:
     """Raises ModelError when no model of `kind` has the architecture that `config` describes. Loads no weights."""
     import transformers

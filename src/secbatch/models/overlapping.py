@@ -27,8 +27,8 @@ class WindowedTexts:
 
 def windowed(texts: list[str], tokenizer: TextTokenizer) -> WindowedTexts:
     """Tokenises texts whole. A token in several windows is read from the one that shows most around it."""
-    pieces, owners, shifts = _pieces(texts)
-    located = tokenizer.located(pieces)
+    parts, owners, shifts = pieces(texts)
+    located = tokenizer.located(parts)
     lengths = located.sequences.lengths  # of the pieces
     shift = np.repeat(shifts, lengths).astype(np.int32)
     counts = np.bincount(owners, weights=lengths, minlength=len(texts)).astype(np.int64)
@@ -58,22 +58,22 @@ def windowed(texts: list[str], tokenizer: TextTokenizer) -> WindowedTexts:
     )
 
 
-def _pieces(texts: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
+def pieces(texts: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Texts, the long ones in pieces, with the number of each piece's text and its first character's place."""
     if max(map(len, texts), default=0) <= PIECE:
         return texts, np.arange(len(texts)), np.zeros(len(texts), np.int64)
-    pieces: list[str] = []
+    parts: list[str] = []
     owners: list[int] = []
     shifts: list[int] = []
     for number, text in enumerate(texts):
         start = 0
         while start < len(text) or not start:
             stop = len(text) if len(text) - start <= PIECE else _before_a_word(text, start, start + PIECE)
-            pieces.append(text[start:stop])
+            parts.append(text[start:stop])
             owners.append(number)
             shifts.append(start)
             start = max(stop, 1)
-    return pieces, np.array(owners), np.array(shifts)
+    return parts, np.array(owners), np.array(shifts)
 
 
 def _before_a_word(text: str, start: int, stop: int) -> int:

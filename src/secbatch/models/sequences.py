@@ -14,12 +14,18 @@ class TokenSequences:
 
     ids: np.ndarray  # [total tokens] int32
     offsets: np.ndarray  # [n + 1] int64, first 0, last the total
+    types: np.ndarray | None = None  # [total tokens] int32, which of two texts a token is of; None: 0 for all
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, row: int) -> np.ndarray:
         return self.ids[self.offsets[row] : self.offsets[row + 1]]
+
+    def types_of(self, row: int) -> np.ndarray:
+        """Which of two texts each token of a row is of."""
+        assert self.types is not None
+        return self.types[self.offsets[row] : self.offsets[row + 1]]
 
     @property
     def lengths(self) -> np.ndarray:
@@ -48,7 +54,10 @@ class TokenSequences:
         lengths = np.concatenate([part.lengths for part in parts])
         offsets = np.zeros(len(lengths) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
-        return cls(np.concatenate([part.ids for part in parts]), offsets)
+        types = None
+        if any(part.types is not None for part in parts):
+            types = np.concatenate([np.zeros_like(part.ids) if part.types is None else part.types for part in parts])
+        return cls(np.concatenate([part.ids for part in parts]), offsets, types)
 
     def select(self, rows: np.ndarray) -> "TokenSequences":
         """The sequences `rows` ([m] int), in that order."""
@@ -56,7 +65,8 @@ class TokenSequences:
         lengths = self.offsets[rows + 1] - starts  # not self.lengths: that is of all rows, for each batch
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
-        return TokenSequences(self.ids[spans(starts, lengths)], offsets)
+        places = spans(starts, lengths)
+        return TokenSequences(self.ids[places], offsets, None if self.types is None else self.types[places])
 
     def groups(self) -> list[tuple[int, int, int]]:
         """Runs of neighbours of one length: (first token, sequences, their length)."""

@@ -11,8 +11,9 @@ import torch
 from secbatch.models.batch_runner import BatchReport, BatchRunner
 from secbatch.models.device import Compute
 from secbatch.models.encoder import HiddenStates, MaskedLM, hidden_states
-from secbatch.models.heads import SequenceHead, TokenHead
+from secbatch.models.heads import SequenceHead, TokenHead, trial_pairs
 from secbatch.models.load import LoadedModel, check_vocabulary, load_model, load_tokenizer
+from secbatch.models.pairs import PairFrame
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.tokenizer import TextTokenizer
@@ -196,26 +197,29 @@ def _united(parts: list[TokenSequences]) -> tuple[TokenSequences, list[np.ndarra
     if len(parts) == 1:
         return parts[0], [np.arange(len(parts[0]))]
     number: dict[tuple[bytes, int], int] = {}
-    first: list[np.ndarray] = []
+    whole = TokenSequences.joined(parts)
+    first: list[int] = []  # of each different sequence, its row in `whole`
     owners: list[dict[int, int]] = []
+    before = 0
     for part in parts:
         times: dict[bytes, int] = {}
         mine: dict[int, int] = {}
         for row in range(len(part)):
-            key = part[row].tobytes()
+            key = part[row].tobytes() + (b"" if part.types is None else part.types_of(row).tobytes())
             # A part's own rows stay apart, even when they look alike to the model.
             times[key] = times.get(key, 0) + 1
             place = number.setdefault((key, times[key]), len(number))
             if place == len(first):
-                first.append(part[row])
+                first.append(before + row)
             mine[place] = row
         owners.append(mine)
+        before += len(part)
     rows_of = []
     for mine in owners:
         rows = np.full(len(first), -1, np.int64)
         rows[list(mine.keys())] = list(mine.values())
         rows_of.append(rows)
-    return TokenSequences.of(first), rows_of
+    return whole.select(np.array(first, np.int64)), rows_of
 
 
 def _own_report(report: BatchReport, own: np.ndarray, number: int) -> BatchReport:
@@ -228,6 +232,9 @@ def _head(
 ) -> MaskedLM | SequenceHead | TokenHead:
     if kind == "masked-lm":
         return MaskedLM(loaded, tokenizer.pad_id, compute)
+    if kind == "question-answering":
+        frame = PairFrame.of(tokenizer, loaded.config, kind)
+        return TokenHead(loaded, tokenizer, compute, trial_pairs(loaded.model, frame))
     return (SequenceHead if kind == "sequence-classification" else TokenHead)(loaded, tokenizer, compute)
 
 

@@ -94,6 +94,10 @@ class TextTokenizer:
         places = (0, first[0], min(cuts[1], cuts[2] - 1), second[0], -1)
         return frame, tuple(types[place] for place in places)  # type: ignore[return-value]
 
+    def encode_pair(self, first: str, second: str) -> Any:
+        """The `tokenizers.Encoding` of two texts as a pair: the program's own, to see what stands around them."""
+        return self._backend.encode(first, second)
+
     def located(self, texts: Sequence[str]) -> "LocatedTokens":
         """As `encode`, without special tokens, with each token's place in its text."""
         rows: list[list[int]] = []

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from secbatch.job import Chat, Classify, Embed, FillMask, Ner, Seq2Seq, Similarity, TaskSpec
+from secbatch.job import Chat, Classify, Embed, FillMask, Ner, Qa, Seq2Seq, Similarity, TaskSpec
 from secbatch.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -77,6 +77,10 @@ def build_task(
         from secbatch.tasks.ner import NerTask
 
         return NerTask(name, spec, schema, encoders.of(model, compute))
+    if isinstance(spec, Qa):
+        from secbatch.tasks.qa import QaTask
+
+        return QaTask(name, spec, schema, encoders.of(model, compute))
     if isinstance(spec, Similarity):
         from secbatch.tasks.similarity import SimilarityTask
 
