@@ -171,7 +171,7 @@ def test_a_file_that_a_model_was_trained_on_is_said(
 
 
 def test_a_model_without_the_head_is_one_sentence(labelled: list[str], tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="trained to fill masks"):
+    with pytest.raises(ModelError, match="has no trained classification head"):
         _classify([str(make_bert(tmp_path / "mlm"))])
 
 
