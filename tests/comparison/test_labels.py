@@ -165,7 +165,7 @@ def test_a_file_that_a_model_was_trained_on_is_said(
     record = {"data": {"train": {"files": [{"path": "other.jsonl", "sha256": digest}]}, "dev": None}}
     (folder / "training.json").write_text(json.dumps(record))
     told = _classify([str(folder)]).notices
-    assert f"{folder} was trained with data.jsonl (train): its figures on it flatter" in told
+    assert f"model {folder} was trained with data.jsonl (train): its figures on it flatter" in told
     (folder / "training.json").write_text("[]")
     assert not any("was trained with" in notice for notice in _classify([str(folder)]).notices)
 

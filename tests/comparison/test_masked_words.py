@@ -83,6 +83,7 @@ def test_the_command(models: list[str], data: str, capsys: pytest.CaptureFixture
         ),
         (["--objective", "fill-mask", "--text", "text", "--label", "word", "--plot", "x.gif"], "one of png, svg, pdf"),
         (["--objective", "fill-mask", "--text", "text", "--label", "doc"], "row 3: the text has no <mask>, and the"),
+        (["--objective", "fill-mask", "--text", "text", "--label", "word", "--json", "no/x"], "there is no folder"),
         ([], "Say what to measure on"),
         (["--published"], "brings its own sentences"),
     ],

@@ -25,7 +25,7 @@ _KEYS = re.compile(r"\bdata\.(text|label|label_delimiter|spans|question|context|
 _TAKES = {
     "classify": ("text", "label", "label_delimiter", "group", "threshold", "unknown_labels"),
     "ner": ("text", "spans", "group", "unknown_labels"),
-    "qa": ("question", "context", "answer", "answer_start", "group", "threshold"),
+    "qa": ("question", "context", "answer", "answer_start", "group", "no_answer_threshold"),
     "fill-mask": ("text", "label", "label_delimiter", "part", "group", "top_k"),
     "masked-lm": ("text", "group"),
 }
@@ -53,7 +53,8 @@ _NEEDS = {
 @click.option("--part", metavar="COLUMN", help="fill-mask: the kind of word (object, verb); figures for each.")
 @click.option("--group", metavar="COLUMN", help="Rows that belong together (a document): resampled together.")
 @click.option("--top-k", type=click.IntRange(1, 500), help="fill-mask: how many predictions count.  [default: 10]")
-@click.option("--threshold", type=click.FloatRange(0, 1), help="classify: several labels. qa: no answer below it.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="classify: of several labels a row.")
+@click.option("--no-answer-threshold", type=float, metavar="NUMBER", help="qa: as in the task.  [default: 0]")
 @click.option("--unknown-labels", type=click.Choice(["refuse", "count"]), help="Labels that a model does not know.")
 @click.option("--malformed", type=click.Choice(["stop", "skip"]), default="stop", help="Rows that give no example.")
 @click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Only the first N examples.")
@@ -102,6 +103,7 @@ def evaluate(
 
     if plot_file:
         plot.check_plot_file(Path(plot_file))
+    check_text_file(json_file)
     names = named_apart(list(models))
     with _in_options():
         question = _objective(objective, data, malformed, rows, seed, columns)
@@ -183,6 +185,16 @@ def predicting(rows: int) -> "Iterator[Progress | None]":
         return
     with click.progressbar(length=rows, label="Predicting", file=sys.stderr) as bar:
         yield bar.update
+
+
+def check_text_file(path: str | None) -> None:
+    """Raises UsageError, before any work, for a file that could not be written after it."""
+    if path in (None, "-"):
+        return
+    place = Path(str(path)).absolute()
+    if place.is_dir() or not place.parent.is_dir():
+        why = "it is a folder" if place.is_dir() else f"there is no folder {place.parent}"
+        raise click.UsageError(f"'{printable(str(path))}' cannot be written: {why}.")
 
 
 def write_text(path: str, text: str) -> None:

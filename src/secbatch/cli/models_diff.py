@@ -49,13 +49,14 @@ def diff(
     \b
     secbatch models diff techniques runs/new --input reports.csv --text sentence
     """
-    from secbatch.cli.evaluate import predicting, write_text
+    from secbatch.cli.evaluate import check_text_file, predicting, write_text
     from secbatch.comparison.model_diff import common_kind, diff_models
     from secbatch.comparison.predictions import named_apart
     from secbatch.comparison.sample import sample_texts
     from secbatch.models.device import choose
     from secbatch.models.untrusted_text import MASK
 
+    check_text_file(json_file)
     one, other = named_apart([first, second])
     kind = kind or common_kind(first, second)
     sample = sample_texts(path, text, rows, seed, MASK if kind == "fill-mask" else None)

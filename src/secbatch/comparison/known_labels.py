@@ -21,7 +21,7 @@ def unknown_labels(
         return ()
     rows = sum(len(places[label]) for label in strange)
     if what == "count":
-        return (f"{model} does not know {len(strange)} of the labels ({listed(strange)}): {rows} misses",)
+        return (f"model {model} does not know {len(strange)} of the labels ({listed(strange)}): {rows} misses",)
     label = strange[0]
     more = f" and {len(strange) - 1} more labels" if len(strange) > 1 else ""
     raise InputError(

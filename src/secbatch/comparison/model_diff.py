@@ -67,7 +67,7 @@ def common_kind(first: str, second: str) -> Kind:
     kinds = kind_of(first), kind_of(second)
     if kinds[0] != kinds[1]:
         raise JobError(
-            f"{first} is made for {kinds[0]} and {second} for {kinds[1]}; say what to compare them in with --task"
+            f"model {first} is made for {kinds[0]} and {second} for {kinds[1]}; say what to compare them in with --task"
         )
     return kinds[0]
 
@@ -84,7 +84,7 @@ def diff_models(
 ) -> ModelsDiff:
     """Runs both models over the sample. `names`: as examples and tables call them."""
     if resolve(models[0]).weights_hash == resolve(models[1]).weights_hash:
-        raise ModelError(f"{models[0]} and {models[1]} have the same weights, so they say the same")
+        raise ModelError(f"models {models[0]} and {models[1]} have the same weights, so they say the same")
     settings: dict[str, Any] = {"type": kind, "text": "text"}
     if kind == "fill-mask":
         settings["top_k"] = TOP_K
@@ -93,7 +93,7 @@ def diff_models(
     notices = [*sample.notices, *first.notices, *second.notices, *found.notices]
     for name, one in zip(names, (first, second), strict=True):
         if one.errors:
-            notices.append(f"{name} could not do {len(one.errors)} of {len(sample.texts)} rows")
+            notices.append(f"model {name} could not do {len(one.errors)} of {len(sample.texts)} rows")
     return ModelsDiff(
         kind,
         names,

@@ -108,4 +108,6 @@ def one_sentence(errors: Mapping[int, str], rows: int, model: str) -> tuple[str,
     row, sentence = min(errors.items())
     if len(errors) == rows:
         raise ModelError(f"model {model} could do none of the {rows} rows ({sentence})")
-    return (f"{model} could not do {len(errors)} of {rows} rows, which count as wrong (row {row + 1}: {sentence})",)
+    return (
+        f"model {model} could not do {len(errors)} of {rows} rows, which count as wrong (row {row + 1}: {sentence})",
+    )

@@ -13,7 +13,7 @@ def trained_on(model: ResolvedModel, files: Sequence[DataFile]) -> tuple[str, ..
     """A notice where `secbatch finetune` learned from, or chose by, one of `files`; by hash, whatever its name."""
     seen = _hashes(model.folder / "training.json")
     return tuple(
-        f"{model.name} was trained with {file.path} ({', '.join(seen[file.sha256])}): its figures on it flatter"
+        f"model {model.name} was trained with {file.path} ({', '.join(seen[file.sha256])}): its figures on it flatter"
         for file in files
         if file.sha256 in seen
     )
