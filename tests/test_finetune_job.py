@@ -1,11 +1,22 @@
 """The job file of `secbatch finetune`: what it takes, and one sentence for what it does not."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from secbatch.errors import JobError
-from secbatch.finetune_job import FinetuneJob
+from secbatch.finetune_job import (
+    METRICS,
+    Averaging,
+    Base,
+    Data,
+    EarlyStopping,
+    FinetuneJob,
+    Hyperparameters,
+    Lora,
+    Masking,
+)
 from secbatch.finetune_jobfile import load_finetune_job
 
 GOOD = """name: topics
@@ -48,3 +59,12 @@ def test_one_sentence_for_what_is_wrong(tmp_path: Path, old: str, new: str, sent
         load(tmp_path, GOOD.replace(old, new))
     with pytest.raises(JobError, match="must be a mapping with name, objective, model, data and output"):
         load(tmp_path, "- a")
+
+
+def test_the_docs_name_every_key() -> None:
+    text = (Path(__file__).parents[1] / "docs/finetune.md").read_text(encoding="utf-8")
+    for model in (FinetuneJob, Base, Data, Hyperparameters, Masking, Lora, EarlyStopping, Averaging):
+        for key in model.model_fields:
+            assert re.search(rf"\b{key}\b", text), f"{model.__name__}.{key}"
+    for metrics in METRICS.values():
+        assert all(f"`{metric}`" in text for metric in metrics)
