@@ -12,7 +12,7 @@ from secbatch.cli.terminal import printable, sentence
 from secbatch.cli.watch import LINE_SECONDS, duration
 
 if TYPE_CHECKING:
-    from secbatch.finetuning.loop import Progress
+    from secbatch.finetuning.progress import Progress
 
 
 class TrainingWatch:

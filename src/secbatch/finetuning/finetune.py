@@ -134,8 +134,9 @@ def _train(
     from secbatch.finetuning.adapters import Adapters
     from secbatch.finetuning.batches import plan_training
     from secbatch.finetuning.build import build
+    from secbatch.finetuning.evaluator import evaluator
     from secbatch.finetuning.identity import sides
-    from secbatch.finetuning.loop import Training, evaluator
+    from secbatch.finetuning.loop import Training
     from secbatch.finetuning.network import build_network
     from secbatch.finetuning.optimizer import build_optimizer, head_rate, learning_rate
     from secbatch.finetuning.record import make_record

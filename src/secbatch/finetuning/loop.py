@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,34 +13,19 @@ import torch
 from secbatch.errors import Interrupted, SecbatchError
 from secbatch.finetune_job import FinetuneJob
 from secbatch.finetuning.averaging import AveragedWeights
-from secbatch.finetuning.batches import Plan, parts_of, plan_evaluation
+from secbatch.finetuning.batches import Plan, parts_of
 from secbatch.finetuning.checkpoint import Checkpoints, optimizer_tensors, restore_optimizer
-from secbatch.finetuning.items import Batch, Item
+from secbatch.finetuning.items import Item
 from secbatch.finetuning.network import Network
-from secbatch.finetuning.objective import EVALUATION_TOKENS, Evaluation, Objective
+from secbatch.finetuning.objective import Evaluation, Objective
 from secbatch.finetuning.optimizer import rate_factor, set_rates
+from secbatch.finetuning.progress import INTERRUPTED, Progress, State
 from secbatch.finetuning.reporting import TrainingReporter
 from secbatch.models.device import Compute
 
 TOLD_SECONDS = 0.5  # between two words on how it goes
 WORTH_KEEPING = 10.0  # seconds of training since the last checkpoint
 LOWER_IS_BETTER = frozenset({"loss", "perplexity"})
-
-
-@dataclass
-class State:
-    """How far a training is; what a checkpoint holds beside tensors."""
-
-    step: int = 0  # steps done
-    epoch: int = 0  # epochs done, their evaluation included
-    position: int = 0  # steps done of the epoch that is under way
-    loss_sum: float = 0.0  # of that epoch
-    tokens: int = 0
-    seconds: float = 0.0  # in steps
-    history: list[dict[str, Any]] = field(default_factory=list)  # one entry an epoch
-    best: dict[str, Any] | None = None  # epoch (from 1), value
-    stale: int = 0  # epochs since
-    before: dict[str, float] | None = None  # figures of the base on dev, where it has a head
 
 
 class Training:
@@ -100,7 +85,7 @@ class Training:
             while state.position < len(steps):
                 if stop():
                     self._write_checkpoint()
-                    raise Interrupted("Interrupted; the training is kept, run the same command again to go on")
+                    raise Interrupted(INTERRUPTED)
                 begin = time.monotonic()
                 self._step(steps[state.position])
                 now = time.monotonic()
@@ -212,57 +197,12 @@ class Training:
             return nullcontext()
         return torch.autocast(self._compute.device.partition(":")[0], dtype=torch.bfloat16)
 
-    def _progress(self) -> "Progress":
+    def _progress(self) -> Progress:
         state, steps = self.state, self._plan.steps
         left = state.seconds / state.step * (steps - state.step)
         loss = float(self._loss) / max(1, state.position)
         speed = state.tokens / state.seconds
         return Progress(state.step, steps, state.epoch + 1, len(self._plan.epochs), loss, speed, left)
-
-
-@dataclass(frozen=True)
-class Progress:
-    step: int  # steps done
-    steps: int  # at most, over all epochs
-    epoch: int  # from 1
-    epochs: int
-    loss: float  # mean of the epoch so far
-    tokens_per_second: float
-    seconds_left: float  # if no epoch is spared
-
-
-def evaluator(
-    objective: Objective,
-    network: Network,
-    examples: Sequence[Any],
-    items: Sequence[Item],
-    compute: Compute,
-    stop: Callable[[], bool],
-) -> Callable[[], Evaluation]:
-    """A function that evaluates the network as it is at that moment."""
-    plan = plan_evaluation(np.array([item.length for item in items]), EVALUATION_TOKENS)
-
-    def batches() -> Iterator[tuple[np.ndarray, Batch]]:
-        for numbers in plan:
-            if stop():
-                raise Interrupted("Interrupted; the training is kept, run the same command again to go on")
-            yield numbers, objective.batch([items[number] for number in numbers], None)
-
-    def evaluate() -> Evaluation:
-        was_training = network.model.training
-        network.model.eval()
-        autocast = (
-            torch.autocast(compute.device.partition(":")[0], dtype=torch.bfloat16)
-            if compute.dtype == "bfloat16"
-            else nullcontext()
-        )
-        try:
-            with torch.no_grad(), autocast:
-                return objective.evaluate(network, examples, items, batches)
-        finally:
-            network.model.train(was_training)
-
-    return evaluate
 
 
 def _better(metric: str, value: float, loss: float, best: dict[str, Any]) -> bool:

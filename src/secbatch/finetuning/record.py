@@ -10,8 +10,8 @@ from secbatch.finetuning.build import Built
 from secbatch.finetuning.dataset import Dataset
 from secbatch.finetuning.folder import trained_record
 from secbatch.finetuning.identity import sides
-from secbatch.finetuning.loop import State
 from secbatch.finetuning.objective import Evaluation
+from secbatch.finetuning.progress import State
 from secbatch.models.device import Compute
 from secbatch.models.resolved import ResolvedModel
 

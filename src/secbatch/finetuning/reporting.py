@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from secbatch.finetuning.loop import Progress
+    from secbatch.finetuning.progress import Progress
 
 
 class TrainingReporter(Protocol):

@@ -7,17 +7,17 @@ import numpy as np
 
 from secbatch.errors import InputError
 from secbatch.labelled.checks import text_of
-from secbatch.labelled.examples import Example
+from secbatch.labelled.examples import Example, QuestionExample
 
 
 def split(examples: Sequence[Example], fraction: float, seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """(the rest, about `fraction` of the examples): no group stands on both sides.
 
-    Examples without a group are kept together with those of the same text. Groups are drawn in a random order; one
-    that would take the last example of a label from the rest stays there. Raises InputError when nothing can be
-    drawn.
+    Examples without a group are kept together with those of the same text, questions with those on the same context.
+    Groups are drawn in a random order; one that would take the last example of a label from the rest stays there.
+    Raises InputError when nothing can be drawn.
     """
-    keys = [example.group if example.group is not None else f"\0{text_of(example)}" for example in examples]
+    keys = [_key(example) for example in examples]
     members: dict[str, list[int]] = {}
     for place, key in enumerate(keys):
         members.setdefault(key, []).append(place)
@@ -49,6 +49,12 @@ def split(examples: Sequence[Example], fraction: float, seed: int) -> tuple[tupl
         tuple(example for place, example in enumerate(examples) if place not in apart),
         tuple(example for place, example in enumerate(examples) if place in apart),
     )
+
+
+def _key(example: Example) -> str:
+    if example.group is not None:
+        return example.group
+    return f"\0{example.context if isinstance(example, QuestionExample) else text_of(example)}"
 
 
 def _labels(example: object) -> tuple[str, ...]:
