@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from secbatch.comparison.evaluation import Objective
     from secbatch.comparison.predictions import Progress
 
-OBJECTIVES = ("classify", "ner", "fill-mask", "masked-lm")
+OBJECTIVES = ("classify", "ner", "qa", "fill-mask", "masked-lm")
 # Of a finetune job, in the sentences of what reads labelled files.
 _KEYS = re.compile(r"\bdata\.(text|label|label_delimiter|spans|question|context|answer|answer_start|group)\b(?![/.])")
 # Which options an objective takes; others are refused.
@@ -138,6 +138,10 @@ def _objective(
         from secbatch.comparison.entities import Entities
 
         return Entities(files, limit=rows, **given)
+    if name == "qa":
+        from secbatch.comparison.questions import Questions
+
+        return Questions(files, limit=rows, **given)
     if name == "masked-lm":
         from secbatch.comparison.hidden_words import HiddenWords
 
