@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from tiny_models import SENTENCES, make_bert
+from tiny_models import SENTENCES, make_bert, make_fine_tuned
 
 from secbatch.cli.main import _run
 from secbatch.comparison.model_diff import ModelsDiff, common_kind, diff_models, kind_of
@@ -70,10 +70,15 @@ def test_one_model_is_not_compared_with_itself(models: tuple[str, str], tmp_path
         _diff((models[0], copy), "fill-mask", TEXTS)
 
 
-def test_what_models_are_made_for(models: tuple[str, str]) -> None:
+def test_what_models_are_made_for(models: tuple[str, str], tmp_path: Path) -> None:
     assert kind_of("builtin/mlm") == kind_of(models[0]) == "fill-mask"
-    with pytest.raises(JobError, match="builtin/chat for embed; say what to compare them in with --task"):
+    with pytest.raises(JobError, match=r"builtin/chat is a Blenderbot.* knows no figures for"):
         common_kind(models[0], "builtin/chat")
+    bare = make_fine_tuned(tmp_path / "bare", "bert", "TokenClassification")
+    config = json.loads((bare / "config.json").read_text())
+    (bare / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
+    with pytest.raises(JobError, match=r"for fill-mask and .* for embed; say what to compare them in with --task"):
+        common_kind(models[0], str(bare))
 
 
 def test_a_sample_is_drawn_from_all_rows(tmp_path: Path) -> None:

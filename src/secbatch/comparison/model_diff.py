@@ -57,9 +57,19 @@ class ModelsDiff:
 
 
 def kind_of(model: str) -> Kind:
-    """The task that a model is made for, as its configuration says; an encoder without a head embeds."""
-    names = load_config(resolve(model)).architectures or ("",)
-    return next((kind for ending, kind in _HEADS.items() if str(names[0]).endswith(ending)), "embed")
+    """The task that a model is made for, as its configuration says; an encoder without a head embeds.
+
+    Raises JobError for a model that is made for something else.
+    """
+    name = str((load_config(resolve(model)).architectures or ("Model",))[0])
+    kind = next((kind for ending, kind in _HEADS.items() if name.endswith(ending)), None)
+    if kind is not None:
+        return kind
+    if name.endswith("Model"):
+        return "embed"
+    raise JobError(
+        f"model {model} is a {name}, which `models diff` knows no figures for; --task embed compares encoders"
+    )
 
 
 def common_kind(first: str, second: str) -> Kind:
