@@ -12,6 +12,7 @@ import yaml
 from safetensors.torch import load_file
 from small_jobs import classification_file, conll_file, job, pairs_file, questions_file, texts_file
 
+import secbatch
 from secbatch.cli.main import _run as run_command
 from secbatch.errors import InputError, JobError, ModelError, OutputHeldError
 from secbatch.finetuning.finetune import finetune
@@ -117,7 +118,8 @@ def test_ner_with_windows_weights_and_accumulation(tiny: Tiny, tmp_path: Path) -
 
 
 def test_questions(tiny: Tiny, tmp_path: Path) -> None:
-    done = finetune(job("qa", tiny("bert").folder, questions_file(tmp_path / "q.jsonl"), tmp_path / "out", epochs=3))
+    spec = job("qa", tiny("bert").folder, questions_file(tmp_path / "q.jsonl"), tmp_path / "out", epochs=3)
+    done = secbatch.finetune(spec)
     assert 0 <= done.metrics["dev"]["exact"] <= done.metrics["dev"]["f1"] <= 1
     assert opened(done.folder, "AutoModelForQuestionAnswering")[0].config.num_labels == 2
 

@@ -63,7 +63,7 @@ def _metrics(record: dict[str, Any]) -> str:
         fell = sides["dev"]["loss"] < before["loss"]
         verdict = "it became better" if fell else "it did **not** become better"
         lines += ["", f"The base before this training, on the same dev texts: {text}; after it: {after}: {verdict}."]
-    other = record["compared"]
+    other = record.get("compared")
     if other:
         metric = record["chosen_by"]
         figures = [(side, sides[side][metric], other["metrics"][side][metric]) for side in sides]
