@@ -1,7 +1,7 @@
 """Texts to token ids in bulk, and ids to words."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from secbatch.models.untrusted_text import MASK, untrusted_tokenizer
 # Texts tokenised at a time: enough for all cores, few enough that what the library makes of them stays small
 # (4 KB a sentence, until its ids are copied out).
 CHUNK = 1024
+CHUNK_CHARACTERS = 1 << 20  # of texts whose tokens' places are wanted: these cost 200 bytes a token
 
 
 @dataclass(frozen=True)
@@ -100,17 +101,18 @@ class TextTokenizer:
 
     def located(self, texts: Sequence[str]) -> "LocatedTokens":
         """As `encode`, without special tokens, with each token's place in its text."""
-        rows: list[list[int]] = []
+        rows: list[np.ndarray] = []
         places: list[np.ndarray] = [np.zeros((0, 2), np.int32)]
-        for start in range(0, len(texts), CHUNK):
-            chunk = texts[start : start + CHUNK]
+        for chunk in _chunks(texts):
             hidden = [text.replace(MASK, self._mask) for text in chunk]
             for text, found in zip(chunk, self._backend.encode_batch(hidden, add_special_tokens=False), strict=True):
-                rows.append(found.ids)
+                rows.append(np.array(found.ids, np.int32))
                 place = np.array(found.offsets, np.int32).reshape(-1, 2)
                 places.append(self._unhidden(text, place) if MASK in text else place)
         flat = np.concatenate(places)
-        return LocatedTokens(TokenSequences.of_lists(rows), flat[:, 0], flat[:, 1])
+        ids = np.concatenate([np.zeros(0, np.int32), *rows])
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
+        return LocatedTokens(TokenSequences(ids, offsets), flat[:, 0], flat[:, 1])
 
     def _unhidden(self, text: str, places: np.ndarray) -> np.ndarray:
         """Places in `text` for those in the form that the backend saw, where each mask has its secret name."""
@@ -193,3 +195,15 @@ def _without_spaces(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray
         if not inside.any():
             return moved
         moved[inside, 0] += 1
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Neighbouring texts, of at most CHUNK_CHARACTERS together or one text."""
+    start = size = 0
+    for place, text in enumerate(texts):
+        if place > start and (size + len(text) > CHUNK_CHARACTERS or place - start == CHUNK):
+            yield texts[start:place]
+            start, size = place, 0
+        size += len(text)
+    if start < len(texts):
+        yield texts[start:]
