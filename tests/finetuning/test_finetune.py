@@ -25,6 +25,11 @@ from secbatch.store.lock import hold
 Tiny = Callable[[str], ResolvedModel]
 
 
+def model_files(folder: Path) -> list[str]:
+    names: list[str] = json.loads((folder / "training.json").read_text())["files"]
+    return names
+
+
 def opened(folder: Path, auto_class: str) -> tuple[Any, Any]:
     model = getattr(transformers, auto_class).from_pretrained(folder).eval()
     return model, transformers.AutoTokenizer.from_pretrained(folder)
@@ -66,7 +71,10 @@ def test_classify_learns_and_a_second_run_does_nothing(tiny: Tiny, tmp_path: Pat
     other = spec.model_copy(update={"hyperparameters": spec.hyperparameters.model_copy(update={"seed": 1})})
     with pytest.raises(JobError, match=r"holds a model of another training .* --overwrite"):
         finetune(other)
+    (first.folder / "notes.txt").write_text("mine")
     assert finetune(other, overwrite=True).record["hyperparameters"]["seed"] == 1
+    assert (first.folder / "notes.txt").read_text() == "mine"
+    assert {file.name for file in first.folder.iterdir() if file.is_file()} == {*model_files(first.folder), "notes.txt"}
     # A finished classifier as the base: its head goes on for the same labels, and is made anew for others.
     data = classification_file(tmp_path / "a.csv")
     further = finetune(job("classify", first.folder, data, tmp_path / "on", epochs=1))

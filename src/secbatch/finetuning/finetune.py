@@ -223,6 +223,7 @@ def _fill(staging: Path, model: Any, tokenizer: Any, record: dict[str, Any]) -> 
         file.chmod((staging / "config.json").stat().st_mode)
     record["weights_hash"] = weights_hash(staging)
     draw_curve(record, staging / CURVE)
+    record["files"] = sorted([*(file.name for file in staging.iterdir()), "README.md", RECORD])
     (staging / "README.md").write_text(model_card(record), encoding="utf-8")
     (staging / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

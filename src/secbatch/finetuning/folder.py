@@ -79,10 +79,10 @@ class ModelFolder:
             for file in files:
                 sync_file(file)
             sync_folder(staging)
+            before = self.record() or {}
             (self.path / RECORD).unlink(missing_ok=True)
-            for old in self.path.iterdir():
-                if old.is_file() and old.name not in {file.name for file in files}:
-                    old.unlink()  # a file of the model that was here before
+            for name in set(before.get("files", ())) - {file.name for file in files}:
+                (self.path / Path(name).name).unlink(missing_ok=True)  # of the model that was here before
             for file in files:
                 rename(file, self.path / file.name)
             self.checkpoints.clear()
