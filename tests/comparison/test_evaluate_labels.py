@@ -8,7 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+import yaml
 from nervaluate.evaluator import Evaluator
 from sklearn.metrics import accuracy_score, f1_score
 from tiny_models import SENTENCES, make_bert, make_fine_tuned
@@ -18,9 +20,11 @@ from secbatch.cli.main import _run
 from secbatch.comparison.classification import Classification
 from secbatch.comparison.entities import Entities
 from secbatch.comparison.evaluation import Evaluation, evaluate
+from secbatch.comparison.like_job import settings_like
 from secbatch.comparison.model_diff import ModelsDiff, diff_models
+from secbatch.comparison.predictions import predict
 from secbatch.comparison.sample import Sample
-from secbatch.errors import InputError, ModelError
+from secbatch.errors import InputError, JobError, ModelError
 from secbatch.labelled.files import LabelledFiles
 from secbatch.models.device import choose
 
@@ -185,6 +189,55 @@ def test_the_command(classifiers: list[str], labelled: list[str], capsys: pytest
     assert len(json.loads(Path("o.json").read_text())["models"][1]["parts"]) == 4
     assert _run(["evaluate", classifiers[0], "--data", "data.jsonl", *columns[:-4], "--label", "lab"]) == 2
     assert "--label: data.jsonl has no column 'lab' (did you mean 'label'?)" in capsys.readouterr().err
+
+
+ZERO_SHOT = """
+name: zero
+input: {path: in.csv}
+tasks:
+  topic:
+    type: classify
+    model: builtin/mlm
+    text: text
+    template: "{text} This is about <mask>."
+    labels: {T1003: [passwords, tokens], T1059: [server, code], T1566: [phishing, traffic], T1486: [files, payment]}
+output: {path: out}
+"""
+
+
+def test_a_task_is_measured_as_a_job_has_it(
+    labelled: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(make_bert(tmp_path / "mlm"))
+    Path("zero.yaml").write_text(ZERO_SHOT)
+    told = _classify([model], like=settings_like("zero.yaml:topic", "classify")).models[0]
+    labels = yaml.safe_load(ZERO_SHOT)["tasks"]["topic"]["labels"]
+    settings = {"type": "classify", "text": "text", "labels": labels, "template": "{text} This is about <mask>."}
+    predicted = predict(model, settings, pa.table({"text": TEXTS}), CPU).columns[""]
+    assert len(set(predicted)) > 1
+    assert told.figures["accuracy"].value == pytest.approx(accuracy_score(labelled, predicted))
+    command = [
+        "evaluate",
+        model,
+        "--data",
+        "data.jsonl",
+        "--objective",
+        "classify",
+        "--text",
+        "text",
+        "--label",
+        "label",
+    ]
+    assert _run([*command, "--like", "zero.yaml:topic"]) == 0
+    for place, says in {
+        "zero.yaml:topik": "no task 'topik' (did you mean 'topic'?)",
+        "zero.yaml": "names a task of a job file",
+        "nothing.yaml:topic": "does not exist",
+    }.items():
+        assert _run([*command, "--like", place]) == 2
+        assert says in capsys.readouterr().err
+    with pytest.raises(JobError, match="is of type classify; this objective needs type: ner"):
+        settings_like("zero.yaml:topic", "ner")
 
 
 def _diff(models: list[str], kind: str) -> ModelsDiff:

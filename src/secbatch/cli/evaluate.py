@@ -23,10 +23,10 @@ OBJECTIVES = ("classify", "ner", "qa", "fill-mask", "masked-lm")
 _KEYS = re.compile(r"\bdata\.(text|label|label_delimiter|spans|question|context|answer|answer_start|group)\b(?![/.])")
 # Which options an objective takes; others are refused.
 _TAKES = {
-    "classify": ("text", "label", "label_delimiter", "group", "threshold", "unknown_labels"),
-    "ner": ("text", "spans", "group", "unknown_labels"),
-    "qa": ("question", "context", "answer", "answer_start", "group", "no_answer_threshold"),
-    "fill-mask": ("text", "label", "label_delimiter", "part", "group", "top_k"),
+    "classify": ("text", "label", "label_delimiter", "group", "threshold", "unknown_labels", "like"),
+    "ner": ("text", "spans", "group", "unknown_labels", "like"),
+    "qa": ("question", "context", "answer", "answer_start", "group", "no_answer_threshold", "like"),
+    "fill-mask": ("text", "label", "label_delimiter", "part", "group", "top_k", "like"),
     "masked-lm": ("text", "group"),
 }
 _NEEDS = {
@@ -56,6 +56,7 @@ _NEEDS = {
 @click.option("--threshold", type=click.FloatRange(0, 1), help="classify: of several labels a row.")
 @click.option("--no-answer-threshold", type=float, metavar="NUMBER", help="qa: as in the task.  [default: 0]")
 @click.option("--unknown-labels", type=click.Choice(["refuse", "count"]), help="Labels that a model does not know.")
+@click.option("--like", metavar="JOB.yaml:TASK", help="Settings (template, threshold, ...) as this task has them.")
 @click.option("--malformed", type=click.Choice(["stop", "skip"]), default="stop", help="Rows that give no example.")
 @click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Only the first N examples.")
 @click.option("--samples", type=click.IntRange(0, 100_000), default=1000, show_default=True, help="Of the bootstrap.")
@@ -130,6 +131,10 @@ def _objective(
 
     files = LabelledFiles(data, malformed="skip" if malformed == "skip" else "stop")
     given = {key: value for key, value in columns.items() if value is not None}
+    if "like" in given:
+        from secbatch.comparison.like_job import settings_like
+
+        given["like"] = settings_like(given["like"], name)
     if name == "classify":
         from secbatch.comparison.classification import Classification
 

@@ -45,13 +45,14 @@ class Classification(LabelledRows):
         threshold: float | None = None,
         unknown_labels: UnknownLabels = "refuse",
         limit: int | None = None,
+        like: Mapping[str, Any] | None = None,
     ) -> None:
-        """Raises InputError for rows that give no example."""
+        """`like`: settings of a job's task. Raises InputError for rows that give no example."""
         labelled = read_classification(files, text, label, label_delimiter, group)
         self._examples = labelled.examples[:limit]
         super().__init__([example.group for example in self._examples], labelled.files, labelled.notices)
         self._several = is_multi_label(files, label, label_delimiter)
-        self._threshold, self._unknown = threshold, unknown_labels
+        self._threshold, self._unknown, self._like = threshold, unknown_labels, dict(like or {})
         right = "their whole set of labels" if self._several else "their label"
         self.method = f"accuracy: rows with {right} right; f1_macro: mean over the labels that occur or were predicted."
 
@@ -61,6 +62,8 @@ class Classification(LabelledRows):
 
     def check(self, model: str) -> tuple[str, ...]:
         """Notices on labels that the model does not know; raises InputError when they are refused."""
+        if self._like.get("labels"):  # zero-shot: by a template's mask
+            return unknown_labels(label_places(self._examples), list(self._like["labels"]), model, self._unknown)
         resolved = resolve(model)
         config = load_config(resolved)
         check_head(resolved, config, "sequence-classification")
@@ -69,7 +72,7 @@ class Classification(LabelledRows):
 
     def predict(self, model: str, compute: Compute, progress: Progress | None) -> Predicted:
         table = pa.table({"text": [example.text for example in self._examples]})
-        settings: dict[str, Any] = {"type": "classify", "text": "text", "scores": "best"}
+        settings: dict[str, Any] = {**self._like, "type": "classify", "text": "text", "scores": "best"}
         if self._threshold is not None:
             settings["threshold"] = self._threshold
         return predict(model, settings, table, compute, progress)

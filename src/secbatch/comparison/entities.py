@@ -38,12 +38,13 @@ class Entities(LabelledRows):
         group: str | None = None,
         unknown_labels: UnknownLabels = "refuse",
         limit: int | None = None,
+        like: Mapping[str, Any] | None = None,
     ) -> None:
-        """Raises InputError for rows or lines that give no example."""
+        """`like`: settings of a job's task. Raises InputError for rows or lines that give no example."""
         labelled = read_tokens(files, text, spans, group)
         self._examples = labelled.examples[:limit]
         super().__init__([example.group for example in self._examples], labelled.files, labelled.notices)
-        self._unknown = unknown_labels
+        self._unknown, self._like = unknown_labels, dict(like or {})
 
     @property
     def figures(self) -> Mapping[str, Figure]:
@@ -59,7 +60,7 @@ class Entities(LabelledRows):
 
     def predict(self, model: str, compute: Compute, progress: Progress | None) -> Predicted:
         table = pa.table({"text": [example.text for example in self._examples]})
-        return predict(model, {"type": "ner", "text": "text"}, table, compute, progress)
+        return predict(model, {**self._like, "type": "ner", "text": "text"}, table, compute, progress)
 
     def measure(self, outcomes: Sequence[Predicted]) -> list[Measured]:
         true: list[list[Span]] = [

@@ -47,6 +47,7 @@ class MaskedWords(LabelledRows):
         group: str | None = None,
         top_k: int = 10,
         limit: int | None = None,
+        like: Mapping[str, Any] | None = None,
     ) -> None:
         """`part`: a column that says which kind of word is masked. Raises InputError for rows that give no example."""
         rows = read_table(files)
@@ -72,7 +73,7 @@ class MaskedWords(LabelledRows):
         if not examples:
             raise InputError(f"{files.path}: no row gives an example")
         super().__init__([example.group for example in examples], rows.files, (*rows.notices, *notices))
-        self._examples = examples
+        self._examples, self._like = examples, dict(like or {})
         self._top_k = top_k
         self._hits_at = tuple(k for k in HITS_AT if k <= top_k)
         self.headline = (*(f"hit@{k}" for k in self._hits_at), "mrr")
@@ -87,7 +88,7 @@ class MaskedWords(LabelledRows):
 
     def predict(self, model: str, compute: Compute, progress: Progress | None) -> Predicted:
         table = pa.table({"text": [example.text for example in self._examples]})
-        settings = {"type": "fill-mask", "text": "text", "top_k": min(1000, 2 * self._top_k)}
+        settings = {**self._like, "type": "fill-mask", "text": "text", "top_k": min(1000, 2 * self._top_k)}
         return predict(model, settings, table, compute, progress)
 
     def measure(self, outcomes: Sequence[Predicted]) -> list[Measured]:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from secbatch.errors import JobError, ModelError
-from secbatch.job import Job
+from secbatch.jobfile import validate
 from secbatch.models.device import Compute
 from secbatch.models.resolve import resolve
 from secbatch.models.resolved import ResolvedModel
@@ -58,7 +58,7 @@ def task_for(model: ResolvedModel, settings: Mapping[str, Any], table: pa.Table,
         "tasks": {"task": {**settings, "model": model.name}},
         "output": {"path": "-"},
     }
-    spec = Job.model_validate(values).tasks["task"]
+    spec = validate(values, "the task").tasks["task"]
     return build_task("task", spec, table.schema, model, compute, Encoders(None))
 
 

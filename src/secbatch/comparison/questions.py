@@ -34,12 +34,13 @@ class Questions(LabelledRows):
         group: str | None = None,
         no_answer_threshold: float | None = None,
         limit: int | None = None,
+        like: Mapping[str, Any] | None = None,
     ) -> None:
         """`no_answer_threshold`: as the task has it, whose default it is when None. Raises InputError for bad rows."""
         labelled = read_questions(files, question, context, answer, answer_start, group)
         self._examples = labelled.examples[:limit]
         super().__init__([example.group for example in self._examples], labelled.files, labelled.notices)
-        self._threshold = no_answer_threshold
+        self._threshold, self._like = no_answer_threshold, dict(like or {})
         some_have_none = any(not example.answers for example in self._examples)
         self.headline = ("exact", "f1", *(("answerable_f1", "unanswerable") if some_have_none else ()))
 
@@ -60,7 +61,7 @@ class Questions(LabelledRows):
                 "context": [example.context for example in self._examples],
             }
         )
-        settings: dict[str, Any] = {"type": "qa", "question": "question", "context": "context"}
+        settings: dict[str, Any] = {**self._like, "type": "qa", "question": "question", "context": "context"}
         if self._threshold is not None:
             settings["no_answer_threshold"] = self._threshold
         return predict(model, settings, table, compute, progress)
