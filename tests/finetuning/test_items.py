@@ -57,14 +57,28 @@ def test_tags_of_tokens(base: str, tiny: Tiny) -> None:
         objective = Ner(["File", "Place"], subwords, 0.0)
         (item,) = objective.items([example], tokenizer, 64)
         tags = [objective.tags[target] for target in item.targets]
-        assert item.places[item.places >= 0].tolist() == [0, 1, 2, 3]
-        first = [tags[place] for place in np.flatnonzero(item.places >= 0)]
-        assert first == ["O", "B-File", "O", "B-Place"]
+        _, offsets = tokenizer.encode_with_offsets([text])
+        starts = dict(zip(offsets[item.at - 1, 0].tolist(), tags, strict=True))
+        assert [starts[start] for start, _ in words] == ["O", "B-File", "O", "B-Place"]
+        assert item.places[:, 1].tolist() == list(range(len(offsets)))
         assert (len(tags) == 4) == (subwords == "first")
         assert "I-File" in tags or subwords == "first"
         assert IGNORED not in item.targets
         # The text's special token is ordinary characters.
         assert (item.ids == tokenizer.hf.convert_tokens_to_ids(tokenizer.hf.sep_token)).sum() == 1
+
+
+def test_a_space_that_is_a_token_begins_the_word_behind_it(tiny: Tiny) -> None:
+    tokenizer = load_tokenizer(tiny("roberta"))
+    text = "Emotet 7.exe ran"
+    example = TokenExample(text, ((0, 6), (7, 12), (13, 16)), (Span(7, 12, "File"),), None, PLACE)
+    objective = Ner(["File"], "all", 0.0)
+    (item,) = objective.items([example], tokenizer, 64)
+    _, offsets = tokenizer.encode_with_offsets([text])
+    space = int(np.flatnonzero(offsets[:, 1] == 7)[0])  # the tokenizer gives it no width
+    assert tokenizer.hf.convert_ids_to_tokens(int(item.ids[1 + space])) == "Ġ"
+    tags = [objective.tags[target] for target in item.targets]
+    assert tags[space] == "B-File" and set(tags[space + 1 :]) >= {"I-File", "O"} and "B-File" not in tags[space + 1 :]
 
 
 @pytest.mark.parametrize("base", ["bert", "roberta"])

@@ -42,8 +42,10 @@ class MaskedWords(Objective):
                 if len(body) < FEWEST_TOKENS:
                     continue
                 ids = np.concatenate([tokenizer.before, body, tokenizer.after])
-                at = np.arange(len(body)) + len(tokenizer.before)
-                items.append(Item(ids, number, at=at, places=words[start : start + len(body)]))
+                known = np.flatnonzero(body != self._mask_id)  # what stands behind a text's own <mask> nobody knows
+                if len(known):
+                    at = known + len(tokenizer.before)
+                    items.append(Item(ids, number, at=at, places=words[start + known]))
         return items
 
     def _words(self, text: str, offsets: np.ndarray) -> np.ndarray:
@@ -69,8 +71,8 @@ class MaskedWords(Objective):
 
     def _mask(self, item: Item, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """([m] bool: which of `at` are predicted, the ids with masks in place)."""
-        words = item.places - item.places[0]
-        count = int(words[-1]) + 1
+        words = np.unique(item.places, return_inverse=True)[1]
+        count = int(words.max()) + 1
         hidden = np.zeros(count, bool)
         hidden[random.permutation(count)[: max(1, round(self._masking.rate * count))]] = True
         chosen = hidden[words]

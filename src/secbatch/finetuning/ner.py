@@ -13,8 +13,10 @@ from secbatch.finetuning.items import Batch, Item
 from secbatch.finetuning.network import Network
 from secbatch.finetuning.objective import Batches, Evaluation, MeanLoss, Objective
 from secbatch.labelled.examples import TokenExample
-from secbatch.labelled.tags import spans_of
+from secbatch.models.overlapping import WindowedTexts
 from secbatch.models.tokenizer import TextTokenizer
+from secbatch.tasks.label_scheme import LabelScheme
+from secbatch.tasks.ner_spans import grouped, starts_of_words, trimmed
 
 OVERLAP = 4  # windows over a long text share 1/OVERLAP of their tokens
 IGNORED = -100
@@ -31,12 +33,14 @@ class Ner(Objective):
         self.weights: torch.Tensor | None = None  # [tags]
         self._subwords, self._smoothing = subwords, label_smoothing
         self._number = {tag: number for number, tag in enumerate(self.tags)}
+        self._tokenizer: TextTokenizer  # of the items
 
     def config(self) -> dict[str, Any]:
         return {"id2label": dict(enumerate(self.tags)), "label2id": self._number}
 
     def items(self, examples: Sequence[TokenExample], tokenizer: TextTokenizer, max_length: int) -> list[Item]:
-        """`places` of an item: [m] the word that the token is the first of, -1 for other tokens of a word."""
+        """`places` of an item: [k, 2], its tokens that are read from it, and their numbers in the example."""
+        self._tokenizer = tokenizer
         sequences, offsets = tokenizer.encode_with_offsets([example.text for example in examples])
         room = max_length - len(tokenizer.before) - len(tokenizer.after)
         items = []
@@ -45,7 +49,6 @@ class Ner(Objective):
             words = words_of_tokens(example, offsets[span])
             later = np.diff(words, prepend=-2) == 0  # tokens of a word behind its first
             tags = self._token_tags(example, words, later, offsets[span])
-            firsts = np.where(later, -1, words)
             ids = sequences.ids[span]
             for start, stop, first, last in windows(len(ids), room):
                 here = slice(start, stop)
@@ -55,7 +58,9 @@ class Ner(Objective):
                 learned[: first - start] = IGNORED
                 learned[last - start :] = IGNORED
                 at = np.flatnonzero(learned != IGNORED)
-                items.append(Item(body, number, learned[at], at + len(tokenizer.before), firsts[here][at]))
+                own = np.arange(first, last)
+                places = np.stack([own - start + len(tokenizer.before), own], axis=1)
+                items.append(Item(body, number, learned[at], at + len(tokenizer.before), places))
         return items
 
     def _token_tags(
@@ -64,8 +69,10 @@ class Ner(Objective):
         """[t] the number of each token's tag; IGNORED for tokens that are not learned."""
         tags = np.zeros(len(offsets), np.int64)
         starts, ends = offsets[:, 0], offsets[:, 1]
+        begins = np.array([-1, *(start for start, _ in example.words)])[words + 1]  # of each token's word
         for span in example.spans:
-            inside = np.flatnonzero((starts < span.end) & (ends > span.start))
+            of_word = (begins >= span.start) & (begins < span.end)
+            inside = np.flatnonzero(of_word | ((starts < span.end) & (ends > span.start)))
             tags[inside] = self._number[f"I-{span.label}"]
             tags[inside[:1]] = self._number[f"B-{span.label}"]
         tags[words < 0] = IGNORED
@@ -92,24 +99,22 @@ class Ner(Objective):
     def evaluate(
         self, network: Network, examples: Sequence[TokenExample], items: Sequence[Item], batches: Batches
     ) -> Evaluation:
-        """A word has the tag of its first token."""
+        """Spans are those that the task `ner` finds: a word has the label of its first token."""
         mean = MeanLoss()
-        tags = [["O"] * len(example.words) for example in examples]
+        texts = [example.text for example in examples]
+        found = _whole(texts, self._tokenizer)
+        first = np.cumsum(found.counts) - found.counts  # of each text, among all tokens
+        labels, scores = np.zeros(len(found.ids), np.int32), np.zeros(len(found.ids), np.float32)
         for _, batch in batches():
-            logits = network.token_logits(batch, batch.at).float()
-            mean.add(self._loss_of(logits, batch, 0.0), batch.weight)
-            best = logits.argmax(-1).cpu().numpy()
-            at = 0
-            for item in batch.items:
-                row = tags[item.example]
-                for place in np.flatnonzero(item.places >= 0):
-                    row[item.places[place]] = self.tags[best[at + place]]
-                at += len(item.targets)
-        true, predicted = [], []
-        for example, row in zip(examples, tags, strict=True):
-            true.append([(span.start, span.end, span.label) for span in example.spans])
-            found, _ = spans_of(row)
-            predicted.append([(example.words[s.first][0], example.words[s.last - 1][1], s.label) for s in found])
+            logits = network.token_logits(batch, None).float()
+            mean.add(self._loss_of(logits[torch.from_numpy(batch.at).to(logits.device)], batch, 0.0), batch.weight)
+            best = logits.softmax(-1).max(-1)
+            chosen, sure = best.indices.cpu().numpy(), best.values.cpu().numpy()
+            for item, start in zip(batch.items, batch.sequences.offsets[:-1], strict=True):
+                tokens = first[item.example] + item.places[:, 1]
+                labels[tokens], scores[tokens] = chosen[start + item.places[:, 0]], sure[start + item.places[:, 0]]
+        predicted = self._spans(texts, found, labels, scores)
+        true = [[(span.start, span.end, span.label) for span in example.spans] for example in examples]
         figures = span_figures(true, predicted)
         pairs = (pair for row, guess in zip(true, predicted, strict=True) for pair in _pairs(row, guess))
         metrics = {
@@ -120,6 +125,31 @@ class Ner(Objective):
             "f1_macro": figures.f1_macro,
         }
         return Evaluation(metrics, figures.by_label, most_confused(pairs))
+
+    def _spans(
+        self, texts: list[str], found: WindowedTexts, labels: np.ndarray, scores: np.ndarray
+    ) -> list[list[tuple[int, int, str]]]:
+        """Of each text (start, end, label)."""
+        tokenizer = self._tokenizer
+        lengths = tokenizer.written_lengths() if tokenizer.marks_inner_pieces else None
+        units = np.flatnonzero(starts_of_words(found, texts, lengths, tokenizer.hf.unk_token_id))
+        scheme = LabelScheme.of(self.tags, "that is trained")
+        spans = trimmed(grouped(labels[units], scores[units], units, found, scheme), texts)
+        flat = [
+            (int(start), int(end), scheme.types[kind])
+            for start, end, kind in zip(spans.starts, spans.ends, spans.types, strict=True)
+        ]
+        ends = np.cumsum(spans.counts)
+        return [flat[end - count : end] for end, count in zip(ends, spans.counts, strict=True)]
+
+
+def _whole(texts: list[str], tokenizer: TextTokenizer) -> WindowedTexts:
+    """The tokens of texts, each text one window."""
+    found = tokenizer.located(texts)
+    ids = found.sequences.ids
+    every = np.arange(len(ids))
+    counts = found.sequences.lengths
+    return WindowedTexts(ids, found.starts, found.ends, counts, found.sequences, every, np.arange(len(texts)))
 
 
 def _pairs(true: list[tuple[int, int, str]], predicted: list[tuple[int, int, str]]) -> list[tuple[str, str]]:
@@ -135,15 +165,21 @@ def _pairs(true: list[tuple[int, int, str]], predicted: list[tuple[int, int, str
 
 
 def words_of_tokens(example: TokenExample, offsets: np.ndarray) -> np.ndarray:
-    """[t] the word in which each token begins; -1 for one that is in none."""
+    """[t] the word in which each token begins; -1 for one that is in none.
+
+    A token that is nothing but a space, as byte-level vocabularies have them, is the first of the word behind it.
+    """
     if not example.words:
         return np.full(len(offsets), -1, np.int64)
     words = np.array(example.words, np.int64)
-    place = np.searchsorted(words[:, 1], offsets[:, 0], side="right")
+    blank = np.array([not example.text[start:end].strip() for start, end in offsets], bool)
+    starts = np.where(blank, offsets[:, 1], offsets[:, 0])
+    place = np.searchsorted(words[:, 1], starts, side="right")
     inside = place < len(words)
     place = np.where(inside, place, 0)
     # A token without characters of its own (a byte in the midst of one) goes with the word it lies in.
-    return np.where(inside & (offsets[:, 1] > words[place, 0]), place, -1)
+    within = np.where(blank, starts >= words[place, 0], offsets[:, 1] > words[place, 0])
+    return np.where(inside & within, place, -1)
 
 
 def windows(tokens: int, room: int) -> list[tuple[int, int, int, int]]:

@@ -68,18 +68,14 @@ class TextTokenizer:
             return TokenSequences.joined(list(pool.map(ids_of, range(0, len(texts), CHUNK))))
 
     def encode_with_offsets(self, texts: Sequence[str]) -> tuple[TokenSequences, np.ndarray]:
-        """Token ids of untrusted texts without special tokens around them, and where each token stands in its text.
-
-        Offsets are [T, 2] int64: character range, end exclusive, without the white space that byte-level tokens begin
-        with. `<mask>` is ordinary characters here: whoever labels characters wants each at its place.
-        """
-        sequences, offsets = [TokenSequences.of([])], [np.empty((0, 2), np.int64)]
-        for start in range(0, len(texts), CHUNK):
-            chunk = list(texts[start : start + CHUNK])
-            encodings = self._backend.encode_batch(chunk, add_special_tokens=False)
-            sequences.append(TokenSequences.of_lists(one.ids for one in encodings))
-            offsets += [_without_spaces(text, one.offsets) for text, one in zip(chunk, encodings, strict=True)]
-        return TokenSequences.joined(sequences), np.concatenate(offsets)
+        """As `located`, with offsets [T, 2] int64 that leave out the white space that byte-level tokens begin with."""
+        found = self.located(texts)
+        offsets = np.stack([found.starts, found.ends], axis=1).astype(np.int64)
+        ends = found.sequences.offsets
+        for number, text in enumerate(texts):
+            here = slice(ends[number], ends[number + 1])
+            offsets[here] = _without_spaces(text, offsets[here])
+        return found.sequences, offsets
 
     def pair_frame(self) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], tuple[int, int, int, int, int]]:
         """The special tokens of a pair of texts: before, between and after; and the token types of the five parts."""
@@ -185,9 +181,9 @@ class TextTokenizer:
         self._column = None
 
 
-def _without_spaces(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
+def _without_spaces(text: str, offsets: np.ndarray) -> np.ndarray:
     """[t, 2] int64: the offsets of one text's tokens, moved behind the white space that they begin with."""
-    moved = np.array(offsets, np.int64).reshape(-1, 2)
+    moved = offsets.copy()
     blank = np.fromiter((character.isspace() for character in text), bool, len(text))
     while True:
         inside = moved[:, 0] < moved[:, 1] - 1
