@@ -146,7 +146,7 @@ class Worker:
         for name, encoded in work.stage.items():
             task = self.tasks[name]
             if isinstance(task, EncoderTask):
-                sharing.setdefault(id(task.encoder), {})[name] = task
+                sharing.setdefault(id(task.encoder.root), {})[name] = task
             else:
                 done[name] = task.compute(encoded)
         for tasks in sharing.values():

@@ -19,6 +19,7 @@ from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.tokenizer import TextTokenizer
 
 HeadKind = Literal["masked-lm", "sequence-classification", "token-classification", "question-answering"]
+Forward = HiddenStates | MaskedLM | SequenceHead | TokenHead
 Wanted = Callable[[TokenSequences], np.ndarray | None]
 Consume = Callable[[np.ndarray, TokenSequences, torch.Tensor], None]
 
@@ -41,9 +42,16 @@ class Request:
 class SharedEncoder:
     """A model with its tokenizer; tasks say what they need of it before it is loaded."""
 
-    def __init__(self, model: ResolvedModel, compute: Compute, scratch: Path | None = None) -> None:
+    def __init__(
+        self,
+        model: ResolvedModel,
+        compute: Compute,
+        scratch: Path | None = None,
+        base: "SharedEncoder | None" = None,
+    ) -> None:
         """`scratch`: a folder for what tasks remember of a run; None: they remember nothing.
 
+        `base`: one of a model with the same base, weight by weight: its hidden states serve this model's heads.
         Raises ModelError when the model's files are missing or broken. Loads no weights.
         """
         self.model, self.compute, self.scratch = model, compute, scratch
@@ -55,6 +63,9 @@ class SharedEncoder:
         self._heads: dict[HeadKind, MaskedLM | SequenceHead | TokenHead] = {}
         self._hidden: HiddenStates | None = None
         self._loaded = False
+        self.root: SharedEncoder = self if base is None else base.root
+        if base is not None:
+            self.root.need_states()
 
     def need_head(self, kind: HeadKind) -> None:
         self._needed_heads[kind] = None
@@ -104,13 +115,20 @@ class SharedEncoder:
         """Brings the weights to the device, once. Raises ModelError when they do not serve."""
         if self._loaded:
             return
+        if self.root is not self:
+            self.root.load()
         for kind in self._needed_heads:
             loaded = load_model(self.model, kind, self.compute)
             check_vocabulary(self.model, self.tokenizer, loaded.model)
             head = self._heads[kind] = _head(kind, loaded, self.tokenizer, self.compute)
             self.notices = tuple(dict.fromkeys((*self.notices, *loaded.notices)))
+            if self.root is not self and head.hidden is not None:
+                head.hidden = self.root._states()
+                head.packed = head.hidden.packed
             if self._needs_states and head.hidden is not None and _is_the_encoder(loaded.model.base_model):
                 self._hidden = self._hidden or head.hidden
+        if self._needs_states and self.root is not self:
+            self._hidden = self.root._states()
         if self._needs_states and self._hidden is None:
             loaded = load_model(self.model, "encoder", self.compute)
             check_vocabulary(self.model, self.tokenizer, loaded.model)
@@ -121,32 +139,37 @@ class SharedEncoder:
     @torch.inference_mode()
     def width(self) -> int:
         """Values of one hidden state."""
-        assert self._hidden is not None, "need_states() and load() come first"
-        return int(self._hidden(self.tokenizer.encode(["a"])).shape[-1])
+        return int(self._states()(self.tokenizer.encode(["a"])).shape[-1])
 
-    def run(self, requests: Sequence[Request]) -> list[BatchReport]:
+    def _states(self) -> HiddenStates:
+        assert self._hidden is not None, "need_states() and load() come first"
+        return self._hidden
+
+    def run(self, requests: Sequence[Request], owners: "Sequence[SharedEncoder] | None" = None) -> list[BatchReport]:
         """Does all requests; sequences that several of them have go through the model once.
 
+        `owners`: the encoder whose heads each request is for, all with this one as their root; None: this one.
         A report for each: its own rows' errors; the tokens of a common forward are in the first one's.
         """
+        owners = owners or [self] * len(requests)
+        forwards = [owner._forward(request.head) for owner, request in zip(owners, requests, strict=True)]
         passes: dict[int, list[int]] = {}
-        for place, request in enumerate(requests):
-            passes.setdefault(id(self._forward(request.head)), []).append(place)
+        for place, forward in enumerate(forwards):
+            passes.setdefault(id(forward), []).append(place)
         reports: list[BatchReport | None] = [None] * len(requests)
         for places in passes.values():
-            done = self._pass([requests[place] for place in places])
+            done = self._pass([requests[place] for place in places], forwards[places[0]])
             for place, report in zip(places, done, strict=True):
                 reports[place] = report
         return [report for report in reports if report is not None]
 
-    def _forward(self, kind: HeadKind | None) -> "HiddenStates | MaskedLM | SequenceHead | TokenHead":
+    def _forward(self, kind: HeadKind | None) -> Forward:
         """What the sequences go through: the same object for all heads that look at the same hidden states."""
         model = self._heads[kind].hidden or self._heads[kind] if kind else self._hidden
         assert model is not None, "load() comes first"
         return model
 
-    def _pass(self, requests: list[Request]) -> list[BatchReport]:
-        model = self._forward(requests[0].head)
+    def _pass(self, requests: list[Request], model: Forward) -> list[BatchReport]:
         forward = model.states if isinstance(model, MaskedLM | SequenceHead | TokenHead) else model
         sequences, rows_of = _united([request.sequences for request in requests])
 

@@ -35,8 +35,8 @@ def compute_alone(task: Any, encoded: Any) -> Any:
 
 
 def compute_together(tasks: Mapping[str, EncoderTask], encoded: Mapping[str, Any]) -> dict[str, Any]:
-    """The device stage of tasks that share an encoder, by name."""
+    """The device stage of tasks whose encoders have one root, by name."""
     prepared = {name: task.prepare(encoded[name]) for name, task in tasks.items()}
-    encoder = next(iter(tasks.values())).encoder
-    reports = encoder.run([one.request for one in prepared.values()])
+    owners = [task.encoder for task in tasks.values()]
+    reports = owners[0].root.run([one.request for one in prepared.values()], owners)
     return {name: one.collect(report) for (name, one), report in zip(prepared.items(), reports, strict=True)}

@@ -26,7 +26,10 @@ def resolve_model(spec: TaskSpec) -> "ResolvedModel | RemoteModel":
 
 
 class Encoders:
-    """The encoders of a job, one for each model: tasks that name the same model share it."""
+    """The encoders of a job, one for each model: tasks that name the same model share it.
+
+    Models that differ in their heads alone share the one below, so that a text goes through it once for all of them.
+    """
 
     def __init__(self, scratch: "Path | None") -> None:
         """`scratch`: see `SharedEncoder`."""
@@ -35,11 +38,15 @@ class Encoders:
 
     def of(self, model: "ResolvedModel", compute: "Compute") -> "SharedEncoder":
         """Raises ModelError when the model's files are missing or broken."""
+        from secbatch.models.same_base import same_base
         from secbatch.models.shared_encoder import SharedEncoder
 
         key = (str(model.folder), model.weights_hash, model.tokenizer_hash, compute.device, compute.dtype)
         if key not in self._made:
-            self._made[key] = SharedEncoder(model, compute, self.scratch)
+            base = next(
+                (made for made in self._made.values() if made.compute == compute and same_base(made.model, model)), None
+            )
+            self._made[key] = SharedEncoder(model, compute, self.scratch, base)
         return self._made[key]
 
 
