@@ -225,6 +225,10 @@ def test_a_broken_record_is_one_sentence(
     record.write_text("{}")
     with pytest.raises(ModelError, match="no record of a promoted model"):
         resolve("tram")
+    for current in (7, "../../up", None):
+        record.write_text(json.dumps({"schema": 1, "name": "tram", "current": current, "earlier": [], "history": []}))
+        with pytest.raises(ModelError, match="is not the record of a promoted model tram"):
+            resolve("tram")
     record.write_text('{"schema": 99}')
     with pytest.raises(ModelError, match="another release"):
         resolve("tram")

@@ -86,8 +86,9 @@ def evaluate(
     """Measure each MODEL on a labelled file, with confidence intervals; the first is what the others are compared to.
 
     \b
-    secbatch evaluate techniques runs/new --data test.csv --objective classify --text text --label label --group doc
-    secbatch evaluate runs/ner --data test.txt --objective ner --json figures.json --plot figures.png
+    secbatch evaluate topics runs/new --data test.csv --objective classify \\
+        --text text --label label --group report --plot figures.png
+    secbatch evaluate runs/ner --data test.conll --objective ner
     secbatch evaluate --published securebert
     """
     if published:

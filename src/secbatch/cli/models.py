@@ -113,7 +113,7 @@ def history(name: str) -> int:
     for number, entry in enumerate(record.history, 1):
         gone = "" if entry.version in kept else " · no longer kept"
         mark = "  <- current" if number == len(record.history) else ""
-        click.echo(f"{entry.version[:SHOWN_DIGITS]} · {_told(entry)}{gone}{mark}")
+        click.echo(f"{printable(entry.version[:SHOWN_DIGITS])} · {_told(entry)}{gone}{mark}")
         if entry.note:
             click.echo(f"    {printable(entry.note)}")
     return 0

@@ -10,6 +10,7 @@ from secbatch.evaluation.bootstrap import Interval, Resampling
 from secbatch.evaluation.tally import Figure, Tally, ratio
 
 NEIGHBOURS = 10
+MOST_COMPARED = 2000  # texts of which each is compared with each other
 
 
 def different_vectors(first: Predicted, second: Predicted, sample: Sample, seed: int) -> Found:
@@ -21,10 +22,12 @@ def different_vectors(first: Predicted, second: Predicted, sample: Sample, seed:
     ]
     if len(rows) < 3:
         raise ModelError("fewer than three rows of the sample were embedded by both models")
-    mine, yours = (_unit(np.array([one.columns[""][row] for row in rows], np.float64)) for one in (first, second))
-    alike = [vectors @ vectors.T for vectors in (mine, yours)]
-    above = np.triu_indices(len(rows), 1)
-    count = min(NEIGHBOURS, len(rows) - 1)
+    whole = [_unit(np.array([one.columns[""][row] for row in rows], np.float64)) for one in (first, second)]
+    # Each text is compared with each other: some are enough, and all of a large sample would fill the memory.
+    chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_COMPARED)).astype(np.int64))
+    alike = [vectors[chosen] @ vectors[chosen].T for vectors in whole]
+    above = np.triu_indices(len(chosen), 1)
+    count = min(NEIGHBOURS, len(chosen) - 1)
     nearest = [_nearest(one, count) for one in alike]
     shared = np.array([len(set(a) & set(b)) / count for a, b in zip(*(one.tolist() for one in nearest), strict=True)])
     figures: dict[str, Interval] = {
@@ -32,23 +35,23 @@ def different_vectors(first: Predicted, second: Predicted, sample: Sample, seed:
         "correlation_of_similarities": Interval(_correlation(alike[0][above], alike[1][above])),
     }
     notices: list[str] = []
-    if mine.shape[1] == yours.shape[1]:
-        cosine = (mine * yours).sum(axis=1)
+    if whole[0].shape[1] == whole[1].shape[1]:
+        cosine = (whole[0] * whole[1]).sum(axis=1)
         figures["cosine_mean"] = _mean(cosine, seed)
         figures |= {f"cosine_{name}": Interval(float(np.quantile(cosine, at))) for name, at in _QUANTILES.items()}
     else:
         notices.append(
-            f"vectors of {first.model.name} have {mine.shape[1]} numbers and those of {second.model.name} "
-            f"{yours.shape[1]}: no cosines between them"
+            f"vectors of {first.model.name} have {whole[0].shape[1]} numbers and those of {second.model.name} "
+            f"{whole[1].shape[1]}: no cosines between them"
         )
     # Those whose nearest text is another one, and whose surroundings have changed most.
     moved = np.flatnonzero(nearest[0][:, 0] != nearest[1][:, 0])
     order = moved[np.argsort(shared[moved], kind="stable")][:EXAMPLES].tolist()
     examples = [
         Example(
-            sample.places[rows[place]],
-            sample.texts[rows[place]],
-            *(f"nearest: {sample.texts[rows[int(one[place, 0])]]}" for one in nearest),
+            sample.places[rows[chosen[place]]],
+            sample.texts[rows[chosen[place]]],
+            *(f"nearest: {sample.texts[rows[chosen[one[place, 0]]]]}" for one in nearest),
         )
         for place in order
     ]

@@ -12,6 +12,7 @@ from secbatch.evaluation.tally import Figure, Tally
 from secbatch.labelled.examples import DataFile
 from secbatch.models.device import Compute
 
+FEW = 10  # rows or groups: resamples of fewer are hardly different from each other
 SCHEMA = 1  # of the JSON; raised when a key changes its meaning
 
 
@@ -170,8 +171,11 @@ def evaluate(
     resampling = Resampling(objective.rows, objective.groups, samples, seed)
     figures = objective.figures
     notices += objective.notices(outcomes)
-    if objective.groups is not None and resampling.units == 1:
-        notices.append("all rows are of one group, so nothing can be said about other groups: no intervals")
+    drawn = "row" if objective.groups is None else "group"
+    if samples and resampling.units == 1:
+        notices.append(f"there is only one {drawn}, so nothing can be said about others: no intervals")
+    elif samples and resampling.units < FEW:
+        notices.append(f"there are only {resampling.units} {drawn}s: the intervals are rough, and rather too narrow")
     told = tuple(
         ModelFigures(
             name,

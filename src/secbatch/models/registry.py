@@ -99,7 +99,10 @@ def registered(name: str) -> RegisteredName | None:
         record = RegisteredName(values["name"], values["current"], tuple(values["earlier"]), history)
     except (KeyError, TypeError):
         raise ModelError(f"{path} is no record of a promoted model; move it away and promote {name} again") from None
-    if record.name != name or not all(map(_HASH_START.fullmatch, (record.current, *record.earlier))):
+    versions = (record.current, *record.earlier)
+    told = [*versions, *(value for entry in history for value in asdict(entry).values())]
+    hashes = map(_HASH_START.fullmatch, versions)
+    if record.name != name or not all(isinstance(value, str) for value in told) or not all(hashes):
         raise ModelError(f"{path} is not the record of a promoted model {name}; move it away and promote it again")
     return record
 
