@@ -28,7 +28,7 @@ class UpperTask:
         self.fields = (pa.field(name, pa.string()),)
 
     def fingerprint(self) -> str:
-        return f"upper {self.spec.text} {self.spec.top_k}"
+        return f"upper {self.spec.text} {getattr(self.spec, 'top_k', 0)}"
 
     def load(self) -> None:
         return

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import tokenizers  # noqa: F401  (what a run imports is imported before the first fork)
+import tokenizers  # noqa: F401  (what a run imports is imported before the first fork: it takes seconds)
 import torch  # noqa: F401
 import transformers  # noqa: F401
 from fake_task import Counter, UpperTask
@@ -24,6 +24,7 @@ from fake_task import Counter, UpperTask
 import secbatch.models.device
 import secbatch.models.resolve
 import secbatch.running
+import secbatch.tasks.encoder_task
 import secbatch.trial
 import secbatch.worker
 from secbatch.cli.run import _interruptible
@@ -32,6 +33,8 @@ from secbatch.job import Job
 from secbatch.models.resolved import ResolvedModel
 from secbatch.runner import run_job
 from secbatch.store import faults
+from secbatch.store.layout import Layout
+from secbatch.store.rollback import roll_back
 
 import secbatch.runner  # isort: skip
 
@@ -124,7 +127,10 @@ def child(request: dict[str, Any], seen: Seen) -> int:
     secbatch.trial.start = Forked().start
     try:
         with _interruptible():
-            run_job(Job.model_validate(request["job"]))
+            if request.get("rollback"):
+                roll_back(Layout(Path("out")))
+            else:
+                run_job(Job.model_validate(request["job"]))
     except Interrupted as stop:
         return stop.exit_code
     except SecbatchError as error:

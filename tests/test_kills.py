@@ -15,6 +15,8 @@ import pytest
 from kills import KillServer, copied, dataset, write_night
 
 from secbatch.store import faults
+from secbatch.store.layout import Layout
+from secbatch.store.rollback import list_versions
 
 NIGHTS = 4  # before the one that is killed
 
@@ -95,6 +97,31 @@ def test_a_kill_at_each_step(corpus: Corpus, place: Path, start: str) -> None:
         corpus.check(source, folder)
         assert len(killed) > before, left
     show(Counter(killed))
+
+
+def test_a_kill_amid_a_rollback(corpus: Corpus, place: Path) -> None:
+    """What is shown is the one version or the other; asked again it comes to its end, and goes no farther."""
+    source = copied(corpus.later, place / "rollback")
+    before = dataset(source)
+    counts = corpus.server.run(source, "", rollback=True)["counts"]
+    earlier = dataset(source)
+    reached = [point for point in faults.POINTS if counts[point]]
+    assert earlier != before and {"link: after the swap", "ledger: before a commit"} <= set(reached)
+    shutil.rmtree(source)
+    for point in reached:
+        folder = copied(corpus.later, place / "killed")
+        assert corpus.server.run(folder, "", rollback=True, kill=[point, 1])["killed"]
+        swapped = dataset(folder) == earlier
+        assert swapped or dataset(folder) == before, point
+        if swapped:  # a run, too, goes on from what is shown
+            again = copied(folder, place / "again")
+            corpus.server.run(again, "tonight")
+            assert any(version.rolled_back_to for version in list_versions(Layout(again / "out"))), point
+            shutil.rmtree(again)
+        if point != "ledger: after a commit":  # where it had come to its end, and asked again goes on
+            corpus.server.run(folder, "", rollback=True)
+            assert dataset(folder) == earlier, point
+        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

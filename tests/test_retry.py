@@ -107,3 +107,25 @@ def test_no_rejects_at_all_under_a_limit_of_none(counter: Counter) -> None:
     Path("in/a.csv").write_text("text,n\n")
     Path("in/b.csv").write_text("text,n\n")
     assert _run(["run", "job.yaml", "--set", "max_rejects=0"]) == 0  # no rows at all: none is rejected
+
+
+def test_a_second_enrich_with_other_tasks_drops_no_columns(
+    counter: Counter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = ["enrich", "in/b.csv", "-o", "out", "--mask", "text", "--mask-model", "fake"]
+    other = ["enrich", "in/b.csv", "-o", "out", "--embed", "n", "--mask-model", "fake"]
+    assert _run([*first, "--max-rejects", "5"]) == 0
+    assert _run(other) == 2
+    assert "has the columns of task 'mask', which this command would drop" in capsys.readouterr().err
+    assert "mask" in pd.read_parquet("out/data")
+    counter.rows = 0
+    assert _run([*first, "--embed", "n", "--max-rejects", "5"]) == 0
+    assert {"mask", "vec"} <= set(pd.read_parquet("out/data")) and counter.rows == 3  # two, and the rejected one
+
+
+def test_a_task_that_goes_from_a_job_is_said(counter: Counter, capsys: pytest.CaptureFixture[str]) -> None:
+    _run(["run", "job.yaml", "--set", "tasks.more={type: fill-mask, model: fake, text: n}"])
+    capsys.readouterr()
+    _run(["run", "job.yaml"])
+    assert "Task 'more' is no longer in the job; its columns go from the dataset." in capsys.readouterr().err
+    assert "more" not in pd.read_parquet("out/data")

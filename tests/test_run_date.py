@@ -11,6 +11,7 @@ from fake_task import Counter, UpperTask, install
 from nights import LINES, WITH_ID, job, write
 
 from secbatch import running
+from secbatch.cli.main import _run
 from secbatch.errors import Interrupted, JobError
 from secbatch.jobfile import validate
 from secbatch.planning import plan_job
@@ -149,3 +150,46 @@ def test_the_next_time_a_clock_shows() -> None:
     for wrong in ("25:00", "6 am", ""):
         with pytest.raises(JobError, match="takes a time of day such as 06:00"):
             next_time(wrong, evening)
+
+
+@pytest.mark.parametrize("with_job", [False, True])
+def test_retry_of_a_day_goes_into_that_day(counter: Counter, with_job: bool) -> None:
+    Path("job.yaml").write_text(
+        "name: dated\ninput: {path: in, id: [id]}\ntasks: {up: {type: fill-mask, model: fake, text: text}}\n"
+        "output: {path: 'nights/{run_date}', partition_by: ['night={run_date}']}\nmax_rejects: 100%\n"
+    )
+    write("a.csv", "id,text,note", *LINES[:5], "bad,poison,")
+    assert _run(["run", "job.yaml"]) == 0
+    at(26)
+    counter.rows = 0
+    asked = ["retry", "nights/2026-11-25", *(["--job", "job.yaml"] if with_job else [])]
+    assert _run(asked) == 0 and counter.rows == 1
+    assert days() == ["2026-11-25"]
+    seen = pd.read_parquet("nights/2026-11-25/data").set_index("id")
+    assert seen["night"].astype(str)["bad"] == "2026-11-26" and set(seen["night"].astype(str)[:5]) == {"2026-11-25"}
+    assert _run(["run", "job.yaml"]) == 0 and days() == ["2026-11-25", "2026-11-26"]
+
+
+def test_enrich_into_a_dated_folder_and_a_dated_file(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["enrich", "in/a.csv", "--mask", "text", "--mask-model", "fake", "-o"]
+    assert _run([*command, "nights/{run_date}"]) == 0 and days() == ["2026-11-25"]
+    assert _run([*command, "file-{run_date}.parquet"]) == 0
+    assert len(pd.read_parquet("file-2026-11-25.parquet")) == 100
+    with monkeypatch.context() as patch:
+        stop_at(counter.rows + 30, patch, counter)
+        at(26)
+        assert _run([*command, "file-{run_date}.parquet"]) == 130
+    at(27)
+    assert _run([*command, "file-{run_date}.parquet"]) == 0  # goes on, into the file of its day
+    assert sorted(path.name for path in Path().glob("*.parquet")) == [
+        "file-2026-11-25.parquet",
+        "file-2026-11-26.parquet",
+    ]
+    assert not list(Path().glob(".file*"))
+    capsys.readouterr()
+    command[1] = "file-*.parquet"
+    at(26)
+    assert _run([*command, "file-{run_date}.parquet"]) == 1
+    assert "'file-2026-11-26.parquet' is a file of the input" in capsys.readouterr().err

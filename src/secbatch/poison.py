@@ -82,7 +82,7 @@ class Poison:
                 "The run before this one was killed while it worked on some rows; these are done in a process of "
                 "their own, to find whether one of them did it."
             )
-        self._in_flight.suspects = np.union1d(self._in_flight.suspects, self._rows.tried_again)
+        self._in_flight.suspects = np.concatenate([self._in_flight.suspects, self._rows.tried_again])
         if len(self._in_flight.suspects):
             self._trial = Trial(self._worker, self._compute.device, self._compute.dtype)
         return self

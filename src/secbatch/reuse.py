@@ -157,6 +157,10 @@ class Reuse:
             return None
         return self._open(self._stored(self.base[0])).about.get("columns")
 
+    def base_tasks(self) -> set[str]:
+        """Tasks whose columns the base version has."""
+        return {name for part in self.base for name in part.tasks}
+
     def outdated_rows(self) -> int:
         """Rows of the base version that have a task's columns, but by other parameters or another model."""
         fingerprints = self._worker.fingerprints
@@ -168,7 +172,7 @@ class Reuse:
 
     def redone(self, looked: Looked) -> int:
         """Rows of a shard that stand unchanged in the base version and would be done again for a task it has."""
-        had = {name for part in self.base for name in part.tasks}
+        had = self.base_tasks()
         todo = [looked.match.todo(name) for name in self._worker.tasks if name in had]
         usable = [looked.keys.done[name].any(axis=1) for name in self._worker.tasks if name in had]
         if not todo:

@@ -11,6 +11,7 @@ class RunOptions:
     limit: int | None = None  # rows
     partial: bool = False  # the input is only a part of the job's: nothing counts as removed
     retry: bool = False  # rows that were rejected before are done again
+    keep_tasks: bool = False  # stops where the dataset has columns of a task that the job has not, and would lose them
     until: float | None = None  # seconds since the epoch at which the run stops, as if interrupted
 
 

@@ -17,6 +17,7 @@ from secbatch.store.layout import Layout
 from secbatch.store.links import refuse_links
 from secbatch.store.lock import hold
 from secbatch.store.rebuild import open_ledger
+from secbatch.store.rollback import take_note
 from secbatch.store.versions import check_own
 
 __all__ = ["RunResult", "run_job", "shard_rows_schedule"]
@@ -59,6 +60,7 @@ def run_job(
     made = [folder for folder in (layout.internal, layout.root) if not folder.exists()]
     with hold(layout.lock):
         ledger, notice = open_ledger(layout)
+        take_note(layout, ledger)
         run = None
         try:
             told = reporter or Silent()

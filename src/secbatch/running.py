@@ -33,7 +33,7 @@ from secbatch.reuse import Looked, Reuse, schema_name
 from secbatch.run_options import RunOptions
 from secbatch.run_record import rate, run_record
 from secbatch.run_result import RunResult
-from secbatch.schema_changes import check_columns
+from secbatch.schema_changes import check_columns, check_tasks
 from secbatch.shards import input_shards
 from secbatch.sources.shard import Shard
 from secbatch.stages import StageClock
@@ -200,6 +200,7 @@ class Run:
         )
         self.poison = Poison(self.layout, self.ledger, self.worker, setup.compute, self.options.retry, self._notice)
         check_columns(job, self.reuse.base_columns(), setup.source.schema, self._notice)
+        check_tasks(job, self.reuse.base_tasks(), self.options.keep_tasks, self._notice)
         self._check_recompute()
         self.identities = Identities(job.input.id, job.input.sentences is not None, self.layout.scratch)
         self.publisher = Publisher(job, self.layout, self.ledger, self.run, self.reuse, self.worker, self.about)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from secbatch.errors import InputError
+from secbatch.errors import InputError, JobError
 from secbatch.job import Job
 
 WIDER = {
@@ -46,6 +46,18 @@ def check_columns(job: Job, before: dict[str, str] | None, schema: pa.Schema, no
                     f"'{job.output.path}'; name the type in input.types, or use another output or `mode: overwrite`."
                 )
             notice(f"Column '{name}' is {now[name]} now; it was {before[name]}.")
+
+
+def check_tasks(job: Job, before: set[str], keep: bool, notice: Callable[[str], None]) -> None:
+    """`before`: tasks whose columns the dataset has. Raises JobError where one is not in the job and is to be kept."""
+    gone = sorted(before - set(job.tasks))
+    if gone and keep:
+        raise JobError(
+            f"The dataset in '{job.output.path}' has the columns of task '{gone[0]}', which this command would drop; "
+            "name all tasks in one command (what is done is not done again), or choose another output."
+        )
+    for name in gone:
+        notice(f"Task '{name}' is no longer in the job; its columns go from the dataset.")
 
 
 def _plain(kind: str) -> str:

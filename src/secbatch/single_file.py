@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from secbatch import running
 from secbatch.errors import OutputError
 from secbatch.job import Job
 from secbatch.reporting import Reporter
@@ -33,15 +34,15 @@ def run_into_file(
     `<name>.rejects.parquet` beside the file.
     """
     check_output_place(path)
-    if path.is_dir():
-        raise OutputError(f"Output '{path}' is a folder; give a file name that ends in .parquet, or another name.")
-    _refuse_input(job, path)
+    _check_free(job, Path(with_run_date(str(path), running.new_run_id())))
     work = path.with_name(f".{path.name}.secbatch")
     output = job.output.model_copy(update={"path": str(work)})
     result = run_job(
         job.model_copy(update={"output": output}), limit=limit, options=options, reporter=reporter, ended=ended
     )
-    path = Path(with_run_date(str(path), result.run))
+    if str(path) != with_run_date(str(path), result.run):
+        path = Path(with_run_date(str(path), result.run))
+        _check_free(job, path)  # a run of an earlier day has gone on, into the file of that day
     layout = Layout(Path(result.output))
     files = [layout.data / file for file in result.part_files]
     write_atomically(path, lambda temporary: _concatenate(files, temporary))
@@ -60,8 +61,10 @@ def run_into_file(
     return result
 
 
-def _refuse_input(job: Job, path: Path) -> None:
-    """The file must not take the place of what it is made from."""
+def _check_free(job: Job, path: Path) -> None:
+    """The file must not take the place of a folder, or of what it is made from."""
+    if path.is_dir():
+        raise OutputError(f"Output '{path}' is a folder; give a file name that ends in .parquet, or another name.")
     if not path.exists():
         return
     for file in find_files(job.input.path, job.input.format).files:

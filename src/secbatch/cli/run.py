@@ -163,7 +163,8 @@ def enrich(
     }
     job = validate(values, "command line")
     with Measured(metrics_file) as measured:
-        return run_watched(job, RunOptions(limit), log_format, measured, Path(output_path) if single else None)
+        asked = RunOptions(limit, keep_tasks=not single)
+        return run_watched(job, asked, log_format, measured, Path(output_path) if single else None)
 
 
 def load(path: str, overrides: tuple[str, ...], input_path: str | None, output_path: str | None) -> "Job":

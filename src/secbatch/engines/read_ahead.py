@@ -16,11 +16,11 @@ def read_ahead(items: Iterator[Item], size: int, stopped: Callable[[], bool], na
     What `items` raises is raised here, after the items before it. The thread ends with its iterator, or soon after
     this generator is closed or `stopped()` becomes true.
     """
-    waiting: queue.Queue[Item] = queue.Queue(size)
-    ended, closed = threading.Event(), threading.Event()
+    waiting: queue.Queue[Item | _End] = queue.Queue(size)
+    closed = threading.Event()
     failures: list[BaseException] = []
 
-    def put(item: Item) -> bool:
+    def put(item: Item | _End) -> bool:
         while not (closed.is_set() or stopped()):
             try:
                 waiting.put(item, timeout=WAIT)
@@ -36,22 +36,25 @@ def read_ahead(items: Iterator[Item], size: int, stopped: Callable[[], bool], na
                     return
         except BaseException as failure:  # carried to the other thread, where it is raised
             failures.append(failure)
-        finally:
-            ended.set()
+        put(_End())
 
     thread = threading.Thread(target=draw, name=name, daemon=True)
     thread.start()
     try:
         while not stopped():
-            # In this order: what is put before the end is still in the queue when the end is seen.
-            over = ended.is_set()
             try:
-                yield waiting.get(timeout=0 if over else WAIT)
+                item = waiting.get(timeout=WAIT)
             except queue.Empty:
-                if over:
-                    break
+                continue
+            if isinstance(item, _End):
+                break
+            yield item
         if failures:
             raise failures[0]
     finally:
         closed.set()
         thread.join()
+
+
+class _End:
+    """What follows the last item."""

@@ -27,6 +27,10 @@ NEVER_CLOSED = "a quote opens a field and never closes it; close it, or double i
 INTERIOR_LINES = 50  # lines looked at to tell a long text from rows that a stray quote swallowed
 
 
+COLUMN_BYTES = 512  # of a window, at least, for each column
+LARGEST_BLOCK = 64 << 20
+
+
 class _Cursor:
     """The text of a file from the current record on; knows line and offset of where it stands."""
 
@@ -99,7 +103,8 @@ class CsvReader:
         self.schema = schema
         self.width = len(layout.names)
         self._encoding = encoding
-        self._block = block  # largest window of the fast path
+        # Largest window of the fast path. Each window has a price for each column: wide rows get larger ones.
+        self._block = max(block, min(self.width * COLUMN_BYTES, LARGEST_BLOCK))
         self._row = 0  # number of the last record, rejected ones counted
         self._stream: Utf8Stream | None = None
         self._cursor: _Cursor | None = None

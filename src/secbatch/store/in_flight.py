@@ -30,8 +30,8 @@ class InFlight:
             found = sorted(self._folder.iterdir())
             # A mark of another boot: the machine went down, no row did it.
             own = [path for path in found if path.name == SUSPECTS or path.name.startswith(f"{self._boot}.")]
-            self.suspects = np.unique(np.concatenate([np.empty(0, np.uint64), *map(_read, own)]))
-            if len(self.suspects):
+            if own:
+                self.suspects = np.unique(np.concatenate([*map(_read, own)]))
                 self._write(SUSPECTS, self.suspects)
             for path in found:
                 if path.name != SUSPECTS:

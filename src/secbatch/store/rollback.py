@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from secbatch.errors import InputError, OutputError
 from secbatch.store.layout import Layout
@@ -48,6 +49,9 @@ def roll_back(layout: Layout, to: int | None = None) -> tuple[ListedVersion, int
     with hold(layout.lock):
         ledger = Ledger(layout.ledger)
         try:
+            completed = take_note(layout, ledger)
+            if completed is not None and to in (None, completed):
+                return _listed(layout, ledger)[-1], completed
             target = _target(layout, _listed(layout, ledger), to)
             parts = ledger.version_parts(target)
             lost = [file for part in parts for file in part.files if not (layout.parts / file).exists()]
@@ -55,11 +59,39 @@ def roll_back(layout: Layout, to: int | None = None) -> tuple[ListedVersion, int
                 what = f"'{layout.parts / lost[0]}' is gone" if lost else "the ledger does not name its parts"
                 raise OutputError(f"Version {target} cannot be shown again: {what}; choose another version.")
             when = datetime.now(UTC)
-            run = f"{when:%Y%m%dT%H%M%SZ}-rollback-to-{target}"
-            publish(layout, ledger, run, parts, when.isoformat(timespec="seconds"))
+            publish(layout, ledger, _run(when, target), parts, when.isoformat(timespec="seconds"))
             return _listed(layout, ledger)[-1], target
         finally:
             ledger.close()
+
+
+def take_note(layout: Layout, ledger: Ledger) -> int | None:
+    """Completes a rollback that was killed after its swap of the link: what is shown is in the ledger again.
+
+    Returns the version that was gone back to, None where there was nothing to complete.
+    """
+    shown = layout.data.readlink().name if layout.data.is_symlink() else ""
+    newest = ledger.newest_run()
+    if not shown.isdigit() or int(shown) in ledger.versions() or (newest and newest.state == "running"):
+        return None  # a run that died will publish again
+    files = _files(layout.versions / shown)
+    for number in reversed(ledger.versions()):
+        parts = ledger.version_parts(number)
+        if parts and files == [file for part in parts for file in part.files]:
+            when = datetime.now(UTC)
+            ledger.add_version(int(shown), _run(when, number), when.isoformat(timespec="seconds"), parts)
+            return number
+    return None
+
+
+def _files(version: Path) -> list[str]:
+    """The part files that a version's folder shows, in their order."""
+    found = sorted(version.rglob("*.parquet"), key=lambda path: path.name)
+    return [str((path.parent / path.name.partition("-")[2]).relative_to(version)) for path in found]
+
+
+def _run(when: datetime, target: int) -> str:
+    return f"{when:%Y%m%dT%H%M%SZ}-rollback-to-{target}"
 
 
 def _look(layout: Layout) -> Ledger:
