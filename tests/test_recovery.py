@@ -1,12 +1,17 @@
 """What is lost or old besides rows: ledgers gone, damaged, of the first release; an output that turns read-only."""
 
 import json
+import os
 import shutil
 import sqlite3
+import subprocess
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
-from fake_task import Counter, install
+from fake_task import Counter, UpperTask, install
 from nights import LINES, WITH_ID, done, job, rows, write
 
 from secbatch.errors import InputError, OutputError
@@ -24,24 +29,55 @@ def counter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter:
     return install(monkeypatch)
 
 
+# As the first release made it.
+SCHEMA_1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE runs (
+    run TEXT PRIMARY KEY, job TEXT NOT NULL, state TEXT NOT NULL, started TEXT NOT NULL, finished TEXT
+);
+-- A part is one or several immutable files (one for each partition value) that hold one shard's rows.
+CREATE TABLE parts (
+    part TEXT PRIMARY KEY,       -- name: content key and fingerprints, so a redo gives the same name
+    content TEXT NOT NULL,       -- content key of the shard: hash of its rows and their identities
+    tasks TEXT NOT NULL,         -- JSON: task name -> fingerprint
+    files TEXT NOT NULL,         -- JSON: paths under parts/
+    sources TEXT NOT NULL,       -- JSON: the input files the rows come from
+    rows INTEGER NOT NULL,
+    rejected INTEGER NOT NULL,
+    run TEXT NOT NULL
+);
+CREATE INDEX parts_content ON parts (content);
+CREATE TABLE version_parts (version INTEGER NOT NULL, position INTEGER NOT NULL, part TEXT NOT NULL,
+    PRIMARY KEY (version, position));
+CREATE TABLE versions (version INTEGER PRIMARY KEY, run TEXT NOT NULL, published TEXT NOT NULL, rows INTEGER NOT NULL);
+PRAGMA user_version = 1;
+"""
+
+
 def to_schema_1() -> None:
-    """Makes the output what the first release would have written: no row keys, parts in the old tables."""
+    """Makes the output what the first release would have written: no row keys, and its ledger.
+
+    A part had the rows of a shard, in a file for each partition: here there is one of a single shard.
+    """
     shutil.rmtree("out/_secbatch/keys")
-    with sqlite3.connect(LEDGER) as ledger:
-        parts = ledger.execute("SELECT part, tasks, files, rows, rejected, run FROM parts").fetchall()
-        ledger.execute("DROP TABLE parts")
-        ledger.execute(
-            "CREATE TABLE parts (part TEXT PRIMARY KEY, content TEXT NOT NULL, tasks TEXT NOT NULL,"
-            " files TEXT NOT NULL, sources TEXT NOT NULL, rows INTEGER NOT NULL, rejected INTEGER NOT NULL,"
-            " run TEXT NOT NULL)"
-        )
-        for part, tasks, *rest in parts:
-            plain = json.dumps({name: known[0] for name, known in json.loads(tasks).items()})
-            values = (part, f"content of {part}", plain, rest[0], "[]", *rest[1:])
-            ledger.execute("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
-        for table in ("checkpoints", "shard_rows"):
-            ledger.execute(f"DROP TABLE {table}")
-        ledger.execute("PRAGMA user_version = 1")
+    old = LEDGER.with_name("old.sqlite")
+    with closing(sqlite3.connect(LEDGER)) as new, closing(sqlite3.connect(old)) as ledger, ledger:
+        ledger.execute("PRAGMA journal_mode = WAL")
+        ledger.executescript(SCHEMA_1)
+        for table in ("meta", "runs", "versions"):
+            for row in new.execute(f"SELECT * FROM {table}"):
+                ledger.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+        ledger.execute("INSERT INTO meta VALUES ('shard_rows', '{}')")
+        parts = new.execute("SELECT tasks, files, rows, rejected, run FROM parts").fetchall()
+        files = json.dumps([file for _, names, *_ in parts for file in json.loads(names)])
+        tasks = json.dumps({name: known[0] for name, known in json.loads(parts[0][0]).items()})
+        sums = [sum(row[place] for row in parts) for place in (2, 3)]
+        values = ("the shard", "its content", tasks, files, '["in/a.csv"]', *sums, parts[0][4])
+        ledger.execute("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+        ledger.execute("INSERT INTO version_parts VALUES (1, 0, 'the shard')")
+    for ending in ("-wal", "-shm"):
+        LEDGER.with_name(LEDGER.name + ending).unlink(missing_ok=True)
+    old.rename(LEDGER)
 
 
 @pytest.mark.parametrize("names", [["id"], []])
@@ -106,6 +142,40 @@ def test_an_output_made_read_only_is_a_sentence(counter: Counter, monkeypatch: p
     assert len(rows()) == 100 and before + counter.rows >= 100
 
 
+def test_a_disk_that_turns_read_only_amid_a_run(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A real one, as a kernel makes it after an error of the device."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("this machine does not let tests mount a disk")
+    try:
+        write("a.csv", "id,text,note", *LINES)
+        compute = UpperTask.compute
+
+        def refused_from_now_on(self: UpperTask, encoded: Any) -> Any:
+            if counter.rows >= 50 and not os.statvfs(disk).f_flag & os.ST_RDONLY:
+                # Of a bind mount: files that are open for writing would make a plain remount fail.
+                subprocess.run(["mount", "--bind", disk, disk], check=True)
+                subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
+            return compute(self, encoded)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(UpperTask, "compute", refused_from_now_on)
+            with pytest.raises(OutputError, match=r"is not writable|cannot be written"):
+                run_job(job(input=WITH_ID, output={"path": str(disk / "out")}))
+        while os.statvfs(disk).f_flag & os.ST_RDONLY:
+            subprocess.run(["umount", disk], check=True)
+        before = counter.rows
+        run_job(job(input=WITH_ID, output={"path": str(disk / "out")}))
+        assert counter.rows - before <= 60  # what was finished before is kept
+        assert len(pd.read_parquet(disk / "out" / "data")) == 100
+    finally:
+        while disk.is_mount():
+            subprocess.run(["umount", "-l", disk], check=True)
+
+
 def test_a_changed_model_stops_where_the_job_says_so(counter: Counter) -> None:
     up = {"type": "fill-mask", "model": "fake", "text": "text"}
     write("a.csv", "id,text,note", *LINES)
@@ -140,8 +210,6 @@ def test_columns_that_come_go_or_change(counter: Counter) -> None:
 
 
 def test_files_that_are_still_being_written_wait(counter: Counter) -> None:
-    import os
-
     write("a.csv", "id,text,note", *LINES)
     write("b.csv", "id,text,note", "x,new,")
     os.utime("in/a.csv", (1, 1))

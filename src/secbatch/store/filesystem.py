@@ -127,7 +127,8 @@ def write_atomically(path: Path, write: Callable[[Path], None], step: str = "fil
         rename(temporary, path)
         faults.reach(f"{step}: after its rename")
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that has become read-only keeps it
+            temporary.unlink()
         raise explain(error, path) from None
 
 

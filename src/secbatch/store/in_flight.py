@@ -1,5 +1,6 @@
 """Which rows are in computation: read by the next run when this process dies without a word."""
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -45,7 +46,8 @@ class InFlight:
             shutil.rmtree(self._folder, ignore_errors=True)
             return
         for path in self._folder.glob(f"{self._boot}.*"):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def start(self, shard: int, keys: RowKeys) -> None:
         """`keys`: of the rows that are to be computed from now on."""
@@ -55,7 +57,10 @@ class InFlight:
             raise explain(error, self._folder) from None
 
     def done(self, shard: int) -> None:
-        (self._folder / f"{self._boot}.{shard}").unlink(missing_ok=True)
+        try:
+            (self._folder / f"{self._boot}.{shard}").unlink(missing_ok=True)
+        except OSError as error:
+            raise explain(error, self._folder) from None
 
     def suspected(self, keys: RowKeys) -> bool:
         """Whether one of these rows was in computation when a process died."""
