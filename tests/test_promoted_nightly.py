@@ -1,6 +1,7 @@
 """A nightly job that names a promoted model: after a promotion, that task's columns change and nothing else."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,10 +10,11 @@ import pytest
 from tiny_models import make_bert, make_roberta
 
 from secbatch.cli.main import _run
-from secbatch.errors import ModelError
+from secbatch.errors import Interrupted, ModelError
 from secbatch.job import Job
 from secbatch.promotion import promote, roll_back
 from secbatch.runner import RunResult, run_job
+from secbatch.worker import Work, Worker
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +99,36 @@ def test_rolling_back_gives_the_columns_of_before(tmp_path: Path) -> None:
     roll_back("words")
     assert _night(other).enriched == 0  # a version that is still kept has these rows
     assert _columns() == before
+
+
+def test_a_night_that_is_stopped_and_goes_on_after_a_promotion_has_the_new_model_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (make_bert(tmp_path / f"words{seed}", seed) for seed in (0, 1))
+    other = make_roberta(tmp_path / "other")
+    Path("in.csv").write_text("n,text\n" + "".join(f"{n},Attack {n} uses <mask> in files.\n" for n in range(60)))
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (7, 10))
+    promote("words", str(first))
+    compute, shards = Worker.compute, iter(range(100))
+
+    def stopped(worker: Worker, work: Work) -> Work:
+        if next(shards) == 3:
+            raise KeyboardInterrupt
+        return compute(worker, work)
+
+    monkeypatch.setattr(Worker, "compute", stopped)
+    with pytest.raises((KeyboardInterrupt, Interrupted)):
+        _night(other)
+    monkeypatch.setattr(Worker, "compute", compute)
+    version = promote("words", str(second)).record.current
+    night = _night(other)
+    record = json.loads(Path(f"out/_secbatch/runs/{night.run}.json").read_text())
+    assert record["models"]["mask"]["promoted"] == version
+    resumed = _columns()
+    shutil.rmtree("out")
+    _night(other)
+    fresh = _columns()
+    assert {name for name in fresh if fresh[name] != resumed[name]} == {"secbatch_run"}
 
 
 def test_the_same_weights_under_a_promoted_name_cost_nothing(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def evaluate(
     if data is None or objective is None:
         raise click.UsageError("Say what to measure on: --data FILE and --objective (or --published).")
     _check_columns(objective, columns)
-    _check_installed(plot=plot_file is not None)
+    _check_installed(objective, plot=plot_file is not None)
     from secbatch.comparison import plot
     from secbatch.comparison.evaluation import evaluate as measure
     from secbatch.comparison.predictions import named_apart
@@ -167,10 +167,11 @@ def _check_columns(objective: str, columns: dict[str, Any]) -> None:
         raise click.UsageError(f"--objective {objective} needs {' and '.join(missing)}.")
 
 
-def _check_installed(plot: bool) -> None:
+def _check_installed(objective: str, plot: bool) -> None:
     from importlib.util import find_spec
 
-    wanted = ["sklearn", "nervaluate", *(["matplotlib"] if plot else [])]
+    needed = {"classify": ["sklearn"], "ner": ["nervaluate"]}
+    wanted = [*needed.get(objective, []), *(["matplotlib"] if plot else [])]
     missing = [name for name in wanted if find_spec(name) is None]
     if missing:
         raise JobError(f"`secbatch evaluate` needs {' and '.join(missing)}; install secbatch[finetune]")
