@@ -137,11 +137,13 @@ def test_names_that_could_be_paths_are_refused(models: list[Path], name: str, re
     assert not registry.exists()
 
 
-def test_names_of_the_catalog_are_refused_unless_meant(models: list[Path]) -> None:
+def test_names_of_the_catalog_are_refused_unless_meant(models: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(JobError, match=r"'securebert' is a model of the catalog.*--shadow"):
         promote("securebert", str(models[0]))
     promote("securebert", str(models[0]), shadow=True)
     assert resolve("securebert").promoted is not None
+    assert _run(["models", "list"]) == 0
+    assert "bigscience-openrail-m · jobs that name it use your promoted model" in capsys.readouterr().out
     promote("tram", str(models[0]))
     with pytest.raises(JobError, match="only by upper and lower case"):
         promote("Tram", str(models[0]))

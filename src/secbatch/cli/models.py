@@ -25,12 +25,17 @@ def models(context: click.Context) -> None:
 def list_models() -> int:
     """Names for jobs: the models promoted on this host, and the catalog with what is at hand of it."""
     from secbatch.models.catalog import CATALOG
+    from secbatch.models.registry import registered_names
     from secbatch.models.resolve import at_hand
 
     _list_promoted()
+    shadowed = set(registered_names())
     for entry in CATALOG.values():
         where = entry.hub_id or "ships with secbatch"
-        here = "at hand" if at_hand(entry.name) else "not at hand"
+        if entry.name in shadowed:
+            here = "jobs that name it use your promoted model"
+        else:
+            here = "at hand" if at_hand(entry.name) else "not at hand"
         click.echo(f"{click.style(entry.name, bold=True)} · {where} · licence {entry.licence} · {here}")
         click.echo(f"    {entry.good_for}")
     click.echo()
