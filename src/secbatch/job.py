@@ -31,6 +31,18 @@ def _one_or_several(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _label_with_words(entry: tuple[Any, Any]) -> bool:
+    label, words = entry
+    words = [words] if isinstance(words, str) else words
+    return (
+        isinstance(label, str)
+        and bool(label.strip())
+        and isinstance(words, list | tuple)
+        and bool(words)
+        and all(isinstance(word, str) for word in words)
+    )
+
+
 def _count_or_percent(value: Any, about: ValidationInfo) -> str:
     text = str(value).strip()
     number = text.removesuffix("%").strip()
@@ -102,19 +114,28 @@ class Classify(TaskBase):
 
     type: Literal["classify"]
     text: str
-    scores: Literal["all", "best"] | Annotated[int, Field(ge=1)] = "all"  # how many of the labels are kept
+    scores: str | int = "all"  # how many of the labels are kept
     threshold: float | None = Field(default=None, ge=0, le=1, strict=False)
     problem: Literal["single-label", "multi-label", "regression"] | None = None  # None: as the model's config says
     labels: Mapping[str, Names] | None = None  # zero-shot: the words that stand for each label
     template: str | None = None  # zero-shot: what is asked about {text}, with a <mask>
     calibrate: bool = True  # zero-shot: against what the template says of a text without content
 
+    @field_validator("scores", mode="before")
+    @classmethod
+    def _how_many(cls, value: Any) -> Any:
+        if value in ("all", "best") or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+            return value
+        raise ValueError("scores must be all, best, or a number of labels from 1 on")
+
     @field_validator("labels", mode="before")
     @classmethod
     def _words(cls, value: Any) -> Any:
-        if isinstance(value, list):  # labels that are their own words
-            return {label: (label,) for label in value}
-        return {label: _one_or_several(words) for label, words in value.items()} if isinstance(value, dict) else value
+        if isinstance(value, list) and all(isinstance(label, str) for label in value) and len(set(value)) == len(value):
+            value = {label: label for label in value}  # labels that are their own words
+        if value is not None and not (isinstance(value, dict) and all(map(_label_with_words, value.items()))):
+            raise ValueError("labels must be words, each once, or labels with a word or a list of words each")
+        return value and {label: _one_or_several(words) for label, words in value.items()}
 
     @field_validator("template")
     @classmethod
