@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from secbatch.errors import ModelError
 from secbatch.models.load import Kind, model_class
 from secbatch.models.tokenizer import TextTokenizer
 
@@ -29,6 +30,10 @@ class PairFrame:
         first, second = (
             [place for place, text in enumerate(texts) if text == number and not special[place]] for number in (0, 1)
         )
+        if not first or not second:
+            raise ModelError(
+                "the model's tokenizer leaves one of two texts out, so it cannot take a question and a text"
+            )
         one, two, three = slice(0, first[0]), slice(first[-1] + 1, second[0]), slice(second[-1] + 1, len(ids))
         typed = None
         if types.any() and _looks_at_types(tokenizer.hf, config, kind, int(types.max())):
