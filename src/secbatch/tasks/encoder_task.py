@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
-from secbatch.models.batch_runner import BatchReport
-from secbatch.models.shared_encoder import Request, SharedEncoder
+if TYPE_CHECKING:  # a job without such a task need not wait for the encoders to be imported
+    from secbatch.models.batch_runner import BatchReport
+    from secbatch.models.shared_encoder import Request, SharedEncoder
 
 Computed = TypeVar("Computed", covariant=True)
 
@@ -14,15 +15,15 @@ Computed = TypeVar("Computed", covariant=True)
 class Prepared(Generic[Computed]):
     """What a task asks of the encoder, and what it has when that is done."""
 
-    request: Request
-    collect: Callable[[BatchReport], Computed]
+    request: "Request"
+    collect: "Callable[[BatchReport], Computed]"
 
 
 @runtime_checkable
 class EncoderTask(Protocol):
     """A task (see `Task`) whose device stage is a request to a shared encoder."""
 
-    encoder: SharedEncoder
+    encoder: "SharedEncoder"
 
     def prepare(self, encoded: Any) -> Prepared[Any]: ...
 
