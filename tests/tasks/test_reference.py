@@ -85,7 +85,11 @@ def test_files_that_are_no_reference_are_named(tmp_path: Path) -> None:
     path.write_text("id,text\n")
     with pytest.raises(InputError, match=rf"^{KEY}: .*r.csv holds no rows to compare with"):
         read_reference(spec(path), KEY)
-    with pytest.raises(InputError, match=rf"^{KEY}: .*nothing.csv"):
+    path.write_bytes(b"id,text\nT1,caf\xe9\n")
+    with pytest.raises(InputError, match=rf"^{KEY}: .*r.csv line 2: .*for example `reference.encoding: cp1252`"):
+        read_reference(spec(path), KEY)
+    assert list(read_reference(spec(path, encoding="cp1252"), KEY).texts()) == [(0, ["café"])]
+    with pytest.raises(InputError, match=rf"^{KEY}: path '.*nothing.csv' does not exist"):
         read_reference(spec(tmp_path / "nothing.csv"), KEY)
     write(path, ROWS)
     with pytest.raises(JobError, match=rf"^{KEY}.id: there is no column 'idd' in .*r.csv \(did you mean 'id'\?\)"):

@@ -85,7 +85,14 @@ def _source(spec: "Spec", key: str) -> Source:
     try:
         return open_source(Input.model_validate(given), lambda number: CHUNK)
     except (InputError, JobError) as error:
-        raise type(error)(f"{key}: {error}") from None
+        raise type(error)(f"{key}: {_of_reference(str(error))}") from None
+
+
+def _of_reference(sentence: str) -> str:
+    """What the sources say of an input, with the names that a reference's keys have."""
+    for theirs, ours in (("input.", "reference."), ("input path", "path"), ("input folder", "folder")):
+        sentence = sentence.replace(theirs, ours)
+    return sentence
 
 
 def _pieces(spec: "Spec", key: str) -> Iterator[Piece]:
@@ -102,9 +109,8 @@ def _pieces(spec: "Spec", key: str) -> Iterator[Piece]:
         for piece in source.pieces():
             for reject in piece.rejects:
                 line = f" line {reject.line}" if reject.line else ""
-                raise InputError(
-                    f"{key}: {reject.source}{line}: {reject.reason.rstrip('.')}; a reference must be whole"
-                )
+                reason = _of_reference(reject.reason.rstrip("."))
+                raise InputError(f"{key}: {reject.source}{line}: {reason}; a reference must be whole")
             for position, sentence in piece.errors.items():
                 raise InputError(
                     f"{key}: row {piece.rows[position]}: {sentence.rstrip('.')}; a reference must be whole"
