@@ -28,8 +28,9 @@ class PoisonousTask(UpperTask):
         texts = encoded.to_pylist()
         with Path(self.log).open("a") as log:
             log.write(f"{os.getpid()} {len(texts)}\n")
+        mended = Path(self.log).with_name("mended").exists()
         for text in texts:
-            if text in ENDS:
+            if text in ENDS and not mended:
                 ENDS[text]()
         if {"left", "right"} <= set(texts):
             os.abort()

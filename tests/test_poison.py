@@ -100,10 +100,21 @@ def test_a_row_that_ends_the_process_is_found_and_left_out(place: Path, text: st
     run()
     assert set(rejected()) == {"bad"} and len(pd.read_parquet("out/data")) == 22
     assert list(processes(place)) == [str(os.getpid())]
-    # Until it is to be tried again, and until what it says has changed.
-    assert run_job(job(input=WITH_ID, max_rejects="100%"), options=RunOptions(retry=True)).rejected == 1
+    # Until what it says has changed.
     write("a.csv", "id,text", "bad,mended", "new,more", *LINES)
     assert run().enriched == 1 and not rejected()
+
+
+def test_a_row_that_was_left_out_is_tried_again_when_asked(place: Path) -> None:
+    write("a.csv", "id,text", "one,abort", "two,word")
+    died(-signal.SIGABRT)
+    again = RunOptions(retry=True)
+    assert run().rejected == 1
+    assert run_job(job(input=WITH_ID, max_rejects="100%"), options=again).rejected == 1  # the cause is still there
+    (place / "mended").touch()
+    assert run().rejected == 1  # nobody has asked
+    assert run_job(job(input=WITH_ID), options=again).rejected == 0
+    assert run().rejected == 0 and rejected() == {}
 
 
 def test_two_rows_of_a_shard_and_new_rows_before_them(place: Path) -> None:

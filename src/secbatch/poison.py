@@ -28,9 +28,9 @@ class PoisonRows:
     def __init__(self, ledger: Ledger, retry: bool) -> None:
         """`retry`: those of earlier runs are to be tried again."""
         self._ledger = ledger
-        found: dict[str, str] = json.loads(ledger.setting(SETTING) or "{}")
-        self._known: dict[str, str] = {} if retry else found  # task key -> how the process ended
-        firsts = [int.from_bytes(bytes.fromhex(key)[:8], "little") for key in found] if retry else []
+        self._stored: dict[str, str] = json.loads(ledger.setting(SETTING) or "{}")
+        self._known = {} if retry else dict(self._stored)  # task key -> how the process ended
+        firsts = [int.from_bytes(bytes.fromhex(key)[:8], "little") for key in self._stored] if retry else []
         self.tried_again = np.array(firsts, np.uint64)
 
     def errors(self, keys: RowKeys) -> dict[int, str]:
@@ -48,8 +48,17 @@ class PoisonRows:
 
     def add(self, keys: RowKeys, how: str) -> None:
         for done in keys.done.values():
-            self._known |= dict.fromkeys(hexadecimal(done), how)
-        self._ledger.fix_setting(SETTING, json.dumps(self._known))
+            found = dict.fromkeys(hexadecimal(done), how)
+            self._known |= found
+            self._stored |= found
+        self._ledger.fix_setting(SETTING, json.dumps(self._stored))
+
+    def passed(self, keys: RowKeys) -> None:
+        """These rows are done: what was known of them is so no longer."""
+        again = {key for done in keys.done.values() for key in hexadecimal(done)} & self._stored.keys()
+        if again:
+            self._stored = {key: how for key, how in self._stored.items() if key not in again}
+            self._ledger.fix_setting(SETTING, json.dumps(self._stored))
 
 
 class Poison:
@@ -104,6 +113,7 @@ class Poison:
         assert self._trial is not None
         sifted = Sieve(self._trial, work, check).sift(self._units(work))
         if not sifted.poison:
+            self._rows.passed(keys)
             return sifted.enriched()
         shard = work.identified.shard
         for row, how in sifted.poison.items():
