@@ -165,6 +165,7 @@ def test_messy_is_sound_but_for_the_damaged_tickets() -> None:
         "entities.conll",
         "answers.jsonl",
         "techniques.csv",
+        "masked_words.csv",
     ],
 )
 def test_only_reserved_domains_and_addresses(name: str) -> None:
@@ -196,6 +197,14 @@ def columns_of(job: Job) -> set[str]:
         header = source.read_text(encoding="utf-8-sig", errors="replace").splitlines()[0]
         columns = set(re.split("[,;]", header))
     return columns | ({"sentence"} if job.input.sentences else set())
+
+
+def test_masked_words_have_one_mask_a_sentence_and_two_parts() -> None:
+    with (DATA / "masked_words.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 24 and {row["text"].count("<mask>") for row in rows} == {1}
+    assert all(row["word"].isalpha() for row in rows)
+    assert [sum(row["part"] == part for row in rows) for part in ("object", "verb")] == [12, 12]
 
 
 def test_the_jobs_are_there() -> None:
