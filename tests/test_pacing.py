@@ -38,3 +38,21 @@ def test_a_fast_model_soon_has_large_shards() -> None:
 
 def test_answers_begin_with_small_shards() -> None:
     assert max(rows / 0.5 for rows in sizes_at(0.5, "chat", False, 10)) <= 64
+
+
+def test_choices_are_recorded_together_before_work() -> None:
+    recorded: list[list[tuple[int, int]]] = []
+    sizes = ShardSizes((2, 3, 0), {0: 7}, recorded.append)
+    assert [sizes(shard) for shard in range(4)] == [7, 3, 3, 3] and recorded == []
+    sizes.record()
+    sizes.record()
+    assert recorded == [[(1, 3), (2, 3), (3, 3)]]
+
+
+def test_a_run_in_which_all_is_done_has_shards_by_the_speed_of_the_run_before() -> None:
+    sizes = ShardSizes((16, 64, 128, 0), expected=100.0)
+    assert [sizes(shard) for shard in range(5)] == [16, 64, 128, 2048, 2048]
+    sizes.measured(16, 16 / 2.0)  # what this run measures counts
+    assert sizes(5) == 32 and sizes.rate == 0.0  # 16 rows say too little for another run
+    sizes.measured(64, 64 / 2.0)
+    assert sizes.rate == 2.0

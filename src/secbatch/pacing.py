@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 SECONDS = 30.0  # of work in a shard
 SMALLEST, LARGEST = 16, 65_536  # rows
+TELLING = 64  # rows of a shard whose time says something about a long run
 
 
 class ShardSizes:
@@ -13,22 +14,41 @@ class ShardSizes:
         self,
         first: tuple[int, ...],
         fixed: dict[int, int] | None = None,
-        fix: Callable[[int, int], None] = lambda shard, rows: None,
+        fix: Callable[[list[tuple[int, int]]], None] = lambda chosen: None,
+        expected: float = 0.0,
     ) -> None:
         """`first`: targets of the first shards, the last of them for all that follow until speed is measured; a
         schedule that ends with 0 is followed by measured targets. `fixed`: what earlier tries of this run chose;
-        `fix(shard, rows)` records a choice.
+        `fix([(shard, rows), …])` records choices. `expected`: rows a second of the run before, 0 if not known.
         """
         self._measures = first[-1] == 0
         self._first = first[:-1] if self._measures else first
         self._fixed, self._fix = dict(fixed or {}), fix
+        self._unrecorded: list[tuple[int, int]] = []
         self._rate = 0.0  # rows a second
+        self._most = 0  # rows of the largest shard that was measured
+        self._expected = expected
 
     def __call__(self, shard: int) -> int:
         if shard not in self._fixed:
             self._fixed[shard] = self._choose(shard)
-            self._fix(shard, self._fixed[shard])
+            self._unrecorded.append((shard, self._fixed[shard]))
         return self._fixed[shard]
+
+    def record(self) -> None:
+        """Records what was chosen; to be called before a shard becomes work.
+
+        Shards without work leave nothing behind that would have to be found again, and in a dataset that has not
+        changed they are all there is: no transaction for each of them.
+        """
+        if self._unrecorded:
+            self._fix(self._unrecorded)
+            self._unrecorded = []
+
+    @property
+    def rate(self) -> float:
+        """Rows a second of this run's models, 0 where too few rows were measured to tell."""
+        return self._rate if self._most >= TELLING else 0.0
 
     def measured(self, rows: int, seconds: float) -> None:
         """A shard's `rows` took the models so long."""
@@ -36,6 +56,7 @@ class ShardSizes:
             rate = rows / seconds
             # Slower at once, faster by and by: a shard that is too large is what costs.
             self._rate = min(rate, (self._rate or rate) * 4)
+            self._most = max(self._most, rows)
 
     def expected(self, rows: int, rate: float) -> int:
         """About how many shards `rows` rows will make at `rate` rows a second."""
@@ -47,7 +68,8 @@ class ShardSizes:
         return shards + -(-max(rows, 0) // self._choose(shards))
 
     def _choose(self, shard: int) -> int:
-        if not self._measures or not self._rate or shard < len(self._first):
+        rate = self._rate or self._expected
+        if not self._measures or not rate or shard < len(self._first):
             return self._first[min(shard, len(self._first) - 1)]
-        rows = max(1, int(self._rate * SECONDS))
+        rows = max(1, int(rate * SECONDS))
         return max(SMALLEST, min(LARGEST, 1 << (rows.bit_length() - 1)))

@@ -49,6 +49,7 @@ from secbatch.store.run_files import write_run_file
 from secbatch.worker import Enriched, Work
 
 SHARDS_AHEAD = 1  # read and looked up while the one before is tokenised
+SPEED = "rows a second"  # in the ledger's settings: of the last run that measured it
 PUBLISH_SECONDS = 600.0  # how often a first run shows what it has so far
 
 
@@ -128,6 +129,8 @@ class Run:
             self.result.seconds = time.monotonic() - self.begin
             self.result.timings = self.clock.seconds()
             if self.result.device:  # it got as far as work
+                if self.sizes.rate:
+                    self.ledger.fix_setting(SPEED, f"{self.sizes.rate:.3f}")
                 self.ledger.end_run(self.run, self.result.state, now())
             if self.result.device or known_output:
                 self._record(self.started)
@@ -146,8 +149,10 @@ class Run:
 
     def _pace(self, cuda: bool) -> ShardSizes:
         fixed = self.ledger.shard_rows(self.run)
+        # Where most rows are done, none is computed that the speed could be measured by.
+        expected = float(self.ledger.setting(SPEED) or 0)
         self.sizes = ShardSizes(
-            self._schedule(cuda), fixed, lambda shard, rows: self.ledger.fix_shard_rows(self.run, shard, rows)
+            self._schedule(cuda), fixed, lambda chosen: self.ledger.fix_shard_rows(self.run, chosen), expected
         )
         return self.sizes
 
@@ -276,7 +281,10 @@ class Run:
             self.reuse.take_over_own(self.ledger, self.run)
             return self._looked_up(identified)
         todo = self.reuse.work(looked)
-        return Item(looked) if todo is None else Item(looked, None, key, *todo)
+        if todo is None:
+            return Item(looked)
+        self.sizes.record()
+        return Item(looked, None, key, *todo)
 
     def _encoded(self, stopped: Callable[[], bool]) -> Iterator[Item]:
         for item in read_ahead(self._prepared(stopped), SHARDS_AHEAD, stopped, "read"):

@@ -179,8 +179,9 @@ class Ledger:
         """Row targets of the shards of a run, as far as they are chosen."""
         return dict(self._read("SELECT shard, rows FROM shard_rows WHERE run = ?", (run,)))
 
-    def fix_shard_rows(self, run: str, shard: int, rows: int) -> None:
-        self._write("INSERT OR REPLACE INTO shard_rows VALUES (?, ?, ?)", (run, shard, rows))
+    def fix_shard_rows(self, run: str, chosen: list[tuple[int, int]]) -> None:
+        """`chosen`: shards and their row targets."""
+        self._write_all([("INSERT OR REPLACE INTO shard_rows VALUES (?, ?, ?)", (run, *one)) for one in chosen])
 
     # -- checkpoints
 
