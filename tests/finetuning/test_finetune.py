@@ -191,6 +191,11 @@ def test_bad_data_and_bases_are_told_before_anything_is_learned(tiny: Tiny, tmp_
     failing(InputError, "dev.csv holds no rows", {"dev": str(tmp_path / "dev.csv")})
     (tmp_path / "b.csv").write_text(Path(data["train"]).read_text() + "odd,rare,doc9\n")
     failing(InputError, "label 'rare' has a single example .*b.csv row 49", {"train": str(tmp_path / "b.csv")})
+    failing(
+        InputError, "label 'tool' .*a.csv row 2. is not known to data.labels; it has malware", {"labels": ["malware"]}
+    )
+    (tmp_path / "one.csv").write_text("text,label,doc\n" + "".join(f"t{n},malware,doc{n}\n" for n in range(9)))
+    failing(InputError, "one.csv: every example has the label 'malware'", {"train": str(tmp_path / "one.csv")})
     failing(ModelError, "no config.json", {}, tmp_path)
     bare = tmp_path / "bare"
     bare.mkdir()

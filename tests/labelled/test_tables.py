@@ -198,3 +198,9 @@ def test_pairs() -> None:
         read_pairs(files, "a", "b")
     read = read_pairs(LabelledFiles("p.csv", malformed="skip"), "Sum up: {a}", "b")
     assert [(e.source, e.target) for e in read.examples] == [("Sum up: long text", "short")]
+
+
+def test_a_line_in_another_encoding_names_the_key_of_this_job(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"text,label\ncaf\xe9,x\nb,y\n")
+    with pytest.raises(InputError, match=r"a\.csv line 2: the line cannot be read .*`data\.encoding: cp1252`"):
+        read_classification(LabelledFiles(str(tmp_path / "a.csv")), "text", "label")

@@ -88,8 +88,6 @@ def _labels(job: FinetuneJob, trained: Sequence[Any]) -> tuple[str, ...]:
         raise InputError(f"{job.data.train}: no example has a label, so there is nothing to learn")
     check_enough(places, job.data.min_examples)
     labels = job.data.labels or _ordered(places)
-    if job.objective == "classify" and len(labels) < 2 and not job.data.label_delimiter:
-        raise InputError(f"{job.data.train}: every example has the label '{labels[0]}'; two labels at least are needed")
     if len(set(labels)) < len(labels):
         raise InputError("data.labels names a label twice; remove one")
     if job.data.labels:
@@ -97,6 +95,8 @@ def _labels(job: FinetuneJob, trained: Sequence[Any]) -> tuple[str, ...]:
         unseen = [label for label in labels if label not in places]
         if unseen:
             raise InputError(f"data.labels has '{unseen[0]}', of which {job.data.train} has no example")
+    if job.objective == "classify" and len(labels) < 2 and all(example.labels for example in trained):
+        raise InputError(f"{job.data.train}: every example has the label '{labels[0]}'; two labels at least are needed")
     return labels
 
 

@@ -53,7 +53,7 @@ def judge(found: Sequence[Malformed], files: LabelledFiles, what: str) -> tuple[
         more = f"; {len(found)} malformed {what} in all"
         if others:
             dots = ", …" if len(found) > len(others) + 1 else ""
-            more += f", the next are {', '.join(others)}{dots}"
+            more += f", the next {'is' if len(others) == 1 else 'are'} {', '.join(others)}{dots}"
         text += more
     if files.malformed == "stop":
         raise InputError(f"{text}; mend the file, or set data.malformed: skip to leave such {what} out")

@@ -76,7 +76,8 @@ def read_table(files: LabelledFiles) -> LabelledTable:
         wrong = sorted(shard.errors)
         for reject in shard.rejects:
             place = Place(reject.source, reject.line or 0, "line")
-            malformed.append(Malformed(place, f"the line cannot be read ({reject.reason})"))
+            reason = _INPUT_KEY.sub(r"data.\1", reject.reason)
+            malformed.append(Malformed(place, f"the line cannot be read ({reason})"))
         names = shard.source.to_pylist()
         numbers = shard.row.to_pylist()
         here = [Place(name, number) for name, number in zip(names, numbers, strict=True)]

@@ -83,7 +83,9 @@ def grouped(
 def trimmed(spans: Spans, texts: list[str]) -> Spans:
     """The spans without white space at their ends, and none that is empty then.
 
-    Of spans that share a character (one that the vocabulary takes to pieces) the best is kept.
+    Of spans that share a character (one that the vocabulary takes to pieces) the best is kept. Where a vocabulary
+    such as XLM-R's has the mark of a space as a token of its own at a text's start, that mark claims the first
+    character: of two spans of one type that start together the longer is the word, the other its first character.
     """
     owner = np.repeat(np.arange(len(texts)), spans.counts)
     starts, ends = spans.starts.copy(), spans.ends.copy()
@@ -98,7 +100,9 @@ def trimmed(spans: Spans, texts: list[str]) -> Spans:
         if not bare:
             kept[place] = False
         elif last >= 0 and owner[last] == text and starts[place] < ends[last]:
-            worse = place if spans.scores[place] <= spans.scores[last] else last
+            one_word = starts[place] == starts[last] and spans.types[place] == spans.types[last]
+            by = ends if one_word and ends[place] != ends[last] else spans.scores
+            worse = place if by[place] <= by[last] else last
             kept[worse] = False
             last = last if worse == place else place
         else:

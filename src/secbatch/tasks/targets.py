@@ -25,7 +25,7 @@ def target_ids(words: tuple[str, ...], tokenizer: TextTokenizer, key: str, model
         raise JobError(
             f"{key}: only words that are single entries of the vocabulary of {model} can be ranked for one"
             " <mask>;"
-            f" take out {', '.join(refused)}"
+            f" take out, or say by other words, {', '.join(refused)}"
         )
     return np.array(list(dict.fromkeys(ids)), np.int64)
 
