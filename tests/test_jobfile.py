@@ -1,8 +1,10 @@
+import json
 from pathlib import Path
 
 import pytest
 
 from secbatch.errors import JobError
+from secbatch.job import Job
 from secbatch.jobfile import load_job
 
 GOOD = """\
@@ -93,3 +95,13 @@ def test_odd_yaml_is_one_sentence(tmp_path: Path, text: str, words: str) -> None
     path.write_text(text)
     with pytest.raises(JobError, match=words):
         load_job(str(path))
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[1] / "jobs").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_a_job_can_be_read_again_from_its_record(path: Path) -> None:
+    if path.name.startswith("finetune-"):
+        pytest.skip("a job of secbatch finetune")
+    job = load_job(str(path))
+    assert Job.model_validate(json.loads(json.dumps(job.model_dump(mode="json")))) == job

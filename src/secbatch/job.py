@@ -149,7 +149,7 @@ class Classify(TaskBase):
         if (self.labels is None) is not (self.template is None):
             given, missing = ("labels", "template") if self.template is None else ("template", "labels")
             raise ValueError(f"{given} needs {missing} beside it: they classify by the words that fit a <mask>")
-        if self.labels is None and "calibrate" in self.model_fields_set:
+        if self.labels is None and not self.calibrate:  # `true` stands in the record of every run
             raise ValueError("calibrate has no effect without labels and template")
         if self.labels is not None and len(self.labels) < 2:
             raise ValueError("labels must name at least two labels")
@@ -247,7 +247,8 @@ class Chat(TaskBase):
     def _endpoint_alone(self) -> Self:
         if self.endpoint is None:
             for name in ("concurrency", "timeout", "retries", "api_key_env"):
-                if name in self.model_fields_set:
+                # The record of every run holds the defaults, and must stay readable for `secbatch retry`.
+                if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{name} has no effect without endpoint")
             return self
         if self.revision is not None:

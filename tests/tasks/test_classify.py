@@ -311,7 +311,7 @@ def test_words_and_templates_that_do_not_serve(tiny: Tiny, changes: dict[str, An
         ({**CLOZE, "labels": ["one", "one"]}, "labels must be words, each once"),
         ({**CLOZE, "labels": {"one": 1, "two": {"a": "b"}}}, "labels"),
         ({**CLOZE, "problem": "multi-label"}, "a <mask> has one best label"),
-        ({"calibrate": True}, "calibrate has no effect without"),
+        ({"calibrate": False}, "calibrate has no effect without"),
         ({"problem": "regression", "threshold": 0.5}, "threshold has no effect"),
         ({"scores": 0}, "scores must be all, best, or a number"),
         ({"scores": True}, "scores must be all, best, or a number"),
