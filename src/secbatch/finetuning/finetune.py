@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,7 +82,8 @@ def finetune(
             reporter.notice(f"first, for comparison, the same training from {other.model.base}")
             compared = finetune(other, reporter, stop, overwrite=True).record
             reporter.notice(f"now the training from {job.model.base}")
-        return _train(job, data, base, compute, folder, identity, reporter, stop, compared)
+        with _arithmetic(compute.device):
+            return _train(job, data, base, compute, folder, identity, reporter, stop, compared)
 
 
 def _compared(job: FinetuneJob) -> FinetuneJob | None:
@@ -117,6 +119,27 @@ def _check_libraries() -> None:
         raise JobError(f"fine-tuning needs {', '.join(missing)}; install with `pip install 'secbatch[finetune]'`")
 
 
+@contextmanager
+def _arithmetic(device: str) -> Iterator[None]:
+    """The processor's settings for a training; the caller's come back at its end."""
+    import torch
+
+    if device == "cpu":
+        torch.set_flush_denormal(True)  # moments of rarely seen entries underflow, and subnormal arithmetic is slow
+        try:
+            yield
+        finally:
+            torch.set_flush_denormal(False)
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
 def _train(
     job: FinetuneJob,
     data: Dataset,
@@ -141,11 +164,6 @@ def _train(
     from secbatch.finetuning.optimizer import build_optimizer, head_rate, learning_rate
     from secbatch.finetuning.record import make_record
 
-    if compute.device == "cpu":
-        torch.set_flush_denormal(True)  # moments of rarely seen entries underflow, and subnormal arithmetic is slow
-    else:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
-        torch.use_deterministic_algorithms(True, warn_only=True)
     started = _now()
     wanted = job.settled()
     built = build(job, data, base, compute)
