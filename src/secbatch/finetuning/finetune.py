@@ -152,7 +152,6 @@ def _train(
     compared: dict[str, Any] | None,
 ) -> FinetuneResult:
     import numpy as np
-    import torch
 
     from secbatch.finetuning.adapters import Adapters
     from secbatch.finetuning.batches import plan_training
