@@ -4,6 +4,7 @@ How a token is chosen is up to the subclasses (`generation_tokens`, `generation_
 the tokens that it gets alone: rules, stopping and random numbers are its own.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,7 +50,7 @@ def cut_at_end(tokens: list[int], end_tokens: tuple[int, ...]) -> list[int]:
     return tokens
 
 
-class Loop:
+class Loop(ABC):
     """B places with K sequences each (K beams, or 1), the rows that sit in them and those that wait."""
 
     def __init__(
@@ -116,27 +117,28 @@ class Loop:
         self.count = self.count.masked_fill(self.done, 0)
         return free
 
+    @abstractmethod
     def begin(self) -> None:
         """Prepares what the subclass keeps of each place, for the rows that sit there."""
 
+    @abstractmethod
     def choose(self, logits: Tensor) -> Tensor:
         """Tokens [B * K] after logits [B * K, V]; makes `history` longer and marks rows that end in `done`.
 
         A row that is through goes on until it is collected, and keeps what it had when it ended.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self, place: int) -> Answer:
         """What the row in `place`, which is through, has come to."""
-        raise NotImplementedError
 
+    @abstractmethod
     def enter(self, places: list[int]) -> None:
         """New rows sit in `places`: their state begins anew."""
-        raise NotImplementedError
 
+    @abstractmethod
     def select(self, places: Tensor) -> None:
         """Only `places` [B'] stay."""
-        raise NotImplementedError
 
     def is_open(self, place: int) -> bool:
         return self.answers[self.rows[place]] is None
