@@ -6,10 +6,10 @@ import click
 
 import secbatch
 from secbatch.cli import options
+from secbatch.cli.live_report import duration
 from secbatch.cli.stopping import StopAsked
 from secbatch.cli.terminal import printable, sentence
 from secbatch.cli.training_watch import TrainingWatch
-from secbatch.cli.watch import duration
 
 if TYPE_CHECKING:
     from secbatch.finetuning.finetune import FinetuneResult

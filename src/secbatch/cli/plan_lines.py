@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from secbatch.cli.live_report import duration
 from secbatch.cli.terminal import sentence
-from secbatch.cli.watch import duration
 
 if TYPE_CHECKING:
     from secbatch.planning import Plan

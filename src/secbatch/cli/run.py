@@ -11,10 +11,11 @@ import click
 
 import secbatch
 from secbatch.cli import options
+from secbatch.cli.live_report import duration
 from secbatch.cli.measured import Measured
 from secbatch.cli.plan_lines import plan_lines
 from secbatch.cli.terminal import printable
-from secbatch.cli.watch import Watch, duration
+from secbatch.cli.watch import Watch
 from secbatch.errors import EXIT_INTERRUPTED, EXIT_REJECTS, Interrupted
 from secbatch.run_options import RunOptions, next_time
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from secbatch.cli import options
+from secbatch.cli.live_report import duration
 from secbatch.cli.terminal import printable
-from secbatch.cli.watch import duration
 
 if TYPE_CHECKING:
     from secbatch.status import Status

@@ -1,57 +1,17 @@
-"""How a run looks on the terminal: a bar where a person watches, plain lines or JSON elsewhere."""
+"""How a run looks on the terminal."""
 
-import sys
 import time
-from types import TracebackType
 from typing import Any
 
-from secbatch.cli import log
-from secbatch.cli.terminal import printable, sentence
-
-LINE_SECONDS = 10.0  # between plain progress lines
+from secbatch.cli.live_report import LiveReport, duration
 
 
-class Watch:
+class Watch(LiveReport):
     """A reporter (see secbatch.reporting) that writes to standard error. Use as a context manager."""
 
     def __init__(self, log_format: str) -> None:
-        self._json = log_format == "json"
-        self._bar: Any = None
-        self._task: Any = None
-        self._begin = self._last_line = time.monotonic()
-        if not self._json and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                TextColumn("{task.percentage:>3.0f}%"),
-                TextColumn("{task.fields[status]}"),
-                TimeElapsedColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-
-    def __enter__(self) -> "Watch":
-        if self._bar:
-            self._bar.start()
-            self._task = self._bar.add_task("enriching", total=1.0, status="starting")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar:
-            self._bar.stop()
-
-    def started(self, **about: Any) -> None:
-        """Tells machines which run this is; a person knows."""
-        if self._json:
-            log.emit("start", **about)
-
-    def notice(self, text: str) -> None:
-        self._say("notice", sentence(text))
+        super().__init__(log_format, "enriching")
+        self._begin = time.monotonic()
 
     def progress(self, rows: int, rejected: int, fraction: float) -> None:
         elapsed = time.monotonic() - self._begin
@@ -60,48 +20,8 @@ class Watch:
         status = f"{rows:,} rows · {rate:,.{0 if rate >= 10 else 1}f} rows/s · {duration(left)} left"
         if rejected:
             status += f" · {rejected:,} rejected"
-        if self._bar:
-            self._bar.update(self._task, completed=fraction, status=status)
-            return
-        now = time.monotonic()
-        if now - self._last_line < LINE_SECONDS:
-            return
-        self._last_line = now
-        if self._json:
-            log.emit(
-                "progress",
-                rows=rows,
-                rejected=rejected,
-                fraction=round(fraction, 4),
-                rows_per_second=round(rate, 1),
-            )
-        else:
-            print(f"{fraction:4.0%}  {status}", file=sys.stderr, flush=True)
+        facts = {"fraction": round(fraction, 4), "rows_per_second": round(rate, 1)}
+        self._show(fraction, status, rows=rows, rejected=rejected, **facts)
 
     def summary(self, lines: list[tuple[str, str]], record: dict[str, Any]) -> None:
-        if self._json:
-            log.emit("summary", "warning" if record.get("exit_code") else "info", **record)
-            return
-        width = max(len(name) for name, _ in lines)
-        for name, text in lines:
-            print(f"{name:<{width}}  {printable(text)}", file=sys.stderr, flush=True)
-
-    def _say(self, kind: str, text: str) -> None:
-        if self._json:
-            log.emit(kind, text=text)
-        elif self._bar:
-            self._bar.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, file=sys.stderr, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """1.2 s, 3 min 05 s, 2 h 10 min."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+        self._sum_up(lines, record, "warning" if record.get("exit_code") else "info")
