@@ -150,15 +150,19 @@ def test_a_disk_that_turns_read_only_amid_a_run(
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("this machine does not let tests mount a disk")
+    # A second view of the disk, laid over the first one later. To make the first one read-only would fail whenever a
+    # thread of the run has a file open for writing there.
+    read_only = tmp_path / "read-only"
+    read_only.mkdir()
     try:
+        subprocess.run(["mount", "--bind", disk, read_only], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", read_only], check=True)
         write("a.csv", "id,text,note", *LINES)
         compute = UpperTask.compute
 
         def refused_from_now_on(self: UpperTask, encoded: Any) -> Any:
             if counter.rows >= 50 and not os.statvfs(disk).f_flag & os.ST_RDONLY:
-                # Of a bind mount: files that are open for writing would make a plain remount fail.
-                subprocess.run(["mount", "--bind", disk, disk], check=True)
-                subprocess.run(["mount", "-o", "remount,bind,ro", disk], check=True)
+                subprocess.run(["mount", "--bind", read_only, disk], check=True)
             return compute(self, encoded)
 
         with monkeypatch.context() as patch:
@@ -166,14 +170,15 @@ def test_a_disk_that_turns_read_only_amid_a_run(
             with pytest.raises(OutputError, match=r"is not writable|cannot be written"):
                 run_job(job(input=WITH_ID, output={"path": str(disk / "out")}))
         while os.statvfs(disk).f_flag & os.ST_RDONLY:
-            subprocess.run(["umount", disk], check=True)
+            subprocess.run(["umount", "-l", disk], check=True)
         before = counter.rows
         run_job(job(input=WITH_ID, output={"path": str(disk / "out")}))
         assert counter.rows - before <= 60  # what was finished before is kept
         assert len(pd.read_parquet(disk / "out" / "data")) == 100
     finally:
-        while disk.is_mount():
-            subprocess.run(["umount", "-l", disk], check=True)
+        for place in (disk, read_only):
+            while place.is_mount():
+                subprocess.run(["umount", "-l", place], check=True)
 
 
 def test_a_changed_model_stops_where_the_job_says_so(counter: Counter) -> None:
