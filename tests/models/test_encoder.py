@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import FNetConfig, FNetForMaskedLM
 
-from secbatch.models import encoder
+from secbatch.models import encoder, packed
 from secbatch.models.batch_runner import BatchRunner
 from secbatch.models.device import choose
 from secbatch.models.encoder import MaskedLM, hidden_states
@@ -29,12 +29,12 @@ def random_sequences(vocabulary: int) -> TokenSequences:
 
 
 @pytest.mark.parametrize(
-    ("kind", "packed"), [("roberta", True), ("bert", True), ("modernbert", True), ("distilbert", False)]
+    ("kind", "is_packed"), [("roberta", True), ("bert", True), ("modernbert", True), ("distilbert", False)]
 )
-def test_hidden_states_equal_those_of_each_sequence_alone(tiny: Tiny, kind: str, packed: bool) -> None:
+def test_hidden_states_equal_those_of_each_sequence_alone(tiny: Tiny, kind: str, is_packed: bool) -> None:
     base = load_model(tiny(kind), "encoder", CPU).model
     path = hidden_states(base, 0, CPU)
-    assert path.packed is packed
+    assert path.packed is is_packed
     sequences = random_sequences(base.config.vocab_size)
     with torch.inference_mode():
         got = path(sequences)
@@ -58,6 +58,29 @@ def test_every_layer_of_the_fast_path_equals_the_stock_layer(tiny: Tiny, layers:
         with torch.inference_mode():
             got, wanted = path(sequences), StockEncoder(base, 0, "cpu", pad=False)(sequences)
         assert torch.allclose(got, wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "bert", "modernbert"])
+@pytest.mark.parametrize("block", [1, 40, 96, 150])
+def test_blocks_of_any_size_give_the_same_bits(
+    tiny: Tiny, kind: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = load_model(tiny(kind), "encoder", CPU).model
+    path = hidden_states(base, 0, CPU)
+    sequences = random_sequences(base.config.vocab_size)
+    types = np.arange(len(sequences.ids), dtype=np.int32) % 2 if kind == "bert" else None
+    sequences = TokenSequences(sequences.ids, sequences.offsets, types)
+    places = np.array([0, 59, 60, 61, 100, 101, 219, 220])  # ends and starts of sequences among them
+    with torch.inference_mode():
+        whole, some = path(sequences), path(sequences, places)
+        monkeypatch.setattr(packed, "BLOCK_TOKENS", block)
+        assert len(packed.blocks(sequences, "cpu")) > 1
+        got, chosen, none = path(sequences), path(sequences, places), path(sequences, places[:0])
+    if path.batch_free:
+        assert torch.equal(got, whole) and torch.equal(chosen, some)
+    assert torch.allclose(got, whole, atol=1e-5, rtol=0) and torch.allclose(chosen, some, atol=1e-5, rtol=0)
+    assert torch.allclose(chosen, whole[places], atol=1e-5, rtol=0)
+    assert none.shape == (0, whole.shape[1])
 
 
 def test_a_model_that_the_fast_path_gets_wrong_takes_the_stock_one(tiny: Tiny) -> None:
@@ -200,4 +223,4 @@ def test_products_see_few_numbers_of_rows(tiny: Tiny, kind: str, monkeypatch: py
         lengths = sorted(generator.integers(1, 30, count), reverse=True)
         sequences = TokenSequences.of([generator.integers(5, model.vocabulary, length) for length in lengths])
         list(model.logits(sequences, np.arange(0, len(sequences.ids), 3)))
-    assert seen <= {ROWS * blocks for blocks in range(1, 7)}
+    assert seen <= {ROWS * many for many in range(1, 12)}

@@ -25,7 +25,7 @@ def default_token_budget(compute: Compute) -> int:
     """Tokens of one batch: on a CPU, enough for fast matrix products while activations stay near the cache."""
     if compute.device.startswith("cuda"):
         return 32_768
-    return 2_048
+    return 8_192
 
 
 class BatchRunner:

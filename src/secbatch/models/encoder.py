@@ -133,11 +133,14 @@ class MaskedLM:
         return whole if positions is None else whole[torch.from_numpy(positions).to(self._device)]
 
     def logits_of(self, states: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Yields (which of `states` [M, width], [m, vocabulary] float32), a bounded number at a time."""
+        """Yields (which of `states` [M, width], [m, vocabulary] float32), a bounded number at a time.
+
+        The logits are the caller's to overwrite.
+        """
         step = 8192 if self._device.startswith("cuda") else 256  # 256 × 50,265 logits are 51 MB
         for start in range(0, len(states), step):
             part = states[start : start + step]
-            logits = self._head(part) if self._head is not None else part
+            logits = self._head(part) if self._head is not None else part.clone()
             yield slice(start, start + len(part)), logits.float()
 
     def _full(self, sequences: TokenSequences, pad: bool) -> torch.Tensor:

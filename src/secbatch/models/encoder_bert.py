@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from secbatch.models.linear import Linear, has_blocked_layers
-from secbatch.models.packed import Norm, attend, exact_gelu, filled, pack, take
-from secbatch.models.sequences import TokenSequences
+from secbatch.models.linear import Linear
+from secbatch.models.packed import Block, Norm, attend, exact_gelu
+from secbatch.models.packed_encoder import PackedEncoder
 
 MODEL_TYPES = frozenset({"bert", "roberta", "xlm-roberta", "camembert"})
 
@@ -27,15 +26,12 @@ class _Layer:
     output_norm: Norm
 
 
-class PackedBert:
-    """`last_hidden_state` of a BERT or RoBERTa base model (transformers' module) without padding."""
-
-    packed = True
+class PackedBert(PackedEncoder[_Layer]):
+    """A BERT or RoBERTa base model."""
 
     def __init__(self, base: Any, device: str) -> None:
         config = base.config
         embeddings = base.embeddings
-        self._device = device
         self._heads = config.num_attention_heads
         self._words = embeddings.word_embeddings.weight  # [vocabulary, hidden]
         # RoBERTa counts positions from the padding index on.
@@ -49,26 +45,21 @@ class PackedBert:
             0
         ].intermediate.intermediate_act_fn
         self._gelu = exact_gelu(self._activation)
-        # oneDNN's products treat each row alone; other libraries choose an order of summation by the batch.
-        self.batch_free = has_blocked_layers(self._words.dtype) and device == "cpu"
-        self._layers = [_layer_of(layer) for layer in base.encoder.layer]
+        super().__init__(device, self._words.dtype, [_layer_of(layer) for layer in base.encoder.layer])
 
-    def __call__(self, sequences: TokenSequences, at: np.ndarray | None = None) -> torch.Tensor:
-        """[T, hidden] for sequences sorted longest first; only the tokens `at` [m], where given: [m, hidden]."""
-        batch = pack(sequences, self._device)
-        x = self._words[batch.ids] + self._positions[batch.positions]  # [T, hidden]
-        if sequences.types is not None:
-            x = x + self._types[torch.from_numpy(filled(sequences.types.astype(np.int64))).to(self._device)]
-        x = self._norm(x)
-        for layer in self._layers:
-            qkv = layer.qkv(x).view(len(x), 3, self._heads, -1)
-            attended = attend(qkv, batch.groups)
-            if at is not None and layer is self._layers[-1]:
-                attended, x = take((attended, x), at)  # nobody looks at the others any more
-            x = layer.attention_norm(layer.out.plus(attended, x))
-            wide = layer.up.gelu(x) if self._gelu else self._activation(layer.up(x))  # [T, intermediate]
-            x = layer.output_norm(layer.down.plus(wide, x))
-        return x[: batch.tokens if at is None else len(at)]
+    def _begin(self, block: Block) -> tuple[torch.Tensor, None]:
+        x = self._words[block.ids] + self._positions[block.positions]
+        if block.types is not None:
+            x = x + self._types[block.types]
+        return self._norm(x), None
+
+    def _attend(self, layer: _Layer, x: torch.Tensor, block: Block, context: None) -> torch.Tensor:
+        return attend(layer.qkv(x).view(len(x), 3, self._heads, -1), block.groups)
+
+    def _after_attention(self, layer: _Layer, attended: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        x = layer.attention_norm(layer.out.plus(attended, x))
+        wide = layer.up.gelu(x) if self._gelu else self._activation(layer.up(x))  # [T, intermediate]
+        return layer.output_norm(layer.down.plus(wide, x))
 
 
 def _layer_of(layer: Any) -> _Layer:

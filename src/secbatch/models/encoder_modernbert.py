@@ -8,12 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from secbatch.models.linear import Linear, has_blocked_layers
-from secbatch.models.packed import Norm, attend, exact_gelu, pack, take
-from secbatch.models.sequences import TokenSequences
+from secbatch.models.linear import Linear
+from secbatch.models.packed import Block, Norm, attend, exact_gelu
+from secbatch.models.packed_encoder import PackedEncoder
 
 MODEL_TYPES = frozenset({"modernbert"})
 
@@ -30,14 +29,14 @@ class _Layer:
     kind: str  # "full_attention" or "sliding_attention"
 
 
-class PackedModernBert:
-    """`last_hidden_state` of a ModernBERT base model (transformers' module) without padding."""
+Rotations = dict[str, list[torch.Tensor]]  # by kind of layer, cos and sin of each token: [T, 1, 1, head_dim]
 
-    packed = True
+
+class PackedModernBert(PackedEncoder[_Layer]):
+    """A ModernBERT base model."""
 
     def __init__(self, base: Any, device: str) -> None:
         config = base.config
-        self._device = device
         self._heads = config.num_attention_heads
         self._window = config.sliding_window
         self._words = base.embeddings.tok_embeddings.weight
@@ -46,32 +45,29 @@ class PackedModernBert:
         self._activation: Callable[[torch.Tensor], torch.Tensor] = base.layers[0].mlp.act
         self._gelu = exact_gelu(self._activation)
         self._rotary = base.rotary_emb
-        # oneDNN's products treat each row alone; other libraries choose an order of summation by the batch.
-        self.batch_free = has_blocked_layers(self._words.dtype) and device == "cpu"
-        self._layers = [_layer_of(layer) for layer in base.layers]
+        super().__init__(device, self._words.dtype, [_layer_of(layer) for layer in base.layers])
 
-    def __call__(self, sequences: TokenSequences, at: np.ndarray | None = None) -> torch.Tensor:
-        """[T, hidden] for sequences sorted longest first; only the tokens `at` [m], where given: [m, hidden]."""
-        batch = pack(sequences, self._device)
-        x = self._norm(self._words[batch.ids])  # [T, hidden]
-        # cos and sin of each position, by kind of layer: [T, 1, 1, head_dim]
-        rotations = {
-            kind: [part[0][:, None, None] for part in self._rotary(x, batch.positions[None], kind)]
+    def _begin(self, block: Block) -> tuple[torch.Tensor, Rotations]:
+        x = self._norm(self._words[block.ids])
+        return x, {
+            kind: [part[0][:, None, None] for part in self._rotary(x, block.positions[None], kind)]
             for kind in {layer.kind for layer in self._layers}
         }
-        for layer in self._layers:
-            normed = layer.attention_norm(x) if layer.attention_norm is not None else x
-            qkv = layer.qkv(normed).view(len(x), 3, self._heads, -1)
-            _rotate(qkv[:, :2], *rotations[layer.kind])
-            window = self._window if layer.kind == "sliding_attention" else None
-            attended = attend(qkv, batch.groups, window)
-            if at is not None and layer is self._layers[-1]:
-                attended, x = take((attended, x), at)  # nobody looks at the others any more
-            x = layer.out.plus(attended, x)
-            normed = layer.mlp_norm(x)
-            wide = layer.up.gelu(normed) if self._gelu else self._activation(layer.up(normed))  # [T, intermediate]
-            x = layer.down.plus(wide.mul_(layer.gate(normed)), x)
-        return self._final_norm(x[: batch.tokens if at is None else len(at)])
+
+    def _attend(self, layer: _Layer, x: torch.Tensor, block: Block, context: Rotations) -> torch.Tensor:
+        normed = layer.attention_norm(x) if layer.attention_norm is not None else x
+        qkv = layer.qkv(normed).view(len(x), 3, self._heads, -1)
+        _rotate(qkv[:, :2], *context[layer.kind])
+        return attend(qkv, block.groups, self._window if layer.kind == "sliding_attention" else None)
+
+    def _after_attention(self, layer: _Layer, attended: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        x = layer.out.plus(attended, x)
+        normed = layer.mlp_norm(x)
+        wide = layer.up.gelu(normed) if self._gelu else self._activation(layer.up(normed))  # [T, intermediate]
+        return layer.down.plus(wide.mul_(layer.gate(normed)), x)
+
+    def _end(self, x: torch.Tensor) -> torch.Tensor:
+        return self._final_norm(x)
 
 
 def _rotate(qk: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:

@@ -1,11 +1,13 @@
 """Sequences laid end to end: the parts that every packed encoder shares.
 
-Linear layers, norms and activations run on [T, hidden] with T the tokens of a whole batch, so nothing is
-spent on padding. Attention runs on groups of sequences of one length, which are contiguous because batches
-are sorted by length: a group is a [count, heads, length, head_dim] view that needs no mask.
+Linear layers, norms and activations run on [T, hidden] with T the tokens of a block, so nothing is spent on
+padding. Attention runs on groups of sequences of one length, which are contiguous because batches are sorted by
+length: a group is a [count, heads, length, head_dim] view that needs no mask.
+
+On a CPU a batch is several blocks, small enough for their activations to stay in the cache; see packed_encoder.py.
 
 Rows are filled up to a multiple of ROWS. oneDNN makes, and keeps, kernels and buffers for each number of rows that it
-meets: left to the batches, that is some thousand numbers and gigabytes in a long run.
+meets: left to the texts, that is some thousand numbers and gigabytes in a long run.
 """
 
 from dataclasses import dataclass
@@ -17,15 +19,17 @@ from transformers.activations import GELUActivation
 
 from secbatch.models.sequences import TokenSequences
 
-ROWS = 64
+ROWS = 32
+BLOCK_TOKENS = 1024  # of a block on a CPU, or one sequence that is longer
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A batch on the device. Its last rows may be filling, which belongs to no group."""
+class Block:
+    """Sequences on the device. The last rows may be filling, which belongs to no group."""
 
     ids: torch.Tensor  # [T] int64
     positions: torch.Tensor  # [T] int64, 0 at the start of each sequence
+    types: torch.Tensor | None  # [T] int64, which of two texts a token is of; None: 0 for all
     tokens: int  # those that are no filling
     groups: tuple[tuple[int, int, int], ...]  # (first token, sequences, their length), in order
 
@@ -51,29 +55,45 @@ def exact_gelu(activation: object) -> bool:
     return isinstance(activation, torch.nn.GELU) and activation.approximate == "none"
 
 
-def pack(sequences: TokenSequences, device: str) -> Packed:
-    """Brings sequences, longest first, to the device."""
-    tokens = len(sequences.ids)
-    ids = filled(sequences.ids.astype(np.int64))
-    positions = np.zeros_like(ids)
-    positions[:tokens] = np.arange(tokens) - np.repeat(sequences.offsets[:-1], sequences.lengths)
-    return Packed(
-        torch.from_numpy(ids).to(device, non_blocking=True),
-        torch.from_numpy(positions).to(device, non_blocking=True),
-        tokens,
-        tuple(sequences.groups()),
+def blocks(sequences: TokenSequences, device: str) -> list[Block]:
+    """Brings sequences, longest first, to the device: as one block to a GPU, to a CPU as several."""
+    ends = block_ends(sequences.offsets[1:]) if device == "cpu" else [len(sequences)]
+    return [_block(sequences, first, end, device) for first, end in zip([0, *ends], ends, strict=False)]
+
+
+def block_ends(tokens: np.ndarray) -> list[int]:
+    """Where blocks of at most BLOCK_TOKENS tokens end, so that little of them is filling.
+
+    `tokens`: [n] those up to and with each sequence. Returns how many sequences stand before each end; a sequence
+    longer than a block is one alone.
+    """
+    ends: list[int] = []
+    first = done = 0
+    while first < len(tokens):
+        most = max(int(np.searchsorted(tokens, done + BLOCK_TOKENS, side="right")), first + 1)
+        if most < len(tokens):
+            least = max(int(np.searchsorted(tokens, done + BLOCK_TOKENS * 3 // 4)), first) + 1
+            sizes = tokens[least - 1 : most] - done  # of the blocks that may be made: the fullest of them
+            most -= int(np.argmin((-sizes % ROWS / sizes)[::-1])) if len(sizes) else 0
+        ends.append(most)
+        first, done = most, int(tokens[most - 1])
+    return ends
+
+
+def _block(sequences: TokenSequences, first: int, end: int, device: str) -> Block:
+    part = sequences.slice(first, end)
+    tokens = len(part.ids)
+    positions = np.arange(tokens) - np.repeat(part.offsets[:-1], part.lengths)
+    ids, positions, *types = (
+        torch.from_numpy(filled(numbers.astype(np.int64))).to(device, non_blocking=True)
+        for numbers in (part.ids, positions, *(() if part.types is None else (part.types,)))
     )
+    return Block(ids, positions, types[0] if types else None, tokens, tuple(part.groups()))
 
 
 def filled(numbers: np.ndarray) -> np.ndarray:
     """`numbers` [n] and zeros, to a multiple of ROWS."""
     return np.pad(numbers, (0, -len(numbers) % ROWS))
-
-
-def take(states: tuple[torch.Tensor, ...], at: np.ndarray) -> tuple[torch.Tensor, ...]:
-    """The rows `at` [m] of each of `states` [T, width], and filling."""
-    where = torch.from_numpy(filled(at)).to(states[0].device, non_blocking=True)
-    return tuple(one[where] for one in states)
 
 
 def attend(qkv: torch.Tensor, groups: tuple[tuple[int, int, int], ...], window: int | None = None) -> torch.Tensor:

@@ -68,6 +68,12 @@ class TokenSequences:
         places = spans(starts, lengths)
         return TokenSequences(self.ids[places], offsets, None if self.types is None else self.types[places])
 
+    def slice(self, first: int, end: int) -> "TokenSequences":
+        """The sequences from `first` up to but not with `end`."""
+        span = slice(self.offsets[first], self.offsets[end])
+        offsets = self.offsets[first : end + 1] - self.offsets[first]
+        return TokenSequences(self.ids[span], offsets, None if self.types is None else self.types[span])
+
     def groups(self) -> list[tuple[int, int, int]]:
         """Runs of neighbours of one length: (first token, sequences, their length)."""
         lengths = self.lengths

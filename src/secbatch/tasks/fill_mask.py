@@ -125,14 +125,17 @@ class FillMaskTask:
         return dict.fromkeys(owners.tolist(), sentence)
 
     def _best(self, logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """[m, vocabulary] float32 logits to the k best ids and their probabilities, [m, k] each."""
-        total = torch.logsumexp(logits, dim=-1, keepdim=True)
+        """[m, vocabulary] float32 logits, which are overwritten, to the k best ids and probabilities, [m, k] each."""
         if self._targets is None:
             top = logits.topk(k, dim=-1)
-            return top.indices, (top.values - total).exp()
-        targets = torch.from_numpy(self._targets).to(logits.device)
-        top = logits[:, targets].topk(k, dim=-1)
-        return targets[top.indices], (top.values - total).exp()
+            indices, largest = top.indices, top.values[:, :1]
+        else:
+            targets = torch.from_numpy(self._targets).to(logits.device)
+            top = logits[:, targets].topk(k, dim=-1)
+            indices, largest = targets[top.indices], logits.amax(dim=-1, keepdim=True)
+        # The softmax's divisor. In place: logits of a batch are 50 MB, whose fresh copy costs as much as the sum.
+        total = logits.sub_(largest).exp_().sum(dim=-1, keepdim=True)
+        return indices, (top.values - largest).exp_() / total
 
     def finish(self, computed: PredictedMasks) -> TaskColumns:
         recalled, texts = computed.encoded.recalled, computed.encoded.texts
