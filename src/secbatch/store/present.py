@@ -97,6 +97,8 @@ class Present:
             self._spill()
 
     def _spill(self) -> None:
+        if not self._held:
+            return
         self._folder.mkdir(parents=True, exist_ok=True)
         self._spilled = True
         rows = np.concatenate(self._held)
