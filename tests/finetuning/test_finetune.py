@@ -190,10 +190,14 @@ def test_bad_data_and_bases_are_told_before_anything_is_learned(tiny: Tiny, tmp_
     )
     (tmp_path / "dev.csv").write_text("text,label,doc\n")
     failing(InputError, "dev.csv holds no rows", {"dev": str(tmp_path / "dev.csv")})
+    (tmp_path / "dev.jsonl").write_text('{"text": "x", "label": ["malware", "tool"], "doc": "d9"}\n')
+    failing(InputError, "dev.jsonl row 1 has 2 labels, while each row of .*a.csv", {"dev": str(tmp_path / "dev.jsonl")})
     (tmp_path / "b.csv").write_text(Path(data["train"]).read_text() + "odd,rare,doc9\n")
     failing(InputError, "label 'rare' has a single example .*b.csv row 49", {"train": str(tmp_path / "b.csv")})
     failing(
-        InputError, "label 'tool' .*a.csv row 2. is not known to data.labels; it has malware", {"labels": ["malware"]}
+        InputError,
+        "label 'tool' .*a.csv row 2. is not known to data.labels; known are malware",
+        {"labels": ["malware"]},
     )
     (tmp_path / "one.csv").write_text("text,label,doc\n" + "".join(f"t{n},malware,doc{n}\n" for n in range(9)))
     failing(InputError, "one.csv: every example has the label 'malware'", {"train": str(tmp_path / "one.csv")})

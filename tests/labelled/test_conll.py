@@ -89,3 +89,19 @@ def test_nothing_in_it_and_a_group_column() -> None:
         read_tokens(write("a.txt", "a\tO\n"), group="doc")
     with pytest.raises(InputError, match="does not exist"):
         read_tokens(LabelledFiles("nothing.txt"))
+
+
+def test_comments_before_a_sentence_are_none_of_its_words() -> None:
+    files = write("a.conll", "# sent_id = 1\n# text = x\nx\tB-A\n#\tO\n\n# id 7 domain=y\n#\tO\ny\tM-A\n")
+    first, second = read_tokens(files).examples
+    assert (first.text, second.text) == ("x #", "# y")
+    assert str(first.place) == "a.conll line 3" and second.spans == (Span(2, 3, "A"),)
+
+
+def test_types_alone_are_no_tags_and_unknown_endings_may_be_conll() -> None:
+    with pytest.raises(InputError, match="a type alone is written I-Malware"):
+        read_tokens(write("a.conll", "Emotet\tMalware\n"))
+    with pytest.raises(InputError, match=r"has no column 'text'.* data\.format: conll"):
+        read_tokens(write("a.tsv", "Emotet\tB-Malware\nran\tO\n"))
+    with pytest.raises(InputError, match="`parquet`, `jsonl`, or for ner `conll`"):
+        read_tokens(write("a.dat", "Emotet\tB-Malware\n"))

@@ -101,6 +101,12 @@ def test_unknown_column_names_the_nearest() -> None:
         read_classification(files, "text", "label")
 
 
+def test_lists_of_labels_in_some_rows_only_are_refused() -> None:
+    files = write("a.jsonl", '{"text": "a", "label": "x"}\n{"text": "b", "label": ["x", "y"]}\n')
+    with pytest.raises(InputError, match=r"label .label. is a list in a.jsonl row 2 and none in a.jsonl row 1; write"):
+        read_classification(files, "text", "label")
+
+
 def test_a_missing_group_is_malformed() -> None:
     with pytest.raises(InputError, match=r"row 2: the group \(doc\) is missing"):
         read_classification(write("a.csv", "text,label,doc\na,x,1\nb,x,\n"), "text", "label", group="doc")
@@ -150,7 +156,8 @@ def test_words_end_where_spans_do() -> None:
         ('[[0, 9, \\"x\\"]]', "not within the text's 5 characters"),
         ('[[0, 3, \\"x\\"], [2, 5, \\"y\\"]]', "overlap: 0–3 and 2–5"),
         ("[[0, 3]]", "not start, end and label"),
-        ('[[\\"a\\", 3, \\"x\\"]]', "is no number"),
+        ('[[\\"a\\", 3, \\"x\\"]]', "is no whole number"),
+        ('[[0, 1.5, \\"x\\"]]', "is no whole number"),
         ('[[0, 3, \\" \\"]]', "without a label"),
     ],
 )
@@ -183,7 +190,7 @@ def test_questions_with_and_without_answers() -> None:
         ("Who?,APT1 did it,APT2,0", "does not stand at character 0"),
         ("Who?,APT1 did it,APT2,", "does not stand in the context"),
         ("Who?,a a,a,", "stands 2 times in the context"),
-        ("Who?,a a,a,x", "is no number"),
+        ("Who?,a a,a,x", "is no whole number"),
         (",a a,a,0", "the question is empty"),
     ],
 )

@@ -23,8 +23,10 @@ def unknown_labels(
     if what == "count":
         return (f"model {model} does not know {len(strange)} of the labels ({listed(strange)}): {rows} misses",)
     label = strange[0]
-    more = f" and {len(strange) - 1} more labels" if len(strange) > 1 else ""
+    left = len(strange) - 1
+    more = f" (nor {'are' if left > 1 else 'is'} {left} more)" if left else ""
     raise InputError(
-        f"label '{label}' ({places[label][0]}){more} is not known to {model}{nearest(label, list(known))}, which has"
-        f" {listed(list(known))}; mend the labels, or say --unknown-labels count to take the {rows} misses into account"
+        f"label '{label}' ({places[label][0]}) is not known to {model}{nearest(label, list(known))}, which has"
+        f" {listed(list(known))}{more}; mend the labels, or say --unknown-labels count to take the {rows} misses into"
+        " account"
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from secbatch.errors import InputError
 from secbatch.finetune_job import FinetuneJob
-from secbatch.labelled.checks import check_apart, check_enough, check_known, label_places
+from secbatch.labelled.checks import check_apart, check_enough, check_known, check_one_label, label_places
 from secbatch.labelled.examples import DataFile, Labelled
 from secbatch.labelled.files import LabelledFiles
 from secbatch.labelled.readers import (
@@ -63,6 +63,8 @@ def load_dataset(job: FinetuneJob) -> Dataset:
     for name in ("dev", "test") if labels else ():
         if name in examples:
             check_known(label_places(examples[name]), labels, "the training files")
+            if job.objective == "classify" and not multi:
+                check_one_label(examples[name], data.train)
     pairs = [("train", "dev"), *((one, "test") for one in ("train", "dev") if "test" in examples)]
     for first, second in pairs:
         notices += check_apart(examples[first], examples[second], (first, second))

@@ -25,7 +25,8 @@ def check_enough(places: dict[str, list[Place]], fewest: int) -> None:
     if rare:
         label = rare[0]
         count = len(places[label])
-        more = f"; so it is with {len(rare) - 1} more labels" if len(rare) > 1 else ""
+        left = len(rare) - 1
+        more = f"; so it is with {left} more label{'s' if left > 1 else ''}" if left else ""
         examples = "a single example" if count == 1 else f"{count} examples"
         raise InputError(
             f"label '{label}' has {examples} ({places[label][0]}){more}; add some, take the rows out, or lower"
@@ -38,11 +39,23 @@ def check_known(places: dict[str, list[Place]], known: Sequence[str], of: str) -
     strange = [label for label in places if label not in set(known)]
     if strange:
         label = strange[0]
-        more = f", and {len(strange) - 1} more labels" if len(strange) > 1 else ""
+        left = len(strange) - 1
+        more = f", nor {'are' if left > 1 else 'is'} {left} more" if left else ""
         raise InputError(
-            f"label '{label}' ({places[label][0]}){more} is not known to {of}{nearest(label, list(known))}; it has"
+            f"label '{label}' ({places[label][0]}) is not known to {of}{nearest(label, list(known))}{more}; known are"
             f" {listed(list(known))}"
         )
+
+
+def check_one_label(examples: Sequence[TextExample], of: str) -> None:
+    """Raises InputError for an example with any number of labels but one; `of` says where single ones came from."""
+    for example in examples:
+        if len(example.labels) != 1:
+            count = len(example.labels) or "no"
+            raise InputError(
+                f"{example.place} has {count} labels, while each row of {of} has one; write lists of labels in all"
+                " files, or one label in all"
+            )
 
 
 def check_apart(first: Sequence[Example], second: Sequence[Example], names: tuple[str, str]) -> tuple[str, ...]:

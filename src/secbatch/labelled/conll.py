@@ -29,7 +29,8 @@ def read_conll(files: LabelledFiles) -> Labelled[TokenExample]:
     """The sentences of CoNLL files as texts, words joined by one space.
 
     The word is the first column, the tag the last; columns are parted by a tab or, where a line has none, by
-    spaces. Sentences after a -DOCSTART- line have their document as group. Raises InputError: nothing to read, or
+    spaces. Sentences after a -DOCSTART- line have their document as group; comments before a sentence (# …) are passed
+    over. Raises InputError: nothing to read, or
     malformed lines (their sentences are left out when these are to be skipped).
     """
     found, listed = _find(files.path)
@@ -96,6 +97,7 @@ class _Sentence:
             reason = f"{'the word' if not word else 'the tag'} is empty ({_shown(line)})"
         elif split_tag(tag) is None:
             reason = f"{_shown(tag)} is no tag; it must be O, or B-, I-, E- or S- and a label, such as B-Malware"
+            reason += "" if "-" in tag else f"; a type alone is written I-{tag}"
         elif "\ufffd" in line:
             reason = "it is not UTF-8; name its encoding in data.encoding"
         if reason:
@@ -133,10 +135,18 @@ def _sentences(file: InputFile, encoding: str | None) -> Iterator[_Sentence]:
                 yield sentence
             sentence = None
             continue
+        if sentence is None and _is_comment(line):
+            continue
         sentence = sentence or _Sentence(file.path, number, group)
         sentence.add(line, number)
     if sentence is not None:
         yield sentence
+
+
+def _is_comment(line: str) -> bool:
+    """Whether a line before a sentence is about it, as CoNLL-U has it (# sent_id = 1), and no word # with its tag."""
+    columns = line.split()
+    return columns[0] == "#" and len(columns) > 1 and split_tag(columns[-1]) is None
 
 
 def _lines(file: InputFile, encoding: str | None) -> list[str]:

@@ -87,7 +87,7 @@ def read_tokens(
             )
         return read_conll(files)
     rows = read_table(files)
-    rows.check(text, "data.text")
+    rows.check(text, "data.text", "" if files.format else "; of CoNLL files say so with data.format: conll")
     texts, groups = rows.texts(text, "data.text"), _groups(rows, group)
     values = rows.column(spans, "data.spans")
     examples = []
@@ -186,6 +186,7 @@ def _label_sets(rows: LabelledTable, label: str, delimiter: str | None) -> list[
     if delimiter is None and (lists := _json_lists(values)) is not None:
         return [None if value is None else _distinct(value) for value in lists]
     if delimiter is None:
+        _check_alike(rows, label, values)
         return [None if value is None else (value,) for value in values]
     return [() if value is None else _distinct(value.split(delimiter)) for value in values]
 
@@ -196,14 +197,31 @@ def _json_lists(values: Sequence[str | None]) -> list[list[Any] | None] | None:
         return None
     lists: list[list[Any] | None] = []
     for value in values:
-        try:
-            found = None if value is None else json.loads(value) if value.startswith("[") else value
-        except (ValueError, RecursionError):
-            return None
-        if isinstance(found, str) or (found is not None and any(isinstance(one, list | dict) for one in found)):
+        found = None if value is None else _json_list(value)
+        if found is None and value is not None:
             return None
         lists.append(found)
     return lists
+
+
+def _json_list(value: str) -> list[Any] | None:
+    try:
+        found = json.loads(value) if value.startswith("[") else None
+    except (ValueError, RecursionError):
+        return None
+    nested = found is not None and any(isinstance(one, list | dict) for one in found)
+    return None if nested else found
+
+
+def _check_alike(rows: LabelledTable, label: str, values: Sequence[str | None]) -> None:
+    """Raises InputError where some rows of a JSONL file have a list of labels and others have none."""
+    lists = [value is not None and value.startswith(('["', "[]")) and _json_list(value) is not None for value in values]
+    if any(lists):
+        bare = next(row for row, value in enumerate(values) if value is not None and _json_list(value) is None)
+        raise InputError(
+            f"the label ({label}) is a list in {rows.places[lists.index(True)]} and none in {rows.places[bare]}; write"
+            " lists in all rows, or one label in each"
+        )
 
 
 def _distinct(labels: Sequence[Any]) -> tuple[str, ...]:
@@ -234,9 +252,9 @@ def _span(value: Any, text: str) -> Span:
     if not isinstance(parts, list) or len(parts) != 3 or any(part is None for part in parts):
         raise ValueError("hold one that is not start, end and label")
     try:
-        start, end, label = int(parts[0]), int(parts[1]), str(parts[2]).strip()
-    except (TypeError, ValueError):
-        raise ValueError("hold one whose start or end is no number") from None
+        start, end, label = _offset(parts[0]), _offset(parts[1]), str(parts[2]).strip()
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("hold one whose start or end is no whole number") from None
     if not label:
         raise ValueError(f"hold one without a label, {start}–{end}")
     if not 0 <= start < end <= len(text):
@@ -245,6 +263,14 @@ def _span(value: Any, text: str) -> Span:
     if not inside.strip():
         raise ValueError(f"hold {start}–{end}, where there is nothing but blanks")
     return Span(start + len(inside) - len(inside.lstrip()), end - len(inside) + len(inside.rstrip()), label)
+
+
+def _offset(value: Any) -> int:
+    """Raises ValueError and its like for what is no whole number; 3.0, as pandas writes numbers beside nulls, is 3."""
+    number = int(value)
+    if isinstance(value, bool) or (isinstance(value, float) and number != value):
+        raise ValueError(value)
+    return number
 
 
 def _words(text: str, spans: Sequence[Span]) -> tuple[tuple[int, int], ...]:
@@ -288,9 +314,9 @@ def _answer(text: str, start: Any, context: str) -> Answer:
             raise ValueError(f"the answer {_shown(text)} {how}; say where in data.answer_start")
         return Answer(text, context.index(text))
     try:
-        place = int(start)
-    except (TypeError, ValueError):
-        raise ValueError(f"the start of the answer, {_shown(str(start))}, is no number") from None
+        place = _offset(start)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"the start of the answer, {_shown(str(start))}, is no whole number") from None
     if place < 0 or context[place : place + len(text)] != text:
         raise ValueError(f"the answer {_shown(text)} does not stand at character {place} of the context")
     return Answer(text, place)

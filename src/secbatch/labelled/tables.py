@@ -54,18 +54,21 @@ class LabelledTable:
         self.check(name, key)
         return self.table.schema.field(name).type
 
-    def check(self, name: str, key: str) -> None:
-        check_column(name, self.table.schema, self.path, key)
+    def check(self, name: str, key: str, hint: str = "") -> None:
+        check_column(name, self.table.schema, self.path, key, hint)
 
     def reject(self, row: int, reason: str) -> None:
         self.malformed.append(Malformed(self.places[row], reason))
 
 
-def check_column(name: str, schema: pa.Schema, path: str, key: str) -> None:
-    """Raises InputError where the files at `path` lack the column that the job's `key` names."""
+def check_column(name: str, schema: pa.Schema, path: str, key: str, hint: str = "") -> None:
+    """Raises InputError where the files at `path` lack the column that the job's `key` names.
+
+    `hint` ends the sentence.
+    """
     if name not in schema.names:
         known = schema.names
-        raise InputError(f"{key}: {path} has no column '{name}'{nearest(name, known)}; it has {listed(known)}")
+        raise InputError(f"{key}: {path} has no column '{name}'{nearest(name, known)}; it has {listed(known)}{hint}")
 
 
 def read_table(files: LabelledFiles) -> LabelledTable:
@@ -87,7 +90,7 @@ def read_table(files: LabelledFiles) -> LabelledTable:
         places += [here[row] for row in fine]
     table = pa.concat_tables(tables) if tables else source.schema.empty_table()
     if not places and not malformed:
-        raise InputError(f"{files.path} holds no rows")
+        raise InputError(f"{files.path} holds no rows; write labelled rows into it, or name another file")
     return LabelledTable(table, places, malformed, hashed(source.files), tuple(source.notices), files.path)
 
 
@@ -98,4 +101,5 @@ def _opened(files: LabelledFiles) -> Source:
     try:
         return open_source(spec, lambda _: SHARD_ROWS)
     except (InputError, JobError) as error:  # in its sentences the keys are those of a job's input
-        raise type(error)(_INPUT_KEY.sub(r"data.\1", str(error))) from None
+        told = _INPUT_KEY.sub(r"data.\1", str(error))
+        raise type(error)(told.replace("`parquet` or `jsonl`", "`parquet`, `jsonl`, or for ner `conll`")) from None

@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_TAG = re.compile(r"([BIESLU])[-_](\S.*)")
-_SAME = {"L": "E", "U": "S"}
+_TAG = re.compile(r"([BIESLUM])[-_](\S.*)")
+_SAME = {"L": "E", "U": "S", "M": "I"}  # BILOU and BMES
 
 
 @dataclass(frozen=True)
