@@ -1,5 +1,6 @@
 """Heads of fine-tuned models against the models' own forward."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,21 @@ def test_a_sequence_head_gives_the_models_own_logits(
     assert (head._pooling, head.packed, head.labels) == (pooling, packed, 5)
     assert_equal(got, wanted)
     assert wanted.std() > 0.5  # a comparison of logits that are all alike would prove nothing
+
+
+def test_without_a_padding_token_a_decoders_head_looks_at_the_last_token_whatever_it_is(tmp_path: Path) -> None:
+    folder = make_fine_tuned(tmp_path, "llama", "SequenceClassification", num_labels=3)
+    for name, changes in (("config.json", {"pad_token_id": None}), ("tokenizer_config.json", {"pad_token": None})):
+        path = folder / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    model = resolved(folder)
+    tokenizer = load_tokenizer(model)
+    assert tokenizer.hf.pad_token_id is None and tokenizer.pad_id == tokenizer.after[-1]
+    sequences = sequences_of(tokenizer)
+    with torch.inference_mode():
+        wanted = own_logits(load_model(model, "sequence-classification", CPU).model, sequences)
+        head = SequenceHead(load_model(model, "sequence-classification", CPU), tokenizer, CPU)
+        assert_equal(head.logits_of(head.states(sequences, head.wanted(sequences)), sequences), wanted)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "bert", "distilbert", "modernbert", "mpnet", "deberta", "llama"])

@@ -89,8 +89,9 @@ class SequenceHead:
     @torch.inference_mode()
     def __init__(self, loaded: LoadedModel, tokenizer: TextTokenizer, compute: Compute) -> None:
         self._model, self._pad_id, self._device = loaded.model, tokenizer.pad_id, compute.device
-        if self._model.config.pad_token_id is None:  # decoders find a sequence's last token by it
-            self._model.config.pad_token_id = tokenizer.pad_id
+        if self._model.config.pad_token_id is None:
+            # Decoders find a sequence's last token by it: no token is padding, not even the one that ends a text.
+            self._model.config.pad_token_id = -1
         sample = _trial_texts(loaded.model, tokenizer)
         whole = self._full(sample, pad=False)
         self.labels = int(whole.shape[-1])

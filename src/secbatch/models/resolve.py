@@ -109,7 +109,9 @@ def _from_hub(name: str, hub_id: str, revision: str, asked: str | None, fresh: b
 
 def _of_folder(name: str, folder: Path, licence: str | None) -> ResolvedModel:
     if not (folder / "config.json").is_file():
-        raise ModelError(f"model {name}: no config.json in {folder}")
+        within = sorted(path.parent.name for path in folder.glob("*/config.json"))
+        hint = f"; there is one in {folder / within[-1]}" if within else ""
+        raise ModelError(f"model {name}: no config.json in {folder}{hint}")
     files = weight_files(folder)
     if not files:
         raise ModelError(f"model {name}: no weights (model.safetensors or pytorch_model.bin) in {folder}")
