@@ -7,13 +7,14 @@ seconds of a second run, for which nothing is left to do.
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import resource
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
@@ -36,7 +37,7 @@ def write_rows(path: Path, rows: int) -> None:
             file.write(f"{number},The {words} is a <mask>.\n")
 
 
-def one_run(folder: str, rows: int, like: str, answer: Any) -> None:
+def one_run(folder: str, rows: int, like: str) -> dict[str, float]:
     source = Path(folder) / "rows.csv"
     write_rows(source, rows)
     marks: list[tuple[float, int]] = []
@@ -52,12 +53,13 @@ def one_run(folder: str, rows: int, like: str, answer: Any) -> None:
     assert result.enriched == rows
     (first_time, first_rows), (last_time, last_rows) = marks[0], marks[-1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
-    rate = (last_rows - first_rows) / (last_time - first_time)
+    elapsed = last_time - first_time
+    rate = (last_rows - first_rows) / elapsed if elapsed else math.nan  # one shard held all rows
     with null_tasks(NullDevice(), SETTINGS[like][1]):
         again = run_job(job(source, Path(folder) / "model", source.with_name("out")))
     assert (again.enriched, again.reused) == (0, rows)
     figures = {"rows": rows, "peak_mib": peak, "rows_per_second": rate, "seconds": result.seconds}
-    answer.put({**figures, "again_seconds": again.seconds})
+    return {**figures, "again_seconds": again.seconds}
 
 
 def main() -> None:
@@ -73,12 +75,10 @@ def main() -> None:
         model_folder(options.tokenizer, Path(folder) / "model")
         print(f"{'rows':>10}{'peak memory':>14}{'rows/s':>10}{'whole run':>12}{'again':>10}")
         for rows in options.sizes:
-            answer = processes.Queue()
-            child = processes.Process(target=one_run, args=(folder, rows, options.like, answer))
-            child.start()
-            found.append(answer.get())
-            child.join()
-            last = found[-1]
+            # A pool of one, anew for each size: what fails or dies there ends this process with its failure.
+            with ProcessPoolExecutor(1, mp_context=processes) as child:
+                last = child.submit(one_run, folder, rows, options.like).result()
+            found.append(last)
             memory, rate, seconds = last["peak_mib"], last["rows_per_second"], last["seconds"]
             print(
                 f"{rows:>10,}{memory:>10,.0f} MiB{rate:>10,.0f}{seconds:>10.1f} s{last['again_seconds']:>8.1f} s",
