@@ -91,6 +91,9 @@ def test_superseded_rows_are_not_done_again_each_night(counter: Counter) -> None
     Path("in/b.csv").unlink()
     assert done(counter, input=WITH_ID) == 0  # the earlier rows are back, as they were
     assert sorted(rows()["text"]) == sorted(f"word {n}" for n in range(100))
+    write("b.csv", "id,text,note", "7,other word 7,", "8,other word 8,")
+    result = run_job(job(input=WITH_ID))  # the earlier rows stand in the dataset until now
+    assert (result.read, result.superseded, result.rows_in_dataset) == (102, 2, 100)
 
 
 def test_a_job_that_changed_amid_a_run_takes_over_what_was_done(

@@ -24,7 +24,7 @@ class Assembled:
 
     pieces: list[Piece] = field(default_factory=list)
     superseded: list[Piece] = field(default_factory=list)
-    superseded_rows: int = 0
+    superseded_rows: int = 0  # of this run's input, those that the base has included
     removed: int = 0  # rows of the base that are dropped, or marked anew
     added: int = 0  # rows whose identity the base does not have
     found: int = 0  # rows of the base whose identity is in this run's input
@@ -59,7 +59,9 @@ class Assembly:
             self._from_base(part, winners, removed, replaced_sources, result)
         for checkpoint in checkpoints:
             self._from_checkpoint(checkpoint, winners, result)
-        result.added = (len(winners.ids) if winners else 0) - result.found
+        if winners is not None:
+            result.added = len(winners.ids) - result.found
+            result.superseded_rows = len(winners.lost)
         return result
 
     def _from_base(
@@ -125,4 +127,3 @@ class Assembly:
                     file = self.layout.checkpoints / f"{checkpoint.part}.parquet"
                     chosen = None if taken.all() else taken
                     target.append(Piece(checkpoint.part, file, keys, self.tasks, folder, start, stop, size, chosen))
-        result.superseded_rows += int(lost.sum())
