@@ -54,6 +54,14 @@ def test_stopped_often_and_resumed(tiny: Tiny, tmp_path: Path) -> None:
     assert not (done.folder / "_training" / "checkpoints").exists()
 
 
+def test_stopped_between_an_epochs_last_step_and_its_figures(tiny: Tiny, tmp_path: Path) -> None:
+    whole = finetune(spec(tiny, tmp_path, "whole"))
+    asked = iter(range(10**6))
+    with pytest.raises(Interrupted):  # asked before each step, and then before the first batch of dev
+        finetune(spec(tiny, tmp_path, "broken"), stop=lambda: next(asked) >= whole.record["history"][0]["step"])
+    assert finetune(spec(tiny, tmp_path, "broken")).record["history"] == whole.record["history"]
+
+
 def test_killed_amid_and_resumed(tiny: Tiny, tmp_path: Path) -> None:
     whole = finetune(spec(tiny, tmp_path, "whole"))
     killed = spec(tiny, tmp_path, "killed", seconds=0.0)

@@ -71,7 +71,13 @@ class Training:
         if self._average:
             for name, value in tensors["average"].items():
                 self._average.values[name].copy_(value)
+        if self.state.step:
+            self._set_rates(self.state.step - 1)  # told of the epoch when all its steps are done
         return True
+
+    def _set_rates(self, step: int) -> None:
+        wanted = self._wanted
+        set_rates(self._optimizer, rate_factor(step, self._plan.steps, wanted.warmup, wanted.schedule))
 
     def run(self, reporter: TrainingReporter, stop: Callable[[], bool]) -> None:
         """Trains to the end. Raises Interrupted, behind a checkpoint, when `stop` says so."""
@@ -121,7 +127,7 @@ class Training:
             self._loss += loss.detach()
             state.tokens += part.tokens
         self._clip()
-        set_rates(self._optimizer, rate_factor(state.step, self._plan.steps, wanted.warmup, wanted.schedule))
+        self._set_rates(state.step)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         state.step += 1
