@@ -21,14 +21,15 @@ import numpy as np
 import pyarrow as pa
 
 from secbatch.identity import Identified, Identities
+from secbatch.pacing import LARGEST
 from secbatch.sources.shard import Shard
+from secbatch.store.merge import PART_ROWS, Piece, PieceKeys
 from secbatch.store.pool import Pool, Stored
 from secbatch.store.present import Present
-from secbatch.store.row_keys import RowKeys, StoredKeys, joined, write_keys
+from secbatch.store.row_keys import RowKeys, StoredKeys, write_keys
 from secbatch.task_keys import task_keys
 
-SHARD_ROWS = 65_536
-PART_ROWS = 1 << 19
+SHARD_ROWS = LARGEST
 FINGERPRINTS = {"mask": "a" * 64, "vec": "b" * 64}
 
 
@@ -63,7 +64,7 @@ def run(
     present = Present(folder / "scratch")
     pool = Pool(parts, lambda stored: StoredKeys(stored.keys), "schema")
     made: list[Stored] = []
-    waiting: list[RowKeys] = []
+    waiting: list[Piece] = []
     seconds = 0.0
     for shard in shards(rows, first):
         begin = time.process_time()
@@ -71,12 +72,13 @@ def run(
         match = pool.match(keys, FINGERPRINTS)
         new = keys.take(~match.kept)
         if len(new):
-            write_keys(folder / "checkpoints" / f"{shard.index}.keys", new, {"schema": "schema"}, "checkpoint keys")
-            waiting.append(new)
+            path = folder / "checkpoints" / f"{shard.index}.keys"
+            write_keys(path, new, {"schema": "schema"}, "checkpoint keys")
+            waiting.append(Piece(path.stem, path, StoredKeys(path), {}, "", 0, len(new), 0))
         present.add(shard.index, new.ids, keys.ids[match.kept])
-        if sum(map(len, waiting)) >= PART_ROWS or (waiting and (shard.index + 1) * SHARD_ROWS >= rows):
+        if len(PieceKeys(waiting)) > PART_ROWS - SHARD_ROWS or (waiting and (shard.index + 1) * SHARD_ROWS >= rows):
             path = folder / "keys" / f"{len(parts) + len(made)}.keys"
-            write_keys(path, joined(waiting), {"schema": "schema"}, "part keys")
+            write_keys(path, PieceKeys(waiting), {"schema": "schema"}, "part keys")
             tasks = {name: [fingerprint] for name, fingerprint in FINGERPRINTS.items()}
             made.append(Stored(path.stem, path, path, tasks, True))
             waiting = []

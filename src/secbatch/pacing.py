@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 SECONDS = 30.0  # of work in a shard
-SMALLEST, LARGEST = 16, 65_536  # rows
+SMALLEST, LARGEST = 16, 16_384  # rows
 TELLING = 64  # rows of a shard whose time says something about a long run
 
 

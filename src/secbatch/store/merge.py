@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from secbatch.store.filesystem import link_durably
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Part
 from secbatch.store.parts import unreadable, write_tables
-from secbatch.store.row_keys import REJECTED, REMOVED, RowKeys, StoredKeys, joined, write_keys
+from secbatch.store.row_keys import COLUMNS, REJECTED, REMOVED, StoredKeys, write_keys
 
 PART_BYTES = 128 << 20  # what a part is to have where there is that much
-PART_ROWS = 1 << 19  # no more than this, so that its row keys fit in memory
+PART_ROWS = 1 << 19  # no more than this, so that a column of its row keys fits in memory
 FULL_BYTES = PART_BYTES // 2  # a part of this size is left alone; a checkpoint of it becomes one without being read
 SUPERSEDED = "_superseded"  # folder of rows that lost to a later row with their id
 
@@ -60,11 +60,14 @@ class Piece:
         masks = [mask if mask is None else np.packbits(mask).tobytes().hex() for mask in (self.taken, self.marked)]
         return [self.name, self.start, self.stop, *masks]
 
-    def row_keys(self) -> RowKeys:
-        keys = self.keys.all().take(slice(self.start, self.stop))  # type: ignore[arg-type]
-        if self.marked is not None:
-            keys = keys.flagged(self.marked | ((keys.flags & REMOVED) != 0), REMOVED)
-        return keys if self.taken is None else keys.take(self.taken)
+    def key_column(self, name: str) -> np.ndarray:
+        """A column of the rows' keys, copied; the file is let go of."""
+        column = self.keys.column(name)[self.start : self.stop]
+        if name == "flags" and self.marked is not None:
+            column = np.where(self.marked, column | REMOVED, column)
+        column = column.copy() if self.taken is None else column[self.taken]
+        self.keys.release()
+        return column
 
     def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
         """The rows in the columns of `schema`, a row group at a time."""
@@ -89,6 +92,24 @@ class Piece:
             status = pa.compute.if_else(pa.array(self.marked[window]), "removed", table.column(place))
             table = table.set_column(place, "secbatch_status", status)
         return table if self.taken is None else table.filter(pa.array(self.taken[window]))
+
+
+@dataclass(frozen=True)
+class PieceKeys:
+    """The keys of pieces, one after another."""
+
+    pieces: Sequence[Piece]
+
+    def __len__(self) -> int:
+        return sum(piece.rows for piece in self.pieces)
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(dict.fromkeys(name for piece in self.pieces for name in piece.keys.tasks))
+
+    def column(self, name: str) -> np.ndarray:
+        kind, rest = COLUMNS.get(name, (np.uint64, (2,)))
+        return np.concatenate([np.empty((0, *rest), kind), *(piece.key_column(name) for piece in self.pieces)])
 
 
 def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -136,49 +157,50 @@ class Merger:
 
     def superseded(self, pieces: list[Piece], columns: list[str]) -> list[Part]:
         """One part for each piece with rows, of the columns that tasks may take over."""
-        fields = [self.schema.field(name) for name in columns]
+        schema = pa.schema([self.schema.field(name) for name in columns], self.metadata)
         made = []
         for piece in pieces:
             if piece.rows:
-                keys = piece.row_keys()
-                digest = hashlib.sha256(keys.ids.tobytes())
-                for done in keys.done.values():
-                    digest.update(done.tobytes())
-                name = f"{SUPERSEDED}/{digest.hexdigest()[:24]}"
-                made.append(self._write(name, [piece], pa.schema(fields, self.metadata), keys, superseded=True))
+                name = f"{SUPERSEDED}/{_digest_of_keys(PieceKeys([piece]))}"
+                made.append(self._write(name, [piece], schema, superseded=True))
         return made
 
     def empty(self) -> Part:
         """A part without rows, so that readers find the columns."""
-        none = np.empty((0, 2), np.uint64)
-        keys = RowKeys(none, none, np.empty(0, np.uint64), np.empty(0, np.uint8), {})
-        return self._write(f"empty-{_digest(str(self.schema))}", [], self.schema.with_metadata(self.metadata), keys)
+        return self._write(f"empty-{_digest(str(self.schema))}", [], self.schema.with_metadata(self.metadata))
 
     def _part(self, folder: str, pieces: list[Piece]) -> Part:
         fields = [field for field in self.schema if field.name not in self.partition_by]
         schema = pa.schema(fields, self.metadata)
         digest = _digest(json.dumps([str(schema.remove_metadata()), [piece.identity() for piece in pieces]]))
-        keys = joined([piece.row_keys() for piece in pieces])
-        return self._write(f"{folder}/{digest}" if folder else digest, pieces, schema, keys)
+        return self._write(f"{folder}/{digest}" if folder else digest, pieces, schema)
 
-    def _write(
-        self, name: str, pieces: list[Piece], schema: pa.Schema, keys: RowKeys, superseded: bool = False
-    ) -> Part:
+    def _write(self, name: str, pieces: list[Piece], schema: pa.Schema, superseded: bool = False) -> Part:
         tasks: dict[str, list[str]] = {}
         for piece in pieces:
             for task, fingerprints in piece.tasks.items():
                 tasks[task] = sorted({*tasks.get(task, ()), *fingerprints})
-        rejected = int(((keys.flags & REJECTED) != 0).sum())
-        file, sidecar = self.layout.parts / f"{name}.parquet", self.layout.keys / f"{name}.keys"
-        facts = {"tasks": tasks, "rows": len(keys), "rejected": rejected, "run": self.run, "superseded": superseded}
-        if not (file.exists() and sidecar.exists()):  # both appear whole or not at all
-            write_keys(sidecar, keys, {**self.about, "part": facts}, "part keys")
+        file = self.layout.parts / f"{name}.parquet"
+        rows, rejected = self._write_keys(name, pieces, tasks, superseded, file)
+        if not file.exists():
             if len(pieces) == 1 and pieces[0].whole and pieces[0].full and _has_schema(pieces[0].file, schema):
                 link_durably(pieces[0].file, file, "part")  # the bytes that writing it again would give
             else:
                 write_tables(file, schema, (table for piece in pieces for table in piece.tables(schema)), "part")
         size = file.stat().st_size
-        return Part(name, tasks, (f"{name}.parquet",), len(keys), rejected, size, self.run, superseded)
+        return Part(name, tasks, (f"{name}.parquet",), rows, rejected, size, self.run, superseded)
+
+    def _write_keys(
+        self, name: str, pieces: list[Piece], tasks: dict[str, list[str]], superseded: bool, file: Path
+    ) -> tuple[int, int]:
+        """Rows of the pieces, and how many of them were rejected."""
+        keys = PieceKeys(pieces)
+        rows, rejected = len(keys), int(((keys.column("flags") & REJECTED) != 0).sum())
+        sidecar = self.layout.keys / f"{name}.keys"
+        if not (file.exists() and sidecar.exists()):  # both appear whole or not at all
+            facts = {"tasks": tasks, "rows": rows, "rejected": rejected, "run": self.run, "superseded": superseded}
+            write_keys(sidecar, keys, {**self.about, "part": facts}, "part keys")
+        return rows, rejected
 
 
 def _has_schema(file: Path, schema: pa.Schema) -> bool:
@@ -204,6 +226,13 @@ def _grouped(pieces: list[Piece]) -> Iterator[list[Piece]]:
             group, size, rows = [], 0, 0
     if group:
         yield group
+
+
+def _digest_of_keys(keys: PieceKeys) -> str:
+    digest = hashlib.sha256()
+    for name in ("ids", *(f"done {task}" for task in keys.tasks)):
+        digest.update(keys.column(name).tobytes())
+    return digest.hexdigest()[:24]
 
 
 def _digest(text: str) -> str:

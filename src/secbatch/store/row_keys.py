@@ -6,7 +6,7 @@ import mmap
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,6 +16,12 @@ from secbatch.store.filters import Asked, filter_of
 
 MAGIC = b"secbatch keys 1\n"
 FEW = 64  # a search for fewer than this part of the rows does not bring all keys into order
+COLUMNS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {  # and what each task has done
+    "ids": (np.uint64, (2,)),
+    "content": (np.uint64, (2,)),
+    "place": (np.uint64, ()),
+    "flags": (np.uint8, ()),
+}
 REJECTED, REMOVED = np.uint8(1), np.uint8(2)  # bits of `flags`
 
 
@@ -32,6 +38,15 @@ class RowKeys:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def tasks(self) -> list[str]:
+        return list(self.done)
+
+    def column(self, name: str) -> np.ndarray:
+        """See KeyColumns."""
+        array: np.ndarray = getattr(self, name) if name in COLUMNS else self.done[name.removeprefix("done ")]
+        return array
+
     def take(self, rows: np.ndarray) -> "RowKeys":
         """The keys at `rows`: positions, or a mask."""
         done = {name: keys[rows] for name, keys in self.done.items()}
@@ -43,47 +58,48 @@ class RowKeys:
         return RowKeys(self.ids, self.content, self.place, flags, self.done)
 
 
-def joined(pieces: list[RowKeys]) -> RowKeys:
-    """One after the other; a task that some pieces do not know has zeros there, which no row's key is."""
-    tasks = list(dict.fromkeys(name for piece in pieces for name in piece.done))
-    done = {
-        name: np.concatenate([piece.done.get(name, np.zeros((len(piece), 2), np.uint64)) for piece in pieces])
-        for name in tasks
-    }
-    return RowKeys(
-        np.concatenate([piece.ids for piece in pieces]),
-        np.concatenate([piece.content for piece in pieces]),
-        np.concatenate([piece.place for piece in pieces]),
-        np.concatenate([piece.flags for piece in pieces]),
-        done,
-    )
+class KeyColumns(Protocol):
+    """Keys of n rows, a column at a time: of many rows not all of it stands in memory."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def tasks(self) -> list[str]: ...
+
+    def column(self, name: str) -> np.ndarray:
+        """`name`: ids, content, place, flags, or done and a task's name."""
+        ...
 
 
-def write_keys(path: Path, keys: RowKeys, about: dict[str, Any], step: str) -> None:
+def write_keys(path: Path, keys: KeyColumns, about: dict[str, Any], step: str) -> None:
     """Writes `keys` durably, with the orders in which they are looked up, and `about` (JSON) in the head."""
-    arrays = {
-        "ids": keys.ids,
-        "content": keys.content,
-        "place": keys.place,
-        "flags": keys.flags,
-        **{f"done {name}": done for name, done in keys.done.items()},
-    }
-    for name, digests in (("id", keys.ids), *((f"done {name}", done) for name, done in keys.done.items())):
-        arrays[f"by {name}"] = np.argsort(digests[:, 0], kind="stable").astype(np.uint32)
-        arrays[f"filter {name}"] = filter_of(digests[:, 0])
+    n = len(keys)
+    done = [f"done {name}" for name in keys.tasks]
+    looked_up = {}
+    for name, digests in (("id", "ids"), *((name, name) for name in done)):
+        halves = np.ascontiguousarray(keys.column(digests)[:, 0])
+        looked_up[f"by {name}"] = np.argsort(halves, kind="stable").astype(np.uint32)
+        looked_up[f"filter {name}"] = filter_of(halves)
     table, offset = {}, 0
-    for name, array in arrays.items():
-        table[name] = [array.dtype.str, list(array.shape), offset]
-        offset += -(-array.nbytes // 16) * 16
-    head = json.dumps({"rows": len(keys), "tasks": list(keys.done), "arrays": table, "about": about}).encode()
+    for name, (kind, shape) in {
+        **{name: (np.dtype(kind), (n, *rest)) for name, (kind, rest) in COLUMNS.items()},
+        **{name: (np.dtype(np.uint64), (n, 2)) for name in done},
+        **{name: (array.dtype, array.shape) for name, array in looked_up.items()},
+    }.items():
+        table[name] = [kind.str, list(shape), offset]
+        offset += -(-math.prod(shape) * kind.itemsize // 16) * 16
+    head = json.dumps({"rows": n, "tasks": keys.tasks, "arrays": table, "about": about}).encode()
     head += b" " * (-(len(MAGIC) + 8 + len(head)) % 16)
 
     def write(temporary: Path) -> None:
         with WatchedFile(temporary, step) as file:
             file.write(MAGIC + len(head).to_bytes(8, "little") + head)
-            for array in arrays.values():
-                data = np.ascontiguousarray(array).tobytes()
-                file.write(data + bytes(-len(data) % 16))
+            for name in table:
+                array = looked_up[name] if name in looked_up else np.ascontiguousarray(keys.column(name))
+                if array.nbytes:  # there is no view of nothing
+                    file.write(array.data)
+                if array.nbytes % 16:
+                    file.write(bytes(-array.nbytes % 16))
 
     write_atomically(path, write, step)
 
@@ -132,9 +148,9 @@ class StoredKeys:
     def _sorted(self) -> dict[str, np.ndarray]:
         return {}
 
-    def all(self) -> RowKeys:
-        done = {name: self.array(f"done {name}") for name in self.tasks}
-        return RowKeys(self.ids, self.array("content"), self.array("place"), self.flags, done)
+    def column(self, name: str) -> np.ndarray:
+        """See KeyColumns; zeros, which no row's key is, for a task that is not known here."""
+        return self.array(name) if name in self._arrays else np.zeros((self.rows, 2), np.uint64)
 
     def find_ids(self, ids: np.ndarray, asked: Asked | None = None) -> np.ndarray:
         """int64 [n]: the row that has each identity, -1 where there is none. `asked`: of the first halves of `ids`."""
