@@ -1,6 +1,7 @@
 """A training that is stopped or killed ends with the weights of one that was not, bit for bit."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,6 +92,11 @@ def test_an_unfinished_training_of_other_data_is_not_gone_on_with(tiny: Tiny, tm
         file.write("one more,malware,doc11\n")
     with pytest.raises(JobError, match="unfinished training with other data"):
         finetune(asked)
+    (state,) = (tmp_path / "out" / "_training" / "checkpoints").glob("checkpoint-*/state.json")
+    state.write_text("{")
+    with pytest.raises(OutputError, match=r"Checkpoint .* cannot be read \(JSONDecodeError\); remove it"):
+        finetune(asked)
+    shutil.rmtree(state.parent)
     assert not finetune(asked, overwrite=True).resumed
 
 

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +62,17 @@ class Checkpoints:
             return None
         from safetensors.torch import load_file
 
-        try:
+        with _readable(found[-1]):
             state = json.loads((found[-1] / STATE).read_text())
             return state, {file.stem: load_file(file) for file in sorted(found[-1].glob("*.safetensors"))}
-        except Exception as error:
-            raise OutputError(
-                f"Checkpoint '{found[-1]}' cannot be read ({type(error).__name__}); remove it to begin anew."
-            ) from error
 
     def state(self) -> dict[str, Any] | None:
-        """The state of the newest checkpoint without its tensors."""
+        """The state of the newest checkpoint without its tensors. Raises OutputError as `read` does."""
         found = self._all()
-        return json.loads((found[-1] / STATE).read_text()) if found else None
+        if not found:
+            return None
+        with _readable(found[-1]):
+            return dict(json.loads((found[-1] / STATE).read_text()))
 
     def write_best(self, epoch: int, weights: dict[str, torch.Tensor]) -> None:
         path = self._best(epoch)
@@ -86,7 +87,8 @@ class Checkpoints:
     def read_best(self, epoch: int) -> dict[str, torch.Tensor]:
         from safetensors.torch import load_file
 
-        return dict(load_file(self._best(epoch)))
+        with _readable(self._folder):
+            return dict(load_file(self._best(epoch)))
 
     def clear(self) -> None:
         if self._folder.exists():
@@ -97,6 +99,16 @@ class Checkpoints:
 
     def _all(self) -> list[Path]:
         return sorted(self._folder.glob(f"{_PREFIX}*"))
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # files that someone changed or cut short: whatever their readers say of it
+        raise OutputError(
+            f"Checkpoint '{path}' cannot be read ({type(error).__name__}); remove it to begin anew."
+        ) from error
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
