@@ -21,7 +21,7 @@ from encoder_ours import ModelAlone
 from gemm import GemmRate
 from sentences import distinct_sentences
 
-from secbatch.models import encoder, encoder_bert, linear, masked_lm_head_packed
+from secbatch.models import encoder, encoder_bert, linear, masked_lm_head_packed, packed, packed_encoder
 from secbatch.models.device import choose
 from secbatch.models.linear import Linear
 
@@ -40,7 +40,7 @@ def _no_parts(model: Any) -> Any:
 
 def plain(stack: ExitStack) -> None:
     """Weights as they are: F.linear, F.gelu, a sum."""
-    for module in (linear, encoder_bert):
+    for module in (linear, packed_encoder):
         stack.enter_context(patch.object(module, "has_blocked_layers", lambda dtype: False))
 
 
@@ -61,13 +61,21 @@ def everywhere(stack: ExitStack) -> None:
     stack.enter_context(patch.object(encoder_bert.PackedBert, "__call__", whole))
 
 
+def whole_batches(stack: ExitStack) -> None:
+    """Small batches, each through all layers at once."""
+    stack.enter_context(patch.object(packed, "BLOCK_TOKENS", 1 << 30))
+
+
+SMALL_BATCH = 2048  # tokens, where batches are not cut into blocks
+
 # In the order of history; each has what those before it have.
 STEPS: tuple[tuple[str, tuple[Change, ...]], ...] = (
-    ("padded, sorted by length; head at masks", (padded, everywhere)),
-    ("packed: no padding", (plain, everywhere)),
-    ("weights in oneDNN's layout", (unfused, everywhere)),
-    ("GELU and residual sum fused", (everywhere,)),
-    ("last layer at masks only", ()),
+    ("padded, sorted by length; head at masks", (padded, everywhere, whole_batches)),
+    ("packed: no padding", (plain, everywhere, whole_batches)),
+    ("weights in oneDNN's layout", (unfused, everywhere, whole_batches)),
+    ("GELU and residual sum fused", (everywhere, whole_batches)),
+    ("last layer at masks only", (whole_batches,)),
+    ("large batches, layer by layer and block by block", ()),
 )
 
 
@@ -104,9 +112,9 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     made: list[Variant] = []
     for name, changes in STEPS if not options.budget else ():
         with taken_back(changes):
-            made.append(
-                Variant(name, ModelAlone("fill-mask", folder, sentences, options.device, compute.dtype), changes)
-            )
+            model = ModelAlone("fill-mask", folder, sentences, options.device, compute.dtype)
+            small = SMALL_BATCH if compute.device == "cpu" and whole_batches in changes else None
+            made.append(Variant(name, model, changes, small))
     if options.budget:
         model = ModelAlone("fill-mask", folder, sentences, options.device, compute.dtype)
         made = [Variant(f"{budget:,} tokens a batch", model, budget=budget) for budget in options.budget]
@@ -120,14 +128,14 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
         f"{len(sentences):,} sentences of {tokens / len(sentences):.1f} tokens; {compute.description}, {compute.dtype}"
     )
     print(f"matrix products beside it: {gemm.median / 1e9:,.0f} GFLOP/s in the middle, {gemm.best / 1e9:,.0f} at best")
-    print(f"{'':44}{'sentences/s':>12}{'GFLOP/s':>10}{'of the products':>17}")
+    print(f"{'':50}{'sentences/s':>12}{'GFLOP/s':>10}{'of the products':>17}")
     for variant in made:
         flops = fill_mask_flops(tokens, len(sentences), vocabulary)
         if everywhere in variant.changes:
             flops = model_flops(tokens) + head_flops(len(sentences), vocabulary)
         seconds = float(np.median(variant.spent))
         rate = flops / seconds
-        print(f"{variant.name:44}{len(sentences) / seconds:>12,.1f}{rate / 1e9:>10,.0f}{rate / gemm.median:>17.0%}")
+        print(f"{variant.name:50}{len(sentences) / seconds:>12,.1f}{rate / 1e9:>10,.0f}{rate / gemm.median:>17.0%}")
 
 
 def main() -> None:
