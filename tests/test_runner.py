@@ -333,6 +333,17 @@ def test_a_file_does_not_take_the_place_of_its_input(counter: Counter) -> None:
     assert pq.read_schema("in/a.parquet").names == ["text"]
 
 
+def test_a_file_of_many_parts_has_all_rows_in_their_order(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    from secbatch.reporting import Silent
+    from secbatch.single_file import run_into_file
+
+    monkeypatch.setattr("secbatch.store.merge.PART_ROWS", 7)
+    write("a.csv", "n,text", *(f"{n},word {n}" for n in range(50)))
+    result = run_into_file(job(), Path("rows.parquet"), reporter=Silent())
+    assert len(result.part_files) > 5 and not list(Path().glob(".rows*"))
+    assert pd.read_parquet("rows.parquet")["n"].tolist() == [str(n) for n in range(50)]
+
+
 def test_a_partition_value_too_long_for_a_folder_costs_its_row_only(counter: Counter) -> None:
     write("a.csv", "day,text", "x" * 300 + ",one", "b,two")
     result = run_job(job(output__partition_by=["day"]))

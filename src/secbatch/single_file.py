@@ -1,9 +1,10 @@
 """A run whose output is one Parquet file that appears whole at the end."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from secbatch import running
@@ -14,9 +15,9 @@ from secbatch.run_date import with_run_date
 from secbatch.run_options import RunOptions
 from secbatch.runner import RunResult, run_job
 from secbatch.sources.paths import find_files
-from secbatch.store.filesystem import check_output_place, explain, write_atomically
+from secbatch.store.filesystem import check_output_place, explain
 from secbatch.store.layout import Layout, rejects_beside
-from secbatch.store.parts import ROW_GROUP_ROWS
+from secbatch.store.parts import write_tables
 
 
 def run_into_file(
@@ -45,11 +46,11 @@ def run_into_file(
         _check_free(job, path)  # a run of an earlier day has gone on, into the file of that day
     layout = Layout(Path(result.output))
     files = [layout.data / file for file in result.part_files]
-    write_atomically(path, lambda temporary: _concatenate(files, temporary))
+    _concatenate(files, path)
     rejects = sorted(layout.rejects.glob("*.parquet"))
     beside = rejects_beside(path)
     if rejects:
-        write_atomically(beside, lambda temporary: _concatenate(rejects, temporary))
+        _concatenate(rejects, beside)
         reporter.notice(f"{result.unparseable:,} lines could not be parsed; they are in {beside}.")
     else:
         beside.unlink(missing_ok=True)  # of an earlier run into the same file
@@ -73,9 +74,12 @@ def _check_free(job: Job, path: Path) -> None:
 
 
 def _concatenate(files: list[Path], target: Path) -> None:
-    """Row groups of `files` in one file, without ever holding more than one of them."""
-    with pq.ParquetWriter(target, pq.read_schema(files[0]), compression="zstd") as writer:
-        for file in files:
-            reader = pq.ParquetFile(file)
-            for batch in reader.iter_batches(batch_size=ROW_GROUP_ROWS):
-                writer.write_batch(batch)
+    """The rows of `files` in one file, without ever holding more than a row group of them."""
+    write_tables(target, pq.read_schema(files[0]), _row_groups(files), "file")
+
+
+def _row_groups(files: list[Path]) -> Iterator[pa.Table]:
+    for file in files:
+        with pq.ParquetFile(file) as reader:
+            for group in range(reader.num_row_groups):
+                yield reader.read_row_group(group)

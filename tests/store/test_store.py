@@ -1,3 +1,4 @@
+import itertools
 import os
 import subprocess
 import sys
@@ -6,15 +7,17 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
 from secbatch.errors import JobError, OutputError, OutputHeldError
+from secbatch.store import parts as part_files
 from secbatch.store.filesystem import check_output_place, write_atomically
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger, Part
 from secbatch.store.lock import hold
 from secbatch.store.partitions import NULL_PARTITION, check_partition_columns
-from secbatch.store.parts import read_part, write_part
+from secbatch.store.parts import read_part, write_part, write_tables
 from secbatch.store.versions import prune, publish
 
 
@@ -126,3 +129,20 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"disk of .* is full"):
         write_atomically(tmp_path / "x", fail)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_that_become_large_make_smaller_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", 100_000)
+    rows = [f"{n}" if n < 3000 else f"{n} " + "long " * 400 for n in range(5000)]
+    table = pa.table({"text": [*rows, *(f"{n}" for n in range(5000, 9000))]})
+    groups = set()
+    for cuts in ((1024, 2000, 4321), (5001,), (3000, 3001, 3777)):
+        bounds = [0, *cuts, table.num_rows]
+        cut = [table.slice(start, stop - start) for start, stop in itertools.pairwise(bounds)]
+        write_tables(tmp_path / "a.parquet", table.schema, cut, "part")
+        with pq.ParquetFile(tmp_path / "a.parquet") as file:
+            assert file.read().equals(table)
+            found = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
+        assert max(group.total_byte_size for group in found) < 4 * 100_000
+        groups.add(tuple(group.num_rows for group in found))
+    assert len(groups) == 1  # however the rows come

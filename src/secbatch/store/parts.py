@@ -19,6 +19,7 @@ from secbatch.store.partitions import partition_folders
 
 ROW_GROUP_ROWS = 65_536  # keeps a reader's memory small and its skipping fine
 ROW_GROUP_BYTES = 32 << 20  # so do rows with long vectors
+BLOCK_ROWS = 64  # after which a row group of larger rows than its first ones may end
 CACHED_BYTES = 256 << 20  # of row groups that are read more than once
 
 
@@ -59,20 +60,23 @@ def write_tables(
 
 
 def _regrouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Row groups: of the rows that suit the first ones, and fewer where rows become much larger."""
     waiting: list[pa.Table] = []
-    rows = target = 0
+    rows = size = target = 0
     for table in tables:
         if not table.num_rows:
             continue
         target = target or row_group_rows(table.slice(0, 1024))
         while table.num_rows:
             piece = table.slice(0, target - rows)
+            if size + piece.nbytes >= 2 * ROW_GROUP_BYTES:  # it may end amid this piece
+                piece = table.slice(0, min(target - rows, BLOCK_ROWS - rows % BLOCK_ROWS))
             waiting.append(piece)
-            rows += piece.num_rows
+            rows, size = rows + piece.num_rows, size + piece.nbytes
             table = table.slice(piece.num_rows)
-            if rows == target:
+            if rows == target or (size >= 2 * ROW_GROUP_BYTES and rows % BLOCK_ROWS == 0):
                 yield pa.concat_tables(waiting).combine_chunks()
-                waiting, rows = [], 0
+                waiting, rows, size = [], 0, 0
     if waiting:
         yield pa.concat_tables(waiting).combine_chunks()
 
