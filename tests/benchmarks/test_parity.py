@@ -49,7 +49,7 @@ def test_a_difference_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         row["t_predictions"][0][2]["token"] = "another"
 
     def another_vector(row: dict[str, Any]) -> None:
-        row["t"][3] += 2e-5
+        row["t"][3] += 2e-5 * max(1.0, *map(abs, row["t"]))
 
     def another_answer(row: dict[str, Any]) -> None:
         row["t"] += " more"
