@@ -22,7 +22,7 @@ from secbatch.tasks.fill_mask import FillMaskTask
 TOP_K = 10
 
 
-def task_spec(task: str, model: Path) -> FillMask | Embed:
+def task_spec(task: str, model: Path | str) -> FillMask | Embed:
     if task == "fill-mask":
         return FillMask(type="fill-mask", model=str(model), text="sentence", top_k=TOP_K)
     return Embed(type="embed", model=str(model), text="sentence", pooling="mean")
@@ -40,7 +40,7 @@ class EndToEnd:
     padding: int
 
 
-def end_to_end(task: str, model: Path, source: Path, output: Path, device: str, precision: Any) -> EndToEnd:
+def end_to_end(task: str, model: Path | str, source: Path, output: Path, device: str, precision: Any) -> EndToEnd:
     shutil.rmtree(output, ignore_errors=True)
     job = Job(
         name="encoder",
