@@ -1,5 +1,6 @@
 """A training that is stopped or killed ends with the weights of one that was not, bit for bit."""
 
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from small_jobs import classification_file, job
 from secbatch.errors import Interrupted, JobError, OutputError, SecbatchError
 from secbatch.finetune_job import FinetuneJob
 from secbatch.finetuning.finetune import finetune
+from secbatch.finetuning.reporting import Silent
 from secbatch.models.resolved import ResolvedModel
 from secbatch.store.filesystem import rename
 
@@ -61,6 +63,22 @@ def test_stopped_between_an_epochs_last_step_and_its_figures(tiny: Tiny, tmp_pat
     with pytest.raises(Interrupted):  # asked before each step, and then before the first batch of dev
         finetune(spec(tiny, tmp_path, "broken"), stop=lambda: next(asked) >= whole.record["history"][0]["step"])
     assert finetune(spec(tiny, tmp_path, "broken")).record["history"] == whole.record["history"]
+
+
+def test_another_number_of_threads_is_said(tiny: Tiny, tmp_path: Path) -> None:
+    asked = iter(range(100))
+    with pytest.raises(Interrupted):
+        finetune(spec(tiny, tmp_path, "out"), stop=lambda: next(asked) >= 3)
+    (path,) = (tmp_path / "out" / "_training" / "checkpoints").glob("checkpoint-*/state.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"threads": 77}))
+    told: list[str] = []
+
+    class Notices(Silent):
+        def notice(self, text: str) -> None:
+            told.append(text)
+
+    finetune(spec(tiny, tmp_path, "out"), Notices())
+    assert any(text.startswith("it began with 77 threads and goes on with") for text in told)
 
 
 def test_killed_amid_and_resumed(tiny: Tiny, tmp_path: Path) -> None:

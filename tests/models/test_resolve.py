@@ -161,6 +161,12 @@ def test_folders(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"no config\.json in"):
         resolve(str(tmp_path / "empty"))
+    shutil.copytree(tiny("roberta").folder, tmp_path / "runs" / "checkpoint-500")
+    with pytest.raises(ModelError, match=r"no config\.json in .*runs; there is one in .*runs/checkpoint-500"):
+        resolve(str(tmp_path / "runs"))
+    (tmp_path / "empty" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="it holds an adapter: merge it into its base"):
+        resolve(str(tmp_path / "empty"))
     (tmp_path / "empty" / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="no weights"):
         resolve(str(tmp_path / "empty"))

@@ -152,6 +152,7 @@ def _train(
     compared: dict[str, Any] | None,
 ) -> FinetuneResult:
     import numpy as np
+    import torch
 
     from secbatch.finetuning.adapters import Adapters
     from secbatch.finetuning.batches import plan_training
@@ -191,6 +192,12 @@ def _train(
     resumed = training.resume()
     if resumed:
         reporter.notice(f"the training goes on after step {training.state.step:,} of {plan.steps:,}")
+        threads = training.threads_before, torch.get_num_threads()
+        if compute.device == "cpu" and threads[0] != threads[1]:
+            reporter.notice(
+                f"it began with {threads[0]} threads and goes on with {threads[1]}: sums are taken in another order, so"
+                " the weights will not be those of an uninterrupted training to the last bit"
+            )
     elif not built.new_head:
         training.state.before = evaluators["dev"]().metrics
     training.run(reporter, stop)

@@ -46,6 +46,7 @@ class Training:
         fingerprint: str,
     ) -> None:
         self.state = State()
+        self.threads_before: int | None = None  # of the run whose checkpoint was taken up
         self._job, self._wanted = job, job.settled()
         self._network, self._objective = network, objective
         self._optimizer, self._named = optimizer, named
@@ -62,6 +63,7 @@ class Training:
         if found is None:
             return False
         state, tensors = found
+        self.threads_before = state.get("threads")
         self.state = State(**{key: state[key] for key in State.__dataclass_fields__})
         self._loss.fill_(self.state.loss_sum)
         with torch.no_grad():

@@ -111,6 +111,8 @@ def _of_folder(name: str, folder: Path, licence: str | None) -> ResolvedModel:
     if not (folder / "config.json").is_file():
         within = sorted(path.parent.name for path in folder.glob("*/config.json"))
         hint = f"; there is one in {folder / within[-1]}" if within else ""
+        if (folder / "adapter_config.json").is_file():
+            hint = "; it holds an adapter: merge it into its base (peft's merge_and_unload) and save the whole model"
         raise ModelError(f"model {name}: no config.json in {folder}{hint}")
     files = weight_files(folder)
     if not files:
