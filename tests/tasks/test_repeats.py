@@ -1,6 +1,8 @@
 """What was computed for a text stands for the same text later, and for no other."""
 
+import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ from secbatch.job import Embed, FillMask
 from secbatch.models.device import choose
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.shared_encoder import SharedEncoder
+from secbatch.tasks import repeats as repeats_room
+from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.embed import EmbedTask
 from secbatch.tasks.fill_mask import FillMaskTask
 from secbatch.tasks.repeats import Repeats, text_keys
@@ -92,3 +96,53 @@ def test_texts_of_an_earlier_shard_are_not_computed_again(tiny: Tiny, kind: str,
         for name, column in columns.items():
             assert column.equals(wanted[name]), name  # the same bits
         assert run(made, second)[0] == 0
+
+
+def test_shards_that_are_encoded_before_the_first_is_done(tiny: Tiny, tmp_path: Path) -> None:
+    """As in a run: while one shard is computed, the next ones are encoded already, and the one before is finished."""
+    tables = [
+        pa.table({"text": ["The <mask> steals", "<mask> and <mask>", "a <mask>"]}),
+        pa.table({"text": ["<mask> and <mask>", None, "<mask> is new", "The <mask> steals", "<mask> is new"]}),
+        pa.table({"text": ["<mask> is new", "a <mask>", "The <mask> steals"]}),
+    ]
+    spec = FillMask(type="fill-mask", model="tiny", text="text", top_k=7)
+
+    def stages(encoder: SharedEncoder, wait: float) -> list[tuple[int, dict[str, pa.Array]]]:
+        task = FillMaskTask("mask", spec, tables[0].schema, encoder)
+        task.load()
+        if not encoder.batch_free:
+            pytest.skip("this build of torch sums in another order in other batches")
+        encoded = [
+            task.encode(table, pa.array([str(row) for row in range(len(table))]), pa.array([True] * len(table)))
+            for table in tables
+        ]
+        done: list[Future[TaskColumns]] = []
+
+        def finished(computed: object) -> TaskColumns:
+            time.sleep(wait)
+            return task.finish(computed)  # type: ignore[arg-type]
+
+        with ThreadPoolExecutor(1) as finisher:
+            for one in encoded:
+                done.append(finisher.submit(finished, task.compute(one)))
+        return [(one.result().tokens, one.result().columns) for one in done]
+
+    wanted = stages(SharedEncoder(tiny("roberta"), CPU), wait=0.0)
+    got = stages(SharedEncoder(tiny("roberta"), CPU, tmp_path), wait=0.2)
+    for (_, columns), (_, others) in zip(got, wanted, strict=True):
+        assert all(column.equals(others[name]) for name, column in columns.items())
+    assert got[0][0] == wanted[0][0] and 0 < got[1][0] < wanted[1][0] and got[2][0] == 0
+
+
+def test_a_shard_that_never_comes_is_not_waited_for_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(repeats_room, "PATIENCE", 0.1)
+    repeats, keys = Repeats(tmp_path), text_keys(["a", "b", "c"])
+    repeats.expect(keys)
+    begin = time.monotonic()
+    repeats.wait_for(text_keys(["x", "y"]))  # has nothing in common with it
+    assert time.monotonic() - begin < 0.05
+    repeats.wait_for(keys[:1])
+    assert time.monotonic() - begin >= 0.1
+    begin = time.monotonic()
+    repeats.wait_for(keys[:1])
+    assert time.monotonic() - begin < 0.05

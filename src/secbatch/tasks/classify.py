@@ -57,7 +57,7 @@ class ClassifyTask:
             threshold = MULTI_LABEL_THRESHOLD
         self._labelling = Labelling(labels, problem, int(kept), threshold if problem != "regression" else None)
         self._said = _remarks(name, model.name, config, spec, self._labelling)
-        self._repeats = Repeats(encoder.scratch)
+        self.repeats = Repeats(encoder.scratch)
         encoder.need_head("sequence-classification")
 
     @property
@@ -83,7 +83,9 @@ class ClassifyTask:
 
     def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedTexts:
         texts = DistinctTexts.of(self._text.render(table), usable)
-        recalled = recall(texts, self._repeats if self.encoder.batch_free else None)
+        return self.encoded(recall(texts, self.repeats if self.encoder.batch_free else None))
+
+    def encoded(self, recalled: Recalled) -> EncodedTexts:
         return EncodedTexts(recalled, *beginnings(recalled.texts, self.encoder.tokenizer))
 
     def prepare(self, encoded: EncodedTexts) -> Prepared[Scored]:
@@ -110,7 +112,7 @@ class ClassifyTask:
         return compute_alone(self, encoded)
 
     def finish(self, computed: Scored) -> TaskColumns:
-        return label_columns(self.name, computed, self._repeats, self._labelling)
+        return label_columns(self.name, computed, self.repeats, self._labelling)
 
 
 def _remarks(name: str, model: str, config: object, spec: Classify, labelling: Labelling) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ class ClozeTask:
         kept = {"all": len(labels), "best": 1}.get(str(spec.scores), spec.scores)
         self._labelling = Labelling(labels, "single-label", int(kept), spec.threshold)
         self._prior = torch.zeros(len(labels))  # log shares of texts without content
-        self._repeats = Repeats(encoder.scratch)
+        self.repeats = Repeats(encoder.scratch)
         encoder.need_head("masked-lm")
 
     @property
@@ -95,14 +95,14 @@ class ClozeTask:
         self.encoder.load()
         if self._spec.calibrate:
             nothing = Recalled(np.arange(len(WITHOUT_CONTENT)), list(WITHOUT_CONTENT), np.zeros((0, 2), np.uint64), [])
-            shares = self.compute(self._encoded(nothing)).scores
+            shares = self.compute(self.encoded(nothing)).scores
             self._prior = torch.from_numpy(shares).mean(dim=0).log()
 
     def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedClozes:
         texts = DistinctTexts.of(self._text.render(table), usable)
-        return self._encoded(recall(texts, self._repeats if self.encoder.batch_free else None))
+        return self.encoded(recall(texts, self.repeats if self.encoder.batch_free else None))
 
-    def _encoded(self, recalled: Recalled) -> EncodedClozes:
+    def encoded(self, recalled: Recalled) -> EncodedClozes:
         return EncodedClozes(recalled, *cloze_texts(recalled.texts, self._cloze, self.encoder.tokenizer))
 
     def prepare(self, encoded: EncodedClozes) -> Prepared[Scored]:
@@ -138,7 +138,7 @@ class ClozeTask:
         return compute_alone(self, encoded)
 
     def finish(self, computed: Scored) -> TaskColumns:
-        return label_columns(self.name, computed, self._repeats, self._labelling)
+        return label_columns(self.name, computed, self.repeats, self._labelling)
 
 
 def _label_words(spec: Classify, encoder: SharedEncoder, key: str) -> list[np.ndarray]:

@@ -56,7 +56,7 @@ class EmbedTask:
         self.reads = self._text.columns
         self._check_dimension(getattr(load_config(encoder.model), "hidden_size", None))
         self._width = 0
-        self._repeats = Repeats(encoder.scratch)
+        self.repeats = Repeats(encoder.scratch)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -88,7 +88,9 @@ class EmbedTask:
 
     def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedTexts:
         texts = DistinctTexts.of(self._text.render(table), usable)
-        recalled = recall(texts, self._repeats if self.encoder.batch_free else None)
+        return self.encoded(recall(texts, self.repeats if self.encoder.batch_free else None))
+
+    def encoded(self, recalled: Recalled) -> EncodedTexts:
         return EncodedTexts(recalled, from_start(recalled.texts, self.encoder.tokenizer))
 
     def prepare(self, encoded: EncodedTexts) -> Prepared[Embedded]:
@@ -113,7 +115,7 @@ class EmbedTask:
             good = np.ones(len(vectors), bool)
             good[list(computed.errors)] = False
             sizes = np.full(int(good.sum()), vectors.shape[1] * vectors.itemsize)
-            self._repeats.add(recalled.keys[good], vectors[good].reshape(-1).view(np.uint8), sizes)
+            self.repeats.add(recalled.keys[good], vectors[good].reshape(-1).view(np.uint8), sizes)
         if recalled.results:
             known = np.frombuffer(b"".join(recalled.results), np.float32).reshape(-1, vectors.shape[1])
             vectors = np.concatenate([vectors, known])

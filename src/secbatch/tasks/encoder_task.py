@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_check
 if TYPE_CHECKING:  # a job without such a task need not wait for the encoders to be imported
     from secbatch.models.batch_runner import BatchReport
     from secbatch.models.shared_encoder import Request, SharedEncoder
+    from secbatch.tasks.repeats import Recalled, Repeats
 
 Computed = TypeVar("Computed", covariant=True)
 
@@ -24,20 +25,40 @@ class EncoderTask(Protocol):
     """A task (see `Task`) whose device stage is a request to a shared encoder."""
 
     encoder: "SharedEncoder"
+    repeats: "Repeats"
+
+    def encoded(self, recalled: "Recalled") -> Any:
+        """What `prepare` takes, with `recalled` as its attribute: texts of a shard, tokenised."""
+        ...
 
     def prepare(self, encoded: Any) -> Prepared[Any]: ...
 
 
 def compute_alone(task: Any, encoded: Any) -> Any:
     """The device stage of one task by itself."""
-    prepared = task.prepare(encoded)
+    prepared = _prepared(task, encoded)
     (report,) = task.encoder.run([prepared.request])
     return prepared.collect(report)
 
 
 def compute_together(tasks: Mapping[str, EncoderTask], encoded: Mapping[str, Any]) -> dict[str, Any]:
     """The device stage of tasks whose encoders have one root, by name."""
-    prepared = {name: task.prepare(encoded[name]) for name, task in tasks.items()}
+    prepared = {name: _prepared(task, encoded[name]) for name, task in tasks.items()}
     owners = [task.encoder for task in tasks.values()]
     reports = owners[0].root.run([one.request for one in prepared.values()], owners)
     return {name: one.collect(report) for (name, one), report in zip(prepared.items(), reports, strict=True)}
+
+
+def _prepared(task: EncoderTask, encoded: Any) -> Prepared[Any]:
+    """`prepare`, without the texts whose results became known since they were encoded.
+
+    On a GPU nothing but its own work may hold up the device's thread, and shards take so little time there that only
+    neighbours' repeats are missed.
+    """
+    if task.encoder.compute.device == "cpu":
+        from secbatch.tasks.repeats import recall_again
+
+        left = recall_again(encoded.recalled, task.repeats)
+        if left is not encoded.recalled:
+            encoded = task.encoded(left)
+    return task.prepare(encoded)

@@ -62,7 +62,7 @@ class FillMaskTask:
         self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
         self.reads = self._text.columns
         self._tokenizer = encoder.tokenizer
-        self._repeats = Repeats(encoder.scratch)
+        self.repeats = Repeats(encoder.scratch)
         if self._tokenizer.mask_id is None:
             raise ModelError(f"model {model.name} has no mask token, so it cannot serve fill-mask (task {name})")
         self._targets = (
@@ -89,7 +89,9 @@ class FillMaskTask:
 
     def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedMasks:
         texts = DistinctTexts.of(self._text.render(table), usable, containing=MASK)
-        recalled = recall(texts, self._repeats if self.encoder.batch_free else None)
+        return self.encoded(recall(texts, self.repeats if self.encoder.batch_free else None))
+
+    def encoded(self, recalled: Recalled) -> EncodedMasks:
         return EncodedMasks(recalled, around_masks(recalled.texts, self._tokenizer))
 
     def prepare(self, encoded: EncodedMasks) -> Prepared[PredictedMasks]:
@@ -149,7 +151,7 @@ class FillMaskTask:
         if len(recalled.keys):
             good = np.ones(len(texts.seen), bool)
             good[list(computed.errors)] = False
-            self._repeats.add(recalled.keys[good], *packed_masks(texts, ids, scores, good))
+            self.repeats.add(recalled.keys[good], *packed_masks(texts, ids, scores, good))
         if recalled.results:
             texts, ids, scores = with_known_masks(texts, ids, scores, recalled.results)
         columns = mask_columns(self.name, rows, texts, ids, scores, self._tokenizer)

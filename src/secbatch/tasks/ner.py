@@ -67,7 +67,7 @@ class NerTask:
         self._labels = label_names(config, model.name)
         self._scheme = LabelScheme.of(self._labels, model.name)
         self._piece_lengths = tokenizer.written_lengths() if tokenizer.marks_inner_pieces else None
-        self._repeats = Repeats(encoder.scratch)
+        self.repeats = Repeats(encoder.scratch)
         encoder.need_head("token-classification")
 
     @property
@@ -90,7 +90,9 @@ class NerTask:
 
     def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedTexts:
         distinct = DistinctTexts.of(self._text.render(table), usable)
-        recalled = recall(distinct, self._repeats if self.encoder.batch_free else None)
+        return self.encoded(recall(distinct, self.repeats if self.encoder.batch_free else None))
+
+    def encoded(self, recalled: Recalled) -> EncodedTexts:
         tokenizer = self.encoder.tokenizer
         texts = windowed(recalled.texts, tokenizer)
         if self._spec.aggregation == "simple":
@@ -133,7 +135,7 @@ class NerTask:
         if len(recalled.keys):
             good = np.ones(len(texts.counts), bool)
             good[list(wrong)] = False
-            self._repeats.add(recalled.keys[good], *packed_spans(found, good))
+            self.repeats.add(recalled.keys[good], *packed_spans(found, good))
         if recalled.results:
             found = with_known_spans(found, recalled.results)
         rows = recalled.rows

@@ -62,7 +62,7 @@ class QaTask:
         check_kind(encoder.model, config, "question-answering")
         check_head(encoder.model, config, "question-answering")
         self._frame = PairFrame.of(encoder.tokenizer, config, "question-answering")
-        self._repeats = Repeats(encoder.scratch)
+        self.repeats = Repeats(encoder.scratch)
         encoder.need_head("question-answering")
 
     @property
@@ -84,7 +84,9 @@ class QaTask:
         questions, contexts = self._question.render(table), self._context.render(table)
         filled = (pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(one), ""), False) for one in (questions, contexts))
         distinct = DistinctTexts.of(_joined(questions, contexts), pc.and_(usable, pc.and_(*filled)))
-        recalled = recall(distinct, self._repeats if self.encoder.batch_free else None)
+        return self.encoded(recall(distinct, self.repeats if self.encoder.batch_free else None))
+
+    def encoded(self, recalled: Recalled) -> EncodedQuestions:
         pairs = [_apart(text) for text in recalled.texts]
         windows = question_windows(pairs, self._frame, self.encoder.tokenizer, self._spec.stride)
         return EncodedQuestions(recalled, windows)
@@ -114,7 +116,7 @@ class QaTask:
         if len(recalled.keys):
             good = np.ones(len(contexts), bool)
             good[list(wrong)] = False
-            self._repeats.add(recalled.keys[good], *packed_answers(found, good))
+            self.repeats.add(recalled.keys[good], *packed_answers(found, good))
         if recalled.results:
             found = with_known_answers(found, recalled.results)
             contexts += [_apart(text)[1] for text in recalled.known]

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -24,6 +25,9 @@ WAYS = 4
 SETS = 1 << 20  # 4 million texts; 64 MB
 CAPACITY = 2 << 30  # bytes of results
 FREE_SHARE = 20  # at most this fraction of the free disk
+
+MANY = 64  # shards with more than this part of a shard's texts are waited for
+PATIENCE = 5.0  # seconds
 
 _HEAD = np.dtype([("check", "<u8"), ("length", "<u4")])  # in front of each result
 
@@ -49,24 +53,47 @@ def recall(distinct: DistinctTexts, repeats: "Repeats | None") -> Recalled:
     """Which of a shard's texts are to be computed; without `repeats`, all of them."""
     if repeats is None:
         return Recalled(distinct.rows, distinct.texts, np.zeros((0, 2), np.uint64), [])
-    keys = text_keys(distinct.texts)
-    found = repeats.find(keys)
+    new = Recalled(distinct.rows, distinct.texts, text_keys(distinct.texts), [])
+    return _less(new, repeats.find(new.keys))
+
+
+def recall_again(recalled: Recalled, repeats: "Repeats") -> Recalled:
+    """What is left to compute now that the shards before this one are done.
+
+    To be called right before a shard is computed, in order. While it was encoded those shards were still on their
+    way; where they hold many of its texts, their results are waited for.
+    """
+    if not len(recalled.keys) or not repeats.remembers:
+        return recalled
+    repeats.wait_for(recalled.keys)
+    left = _less(recalled, repeats.find(recalled.keys))
+    if len(left.keys):
+        repeats.expect(left.keys)
+    return left
+
+
+def _less(recalled: Recalled, found: "dict[int, bytes]") -> Recalled:
+    """With the results `found` for some of the new texts, by their place."""
     if not found:
-        return Recalled(distinct.rows, distinct.texts, keys, [])
-    known = np.zeros(len(keys), bool)
+        return recalled
+    count = len(recalled.texts)
+    known = np.zeros(count, bool)
     known[list(found)] = True
-    order = np.concatenate([np.flatnonzero(~known), np.flatnonzero(known)])
-    place = np.empty(len(keys) + 1, np.int64)  # of each text in the new order; the last: nothing to do
-    place[order], place[-1] = np.arange(len(keys)), -1
-    new = order[: len(keys) - len(found)]
-    texts = [distinct.texts[number] for number in new.tolist()]
-    old = order[len(new) :].tolist()
-    results = [found[number] for number in old]
-    return Recalled(place[distinct.rows], texts, keys[new], results, [distinct.texts[number] for number in old])
+    new, old = np.flatnonzero(~known), np.flatnonzero(known)
+    # Of each text in the new order; those that were known stay where they are, and the last: nothing to do.
+    place = np.concatenate([np.empty(count, np.int64), np.arange(count, count + len(recalled.results)), [-1]])
+    place[np.concatenate([new, old])] = np.arange(count)
+    return Recalled(
+        place[recalled.rows],
+        [recalled.texts[number] for number in new.tolist()],
+        recalled.keys[new],
+        [*(found[number] for number in old.tolist()), *recalled.results],
+        [*(recalled.texts[number] for number in old.tolist()), *recalled.known],
+    )
 
 
 class Repeats:
-    """What was computed for each text, as bytes. Used by two threads: one finds, one adds.
+    """What was computed for each text, as bytes. Used by three threads: two find, one adds.
 
     `folder` holds the file of results, which has no name: a process that dies leaves nothing behind. A disk that
     refuses ends the memory of texts, not the run.
@@ -75,6 +102,8 @@ class Repeats:
     def __init__(self, folder: Path | None, sets: int = SETS, capacity: int = CAPACITY) -> None:
         self._folder, self._sets, self._capacity = folder, sets, capacity
         self._mutex = threading.Lock()
+        self._added = threading.Condition(self._mutex)
+        self._awaited: deque[np.ndarray] = deque()  # first halves of the keys of shards on their way, sorted
         self._file: IO[bytes] | None = None
         self._closed = folder is None
         self._head = 1  # where the next result goes, counted from the beginning of time; 0 is no place
@@ -101,19 +130,43 @@ class Repeats:
                     found[position] = result
             return found
 
+    @property
+    def remembers(self) -> bool:
+        return not self._closed
+
+    def expect(self, keys: np.ndarray) -> None:
+        """The next `add` but those that are expected already will be of a shard with these `keys` [n, 2]."""
+        with self._mutex:
+            self._awaited.append(np.sort(keys[:, 0]))
+
+    def wait_for(self, keys: np.ndarray) -> None:
+        """Returns when no shard is on its way that holds many of `keys` [n, 2]."""
+
+        def free() -> bool:
+            return not any(int(_in_sorted(keys[:, 0], one).sum()) * MANY > len(keys) for one in self._awaited)
+
+        with self._added:
+            if not self._added.wait_for(free, PATIENCE):
+                self._awaited.clear()  # what is awaited will not come: a stage has failed
+
     def add(self, keys: np.ndarray, results: np.ndarray, lengths: np.ndarray) -> None:
         """Remembers results under `keys` [n, 2]: `results` uint8, one after another, `lengths` [n] int64."""
-        if self._closed or not len(keys):
+        with self._added:
+            if not self._closed and len(keys):
+                self._remember(keys, results, lengths)
+            if self._awaited:
+                self._awaited.popleft()
+            self._added.notify_all()
+
+    def _remember(self, keys: np.ndarray, results: np.ndarray, lengths: np.ndarray) -> None:
+        try:
+            self._open()
+            places = self._append(keys[:, 1], results, lengths)
+        except OSError:
+            self._close()
             return
-        with self._mutex:
-            try:
-                self._open()
-                places = self._append(keys[:, 1], results, lengths)
-            except OSError:
-                self._close()
-                return
-            if places is not None:
-                self._enter(keys[:, 0], places)
+        if places is not None:
+            self._enter(keys[:, 0], places)
 
     def _enter(self, tags: np.ndarray, places: np.ndarray) -> None:
         """Each new entry takes the oldest way of its set."""
@@ -180,3 +233,9 @@ class Repeats:
         if end > len(record):
             record += os.pread(self._file.fileno(), end - len(record), start + len(record))
         return record[_HEAD.itemsize : end]
+
+
+def _in_sorted(values: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """bool [n]: which of `values` are among these, sorted."""
+    places = np.minimum(np.searchsorted(among, values), len(among) - 1)
+    return among[places] == values

@@ -61,7 +61,7 @@ class SimilarityTask:
         self.reads = self._text.columns
         self._reference = read_reference(spec.reference, f"tasks.{name}.reference")
         self._count = min(spec.top_k, len(self._reference))
-        self._repeats = Repeats(encoder.scratch)
+        self.repeats = Repeats(encoder.scratch)
         self._nearest: NearestRows | None = None
         self._width = 0
 
@@ -105,7 +105,9 @@ class SimilarityTask:
 
     def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedTexts:
         texts = DistinctTexts.of(self._text.render(table), usable)
-        recalled = recall(texts, self._repeats if self._remembers else None)
+        return self.encoded(recall(texts, self.repeats if self._remembers else None))
+
+    def encoded(self, recalled: Recalled) -> EncodedTexts:
         return EncodedTexts(recalled, from_start(recalled.texts, self.encoder.tokenizer))
 
     def prepare(self, encoded: EncodedTexts) -> Prepared[Compared]:
@@ -136,7 +138,7 @@ class SimilarityTask:
             good = np.ones(len(near), bool)
             good[list(computed.errors)] = False
             packed = np.concatenate([near[good].view(np.uint8), scores[good].view(np.uint8)], axis=1)
-            self._repeats.add(recalled.keys[good], packed.reshape(-1), np.full(len(packed), packed.shape[1]))
+            self.repeats.add(recalled.keys[good], packed.reshape(-1), np.full(len(packed), packed.shape[1]))
         if recalled.results:
             known = np.frombuffer(b"".join(recalled.results), np.uint8).reshape(len(recalled.results), -1)
             split = self._count * near.itemsize
