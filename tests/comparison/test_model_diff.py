@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from tiny_models import SENTENCES, make_bert, make_fine_tuned
+from tiny_models import SENTENCES, make_bert, make_fine_tuned, make_llama_chat, make_t5
 
 from secbatch.cli.main import _run
 from secbatch.comparison.model_diff import ModelsDiff, common_kind, diff_models, kind_of
@@ -71,9 +71,10 @@ def test_one_model_is_not_compared_with_itself(models: tuple[str, str], tmp_path
 
 
 def test_what_models_are_made_for(models: tuple[str, str], tmp_path: Path) -> None:
-    assert kind_of("builtin/mlm") == kind_of(models[0]) == "fill-mask"
-    with pytest.raises(JobError, match=r"builtin/chat is a Blenderbot.* knows no figures for"):
-        common_kind(models[0], "builtin/chat")
+    assert kind_of("builtin/mlm") == kind_of(models[0]) == "fill-mask" and kind_of("builtin/chat") == "seq2seq"
+    decoder = make_llama_chat(tmp_path / "decoder")
+    with pytest.raises(JobError, match=r"decoder is a Llama.* knows no figures for"):
+        common_kind(models[0], str(decoder))
     bare = make_fine_tuned(tmp_path / "bare", "bert", "TokenClassification")
     config = json.loads((bare / "config.json").read_text())
     (bare / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
@@ -109,3 +110,34 @@ def test_the_command(
     assert _run(["models", "diff", models[0], "nothing", "--input", "in.csv", "--text", "text"]) == 1
     assert _run(["models", "diff", *models, "--input", "in.csv", "--text", "txt"]) == 2
     assert "did you mean 'text'" in capsys.readouterr().err
+
+
+def test_answers_to_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    both = [str(make_fine_tuned(tmp_path / name, "bert", "QuestionAnswering", seed)) for seed, name in enumerate("ab")]
+    rows = [{"asked": "Who did it?", "context": text} for text in SENTENCES] + [{"asked": None, "context": "x"}]
+    Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["models", "diff", *both, "--input", "in.jsonl", "--text", "context", "--json", "out.json"]
+    assert _run([*command, "--question", "asked"]) == 0
+    found = json.loads(Path("out.json").read_text())
+    table = pa.table({"q": ["Who did it?"] * len(SENTENCES), "c": SENTENCES})
+    settings = {"type": "qa", "question": "q", "context": "c"}
+    given = [predict(model, settings, table, CPU).columns[""] for model in both]
+    same = [(one or "").lower() == (other or "").lower() for one, other in zip(*given, strict=True)]
+    assert found["task"] == "qa" and found["count"] == len(SENTENCES) and len(found["examples"]) >= 1
+    assert found["figures"]["agreement"]["value"] == pytest.approx(np.mean(same))
+    assert found["figures"]["word_f1_of_each_other"]["value"] >= found["figures"]["agreement"]["value"]
+    assert _run([*command, "--question", "Who did it?"]) == 0
+    assert json.loads(Path("out.json").read_text())["rows_of_input"] == len(rows)
+    assert _run(command) == 2 and "--question goes with models that answer questions" in capsys.readouterr().err
+
+
+def test_generated_texts(tmp_path: Path) -> None:
+    both = (str(make_t5(tmp_path / "one", 0)), str(make_t5(tmp_path / "two", 1)))
+    assert common_kind(*both) == "seq2seq"
+    found = _diff(both, "seq2seq", SENTENCES[:3]).found
+    assert found.count == 3 and [share.name for share in found.shares] == ["(answer)"]
+    assert found.figures["agreement"].value == 0 and len(found.examples) == 3
+    assert found.examples[0].first != found.examples[0].second

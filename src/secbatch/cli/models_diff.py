@@ -21,11 +21,12 @@ SHOWN_CHARACTERS = 300
 @click.argument("second", metavar="B")
 @click.option("--input", "path", required=True, metavar="FILE", help="CSV, Parquet or JSONL; no labels needed.")
 @click.option("--text", required=True, metavar="COLUMN", help="A column, or a template with {columns}.")
+@click.option("--question", metavar="COLUMN", help="Of qa: a column, a template, or one question; --text: its context.")
 @click.option("--rows", type=click.IntRange(min=1, max=10_000), default=1000, show_default=True, help="Of the sample.")
 @click.option(
     "--task",
     "kind",
-    type=click.Choice(["fill-mask", "embed", "classify", "ner"]),
+    type=click.Choice(["fill-mask", "embed", "classify", "ner", "qa", "seq2seq"]),
     help="What to compare them in; what both are made for when not given.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the sample.")
@@ -37,6 +38,7 @@ def diff(
     second: str,
     path: str,
     text: str,
+    question: str | None,
     rows: int,
     kind: Any,
     seed: int,
@@ -59,7 +61,9 @@ def diff(
     check_text_file(json_file)
     one, other = named_apart([first, second])
     kind = kind or common_kind(first, second)
-    sample = sample_texts(path, text, rows, seed, MASK if kind == "fill-mask" else None)
+    if (kind == "qa") != (question is not None):
+        raise click.UsageError("--question goes with models that answer questions (qa), and with these alone")
+    sample = sample_texts(path, text, rows, seed, MASK if kind == "fill-mask" else None, question)
     compute = choose(device, precision)
     with predicting(2 * len(sample.texts)) as progress:
         found = diff_models((first, second), (one, other), kind, sample, path, compute, seed, progress)

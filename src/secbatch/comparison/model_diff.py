@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from secbatch.comparison.diff_answers import different_answers
 from secbatch.comparison.diff_labels import different_labels
 from secbatch.comparison.diff_spans import different_spans
 from secbatch.comparison.diff_vectors import different_vectors
@@ -17,11 +18,15 @@ from secbatch.models.load import load_config
 from secbatch.models.resolve import resolve
 
 SCHEMA = 1  # of the JSON; raised when a key changes its meaning
-Kind = Literal["fill-mask", "embed", "classify", "ner"]
+Kind = Literal["fill-mask", "embed", "classify", "ner", "qa", "seq2seq"]
 _HEADS: dict[str, Kind] = {
     "ForMaskedLM": "fill-mask",
     "ForSequenceClassification": "classify",
     "ForTokenClassification": "ner",
+    "ForQuestionAnswering": "qa",
+    "ForConditionalGeneration": "seq2seq",
+    "MTModel": "seq2seq",  # Marian
+    "EncoderDecoderModel": "seq2seq",
 }
 
 
@@ -92,10 +97,12 @@ def diff_models(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> ModelsDiff:
-    """Runs both models over the sample. `names`: as examples and tables call them."""
+    """Runs both models over the sample, for qa one with questions. `names`: as examples and tables call them."""
     if resolve(models[0]).weights_hash == resolve(models[1]).weights_hash:
         raise ModelError(f"models {models[0]} and {models[1]} have the same weights, so they say the same")
     settings: dict[str, Any] = {"type": kind, "text": "text"}
+    if kind == "qa":
+        settings = {"type": kind, "question": "question", "context": "text"}
     if kind == "fill-mask":
         settings["top_k"] = TOP_K
     first, second = (predict(model, settings, as_table(sample), compute, progress) for model in models)
@@ -122,4 +129,6 @@ _KINDS: dict[Kind, Callable[[Predicted, Predicted, Sample, int], Found]] = {
     "embed": different_vectors,
     "classify": different_labels,
     "ner": different_spans,
+    "qa": different_answers,
+    "seq2seq": different_answers,
 }

@@ -20,7 +20,7 @@ from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.qa_columns import answer_columns, answer_fields, packed_answers, with_known_answers
 from secbatch.tasks.qa_spans import best_answers
 from secbatch.tasks.repeats import Recalled, Repeats, recall
-from secbatch.tasks.text import DistinctTexts, TextSource
+from secbatch.tasks.text import DistinctTexts, TextSource, question_source
 
 CODE_VERSION = 1  # raise it when results change
 
@@ -55,7 +55,7 @@ class QaTask:
         self.name = name
         self.encoder = encoder
         self._spec = spec
-        self._question = _question(spec.question, schema, f"tasks.{name}.question")
+        self._question = question_source(spec.question, schema, f"tasks.{name}.question")
         self._context = TextSource.of(spec.context, schema, f"tasks.{name}.context")
         self.reads = tuple(dict.fromkeys((*self._question.columns, *self._context.columns)))
         config = load_config(encoder.model)
@@ -137,13 +137,6 @@ class QaTask:
         owners = np.repeat(np.arange(len(windows.counts)), windows.counts)
         wrong = dict.fromkeys(broken.tolist(), sentence) | computed.errors
         return {int(owners[window]): text for window, text in wrong.items()}
-
-
-def _question(text: str, schema: pa.Schema, key: str) -> TextSource:
-    """A column, a template, or one question for all rows, which ends with a question mark."""
-    if text.strip().endswith("?") and "{" not in text and text not in schema.names:
-        return TextSource((text,))
-    return TextSource.of(text, schema, key)
 
 
 def _joined(questions: pa.Array, contexts: pa.Array) -> pa.Array:

@@ -92,6 +92,13 @@ def _as_text(column: pa.ChunkedArray) -> pa.Array:
     return column.cast(pa.large_string()).combine_chunks()
 
 
+def question_source(text: str, schema: pa.Schema, key: str) -> TextSource:
+    """A column, a template, or one question for all rows, which ends with a question mark. Raises JobError."""
+    if text.strip().endswith("?") and "{" not in text and text not in schema.names:
+        return TextSource((text,))
+    return TextSource.of(text, schema, key)
+
+
 @dataclass(frozen=True)
 class DistinctTexts:
     """The texts of a shard that there is something to do for, each once."""
