@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from secbatch.store.digest_pairs import find_pairs
+
 IN_MEMORY = 1 << 20  # rows held before they are spilled
 BUCKETS = 256  # files; each is sorted in memory, so it holds a 256th of the rows
 SPILL_ROWS = 1 << 17  # rows that wait for the files once these are in use
@@ -33,33 +35,15 @@ class Winners:
     rest: np.ndarray  # uint64 [m]: their second halves
     entry: np.ndarray  # uint64 [m]
     lost: np.ndarray  # uint64 [l], ascending
-    lost_kept: np.ndarray  # ROW [k]: those of the lost that stand in the base, sorted by id
+    lost_kept: np.ndarray  # ROW [k]: those of the lost that stand in the base, sorted by both halves
 
     def find(self, ids: np.ndarray) -> np.ndarray:
         """int64 [n]: the place of each identity (uint64 [n, 2]) in `ids`, -1 for one that is not in the input."""
-        if not len(self.ids):
-            return np.full(len(ids), -1, np.int64)
-        order = np.argsort(ids[:, 0])  # ascending, so that a large file is read once from front to back
-        places = np.empty(len(ids), np.int64)
-        places[order] = np.searchsorted(self.ids, ids[order, 0])
-        found = np.full(len(ids), -1, np.int64)
-        open_ = np.flatnonzero(places < len(self.ids))
-        while len(open_):
-            first = self.ids[places[open_]] == ids[open_, 0]
-            hit = first & (self.rest[places[open_]] == ids[open_, 1])
-            found[open_[hit]] = places[open_[hit]]
-            open_ = open_[first & ~hit]
-            places[open_] += 1
-            open_ = open_[places[open_] < len(self.ids)]
-        return found
+        return find_pairs(self.ids, self.rest, ids)
 
     def lost_in_base(self, ids: np.ndarray) -> np.ndarray:
         """bool [n]: an earlier row with that identity is the one that stands in the base."""
-        places = np.searchsorted(self.lost_kept["id"], ids[:, 0])
-        found = np.zeros(len(ids), bool)
-        inside = np.flatnonzero(places < len(self.lost_kept))
-        candidates = self.lost_kept[places[inside]]
-        found[inside] = (candidates["id"] == ids[inside, 0]) & (candidates["rest"] == ids[inside, 1])
+        found: np.ndarray = find_pairs(self.lost_kept["id"], self.lost_kept["rest"], ids) >= 0
         return found
 
     def lost_of(self, shard: int) -> np.ndarray:

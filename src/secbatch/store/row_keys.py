@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from secbatch.errors import OutputError
+from secbatch.store.digest_pairs import find_pairs
 from secbatch.store.filesystem import WatchedFile, write_atomically
 from secbatch.store.filters import Asked, filter_of
 
@@ -133,7 +134,7 @@ class StoredKeys:
 
     def release(self) -> None:
         """Lets go of what is held and mapped; it comes back when it is asked for."""
-        for name in ("_memory", "_sorted", "ids", "flags"):
+        for name in ("_memory", "_sorted", "_pairs", "ids", "flags"):
             self.__dict__.pop(name, None)
 
     @cached_property
@@ -146,6 +147,10 @@ class StoredKeys:
 
     @cached_property
     def _sorted(self) -> dict[str, np.ndarray]:
+        return {}
+
+    @cached_property
+    def _pairs(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         return {}
 
     def column(self, name: str) -> np.ndarray:
@@ -182,17 +187,24 @@ class StoredKeys:
         else:
             places = _bisected(keys, order, wanted[:, 0])
         found = np.full(len(wanted), -1, np.int64)
-        # Two digests whose first halves are equal stand side by side; nearly always there is one.
         open_ = np.flatnonzero(places < self.rows)
-        while len(open_):
-            rows = order[places[open_]].astype(np.int64)
-            first = keys[rows, 0] == wanted[open_, 0]
-            hit = first & (keys[rows, 1] == wanted[open_, 1])
-            found[open_[hit]] = rows[hit]
-            open_ = open_[first & ~hit]
-            places[open_] += 1
-            open_ = open_[places[open_] < self.rows]
+        rows = order[places[open_]].astype(np.int64)
+        first = keys[rows, 0] == wanted[open_, 0]
+        hit = first & (keys[rows, 1] == wanted[open_, 1])
+        found[open_[hit]] = rows[hit]
+        rest = open_[first & ~hit]  # another digest has the same first half
+        if len(rest):
+            both, sorted_keys = self._by_both_halves(name, keys)
+            places = find_pairs(sorted_keys[0], sorted_keys[1], wanted[rest])
+            found[rest] = np.where(places >= 0, both[places], -1)
         return found
+
+    def _by_both_halves(self, name: str, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The rows (int64 [n]) in the order of their keys' both halves, and these (uint64 [2, n]) in that order."""
+        if name not in self._pairs:
+            order = np.lexsort((keys[:, 1], keys[:, 0]))
+            self._pairs[name] = (order, np.ascontiguousarray(keys[order].T))
+        return self._pairs[name]
 
 
 def _bisected(keys: np.ndarray, order: np.ndarray, wanted: np.ndarray) -> np.ndarray:
