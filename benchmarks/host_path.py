@@ -160,7 +160,10 @@ def breakdown(source: Path, model: Path, like: str, rows: int) -> tuple[dict[str
     """(processor microseconds a row of each stage, run one after another; seconds of the set-up)"""
     clock = StageClock()
     begin = time.process_time()
-    with clock.installed(), patch("secbatch.running.LocalEngine", OneAfterAnother):
+    one_thread = ExitStack()
+    one_thread.enter_context(patch("secbatch.running.LocalEngine", OneAfterAnother))
+    one_thread.enter_context(patch("secbatch.running.read_ahead", lambda items, *_: items))
+    with clock.installed(), one_thread:
         run(source, model, like, NullDevice())
     whole = time.process_time() - begin
     rest = whole - sum(clock.seconds.values())
