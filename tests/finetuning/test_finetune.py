@@ -11,10 +11,13 @@ import transformers
 import yaml
 from safetensors.torch import load_file
 from small_jobs import classification_file, conll_file, job, pairs_file, questions_file, texts_file
+from tiny_models import make_t5
 
 import secbatch
 from secbatch.cli.main import _run as run_command
 from secbatch.errors import InputError, JobError, ModelError, OutputHeldError
+from secbatch.finetune_job import Lora
+from secbatch.finetuning.adapters import Adapters
 from secbatch.finetuning.finetune import finetune
 from secbatch.labelled.files import LabelledFiles
 from secbatch.labelled.readers import read_classification
@@ -172,6 +175,25 @@ def test_lora_gives_a_plain_folder(tiny: Tiny, tmp_path: Path) -> None:
     model, _ = opened(done.folder, "AutoModelForSequenceClassification")
     assert torch.linalg.matrix_rank(after[query] - before[query]) <= 4
     assert model.classifier.dense.weight.abs().sum() > 0
+
+
+def test_lora_trains_a_new_pooler_as_part_of_the_head(tiny: Tiny) -> None:
+    config = json.loads((tiny("bert").folder / "config.json").read_text())
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(**config))
+    Adapters(model, Lora(rank=2))
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {"bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight"} <= trained
+    assert all("lora_" in name or "pooler" in name or name.startswith("classifier") for name in trained)
+
+
+def test_lora_of_a_model_without_a_base_of_its_own(tmp_path: Path) -> None:
+    base = make_t5(tmp_path / "t5")
+    pairs = pairs_file(tmp_path / "p.csv")
+    done = finetune(job("seq2seq", base, pairs, tmp_path / "out", lora={"rank": 2}, epochs=1))
+    before, after = load_file(base / "model.safetensors"), load_file(done.folder / "model.safetensors")
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    assert changed and all(".layer." in name for name in changed) and before.keys() == after.keys()
+    opened(done.folder, "AutoModelForSeq2SeqLM")
 
 
 def test_bad_data_and_bases_are_told_before_anything_is_learned(tiny: Tiny, tmp_path: Path) -> None:

@@ -152,6 +152,7 @@ class Training:
         return SecbatchError(
             f"the training diverged at step {self.state.step + 1} (loss or gradient is no number); lower"
             " hyperparameters.learning_rate"
+            + ("" if self.state.step else ", or take another base: its weights may be broken")
         )
 
     def _end_epoch(self, reporter: TrainingReporter) -> None:
