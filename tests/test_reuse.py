@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_task import Counter, UpperTask, install
@@ -13,7 +14,7 @@ from secbatch.errors import Interrupted, OutputError
 from secbatch.run_options import RunOptions
 from secbatch.runner import RunResult, run_job
 from secbatch.store.filesystem import link_durably
-from secbatch.store.merge import Merger
+from secbatch.store.merge import Merger, Piece
 
 
 @pytest.fixture
@@ -230,6 +231,30 @@ def test_large_checkpoints_become_parts_as_they_are(
     assert done(counter, input=WITH_ID, output={"path": "out", **output}) == 1
     assert len(before & {file.stat().st_ino for file in Path("out/data").rglob("*.parquet")}) >= len(before) - 2
     assert sorted(rows()["id"], key=int) == [str(n) for n in range(100)]
+
+
+def test_many_partitions_do_not_read_a_shard_over_and_over(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (4000,))
+    write("a.csv", "id,text,note", *(f"{n},word {n},{n % 50}" for n in range(4000)))
+    given: list[int] = []
+    tables = Piece.tables
+    read = pq.ParquetFile.read_row_group
+
+    def counted(self: pq.ParquetFile, *arguments: Any, **more: Any) -> pa.Table:
+        table = read(self, *arguments, **more)
+        given.append(table.num_rows)
+        return table
+
+    def watched(self: Piece, schema: pa.Schema) -> list[pa.Table]:
+        with monkeypatch.context() as patch:
+            patch.setattr(pq.ParquetFile, "read_row_group", counted)
+            return list(tables(self, schema))
+
+    monkeypatch.setattr(Piece, "tables", watched)
+    output = {"path": "out", "partition_by": ["note"]}
+    assert done(counter, input=WITH_ID, output=output) == 4000 and len(rows()) == 4000
+    assert sum(given) < 10 * 4000  # of 50 partitions
+    assert done(counter, input=WITH_ID, output=output) == 0
 
 
 def test_dropped_rows_leave_the_rejects_too(counter: Counter) -> None:

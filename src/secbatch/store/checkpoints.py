@@ -11,8 +11,10 @@ from secbatch.store.encoding import parquet_options, scratch_options, size_in_pa
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Checkpoint, Ledger
 from secbatch.store.partitions import partition_folders
-from secbatch.store.parts import write_tables
+from secbatch.store.parts import ROW_GROUP_ROWS, write_tables
 from secbatch.store.row_keys import RowKeys, StoredKeys, write_keys
+
+ROW_GROUPS, FEWEST_ROWS = 32, 256  # of a checkpoint with several partitions: row groups at most, rows of one at least
 
 
 def write_checkpoint(
@@ -40,7 +42,9 @@ def write_checkpoint(
     # What is large enough becomes a part as it is; the rest is read once more, when it is merged.
     size = size_in_part(rows)
     options = parquet_options if size >= merge.FULL_BYTES else scratch_options
-    write_tables(layout.checkpoints / f"{name}.parquet", table.schema, [rows], "checkpoint", options)
+    # Each partition is read alone, and costs the row groups that it has rows in.
+    most_rows = ROW_GROUP_ROWS if len(folders) == 1 else max(FEWEST_ROWS, rows.num_rows // ROW_GROUPS)
+    write_tables(layout.checkpoints / f"{name}.parquet", table.schema, [rows], "checkpoint", options, most_rows)
     done = Checkpoint(
         run,
         shard,

@@ -73,12 +73,12 @@ class Piece:
         """The rows in the columns of `schema`, a row group at a time."""
         try:
             with pq.ParquetFile(self.file) as file:
-                first = 0
+                first, names = 0, set(file.schema_arrow.names)
+                known = [name for name in schema.names if name in names]
                 for group in range(file.metadata.num_row_groups):
                     rows = file.metadata.row_group(group).num_rows
                     low, high = max(self.start, first), min(self.stop, first + rows)
                     if low < high:
-                        known = [name for name in schema.names if name in file.schema_arrow.names]
                         table = file.read_row_group(group, columns=known).slice(low - first, high - low)
                         yield conformed(self._chosen(table, low - self.start), schema)
                     first += rows

@@ -35,18 +35,20 @@ def write_tables(
     tables: Iterable[pa.Table],
     step: str,
     options: Callable[[pa.Table], dict[str, Any]] = parquet_options,
+    most_rows: int = ROW_GROUP_ROWS,
 ) -> int:
     """Writes the rows of `tables`, which have `schema`, as one file, durably; never more than a row group in memory.
 
-    `options`: the file's layout, worked out from its first row group. The row groups are a pure function of the
-    rows, not of how they are cut into tables. Returns the file's bytes. Raises OutputError when the disk refuses.
+    `options`: the file's layout, worked out from its first row group. `most_rows`: of a row group. The row groups are
+    a pure function of the rows, not of how they are cut into tables. Returns the file's bytes. Raises OutputError when
+    the disk refuses.
     """
     size = 0
 
     def write(temporary: Path) -> None:
         nonlocal size
         with WatchedFile(temporary, step) as file:
-            groups = _regrouped(tables)
+            groups = _regrouped(tables, most_rows)
             first = next(groups, schema.empty_table())
             with pq.ParquetWriter(file, schema, **options(first)) as writer:
                 for group in itertools.chain([first], groups):
@@ -59,14 +61,14 @@ def write_tables(
     return size
 
 
-def _regrouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def _regrouped(tables: Iterable[pa.Table], most_rows: int) -> Iterator[pa.Table]:
     """Row groups: of the rows that suit the first ones, and fewer where rows become much larger."""
     waiting: list[pa.Table] = []
     rows = size = target = 0
     for table in tables:
         if not table.num_rows:
             continue
-        target = target or row_group_rows(table.slice(0, 1024))
+        target = target or min(row_group_rows(table.slice(0, 1024)), most_rows)
         while table.num_rows:
             piece = table.slice(0, target - rows)
             if size + piece.nbytes >= 2 * ROW_GROUP_BYTES:  # it may end amid this piece
