@@ -38,9 +38,10 @@ class _Pending:
         self.tables.append(table)
         self.files.append(piece.file)
         self.numbers.append(piece.rows[start:stop])
-        for place, sentence in piece.errors.items():
-            if start <= place < stop:
-                self.errors[self.rows + place - start] = sentence
+        if piece.errors:  # of a piece that becomes thousands of shards, only the rows of this one are looked at
+            for place in range(start, stop):
+                if place in piece.errors:
+                    self.errors[self.rows + place - start] = piece.errors[place]
         self.rows += stop - start
         self.bytes += table.nbytes
 
