@@ -87,6 +87,8 @@ def test_rows_without_label_or_text_stop_or_are_counted() -> None:
     read = read_classification(LabelledFiles("a.csv", malformed="skip"), "text", "label")
     assert [example.text for example in read.examples] == ["a", "c"]
     assert len(read.malformed) == 2 and "2 malformed rows left out" in read.notices[-1]
+    one = LabelledFiles(write("b.csv", "text,label\na,x\nb,\n").path, malformed="skip")
+    assert read_classification(one, "text", "label").notices[-1].startswith("1 malformed row left out (b.csv row 2:")
 
 
 def test_rows_that_do_not_parse_stop_too() -> None:

@@ -57,4 +57,4 @@ def judge(found: Sequence[Malformed], files: LabelledFiles, what: str) -> tuple[
         text += more
     if files.malformed == "stop":
         raise InputError(f"{text}; mend the file, or set data.malformed: skip to leave such {what} out")
-    return (f"{len(found)} malformed {what} left out ({text})",)
+    return (f"{len(found)} malformed {what if len(found) > 1 else what[:-1]} left out ({text})",)
