@@ -3,6 +3,7 @@
 They start from sentences in memory and end with words and scores, or vectors, in memory: no file is read or written.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
@@ -116,20 +117,32 @@ def _openvino(task: str, model: Path, tokenizer: Any, precision: str, quick: boo
     graph, core = _converted(task, model, tokenizer.mask_token_id), openvino.Core()
 
     def work(compiled: Any, batch: int, texts: list[str]) -> object:
-        results: dict[int, list[np.ndarray]] = {}
-        queue = openvino.AsyncInferQueue(compiled)
-        queue.set_callback(
-            lambda request, start: results.update(
-                {start: [request.get_output_tensor(k).data.copy() for k in range(len(request.model_outputs))]}
-            )
-        )
+        # Requests in turn, and not AsyncInferQueue: a compiled model whose queue has called back into Python now and
+        # then waits for ever for its own threads when it is let go of.
+        count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        waiting = deque(compiled.create_infer_request() for _ in range(count))
+        started: set[int] = set()
+        results: list[list[np.ndarray]] = []
+
+        def taken(request: Any) -> None:
+            request.wait()
+            outputs = range(len(request.model_outputs))
+            results.append([request.get_output_tensor(output).data.copy() for output in outputs])
+
         for start in range(0, len(texts), batch):
             part = [text.replace("<mask>", tokenizer.mask_token) for text in texts[start : start + batch]]
             rows = tokenizer(part, padding=True, return_tensors="np", return_token_type_ids=False)
             inputs = {name: np.asarray(rows[name], np.int64) for name in ("input_ids", "attention_mask")}
             places = np.flatnonzero(inputs["input_ids"].ravel() == tokenizer.mask_token_id)
-            queue.start_async({**inputs, "places": places}, start)
-        queue.wait_all()
+            request = waiting.popleft()
+            if id(request) in started:
+                taken(request)
+            started.add(id(request))
+            request.start_async({**inputs, "places": places})
+            waiting.append(request)
+        for request in waiting:
+            if id(request) in started:
+                taken(request)
         return results
 
     for hint in ("THROUGHPUT", "LATENCY")[: 1 if quick else 2]:
