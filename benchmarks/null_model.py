@@ -86,10 +86,11 @@ class NullMaskTask(FillMaskTask):
         def masks(sequences: TokenSequences) -> np.ndarray:
             return np.flatnonzero(sequences.ids == self._tokenizer.mask_id)
 
-        def predict(rows: np.ndarray, batch: TokenSequences, states: torch.Tensor) -> None:
+        def predict(rows: np.ndarray, batch: TokenSequences, states: torch.Tensor) -> tuple[()]:
             places = spans(first[:-1][rows], texts.seen[rows])
             assert len(masks(batch)) == len(places)
             best[places], scores[places] = self._pool_ids[places % POOL], self._pool_scores[places % POOL]
+            return ()
 
         def collect(report: BatchReport) -> PredictedMasks:
             return PredictedMasks(encoded, best, scores, report.errors, report.tokens, report.padding)

@@ -1,6 +1,6 @@
 """Encoders against the stock models, and what happens when memory runs out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from secbatch.models.load import LoadedModel, load_model
 from secbatch.models.packed import ROWS
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
+from secbatch.models.transfer import Made
 
 CPU = choose("cpu", "float32")
 Tiny = Callable[[str], ResolvedModel]
@@ -147,21 +148,21 @@ def test_a_head_that_does_not_stand_alone_falls_back_to_full_logits(
 def test_running_out_of_memory_halves_the_budget_and_goes_on() -> None:
     sequences = TokenSequences.of([[1] * length for length in (50, 30, 20, 20, 10, 10, 5)])
     runner = BatchRunner(CPU, token_budget=100)
-    done: list[int] = []
+    done = np.zeros(7)
 
-    def work(rows: np.ndarray, batch: TokenSequences) -> None:
+    def work(rows: np.ndarray, batch: TokenSequences) -> Iterator[Made]:
         if len(batch.ids) > 40:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        done.extend(rows.tolist())
+        yield Made(done, rows, torch.ones(len(rows)))
 
     report = runner.run(sequences, False, work)
-    assert sorted(done) == [1, 2, 3, 4, 5, 6]
+    assert done.tolist() == [0, 1, 1, 1, 1, 1, 1]
     assert report.errors == {0: f"the text has 50 tokens, more than the memory of {CPU.description} takes at once"}
     assert report.tokens == 95 and runner.token_budget == 25
 
 
 def test_another_error_is_no_lack_of_memory() -> None:
-    def work(rows: np.ndarray, batch: TokenSequences) -> None:
+    def work(rows: np.ndarray, batch: TokenSequences) -> list[Made]:
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
@@ -170,7 +171,7 @@ def test_another_error_is_no_lack_of_memory() -> None:
 
 def test_padding_is_counted() -> None:
     sequences = TokenSequences.of([[1] * 4, [1] * 2, [1]])
-    report = BatchRunner(CPU).run(sequences, True, lambda rows, batch: None)
+    report = BatchRunner(CPU).run(sequences, True, lambda rows, batch: ())
     assert (report.tokens, report.padding) == (7, 5)
 
 

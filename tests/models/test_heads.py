@@ -1,7 +1,7 @@
 """Heads of fine-tuned models against the models' own forward."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from secbatch.models.load import check_head, load_config, load_model, load_token
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.models.transfer import Made
 
 CPU = choose("cpu", "float32")
 BF16 = replace(CPU, dtype="bfloat16")
@@ -192,13 +193,13 @@ def test_states_and_a_head_of_one_model_share_a_forward(tmp_path: Path) -> None:
     head = encoder.sequence_head
     assert encoder._hidden is head.hidden
     sequences = encoder.tokenizer.encode(SENTENCES[:3])
-    logits, states = torch.zeros(3, 3), torch.zeros(3, 64)
+    logits, states = np.zeros((3, 3), np.float32), np.zeros((3, 64), np.float32)
 
-    def classify(rows: np.ndarray, part: TokenSequences, found: torch.Tensor) -> None:
-        logits[rows] = head.logits_of(found, part)
+    def classify(rows: np.ndarray, part: TokenSequences, found: torch.Tensor) -> Iterator[Made]:
+        yield Made(logits, rows, head.logits_of(found, part))
 
-    def embed(rows: np.ndarray, part: TokenSequences, found: torch.Tensor) -> None:
-        states[rows] = found
+    def embed(rows: np.ndarray, part: TokenSequences, found: torch.Tensor) -> Iterator[Made]:
+        yield Made(states, rows, found)
 
     reports = encoder.run(
         [
@@ -210,12 +211,12 @@ def test_states_and_a_head_of_one_model_share_a_forward(tmp_path: Path) -> None:
     with torch.inference_mode():
         stock = load_model(model, "sequence-classification", CPU).model
         order = np.argsort(-sequences.lengths, kind="stable")
-        assert torch.allclose(logits[order], own_logits(stock, sequences.select(order)), atol=1e-5)
+        assert torch.allclose(torch.from_numpy(logits[order]), own_logits(stock, sequences.select(order)), atol=1e-5)
         first = [
             stock.base_model(input_ids=torch.from_numpy(sequences[row].astype(np.int64))[None])[0][0, 0]
             for row in range(3)
         ]
-    assert torch.allclose(states, torch.stack(first), atol=1e-5)
+    assert torch.allclose(torch.from_numpy(states), torch.stack(first), atol=1e-5)
 
 
 def test_a_head_of_another_purpose_is_refused_although_its_weights_fit(tmp_path: Path) -> None:

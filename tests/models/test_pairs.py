@@ -84,8 +84,9 @@ def test_one_forward_for_pairs_that_two_requests_have_and_apart_where_types_diff
     seen: dict[str, list[torch.Tensor]] = {"one": [], "two": [], "plain": []}
 
     def request(sequences: TokenSequences, name: str) -> Request:
-        def keep(rows: np.ndarray, part: TokenSequences, states: torch.Tensor) -> None:
+        def keep(rows: np.ndarray, part: TokenSequences, states: torch.Tensor) -> tuple[()]:
             seen[name].append(states.clone())
+            return ()
 
         return Request(sequences, lambda part: None, keep, head=KIND)
 

@@ -8,7 +8,7 @@ the mean loss of a word, the sum of its pieces', which models with different voc
 import hashlib
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from secbatch.models.resolve import resolve
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import Request, SharedEncoder
 from secbatch.models.tokenizer import TextTokenizer
+from secbatch.models.transfer import Made
 
 RATE = 0.15  # of a text's words that are hidden, one at least
 TEXTS_AT_ONCE = 256
@@ -185,12 +186,12 @@ def _losses(encoder: SharedEncoder, masked: MaskedPieces) -> tuple[np.ndarray, d
     def masks(sequences: TokenSequences) -> np.ndarray:
         return np.flatnonzero(sequences.ids == mask_id)
 
-    def measure(rows: np.ndarray, sequences: TokenSequences, states: torch.Tensor) -> None:
+    def measure(rows: np.ndarray, sequences: TokenSequences, states: torch.Tensor) -> Iterator[Made]:
         places = spans(first[rows], masked.counts[rows])
         for part, logits in lm.logits_of(states):
             targets = torch.from_numpy(masked.targets[places[part]]).to(logits.device)
             loss = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
-            losses[places[part]] = loss.double().cpu().numpy()
+            yield Made(losses, places[part], loss)
 
     (report,) = encoder.run([Request(masked.sequences, masks, measure, head="masked-lm")])
     return losses, report.errors

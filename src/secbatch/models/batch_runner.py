@@ -1,7 +1,7 @@
 """Work on a device batch by batch, and what happens when its memory runs out."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from secbatch.models.batching import plan_batches
 from secbatch.models.device import Compute
 from secbatch.models.sequences import TokenSequences
+from secbatch.models.transfer import Landing, Made
 
 
 @dataclass
@@ -36,22 +37,23 @@ class BatchRunner:
         self._compute = compute
 
     def run(
-        self, sequences: TokenSequences, padded: bool, work: Callable[[np.ndarray, TokenSequences], None]
+        self, sequences: TokenSequences, padded: bool, work: Callable[[np.ndarray, TokenSequences], Iterable[Made]]
     ) -> BatchReport:
-        """Calls `work(rows, their sequences)` until every row is done, longest rows first.
+        """Calls `work(rows, their sequences)` until every row is done, longest rows first; results go where it says.
 
         `padded`: a batch costs its padded rectangle, not its tokens. A row that does not fit alone becomes an
         error.
         """
         report = BatchReport()
         lengths = sequences.lengths
+        landing = Landing(self._compute.device)
         pending = deque(plan_batches(lengths, self.token_budget, padded=padded))
         while pending:
             rows = pending.popleft()
             batch = sequences.select(rows)
             try:
                 with torch.inference_mode():
-                    work(rows, batch)
+                    landing.take(work(rows, batch))
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -71,6 +73,7 @@ class BatchRunner:
                     report.padding += len(rows) * int(lengths[rows[0]]) - len(batch.ids)
             finally:
                 del batch
+        landing.land()
         return report
 
 

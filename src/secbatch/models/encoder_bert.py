@@ -54,7 +54,7 @@ class PackedBert(PackedEncoder[_Layer]):
         return self._norm(x), None
 
     def _attend(self, layer: _Layer, x: torch.Tensor, block: Block, context: None) -> torch.Tensor:
-        return attend(layer.qkv(x).view(len(x), 3, self._heads, -1), block.groups)
+        return attend(layer.qkv(x).view(len(x), 3, self._heads, -1), block)
 
     def _after_attention(self, layer: _Layer, attended: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         x = layer.attention_norm(layer.out.plus(attended, x))

@@ -58,7 +58,7 @@ class PackedModernBert(PackedEncoder[_Layer]):
         normed = layer.attention_norm(x) if layer.attention_norm is not None else x
         qkv = layer.qkv(normed).view(len(x), 3, self._heads, -1)
         _rotate(qkv[:, :2], *context[layer.kind])
-        return attend(qkv, block.groups, self._window if layer.kind == "sliding_attention" else None)
+        return attend(qkv, block, self._window if layer.kind == "sliding_attention" else None)
 
     def _after_attention(self, layer: _Layer, attended: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         x = layer.out.plus(attended, x)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from secbatch.models.linear import has_blocked_layers
 from secbatch.models.packed import ROWS, Block, blocks
 from secbatch.models.sequences import TokenSequences
+from secbatch.models.transfer import on_device
 
 Layer = TypeVar("Layer")
 
@@ -63,7 +64,7 @@ class PackedEncoder(ABC, Generic[Layer]):
         firsts = np.cumsum([0, *(block.tokens for block in parts)])
         bounds = np.searchsorted(at, firsts)
         return [
-            torch.from_numpy(at[low:high] - first).to(self._device, non_blocking=True)
+            on_device(at[low:high] - first, self._device)
             for first, low, high in zip(firsts, bounds, bounds[1:], strict=False)
         ]
 

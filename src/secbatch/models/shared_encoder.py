@@ -1,6 +1,6 @@
 """One encoder for all tasks that name the same model: loaded once, and one forward for the texts that they share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +17,12 @@ from secbatch.models.pairs import PairFrame
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.tokenizer import TextTokenizer
+from secbatch.models.transfer import Made, on_device
 
 HeadKind = Literal["masked-lm", "sequence-classification", "token-classification", "question-answering"]
 Forward = HiddenStates | MaskedLM | SequenceHead | TokenHead
 Wanted = Callable[[TokenSequences], np.ndarray | None]
-Consume = Callable[[np.ndarray, TokenSequences, torch.Tensor], None]
+Consume = Callable[[np.ndarray, TokenSequences, torch.Tensor], Iterable[Made]]
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Request:
     """Sequences of one task, and what it does with what the model makes of them.
 
     `wanted`: sequences to the flat positions [m], ascending, whose states are wanted; None for all of them.
-    `consume`: rows [r] of `sequences`, longest first; these sequences; their states [m, width], in their order.
-    It may be called again for rows that it has seen, when memory ran out amid a batch.
+    `consume`: rows [r] of `sequences`, longest first; these sequences; their states [m, width], in their order; to what
+    the device makes of them. It may be called again for rows that it has seen, when memory ran out amid a batch.
     """
 
     sequences: TokenSequences
@@ -173,7 +174,7 @@ class SharedEncoder:
         forward = model.states if isinstance(model, MaskedLM | SequenceHead | TokenHead) else model
         sequences, rows_of = _united([request.sequences for request in requests])
 
-        def work(rows: np.ndarray, batch: TokenSequences) -> None:
+        def work(rows: np.ndarray, batch: TokenSequences) -> Iterator[Made]:
             shares = [
                 (request, share)
                 for request, own in zip(requests, rows_of, strict=True)
@@ -186,8 +187,8 @@ class SharedEncoder:
                 mine = states
                 if share.at is not None and len(share.at) != len(states):
                     index = share.at if at is None else np.searchsorted(at, share.at)
-                    mine = states[torch.from_numpy(index).to(states.device)]
-                request.consume(share.rows, share.sequences, mine)
+                    mine = states[on_device(index, states.device)]
+                yield from request.consume(share.rows, share.sequences, mine)
 
         report = self._runner.run(sequences, not model.packed, work)
         return [_own_report(report, own, number) for number, own in enumerate(rows_of)]

@@ -1,5 +1,6 @@
 """The label of each text, by a model that was fine-tuned to classify."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from secbatch.models.batch_runner import BatchReport
 from secbatch.models.load import check_head, load_config
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.models.transfer import Made
 from secbatch.models.windows import beginnings
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoder_task import Prepared, compute_alone
@@ -92,13 +94,13 @@ class ClassifyTask:
         head = self.encoder.sequence_head
         scores = np.zeros((len(encoded.sequences), head.labels), np.float32)
 
-        def score(rows: np.ndarray, sequences: TokenSequences, states: torch.Tensor) -> None:
+        def score(rows: np.ndarray, sequences: TokenSequences, states: torch.Tensor) -> Iterator[Made]:
             logits = head.logits_of(states, sequences)
             if self._labelling.problem == "single-label":
                 logits = logits.softmax(dim=-1)
             elif self._labelling.problem == "multi-label":
                 logits = logits.sigmoid()
-            scores[rows] = logits.cpu().numpy()
+            yield Made(scores, rows, logits)
 
         def collect(report: BatchReport) -> Scored:
             broken = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()

@@ -4,6 +4,7 @@ Pattern-verbaliser pairs of Schick and Schütze 2021 (PET, arXiv:2001.07676), wi
 Zhao et al. 2021 (arXiv:2102.09690), by the template around texts without content.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from secbatch.models.batch_runner import BatchReport
 from secbatch.models.cloze import Cloze, cloze_texts
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.models.transfer import Made
 from secbatch.models.untrusted_text import MASK
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoder_task import Prepared, compute_alone
@@ -112,11 +114,11 @@ class ClozeTask:
         def mask(sequences: TokenSequences) -> np.ndarray:
             return self._cloze.masks(sequences)
 
-        def score(rows: np.ndarray, sequences: TokenSequences, states: torch.Tensor) -> None:
+        def score(rows: np.ndarray, sequences: TokenSequences, states: torch.Tensor) -> Iterator[Made]:
             prior = self._prior.to(states.device)
             for part, logits in lm.logits_of(states):
                 shares = (self._log_means(logits) - prior).softmax(dim=-1)
-                scores[rows[part]] = shares.cpu().numpy()
+                yield Made(scores, rows[part], shares)
 
         def collect(report: BatchReport) -> Scored:
             broken = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()

@@ -1,5 +1,6 @@
 """The best words for each `<mask>` of a text."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +12,7 @@ from secbatch.job import FillMask
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.models.transfer import Made
 from secbatch.models.untrusted_text import MASK
 from secbatch.models.windows import MaskedTexts, around_masks
 from secbatch.tasks.base import TaskColumns
@@ -104,12 +106,12 @@ class FillMaskTask:
         def masks(sequences: TokenSequences) -> np.ndarray:
             return np.flatnonzero(sequences.ids == self._tokenizer.mask_id)
 
-        def predict(rows: np.ndarray, sequences: TokenSequences, states: torch.Tensor) -> None:
+        def predict(rows: np.ndarray, sequences: TokenSequences, states: torch.Tensor) -> Iterator[Made]:
             places = spans(first[:-1][rows], texts.seen[rows])
             for part, logits in lm.logits_of(states):
                 found, probabilities = self._best(logits, k)
-                best[places[part]] = found.cpu().numpy()
-                scores[places[part]] = probabilities.cpu().numpy()
+                yield Made(best, places[part], found)
+                yield Made(scores, places[part], probabilities)
 
         def collect(report: BatchReport) -> PredictedMasks:
             errors = report.errors | self._not_finite(scores, texts)

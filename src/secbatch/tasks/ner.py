@@ -1,5 +1,6 @@
 """Spans of each text with their types, by a model that was fine-tuned to label tokens."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +13,7 @@ from secbatch.models.load import check_head, load_config
 from secbatch.models.overlapping import WindowedTexts, windowed
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.models.transfer import Made
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
@@ -109,14 +111,14 @@ class NerTask:
         labels, scores = np.zeros(total, np.int32), np.zeros(total, np.float32)
         shares = np.zeros((total, head.labels), np.float32) if self._spec.aggregation == "average" else None
 
-        def tag(rows: np.ndarray, part: TokenSequences, states: torch.Tensor) -> None:
+        def tag(rows: np.ndarray, part: TokenSequences, states: torch.Tensor) -> Iterator[Made]:
             places = spans(sequences.offsets[rows], part.lengths)
             probabilities = head.logits_of(states).softmax(dim=-1)
             if shares is not None:
-                shares[places] = probabilities.cpu().numpy()
+                yield Made(shares, places, probabilities)
             best = probabilities.max(dim=-1)
-            labels[places] = best.indices.cpu().numpy()
-            scores[places] = best.values.cpu().numpy()
+            yield Made(labels, places, best.indices)
+            yield Made(scores, places, best.values)
 
         def collect(report: BatchReport) -> Tagged:
             return Tagged(encoded, labels, scores, shares, report.errors, report.tokens, report.padding)

@@ -1,5 +1,6 @@
 """A text's hidden states to one vector."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import Request
+from secbatch.models.transfer import Made, on_device
 
 Pooling = Literal["mean", "first"]
 
@@ -18,11 +20,11 @@ def pooling_request(sequences: TokenSequences, vectors: np.ndarray, pooling: Poo
     def wanted(batch: TokenSequences) -> np.ndarray | None:
         return batch.offsets[:-1] if first else None
 
-    def pool(rows: np.ndarray, batch: TokenSequences, states: torch.Tensor) -> None:
+    def pool(rows: np.ndarray, batch: TokenSequences, states: torch.Tensor) -> Iterator[Made]:
         pooled = states.float() if first else _means(states, batch)
         if normalize:
             pooled = torch.nn.functional.normalize(pooled, dim=-1)
-        vectors[rows] = pooled.cpu().numpy()
+        yield Made(vectors, rows, pooled)
 
     return Request(sequences, wanted, pool)
 
@@ -35,6 +37,9 @@ def not_finite(vectors: np.ndarray, model: str) -> dict[int, str]:
 
 def _means(states: torch.Tensor, sequences: TokenSequences) -> torch.Tensor:
     """[T, hidden] to the float32 mean of each sequence, [rows, hidden]."""
+    if states.is_cuda:
+        offsets = on_device(sequences.offsets, states.device)
+        return torch.segment_reduce(states.float(), "mean", offsets=offsets)
     # Sequences of one length are a [count, length, hidden] view.
     return torch.cat(
         [

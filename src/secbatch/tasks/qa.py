@@ -1,5 +1,6 @@
 """Answers that stand in a text, by a model that was fine-tuned to find them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,7 @@ from secbatch.models.pairs import PairFrame
 from secbatch.models.question_windows import QuestionWindows, question_windows
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.models.transfer import Made
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
@@ -96,8 +98,8 @@ class QaTask:
         sequences = encoded.windows.sequences
         logits = np.zeros((len(sequences.ids), 2), np.float32)
 
-        def point(rows: np.ndarray, part: TokenSequences, states: torch.Tensor) -> None:
-            logits[spans(sequences.offsets[rows], part.lengths)] = head.logits_of(states).cpu().numpy()
+        def point(rows: np.ndarray, part: TokenSequences, states: torch.Tensor) -> Iterator[Made]:
+            yield Made(logits, spans(sequences.offsets[rows], part.lengths), head.logits_of(states))
 
         def collect(report: BatchReport) -> Pointed:
             return Pointed(encoded, logits, report.errors, report.tokens, report.padding)

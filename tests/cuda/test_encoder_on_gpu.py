@@ -1,0 +1,157 @@
+"""Encoders on a GPU against the stock models there and on the CPU. Skipped where there is none."""
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny_models import SENTENCES, make_fine_tuned
+
+from secbatch.job import Job
+from secbatch.models.batch_runner import BatchRunner
+from secbatch.models.device import Compute, choose
+from secbatch.models.encoder import MaskedLM, hidden_states
+from secbatch.models.encoder_generic import StockEncoder
+from secbatch.models.load import load_model
+from secbatch.models.packed import has_flash_attention
+from secbatch.models.resolved import ResolvedModel
+from secbatch.models.sequences import TokenSequences
+from secbatch.models.transfer import AHEAD, Landing, Made, on_device
+from secbatch.runner import run_job
+from secbatch.tasks.pooling import _means
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+LENGTHS = (60, 41, 41, 41, 20, 7, 7, 3, 1)
+Tiny = Callable[[str], ResolvedModel]
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def compute(request: pytest.FixtureRequest) -> Compute:
+    return choose("cuda", request.param)
+
+
+def random_sequences(vocabulary: int, copies: int = 1) -> TokenSequences:
+    draw = np.random.default_rng(1)
+    lengths = sorted(LENGTHS * copies, reverse=True)
+    return TokenSequences.of([draw.integers(5, vocabulary, length) for length in lengths])
+
+
+@pytest.mark.parametrize("kind", ["roberta", "bert", "modernbert", "distilbert"])
+def test_hidden_states_equal_the_stock_models(tiny: Tiny, kind: str, compute: Compute) -> None:
+    base = load_model(tiny(kind), "encoder", compute).model
+    path = hidden_states(base, 0, compute)
+    assert path.packed is (kind != "distilbert")
+    sequences = random_sequences(base.config.vocab_size)
+    places = np.array([0, 59, 60, 61, 100, 101, 219, 220])
+    with torch.inference_mode():
+        wanted = StockEncoder(base, 0, compute.device, pad=False)(sequences)
+        got, some = path(sequences), path(sequences, places)
+    tolerance = 1e-4 if compute.dtype == "float32" else 0.06 * float(wanted.abs().max())
+    assert torch.allclose(got.float(), wanted.float(), atol=tolerance, rtol=0)
+    assert torch.allclose(some.float(), wanted[torch.from_numpy(places).cuda()].float(), atol=tolerance, rtol=0)
+
+
+def test_bfloat16_has_one_attention_kernel_for_all_lengths() -> None:
+    assert has_flash_attention(torch.device("cuda:0"), torch.bfloat16, 64)
+    assert not has_flash_attention(torch.device("cuda:0"), torch.float32, 64)
+
+
+def test_strict_float32_agrees_with_the_cpu(tiny: Tiny) -> None:
+    for kind in ("roberta", "modernbert"):
+        logits = []
+        for device in ("cuda", "cpu"):
+            compute = choose(device, "float32")
+            model = MaskedLM(load_model(tiny(kind), "masked-lm", compute), 0, compute)
+            sequences = random_sequences(model.vocabulary)
+            with torch.inference_mode():
+                places = np.arange(0, len(sequences.ids), 7)
+                logits.append(torch.cat([part.cpu() for _, part in model.logits(sequences, places)]))
+        assert torch.allclose(logits[0].softmax(-1), logits[1].softmax(-1), atol=1e-5, rtol=0)
+
+
+def test_results_land_in_their_places_while_later_batches_run() -> None:
+    target, device = np.zeros((40, 3), np.float32), "cuda:0"
+    landing = Landing(device)
+
+    def batch(number: int) -> Iterator[Made]:
+        rows = np.arange(number * 4, number * 4 + 4)
+        yield Made(target, rows, on_device(rows.astype(np.float32), device)[:, None].expand(-1, 3) * 2)
+
+    for number in range(10):
+        landing.take(batch(number))
+        assert len(landing._waiting) <= AHEAD
+    landing.land()
+    assert np.array_equal(target, np.repeat(np.arange(40.0)[:, None] * 2, 3, axis=1))
+
+
+def test_means_of_many_lengths() -> None:
+    sequences = random_sequences(100)
+    states = torch.randn(len(sequences.ids), 16)
+    assert torch.allclose(_means(states.cuda(), sequences).cpu(), _means(states, sequences), atol=1e-6)
+
+
+def test_running_out_of_memory_halves_the_budget_and_loses_no_row(tiny: Tiny) -> None:
+    compute = choose("cuda", "float32")
+    model = MaskedLM(load_model(tiny("roberta"), "masked-lm", compute), 0, compute)
+    sequences = random_sequences(model.vocabulary, copies=2000)
+    scores = np.zeros(len(sequences), np.float32)
+
+    def first(rows: np.ndarray, batch: TokenSequences) -> Iterator[Made]:
+        for part, logits in model.logits(batch, batch.offsets[:-1]):
+            yield Made(scores, rows[part], logits[:, 7])
+
+    runner = BatchRunner(compute, token_budget=400_000)
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info()
+    torch.cuda.set_per_process_memory_fraction((total - free + (200 << 20)) / total)
+    try:
+        report = runner.run(sequences, False, first)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert runner.token_budget < 400_000
+    assert not report.errors and report.tokens == len(sequences.ids)
+    wanted = scores.copy()
+    BatchRunner(compute, token_budget=10_000).run(sequences, False, first)
+    assert np.allclose(scores, wanted, atol=1e-4) and np.count_nonzero(scores) > len(scores) * 0.99
+
+
+def test_a_job_gives_on_the_gpu_what_it_gives_on_the_cpu(tiny: Tiny, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    classifier = make_fine_tuned(tmp_path / "classifier", "roberta", "SequenceClassification", num_labels=3)
+    with Path("in.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["sentence"])
+        for number in range(700):
+            text = SENTENCES[number % len(SENTENCES)]
+            writer.writerow([f"{text} Report {number % 350}: the <mask> was <mask>."])
+    found = {}
+    model = str(tiny("roberta").folder)
+    for device in ("cuda", "cpu"):
+        job = Job.model_validate(
+            {
+                "name": "both",
+                "input": {"path": "in.csv"},
+                "tasks": {
+                    "words": {"type": "fill-mask", "model": model, "text": "sentence", "top_k": 5},
+                    "vector": {"type": "embed", "model": model, "text": "sentence"},
+                    "label": {"type": "classify", "model": str(classifier), "text": "sentence"},
+                },
+                "output": {"path": device},
+                "device": device,
+                "precision": "float32",
+            }
+        )
+        result = run_job(job)
+        assert result.enriched == result.read == 700
+        found[device] = pd.read_parquet(Path(device) / "data")
+    gpu, cpu = found["cuda"], found["cpu"]
+    assert gpu["sentence"].tolist() == cpu["sentence"].tolist()
+    assert np.allclose(np.stack(gpu["vector"]), np.stack(cpu["vector"]), atol=1e-4)
+    assert (gpu["label"] == cpu["label"]).mean() > 0.99
+    assert np.allclose(gpu["label_score"], cpu["label_score"], atol=1e-4)
+    assert (gpu["words_top"] == cpu["words_top"]).mean() > 0.99
+    assert np.allclose(gpu["words_score"], cpu["words_score"], atol=1e-5)
