@@ -4,7 +4,8 @@ Peers and secbatch generate for the same questions with the same random weights,
 the notebook's way (one question at a time, float32), and `generate` on sorted, padded batches at the best of several
 batch sizes. Shapes: Blenderbot-400M with its own ten beams and greedy, and a small Llama. Random weights would never
 end an answer; the end token's weights are widened so that answers end at many lengths. In float32 the tokens are
-compared, too.
+compared, too. On a GPU `generate` looks for repeated n-grams sequence by sequence, from Python; a case without those
+rules shows what is gained besides. There its batches are measured on some of the questions, each size after a trial.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 import transformers
-from chat_models import END, blenderbot, llama
+from chat_models import END, blenderbot, blenderbot_without_ngram_rules, llama
 from rich.console import Console
 from rich.table import Table
 
@@ -45,6 +46,8 @@ class Case:
     questions: tuple[int, int]
     alone: tuple[int, int]  # questions that are asked one at a time
     batches: tuple[tuple[int, ...], tuple[int, ...]]  # rows in a batch that peers try
+    # Questions that peers' batches are measured on (more for a larger batch).
+    peers: tuple[int, int] = (1 << 20, 1 << 20)
 
 
 CPU_CASES = (
@@ -53,9 +56,26 @@ CPU_CASES = (
     Case("small Llama, greedy", llama, {"max_new_tokens": 32}, (64, 16), (4, 2), ((16, 64), (16,))),
 )
 CUDA_CASES = (
-    Case("Blenderbot-400M, 10 beams", blenderbot, {}, (512, 64), (4, 1), ((32, 64, 128), (32,))),
-    Case("Blenderbot-400M, greedy", blenderbot, {"num_beams": 1}, (2048, 256), (8, 2), ((128, 256, 512), (128,))),
-    Case("small Llama, greedy", llama, {"max_new_tokens": 32}, (2048, 256), (8, 2), ((128, 256, 512), (128,))),
+    Case("Blenderbot-400M, 10 beams", blenderbot, {}, (512, 256), (4, 1), ((64, 128, 256), (32,)), (128, 32)),
+    Case(
+        "Blenderbot-400M, 10 beams, no n-gram rules",
+        blenderbot_without_ngram_rules,
+        {},
+        (512, 256),
+        (4, 1),
+        ((128, 256, 512), (128,)),
+        (512, 128),
+    ),
+    Case(
+        "Blenderbot-400M, greedy",
+        blenderbot,
+        {"num_beams": 1},
+        (2048, 1024),
+        (4, 1),
+        ((256, 512, 1024), (256,)),
+        (1024, 256),
+    ),
+    Case("small Llama, greedy", llama, {"max_new_tokens": 32}, (4096, 1024), (4, 1), ((256, 1024, 4096), (512,))),
 )
 
 
@@ -69,13 +89,15 @@ class Settled:
     questions: int
     alone: int
     batches: Sequence[int]
+    peers: int
 
 
 def settled(case: Case, options: argparse.Namespace) -> Settled:
     size = int(options.quick)
     job = case.job | {"max_new_tokens": QUICK_TOKENS} if options.quick else case.job
     count = options.questions or case.questions[size]
-    return Settled(case.name, case.build, job, count, case.alone[size], options.batches or case.batches[size])
+    batches = options.batches or case.batches[size]
+    return Settled(case.name, case.build, job, count, case.alone[size], batches, case.peers[size])
 
 
 def questions(count: int, vocabulary: int, end: bool) -> list[list[int]]:
@@ -116,7 +138,9 @@ def measure(
     case: Settled, device: str, dtype: str, clock: Callable[[], float], console: Console
 ) -> list[dict[str, Any]]:
     """A line for each way, in answers a second."""
-    model = case.build().to(device)
+    cuda = device.startswith("cuda")
+    with torch.device(device):
+        model = case.build()
     prompts = questions(case.questions, model.config.vocab_size, bool(model.config.is_encoder_decoder))
     lines: list[dict[str, Any]] = []
     kept: dict[str, list[list[int]]] = {}
@@ -127,21 +151,22 @@ def measure(
         tokens = sum(map(len, made))
         line = {"case": case.name, "way": way, "precision": precision, "questions": count, "seconds": seconds}
         lines.append(line | {"answers_per_second": count / seconds, "tokens_per_second": tokens / seconds})
-        console.print(f"  {way}, {precision}: {count / seconds:.2f} answers/s, {tokens} tokens in {seconds:.1f} s")
+        console.print(f"  {way}, {precision}: {count / seconds:.2f} answers/s, {tokens} tokens in {seconds:.2f} s")
 
-    generate(model, prompts[:1], 1, {**case.job, "max_new_tokens": 4, "min_length": 0})  # warm
+    short = {**case.job, "max_new_tokens": 4, "min_length": 0}
+    generate(model, prompts[:1], 1, short)  # warm
     few = prompts[: case.alone]
     add("generate, one at a time", "float32", len(few), partial(generate, model, few, 1, case.job))
     for precision in ("float32", "bfloat16") if dtype == "bfloat16" else ("float32",):
         if precision == "bfloat16":
             model = model.to(torch.bfloat16)
-        for batch in case.batches:
-            add(
-                f"generate, batches of {batch}",
-                precision,
-                len(prompts),
-                partial(generate, model, prompts, batch, case.job),
-            )
+        # where float32 is there for its tokens, one size tells enough of its rate
+        for batch in case.batches if precision == dtype else case.batches[len(case.batches) // 2 :][:1]:
+            asked = prompts[: max(batch, case.peers)]
+            if cuda:
+                generate(model, asked[:batch], batch, short)
+            peer = partial(generate, model, asked, batch, case.job)
+            add(f"generate, batches of {batch}", precision, len(asked), peer)
         settings = settings_for(
             model.generation_config,
             Generation(**case.job),
@@ -150,7 +175,7 @@ def measure(
             case.name,
         )
         made = Generator(model, settings)
-        made.generate([Prompt(prompts[0])])  # warm
+        made.generate([Prompt(prompt) for prompt in (prompts if cuda else prompts[:1])])  # warm
         add("secbatch", precision, len(prompts), partial(answers_of, made, prompts))
     alone, ours = kept["generate, one at a time float32"], kept["secbatch float32"]
     same = sum(a == b for a, b in zip(alone, ours, strict=False))
@@ -182,7 +207,7 @@ def table(lines: Sequence[dict[str, Any]]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few questions: under a minute on 2 cores")
+    parser.add_argument("--quick", action="store_true", help="few questions: under a minute")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--questions", type=int)

@@ -52,6 +52,12 @@ def blenderbot() -> Any:
     return model
 
 
+def blenderbot_without_ngram_rules() -> Any:
+    model = blenderbot()
+    model.generation_config.no_repeat_ngram_size = model.generation_config.encoder_no_repeat_ngram_size = 0
+    return model
+
+
 def llama() -> Any:
     """A small decoder-only model with grouped keys, as instruct models have them."""
     torch.manual_seed(0)

@@ -10,6 +10,7 @@ from secbatch.models.generation import Generator, Prompt
 from secbatch.models.generation_blenderbot import BlenderbotDecoder, BlenderbotSteps
 from secbatch.models.generation_loop import LOOK_EVERY
 from secbatch.models.generation_steps import EncoderDecoderSteps
+from tests.models.replayed import Replayed
 from tests.models.test_generation import BLENDERBOT, alone, blenderbot, generator, prompts
 
 
@@ -123,24 +124,6 @@ def test_a_model_that_is_owned_keeps_no_second_copy_of_its_decoder() -> None:
     assert owned.generate(texts).answers == expected
     layer = owned.model.model.decoder.layers[0]
     assert {p.device.type for p in (layer.fc1.weight, layer.self_attn.k_proj.weight)} == {"meta"}
-
-
-class Replayed:
-    """What `Recorded` does on a GPU, without one: its own inputs, one output, and always the same memory."""
-
-    made = 0
-
-    def __init__(self, function: Any, inputs: Any) -> None:
-        type(self).made += 1
-        self.function, self.inputs = function, [tensor.clone() for tensor in inputs]
-        self.output = function(*self.inputs).clone()  # recording runs it more than once
-
-    def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
-        for kept, given in zip(self.inputs, inputs, strict=True):
-            assert kept.shape == given.shape
-            kept.copy_(given)
-        self.output.copy_(self.function(*self.inputs))
-        return self.output
 
 
 @pytest.mark.parametrize("job", [{}, {"num_beams": 1}, {"num_beams": 1, "do_sample": True, "top_k": 20}])

@@ -170,4 +170,9 @@ class Generator:
 def _is_out_of_memory(problem: BaseException) -> bool:
     if isinstance(problem, torch.cuda.OutOfMemoryError | MemoryError):
         return True
-    return "can't allocate memory" in str(problem)  # torch's allocator on the CPU
+    # torch's allocator on the CPU; CUDA's own calls and cuBLAS
+    signs = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    if any(sign in str(problem) for sign in signs):
+        return True
+    # a recording that ran out of memory may say only that it was broken off
+    return problem.__context__ is not None and _is_out_of_memory(problem.__context__)

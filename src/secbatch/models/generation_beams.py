@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from secbatch.models.generation_loop import Answer, Loop, cut_at_end
+from secbatch.models.generation_loop import Loop
 from secbatch.models.generation_scores import apply_rules, largest, narrow
 from secbatch.models.generation_steps import NO_TOKEN
 
@@ -26,14 +26,14 @@ class BeamLoop(Loop):
         self.improvable = torch.empty(places, dtype=torch.bool, device=self.device)
         self.finished_tokens = torch.empty(places, beams, self.longest, dtype=torch.long, device=self.device)
         self.generators = [torch.Generator() for _ in self.rows]
-        self.enter(list(range(places)))
+        self.enter(torch.arange(places, device=self.device))
 
-    def enter(self, places: list[int]) -> None:
-        # at first all beams of a row are the same: only one of them may be continued
-        self.running[places] = torch.tensor([0.0] + [FAR_BELOW] * (self.copies - 1), device=self.device)
+    def enter(self, places: Tensor) -> None:
+        self.running[places] = FAR_BELOW
+        self.running[places, 0] = 0.0  # at first all beams of a row are the same: only one of them may be continued
         self.finished_scores[places], self.finished[places] = FAR_BELOW, False
         self.improvable[places], self.finished_tokens[places] = True, NO_TOKEN
-        for place in places:
+        for place in places.tolist() if self.settings.do_sample else ():
             self.generators[place] = torch.Generator().manual_seed(self.starts[self.rows[place]].seed)
 
     def select(self, places: Tensor) -> None:
@@ -123,8 +123,8 @@ class BeamLoop(Loop):
         full = self.finished.all(-1) & (settings.early_stopping is True)
         self.done |= self.broken | ~self.improvable | full | ends.all(-1)
 
-    def answer(self, place: int) -> Answer:
-        return Answer(cut_at_end(self.finished_tokens[place, 0].tolist(), self.settings.end_tokens))
+    def made(self, places: Tensor) -> Tensor:
+        return self.finished_tokens[places, 0]
 
 
 def _power(length: Tensor, exponent: float) -> Tensor:

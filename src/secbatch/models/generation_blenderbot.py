@@ -19,11 +19,16 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from secbatch.models.generation_graph import Recorded
-from secbatch.models.generation_steps import NO_TOKEN, pad
+from secbatch.models.generation_steps import NEVER, NO_TOKEN, SHRINK_AT, pad
 from secbatch.models.linear import Linear
 from secbatch.models.packed import ROWS
 
 SLOTS_AT_A_TIME = 64  # by how many slots a row the cache grows
+# On a GPU: steps for which there is room when it is asked whether there is room, since asking waits for it; and
+# sequences of which fewer take no less time, so that a step is not recorded anew for them.
+STEPS_AHEAD = 8
+FEWEST_SEQUENCES = 1024
+ALIGNED = 16  # attention kernels copy a mask whose rows do not lie at multiples of 16 bytes
 
 
 def is_blenderbot(model: Any) -> bool:
@@ -105,17 +110,29 @@ class BlenderbotSteps:
         self.decoder, self.model = decoder, decoder.model
         self.start_token, self.pad_token, self.positions = start_token, pad_token, positions
         self.heads, self.padding = decoder.heads, 0
-        # On a GPU all shapes are fixed from the start: nothing needs to be asked of it, and a step can be recorded.
+        # On a GPU a step's shapes stay as they are until there is no room left, so that it can be recorded.
         cuda = self.model.device.type == "cuda"
         self.record: type[Recorded] | None = Recorded if cuda else None
         self._recorded: Recorded | None = None
 
+    @property
+    def steps_ahead(self) -> int:
+        return STEPS_AHEAD if self.record else 1
+
+    @property
+    def shrink_at(self) -> float:
+        if self.record is None:
+            return SHRINK_AT
+        return 0.5 if len(self.length) * self.beams > FEWEST_SEQUENCES else NEVER
+
     def start(self, prompts: list[list[int]], copies: int) -> Tensor:
         places, longest = len(prompts), max(map(len, prompts))
+        longest = self._aligned(longest)
         width = self.model.config.d_model // self.heads
         device, dtype = self.model.device, self.model.dtype
-        self.beams, most = copies, self.positions * copies
-        self.slots = most if self.record else min(most, SLOTS_AT_A_TIME + copies)
+        self.beams, self.live = copies, 0  # slots of any row that beams see are no more than `live`
+        self.most_slots = self._aligned(self.positions * copies)
+        self.slots = min(self._aligned(copies * self.steps_ahead + SLOTS_AT_A_TIME), self.most_slots)
         self.length = torch.zeros(places, dtype=torch.long, device=device)  # [B] decoder positions in use
         self.visible = torch.zeros(places, copies, self.slots, dtype=torch.bool, device=device)  # [B, K, C]
         self.text_mask = torch.full((places, 1, 1, longest), -math.inf, dtype=dtype, device=device)
@@ -129,17 +146,18 @@ class BlenderbotSteps:
     def enter(self, places: list[int], prompts: list[list[int]]) -> None:
         ids = pad(prompts, NO_TOKEN, left=False, device=self.model.device)  # [B', S']
         mask = ids != NO_TOKEN
-        self.padding += mask.numel() - int(mask.sum())
+        self.padding += ids.numel() - sum(map(len, prompts))
         ids = ids.masked_fill(~mask, self.pad_token)
+        rows = torch.tensor(places, device=ids.device)
         encoded = self.model.model.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         longest = ids.shape[1]
-        self.text_mask[places] = -math.inf
-        self.text_mask[places, 0, 0, :longest] = torch.where(mask, 0.0, -math.inf).to(self.text_mask.dtype)
-        self.visible[places], self.length[places] = False, 0
+        self.text_mask[rows] = -math.inf
+        self.text_mask[rows, 0, 0, :longest] = torch.where(mask, 0.0, -math.inf).to(self.text_mask.dtype)
+        self.visible[rows], self.length[rows] = False, 0
         filled = nn.functional.pad(encoded.flatten(0, 1), (0, 0, 0, -ids.numel() % ROWS))  # see packed.py
         for number, layer in enumerate(self.decoder.layers):
             pairs = layer.text(filled)[: ids.numel()].view(*ids.shape, self.heads, -1)
-            self.text[number][places, :, :longest] = pairs.transpose(1, 2)
+            self.text[number][rows, :, :longest] = pairs.transpose(1, 2)
 
     def step(self, tokens: Tensor) -> Tensor:
         slots, used = self._take_slots()
@@ -177,11 +195,13 @@ class BlenderbotSteps:
         self.length = self.length.masked_fill(over, 0)
         self.visible &= ~over[:, None, None]
         taken = self.visible.any(1)  # [B, C]
-        if self.record is None:
-            most = int(taken.sum(1).max()) + self.beams
-            if most > self.slots:
-                self._grow(min(most + SLOTS_AT_A_TIME, self.positions * self.beams) - self.slots)
+        if self.live + self.beams > self.slots and self.slots < self.most_slots:
+            self.live = int(taken.sum(1).max())
+            needed = self.live + self.beams * self.steps_ahead
+            if needed > self.slots:
+                self._grow(min(self._aligned(needed + SLOTS_AT_A_TIME), self.most_slots) - self.slots)
                 taken = self.visible.any(1)
+        self.live += self.beams
         places = torch.arange(self.slots, device=taken.device)
         slots = places.masked_fill(taken, self.slots).topk(self.beams, largest=False).values
         self.visible.scatter_(2, slots[..., None], True)
@@ -189,8 +209,11 @@ class BlenderbotSteps:
             return slots, self.slots
         return slots, int(torch.where(self.visible.any(1).any(0), places, 0).max()) + 1
 
+    def _aligned(self, count: int) -> int:
+        return count + -count % ALIGNED if self.record else count
+
     def _grow(self, more: int) -> None:
-        self.slots += more
+        self.slots, self._recorded = self.slots + more, None
         self.visible = nn.functional.pad(self.visible, (0, more))
         for number, own in enumerate(self.own):
             self.own[number] = nn.functional.pad(own, (0, 0, 0, more))

@@ -17,13 +17,11 @@ from secbatch.models.generation_steps import NO_TOKEN, Steps, pad
 
 NOT_FINITE = "the model gave scores that are not numbers (NaN or infinite) for this row"
 
-# A finished row keeps its place until enough places are free: filling or closing them has a cost of its own
-# (a small encoder batch, or a copy of all keys and values).
+# A finished row keeps its place until this share of places can be filled: a small encoder batch has a cost of its own.
 REFILL_AT = 0.125
-SHRINK_AT = 0.25
 # Steps between two looks at which rows are through. On a GPU each look waits for it to come to rest; a row that
 # is through in between goes on for nothing.
-LOOK_EVERY = {"cpu": 1, "cuda": 8}
+LOOK_EVERY = {"cpu": 1, "cuda": 4}
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class Loop(ABC):
                 if self.waiting and self.steps.can_enter:
                     if len(free) >= max(1, len(self.rows) * REFILL_AT):
                         self._refill(free[: len(self.waiting)], tokens)
-                elif free and (self._at_limit(free) or len(free) >= len(self.rows) * SHRINK_AT):
+                elif free and (self._at_limit(free) or len(free) >= len(self.rows) * self.steps.shrink_at):
                     tokens = self._shrink([place for place in range(len(self.rows)) if self.is_open(place)], tokens)
             self._trim()
             logits = self.steps.step(tokens)
@@ -106,11 +104,15 @@ class Loop(ABC):
         return ends or self.steps_taken % self.look_every == 0
 
     def _collect(self) -> list[int]:
-        """Answers of rows that are through; the places of all that are. The one wait for the device."""
+        """Answers of rows that are through; the places of all that are. It waits for the device."""
         done, broken = torch.stack([self.done, self.broken]).tolist()
-        for place in range(len(self.rows)):
-            if done[place] and self.is_open(place):
-                self.answers[self.rows[place]] = Answer([], NOT_FINITE) if broken[place] else self.answer(place)
+        through = [place for place in range(len(self.rows)) if done[place] and self.is_open(place)]
+        if through:
+            made = self.made(torch.tensor(through, device=self.device)).tolist()
+            for place, tokens in zip(through, made, strict=True):
+                tokens = tokens[: self.starts[self.rows[place]].limit]
+                answer = Answer(cut_at_end(tokens, self.settings.end_tokens))
+                self.answers[self.rows[place]] = Answer([], NOT_FINITE) if broken[place] else answer
         free = [place for place in range(len(self.rows)) if not self.is_open(place)]
         # a finished row counts from 0 again, so that it never reaches past its positions
         self.new = [n if self.is_open(place) else 0 for place, n in enumerate(self.new)]
@@ -129,12 +131,12 @@ class Loop(ABC):
         """
 
     @abstractmethod
-    def answer(self, place: int) -> Answer:
-        """What the row in `place`, which is through, has come to."""
+    def made(self, places: Tensor) -> Tensor:
+        """New tokens [B', T] of the rows in `places` [B'], which are through; what follows an end is no part of it."""
 
     @abstractmethod
-    def enter(self, places: list[int]) -> None:
-        """New rows sit in `places`: their state begins anew."""
+    def enter(self, places: Tensor) -> None:
+        """New rows sit in `places` [B']: their state begins anew."""
 
     @abstractmethod
     def select(self, places: Tensor) -> None:
@@ -168,14 +170,15 @@ class Loop(ABC):
         for place in places:
             self.rows[place], self.new[place] = self.waiting.pop(0), 0
         history, facts = self._fresh([self.rows[place] for place in places])
-        sequences = self.sequences(torch.tensor(places, device=self.device))
-        self.count[places], self.done[places], self.broken[places] = 0, False, False
+        entering = torch.tensor(places, device=self.device)
+        sequences = self.sequences(entering)
+        self.count[entering], self.done[entering], self.broken[entering] = 0, False, False
         self.history[sequences] = NO_TOKEN
         self.history[sequences, -1:] = history
         self.facts.put(sequences, facts)
         tokens[sequences] = history[:, -1]
         self.steps.enter(places, [self.starts[self.rows[place]].prompt for place in places])
-        self.enter(places)
+        self.enter(entering)
 
     def _shrink(self, left: list[int], tokens: Tensor) -> Tensor:
         places = torch.tensor(left, device=self.device)

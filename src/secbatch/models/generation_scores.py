@@ -139,5 +139,6 @@ def _force(scores: Tensor, tokens: tuple[int, ...], rows: Tensor) -> None:
     if rows.device.type == "cpu" and not bool(rows.any()):  # asking a GPU would wait for it
         return
     forced = torch.full_like(scores[:1], -math.inf)
-    forced[:, list(tokens)] = 0.0
+    for token in tokens:
+        forced[:, token] = 0.0
     scores.copy_(torch.where(rows[:, None], forced, scores))

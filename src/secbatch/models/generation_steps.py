@@ -5,12 +5,17 @@ tokens. The encoder runs once a row and the keys of its text are computed once a
 """
 
 import inspect
+import math
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 NO_TOKEN = -1  # in tables of ids whose rows differ in length
+
+# Finished rows keep their places until this share of them is free: closing them copies all keys and values.
+SHRINK_AT = 0.25
+NEVER = math.inf
 
 
 class NoKeysAndValuesError(Exception):
@@ -22,6 +27,11 @@ class Steps(Protocol):
 
     can_enter: bool  # whether rows may begin while others are on their way
     padding: int  # padded prompt positions so far
+
+    @property
+    def shrink_at(self) -> float:
+        """The share of finished rows from which on it pays to drop them."""
+        ...
 
     def start(self, prompts: list[list[int]], copies: int) -> Tensor:
         """Takes B prompts and makes K = `copies` sequences of each; logits [B * K, V] of the first new token."""
@@ -76,6 +86,7 @@ class EncoderDecoderSteps:
     """A sequence-to-sequence model: the prompt is the encoder's text, padded on the right and masked."""
 
     can_enter = False
+    shrink_at = SHRINK_AT
     cache: Any
 
     def __init__(self, model: Any, start_token: int, pad_token: int) -> None:
@@ -129,6 +140,7 @@ class DecoderSteps:
     """A decoder-only model: prompts padded on the left and masked, positions counted from the first token."""
 
     can_enter = False
+    shrink_at = SHRINK_AT
     cache: Any
 
     def __init__(self, model: Any, pad_token: int) -> None:

@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-from secbatch.models.generation_loop import Answer, Loop, cut_at_end
+from secbatch.models.generation_loop import Loop
 from secbatch.models.generation_scores import apply_rules, narrow
+from secbatch.models.generation_steps import NO_TOKEN
 
 
 class TokenLoop(Loop):
@@ -41,12 +42,15 @@ class TokenLoop(Loop):
             self.done |= tokens == token
         return tokens
 
-    def answer(self, place: int) -> Answer:
-        new = self.history[place, -self.new[place] :].tolist()[: self.starts[self.rows[place]].limit]
-        return Answer(cut_at_end(new, self.settings.end_tokens))
+    def made(self, places: Tensor) -> Tensor:
+        width = self.history.shape[1]
+        columns = width - self.count[places, None] + torch.arange(width, device=self.device)  # [B', L]
+        tokens = self.history[places].gather(1, columns.clamp(max=width - 1))
+        return tokens.masked_fill(columns >= width, NO_TOKEN)
 
-    def enter(self, places: list[int]) -> None:
-        self.draws[places] = self._drawn([self.rows[place] for place in places])
+    def enter(self, places: Tensor) -> None:
+        if self.settings.do_sample:
+            self.draws[places] = self._drawn([self.rows[place] for place in places.tolist()])
 
     def select(self, places: Tensor) -> None:
         self.draws = self.draws[places]
