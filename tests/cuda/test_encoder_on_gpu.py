@@ -17,7 +17,7 @@ from secbatch.models.device import Compute, choose
 from secbatch.models.encoder import MaskedLM, hidden_states
 from secbatch.models.encoder_generic import StockEncoder
 from secbatch.models.load import load_model
-from secbatch.models.packed import has_flash_attention
+from secbatch.models.packed_attention import has_flash_attention
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.transfer import AHEAD, Landing, Made, on_device
@@ -57,6 +57,7 @@ def test_hidden_states_equal_the_stock_models(tiny: Tiny, kind: str, compute: Co
 
 def test_bfloat16_has_one_attention_kernel_for_all_lengths() -> None:
     assert has_flash_attention(torch.device("cuda:0"), torch.bfloat16, 64)
+    assert has_flash_attention(torch.device("cuda:0"), torch.bfloat16, 64, 64)
     assert not has_flash_attention(torch.device("cuda:0"), torch.float32, 64)
 
 

@@ -1,0 +1,71 @@
+"""Attention over sequences laid end to end.
+
+On a CPU, and in float32, it runs on groups of sequences of one length, which are contiguous because batches are sorted
+by length: a group is a [count, heads, length, head_dim] view that needs no mask. On a GPU in half precision one kernel
+takes sequences of all lengths, where torch has it.
+"""
+
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+
+from secbatch.models.packed import Block
+
+
+def attend(qkv: torch.Tensor, block: Block, window: int | None = None) -> torch.Tensor:
+    """Bidirectional attention within each sequence: [T, 3, heads, head_dim] to [T, heads × head_dim].
+
+    With `window`, a token sees those at most `window` positions away.
+    """
+    tokens, _, heads, dim = qkv.shape
+    if block.bounds is not None and has_flash_attention(qkv.device, qkv.dtype, dim, window):
+        return flash_attention(qkv, block.bounds, block.longest, window).view(tokens, -1)
+    out = qkv.new_empty(tokens, heads, dim)
+    for first, count, length in block.groups:
+        span = slice(first, first + count * length)
+        # [3, count, heads, length, head_dim]
+        q, k, v = qkv[span].view(count, length, 3, heads, dim).permute(2, 0, 3, 1, 4).unbind(0)
+        mask = _window_mask(length, window, qkv.device) if window is not None and length > window + 1 else None
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out[span].view(count, length, heads, dim).copy_(mixed.transpose(1, 2))
+    out[block.tokens :] = 0  # filling: whatever lies in memory may be no number, which is slow
+    return out.view(tokens, heads * dim)
+
+
+def flash_attention(qkv: torch.Tensor, bounds: torch.Tensor, longest: int, window: int | None = None) -> torch.Tensor:
+    """`attend` in one kernel for all lengths, [T, heads, head_dim]; tokens of no sequence get what lies in memory.
+
+    `bounds`: [n + 1] int32, where sequences begin and end; none is longer than `longest`. It is the operator behind
+    torch.nn.attention.varlen, whose import takes a second. (Dao 2023, arXiv:2307.08691.)
+    """
+    operator, (query, key, value) = torch.ops.aten._flash_attention_forward, qkv.unbind(1)
+    sides = {} if window is None else {"window_size_left": window, "window_size_right": window}
+    mixed: torch.Tensor = operator(query, key, value, bounds, bounds, longest, longest, 0.0, False, False, **sides)[0]
+    return mixed
+
+
+@cache
+def has_flash_attention(device: torch.device, dtype: torch.dtype, width: int, window: int | None = None) -> bool:
+    """Whether `flash_attention` runs there, for heads of `width`, and gives the right thing."""
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return False
+    lengths = (17 if window is None else window + 30, 3)
+    tokens = sum(lengths)
+    block = Block(torch.zeros(0), torch.zeros(0), None, tokens, ((0, 1, lengths[0]), (lengths[0], 1, 3)))
+    with torch.inference_mode():
+        numbers = torch.linspace(-2.0, 2.0, 3 * tokens * 2 * width, device=device).mul(99).sin()
+        qkv = numbers.view(tokens, 3, 2, width).to(dtype)
+        bounds = torch.tensor([0, lengths[0], tokens, tokens], dtype=torch.int32, device=device)
+        try:
+            got = flash_attention(qkv, bounds, max(lengths), window)
+        except (RuntimeError, TypeError):  # an older GPU, a width that the kernel does not know, another torch
+            return False
+        wanted = attend(qkv, block, window)
+        return bool(torch.allclose(got.flatten(1).float(), wanted.float(), atol=0.05))
+
+
+def _window_mask(length: int, window: int, device: torch.device) -> torch.Tensor:
+    """[length, length] bool, True where a token may look."""
+    positions = torch.arange(length, device=device)
+    return (positions[:, None] - positions).abs() <= window
