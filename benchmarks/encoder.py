@@ -13,6 +13,7 @@ import platform
 import tempfile
 import time
 import warnings
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +27,7 @@ from encoder_ours import EndToEnd, ModelAlone, end_to_end, largest_difference
 from encoder_peers import Way, missing, peers
 from encoder_report import draw, show
 from gemm import GemmRate
+from gpu_watch import GpuWatch
 from sentences import distinct_sentences, write_csv
 
 from secbatch.job import Job
@@ -47,7 +49,7 @@ class Sizes:
 
 
 CPU, CPU_QUICK = Sizes(640, 128, 64, 3), Sizes(128, 64, 32, 2)
-CUDA, CUDA_QUICK = Sizes(200_000, 8192, 4096, 3), Sizes(50_000, 4096, 2048, 2)
+CUDA, CUDA_QUICK = Sizes(1_000_000, 2048, 1024, 3), Sizes(200_000, 1024, 512, 2)
 
 
 @dataclass
@@ -133,10 +135,14 @@ class Bench:
         gemm = GemmRate(self.device, torch.float32 if precision == "float32" else torch.bfloat16)
         runs: list[EndToEnd] = []
         shares: list[float] = []
+        busy: list[float] = []
         for _ in range(self.sizes.rounds):
             before = gemm.measure()
             alone.rates.append(n / model.seconds())
-            runs.append(end_to_end(task, self.model, self.source, self.folder / "out", self.device, precision))
+            with GpuWatch(self.device) if self.device.startswith("cuda") else nullcontext() as watch:
+                runs.append(end_to_end(task, self.model, self.source, self.folder / "out", self.device, precision))
+            if watch:
+                busy.append(watch.busy_share)
             rate = (before + gemm.measure()) / 2
             shares.append(self._flops(task, runs[-1]) / runs[-1].device / rate)
             whole.rates.append(n / runs[-1].steady)
@@ -158,6 +164,8 @@ class Bench:
             "share_of_best": flops / min(run.device for run in runs) / gemm.best,
             "share_counting_skipped_work": nominal / device / gemm.median,
             "end_to_end_of_alone": whole.rate / alone.rate,
+            "device_busy": float(np.median(busy)) if busy else None,
+            "stages": runs[-1].stages,
         }
 
     def _flops(self, task: str, run: EndToEnd) -> float:

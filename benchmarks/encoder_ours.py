@@ -38,6 +38,7 @@ class EndToEnd:
     device: float  # of it, the stage that computes
     tokens: int
     padding: int
+    stages: dict[str, float]  # seconds of each stage; they overlap
 
 
 def end_to_end(task: str, model: Path | str, source: Path, output: Path, device: str, precision: Any) -> EndToEnd:
@@ -66,7 +67,9 @@ def end_to_end(task: str, model: Path | str, source: Path, output: Path, device:
         raise SystemExit(f"{result.rejected} of {result.read} rows were rejected: these are no sentences to time with.")
     starting = sum(spent) + result.timings["load"]
     steady = result.seconds - starting
-    return EndToEnd(result.enriched, starting, steady, result.timings["device"], result.tokens, result.padding)
+    return EndToEnd(
+        result.enriched, starting, steady, result.timings["device"], result.tokens, result.padding, result.timings
+    )
 
 
 class ModelAlone:

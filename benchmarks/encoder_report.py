@@ -40,6 +40,10 @@ def show(found: dict[str, Any]) -> None:
             f" {one['share_counting_skipped_work']:.0%} when the work that is left out counts as done);"
             f" end to end {one['end_to_end_of_alone']:.0%} of the model alone; starting {one['starting_seconds']:.1f} s"
         )
+        if one["device_busy"] is not None:
+            console.print(f"  the GPU had work {one['device_busy']:.1%} of the time from its first batch to its last")
+        stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in one["stages"].items())
+        console.print(f"  seconds of the last run's stages, which overlap: {stages}")
     for one in found.get("float32_on_gpu_and_cpu", ()):
         console.print(
             f"{one['task']}: float32 on GPU and CPU differ by {one['largest_difference']:.1e} at most,"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +21,11 @@ class Recorded:
     https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
     """
 
-    def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> None:
-        """Raises what `function` raises; the current stream is then the one that it was."""
+    def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor], pool: Any = None) -> None:
+        """`pool`: memory that is shared with other graphs, of which never two run at once.
+
+        Raises what `function` raises; the current stream is then the one that it was.
+        """
         self._inputs = [tensor.clone() for tensor in inputs]
         device = inputs[0].device
         with torch.cuda.device(device), sdpa_kernel(ATTENTION):
@@ -36,7 +40,7 @@ class Recorded:
             # stream behind as the current one; the outer block puts it right.
             with (
                 torch.cuda.stream(current),
-                torch.cuda.graph(self._graph, stream=side, capture_error_mode="thread_local"),
+                torch.cuda.graph(self._graph, pool=pool, stream=side, capture_error_mode="thread_local"),
             ):
                 self._output = function(*self._inputs)
 

@@ -1,11 +1,10 @@
 """A packed encoder's layers as one launch on a GPU.
 
-Some 150 kernels make up a batch. Launched one by one, each of them waits for Python's lock, which the threads that read,
-tokenise and write hold most of the time on a fast GPU; recorded as a CUDA graph they are one call.
+Some 150 kernels make up a batch. Launched one by one, each of them waits for Python's lock, which other threads want,
+too, to read, tokenise and write; recorded as a CUDA graph they are one call.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
 
 import torch
 
@@ -17,11 +16,8 @@ Layers = Callable[[Block], tuple[torch.Tensor, torch.Tensor]]
 Shape = tuple[int, int, int]  # tokens, sequences, and what none of these is longer than
 
 
-class Replayed(Protocol):
-    def __call__(self, *inputs: torch.Tensor) -> Any: ...
-
-
-Record = Callable[[Callable[..., None], tuple[torch.Tensor, ...]], Replayed]
+Replayed = Callable[..., torch.Tensor]
+Record = Callable[[Callable[..., torch.Tensor], tuple[torch.Tensor, ...]], Replayed]
 
 
 class LayerGraphs:
@@ -52,10 +48,8 @@ class LayerGraphs:
                     raise
                 self._most = 0  # layers that ask the device for something on their way: no graph can hold that
                 return self._layers(block)
-        self._graphs[shape](block.ids, block.positions, block.bounds)
-        assert self._results is not None
-        first, second = self._results[:, : len(block.ids)]
-        return first, second
+        attended, x = self._graphs[shape](block.ids, block.positions, block.bounds)
+        return attended, x
 
     def _recorded(self, block: Block) -> Replayed:
         tokens, longest = len(block.ids), block.longest
@@ -66,10 +60,11 @@ class LayerGraphs:
             self._results = some.new_empty(2, *some.shape)
         results = self._results[:, :tokens]
 
-        def run(ids: torch.Tensor, positions: torch.Tensor, bounds: torch.Tensor) -> None:
+        def run(ids: torch.Tensor, positions: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
             again = Block(ids, positions, None, tokens, (), bounds, longest)
             for result, made in zip(results, self._layers(again), strict=True):
                 result.copy_(made)
+            return results
 
         assert block.bounds is not None
         return self._record(run, (block.ids, block.positions, block.bounds))
