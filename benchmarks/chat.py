@@ -139,8 +139,8 @@ def measure(
 ) -> list[dict[str, Any]]:
     """A line for each way, in answers a second."""
     cuda = device.startswith("cuda")
-    with torch.device(device):
-        model = case.build()
+    with torch.device(device):  # weights are drawn there
+        model = case.build().to(device)
     prompts = questions(case.questions, model.config.vocab_size, bool(model.config.is_encoder_decoder))
     lines: list[dict[str, Any]] = []
     kept: dict[str, list[list[int]]] = {}

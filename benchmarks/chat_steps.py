@@ -50,10 +50,10 @@ def steps_of(model: Any, count: int, job: Generation, console: Console) -> dict[
     BlenderbotSteps.step = counted  # type: ignore[method-assign]
     torch.cuda.reset_peak_memory_stats()
     begin = time.perf_counter()
-    made.generate(prompts)
+    answers = made.generate(prompts).answers
     seconds, taken = time.perf_counter() - begin, steps
     memory = torch.cuda.max_memory_allocated() / 2**30
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
         made.generate(prompts)
     BlenderbotSteps.step = step  # type: ignore[method-assign]
     events = profiled.key_averages()
@@ -69,8 +69,18 @@ def steps_of(model: Any, count: int, job: Generation, console: Console) -> dict[
     for duration, times, name in kernels[:24]:
         shown.add_row(f"{duration:.3f}", f"{times:.1f}", name[:110])
     console.print(shown)
+    halves = Generator(model, settings, made.budget // 2).generate(prompts).answers
+    same = sum(one == other for one, other in zip(answers, halves, strict=True))
+    console.print(f"the same answers in batches half as large: {same} of {count}")
     console.print("calls a step:", {name: round(times, 1) for name, times in sorted(calls.items())})
-    return {"questions": count, "steps": taken, "seconds": seconds, "kernels": kernels[:40], "calls": calls}
+    return {
+        "questions": count,
+        "steps": taken,
+        "seconds": seconds,
+        "same": same,
+        "kernels": kernels[:40],
+        "calls": calls,
+    }
 
 
 def by_products(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -127,7 +137,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     console = Console(highlight=False, soft_wrap=True, width=150)
     with torch.device("cuda"):
-        model = blenderbot().to(torch.bfloat16)
+        model = blenderbot().to("cuda", torch.bfloat16)
     lines = {"attention": attention(console)}
     for name, count, job in (
         ("ten beams", options.questions, Generation()),

@@ -26,7 +26,7 @@ from secbatch.models.packed import ROWS
 SLOTS_AT_A_TIME = 64  # by how many slots a row the cache grows
 # On a GPU: steps for which there is room when it is asked whether there is room, since asking waits for it; and
 # sequences of which fewer take no less time, so that a step is not recorded anew for them.
-STEPS_AHEAD = 8
+STEPS_AHEAD = 4
 FEWEST_SEQUENCES = 1024
 ALIGNED = 16  # attention kernels copy a mask whose rows do not lie at multiples of 16 bytes
 
