@@ -1,6 +1,6 @@
 """From finished shards to a version that readers see."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +14,7 @@ from secbatch.store.filesystem import remove_file, remove_tree
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Checkpoint, Ledger, Part
 from secbatch.store.merge import Merger
+from secbatch.store.parts_ahead import PartsAhead
 from secbatch.store.present import Winners
 from secbatch.store.versions import link_name, prune, publish
 from secbatch.worker import Worker
@@ -47,6 +48,16 @@ class Publisher:
         self.job, self.layout, self.ledger, self.run = job, layout, ledger, run
         self.reuse, self.worker, self.about = reuse, worker, about
         self.metadata: dict[bytes, bytes] = {}
+        self._tasks = {name: [fingerprint] for name, fingerprint in worker.fingerprints.items()}
+
+    @property
+    def merger(self) -> Merger:
+        partitions = self.job.output.partition_columns
+        return Merger(self.layout, self.worker.schema, partitions, self.metadata, dict(self.about), self.run)
+
+    def parts_ahead(self) -> PartsAhead | None:
+        """A writer of parts while the run goes on; None where rows of the base are to be among them."""
+        return None if self.reuse.base else PartsAhead(self.merger, self._tasks)
 
     def publish(
         self,
@@ -56,10 +67,13 @@ class Publisher:
         read_whole: list[str],
         complete: bool,
         final: bool,
+        on_their_way: Collection[str] = (),
     ) -> Published:
-        """`read_whole`: files that this run has read to their end; `complete`: they are all of the job's input."""
-        tasks = {name: [fingerprint] for name, fingerprint in self.worker.fingerprints.items()}
-        assembly = Assembly(self.layout, self.reuse.open_keys, self.reuse.schema_name, tasks)
+        """`read_whole`: files that this run has read to their end; `complete`: they are all of the job's input.
+
+        `on_their_way`: files under parts/ that are not whole yet, and stay.
+        """
+        assembly = Assembly(self.layout, self.reuse.open_keys, self.reuse.schema_name, self._tasks)
         base = self.reuse.base if final else []
         output = self.job.output
         made = assembly.assemble(
@@ -70,15 +84,13 @@ class Publisher:
             () if self.job.input.id else read_whole,
         )
         notices = self._check_removed(made, base)
-        merger = Merger(
-            self.layout, self.worker.schema, output.partition_columns, self.metadata, dict(self.about), self.run
-        )
+        merger = self.merger
         parts = merger.parts(made.pieces) or ([merger.empty()] if final else [])
         superseded = merger.superseded(made.superseded, self._reusable_columns()) if final else []
         if final and not complete:
             known = {part.name for part in superseded}
             superseded += [part for part in self.reuse.base_superseded if part.name not in known]
-        return self._show(parts, superseded, made, notices, final)
+        return self._show(parts, superseded, made, notices, final, on_their_way)
 
     def _reusable_columns(self) -> list[str]:
         return [*(f.name for task in self.worker.tasks.values() for f in task.fields), "secbatch_run"]
@@ -99,7 +111,13 @@ class Publisher:
         return [f"{made.removed:,} rows are no longer in the input and were {how}."]
 
     def _show(
-        self, parts: list[Part], superseded: list[Part], made: Assembled, notices: list[str], final: bool
+        self,
+        parts: list[Part],
+        superseded: list[Part],
+        made: Assembled,
+        notices: list[str],
+        final: bool,
+        on_their_way: Collection[str],
     ) -> Published:
         number = self.ledger.latest_version()
         shown = [part.name for part in self.ledger.version_parts(number)]
@@ -113,7 +131,7 @@ class Publisher:
                 when = datetime.now(UTC).isoformat(timespec="seconds")
                 number = publish(self.layout, self.ledger, self.run, parts, when, superseded)
                 new = True
-            prune(self.layout, self.ledger)
+            prune(self.layout, self.ledger, on_their_way)
         files = [link_name(place, file) for place, part in enumerate(parts) for file in part.files]
         return Published(number, rows, files, new, made.superseded_rows, notices)
 

@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -216,18 +217,18 @@ class Run:
         engine: LocalEngine[Item, Item] = LocalEngine(
             self._encoded(lambda: engine.stopping), self._compute, self._finish
         )
-        try:
+        with ExitStack() as stack:
+            stack.callback(self.reuse.close)
+            self.ahead = stack.enter_context(ahead) if (ahead := self.publisher.parts_ahead()) else None
             with self.poison:
                 engine.run()
-        except BaseException:
-            self.reuse.close()
-            raise
-        self.rejects.flush()
-        self.result.unparseable, self.result.unreadable_files = self.rejects.count, len(self.rejects.broken_files)
-        with self.clock("publish"):
-            self._publish(final=True)
-        self._judge()
-        self.reuse.close()
+            self.rejects.flush()
+            self.result.unparseable, self.result.unreadable_files = self.rejects.count, len(self.rejects.broken_files)
+            with self.clock("publish"):
+                if self.ahead:
+                    self.ahead.finish()
+                self._publish(final=True)
+            self._judge()
         self.publisher.clear(self._complete())
 
     def _check_recompute(self) -> None:
@@ -347,8 +348,10 @@ class Run:
     def _finish(self, item: Item) -> None:
         looked, checkpoint = item.looked, item.checkpoint
         index, kept = looked.identified.shard.index, looked.match.kept
+        rows = None
         if item.work is not None and item.keys is not None:
-            checkpoint = self._checkpoint(item.enriched or self._finished(item.work), item.keys, index, item.key)
+            enriched = item.enriched or self._finished(item.work)
+            checkpoint, rows = self._checkpoint(enriched, item.keys, index, item.key), enriched.table
             self.poison.done(index)
             self.result.reused += checkpoint.rows - checkpoint.enriched
             self.result.enriched += checkpoint.enriched
@@ -358,6 +361,8 @@ class Run:
         self.result.rejected += int(looked.match.rejected[kept].sum()) + (checkpoint.rejected if checkpoint else 0)
         if checkpoint:
             self.checkpoints.append(checkpoint)
+            if self.ahead:
+                self.ahead.add(checkpoint, rows)
         if self.present:
             # Only now: a version shows the rows of finished shards alone.
             ids = checkpoint_keys(self.layout, checkpoint).ids if checkpoint else looked.keys.ids[:0]
@@ -409,13 +414,15 @@ class Run:
         self.last_published = time.monotonic()
         broken = self.rejects.broken_files if final else set()
         files = [file.path for file in self.setup.source.files] if final and self._read_whole else []
-        published = self.publisher.publish(
-            self.checkpoints,
-            self.present.winners() if self.present else None,
-            read_whole=[file for file in files if file not in broken],
-            complete=final and self._complete(),
-            final=final,
-        )
+        with self.ahead.paused() if self.ahead else nullcontext(()) as on_their_way:
+            published = self.publisher.publish(
+                self.checkpoints,
+                self.present.winners() if self.present else None,
+                read_whole=[file for file in files if file not in broken],
+                complete=final and self._complete(),
+                final=final,
+                on_their_way=on_their_way,
+            )
         for text in published.notices:
             self._notice(text)
         if final:

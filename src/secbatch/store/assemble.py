@@ -113,17 +113,25 @@ class Assembly:
         return np.asarray(found.to_numpy())
 
     def _from_checkpoint(self, checkpoint: Checkpoint, winners: Winners | None, result: Assembled) -> None:
-        keys = checkpoint_keys(self.layout, checkpoint)
-        lost = np.zeros(keys.rows, bool)
+        lost = np.zeros(checkpoint.rows, bool)
         if winners is not None:
             losers = winners.lost_of(checkpoint.shard)
             lost[place_of(losers[(losers & KEPT) == 0])] = True
-        width = checkpoint.size / max(1, keys.rows)
-        for folder, start, stop in checkpoint.folders:
-            for mask, target in ((~lost, result.pieces), (lost, result.superseded)):
-                taken = mask[start:stop]
-                if taken.any():
-                    size = int(width * taken.sum())
-                    file = self.layout.checkpoints / f"{checkpoint.part}.parquet"
-                    chosen = None if taken.all() else taken
-                    target.append(Piece(checkpoint.part, file, keys, self.tasks, folder, start, stop, size, chosen))
+        for mask, target in ((~lost, result.pieces), (lost, result.superseded)):
+            target += checkpoint_pieces(self.layout, checkpoint, self.tasks, mask)
+
+
+def checkpoint_pieces(
+    layout: Layout, checkpoint: Checkpoint, tasks: dict[str, list[str]], wanted: np.ndarray
+) -> list[Piece]:
+    """A piece for each partition that the rows `wanted` (bool [n]) of a checkpoint fall into."""
+    keys = checkpoint_keys(layout, checkpoint)
+    file = layout.checkpoints / f"{checkpoint.part}.parquet"
+    width = checkpoint.size / max(1, keys.rows)
+    pieces = []
+    for folder, start, stop in checkpoint.folders:
+        taken = wanted[start:stop]
+        if taken.any():
+            chosen, size = None if taken.all() else taken, int(width * taken.sum())
+            pieces.append(Piece(checkpoint.part, file, keys, tasks, folder, start, stop, size, chosen))
+    return pieces

@@ -149,6 +149,15 @@ def link_durably(source: Path, path: Path, step: str) -> None:
         raise explain(error, path) from None
 
 
+def rename_durably(written: Path, path: Path, step: str) -> None:
+    """Gives a new file in the same folder, which is fsynced already, its name."""
+    try:
+        rename(written, path)
+        faults.reach(f"{step}: after its rename")
+    except OSError as error:
+        raise explain(error, path) from None
+
+
 def sync_file(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from secbatch.errors import OutputError
-from secbatch.store.filesystem import link_durably
+from secbatch.store.filesystem import link_durably, rename_durably
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Part
 from secbatch.store.parts import unreadable, write_tables
@@ -148,12 +148,22 @@ class Merger:
         """Parts that hold the pieces' rows, partition by partition and in their order; pieces without rows go."""
         by_folder = sorted((piece for piece in pieces if piece.rows), key=lambda piece: piece.folder)
         result = []
-        for folder, members in itertools.groupby(by_folder, key=lambda piece: piece.folder):
+        for _, members in itertools.groupby(by_folder, key=lambda piece: piece.folder):
             for group in _grouped(list(members)):
-                result.append(
-                    group[0].part or self._part(folder, group) if len(group) == 1 else self._part(folder, group)
-                )
+                result.append(self.part(group))
         return result
+
+    def part(self, pieces: list[Piece], written: Path | None = None) -> Part:
+        """The part that a group of pieces of one partition makes. `written`: a durable file of it, in its folder."""
+        if len(pieces) == 1 and pieces[0].part:
+            return pieces[0].part
+        schema, folder = self.part_schema, pieces[0].folder
+        digest = _digest(json.dumps([str(schema.remove_metadata()), [piece.identity() for piece in pieces]]))
+        return self._write(f"{folder}/{digest}" if folder else digest, pieces, schema, written=written)
+
+    @property
+    def part_schema(self) -> pa.Schema:
+        return pa.schema([field for field in self.schema if field.name not in self.partition_by], self.metadata)
 
     def superseded(self, pieces: list[Piece], columns: list[str]) -> list[Part]:
         """One part for each piece with rows, of the columns that tasks may take over."""
@@ -169,13 +179,9 @@ class Merger:
         """A part without rows, so that readers find the columns."""
         return self._write(f"empty-{_digest(str(self.schema))}", [], self.schema.with_metadata(self.metadata))
 
-    def _part(self, folder: str, pieces: list[Piece]) -> Part:
-        fields = [field for field in self.schema if field.name not in self.partition_by]
-        schema = pa.schema(fields, self.metadata)
-        digest = _digest(json.dumps([str(schema.remove_metadata()), [piece.identity() for piece in pieces]]))
-        return self._write(f"{folder}/{digest}" if folder else digest, pieces, schema)
-
-    def _write(self, name: str, pieces: list[Piece], schema: pa.Schema, superseded: bool = False) -> Part:
+    def _write(
+        self, name: str, pieces: list[Piece], schema: pa.Schema, superseded: bool = False, written: Path | None = None
+    ) -> Part:
         tasks: dict[str, list[str]] = {}
         for piece in pieces:
             for task, fingerprints in piece.tasks.items():
@@ -183,7 +189,9 @@ class Merger:
         file = self.layout.parts / f"{name}.parquet"
         rows, rejected = self._write_keys(name, pieces, tasks, superseded, file)
         if not file.exists():
-            if len(pieces) == 1 and pieces[0].whole and pieces[0].full and _has_schema(pieces[0].file, schema):
+            if written:
+                rename_durably(written, file, "part")
+            elif len(pieces) == 1 and pieces[0].whole and pieces[0].full and _has_schema(pieces[0].file, schema):
                 link_durably(pieces[0].file, file, "part")  # the bytes that writing it again would give
             else:
                 write_tables(file, schema, (table for piece in pieces for table in piece.tables(schema)), "part")
@@ -210,22 +218,36 @@ def _has_schema(file: Path, schema: pa.Schema) -> bool:
         raise unreadable(file, error) from None
 
 
-def _grouped(pieces: list[Piece]) -> Iterator[list[Piece]]:
+class Grouping:
     """Neighbours that make a part together: as many as fit; a part that is large enough stays as it is."""
-    group: list[Piece] = []
-    size = rows = 0
-    for piece in pieces:
+
+    def __init__(self) -> None:
+        self.open: list[Piece] = []  # the group that more pieces may join
+        self._size = self._rows = 0
+
+    def add(self, piece: Piece) -> Iterator[list[Piece]]:
+        """The groups that end with this piece, or before it."""
         alone = piece.full
-        if group and (alone or size + piece.size > PART_BYTES or rows + piece.rows > PART_ROWS):
-            yield group
-            group, size, rows = [], 0, 0
-        group.append(piece)
-        size, rows = size + piece.size, rows + piece.rows
+        if self.open and (alone or self._size + piece.size > PART_BYTES or self._rows + piece.rows > PART_ROWS):
+            yield self.rest()
+        self.open.append(piece)
+        self._size, self._rows = self._size + piece.size, self._rows + piece.rows
         if alone:
-            yield group
-            group, size, rows = [], 0, 0
-    if group:
-        yield group
+            yield self.rest()
+
+    def rest(self) -> list[Piece]:
+        """The open group, which ends now."""
+        group, self.open = self.open, []
+        self._size = self._rows = 0
+        return group
+
+
+def _grouped(pieces: list[Piece]) -> Iterator[list[Piece]]:
+    grouping = Grouping()
+    for piece in pieces:
+        yield from grouping.add(piece)
+    if grouping.open:
+        yield grouping.rest()
 
 
 def _digest_of_keys(keys: PieceKeys) -> str:

@@ -1,9 +1,9 @@
 """Part files: immutable Parquet."""
 
-import itertools
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,44 +43,99 @@ def write_tables(
     a pure function of the rows, not of how they are cut into tables. Returns the file's bytes. Raises OutputError when
     the disk refuses.
     """
-    size = 0
+    writer = None
 
     def write(temporary: Path) -> None:
-        nonlocal size
-        with WatchedFile(temporary, step) as file:
-            groups = _regrouped(tables, most_rows)
-            first = next(groups, schema.empty_table())
-            with pq.ParquetWriter(file, schema, **options(first)) as writer:
-                for group in itertools.chain([first], groups):
-                    writer.write_table(
-                        group.replace_schema_metadata(schema.metadata), row_group_size=max(1, group.num_rows)
-                    )
-            size = file.tell()
+        nonlocal writer
+        with TableWriter(temporary, schema, step, options, most_rows) as writer:
+            for table in tables:
+                writer.add(table)
 
     write_atomically(path, write, step)
-    return size
+    assert writer is not None
+    return writer.size
 
 
-def _regrouped(tables: Iterable[pa.Table], most_rows: int) -> Iterator[pa.Table]:
+class TableWriter:
+    """A new Parquet file, written a row group at a time. Use as a context manager: at its end the file is whole."""
+
+    def __init__(
+        self,
+        path: Path,
+        schema: pa.Schema,
+        step: str,
+        options: Callable[[pa.Table], dict[str, Any]] = parquet_options,
+        most_rows: int = ROW_GROUP_ROWS,
+    ) -> None:
+        """See `write_tables`."""
+        self.size = 0  # bytes, once it is whole
+        self._schema, self._options = schema, options
+        self._groups = _RowGroupCutter(most_rows)
+        self._open = ExitStack()
+        self._file = self._open.enter_context(WatchedFile(path, step))
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> "TableWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        with self._open:
+            if kind is None:
+                self._write(self._groups.rest())
+                assert self._writer is not None
+                self._writer.close()
+                self.size = self._file.tell()
+
+    def abandon(self) -> None:
+        """Lets go of a file that is not to be whole."""
+        with suppress(OSError):  # what the writer has still to write, where the disk refuses
+            self._open.close()
+
+    def add(self, table: pa.Table) -> None:
+        """More rows, in the columns of the schema."""
+        for group in self._groups.add(table):
+            self._write(group)
+
+    def _write(self, group: pa.Table | None) -> None:
+        if self._writer is None:
+            first = self._schema.empty_table() if group is None else group
+            self._writer = self._open.enter_context(pq.ParquetWriter(self._file, self._schema, **self._options(first)))
+            group = first
+        if group is not None:
+            group = group.replace_schema_metadata(self._schema.metadata)
+            self._writer.write_table(group, row_group_size=max(1, group.num_rows))
+
+
+class _RowGroupCutter:
     """Row groups: of the rows that suit the first ones, and fewer where rows become much larger."""
-    waiting: list[pa.Table] = []
-    rows = size = target = 0
-    for table in tables:
-        if not table.num_rows:
-            continue
-        target = target or min(row_group_rows(table.slice(0, 1024)), most_rows)
+
+    def __init__(self, most_rows: int) -> None:
+        self._most_rows, self._target = most_rows, 0
+        self._waiting: list[pa.Table] = []
+        self._rows = self._size = 0
+
+    def add(self, table: pa.Table) -> Iterator[pa.Table]:
+        """The row groups that are full with these rows."""
+        if table.num_rows:
+            self._target = self._target or min(row_group_rows(table.slice(0, 1024)), self._most_rows)
         while table.num_rows:
-            piece = table.slice(0, target - rows)
-            if size + piece.nbytes >= 2 * ROW_GROUP_BYTES:  # it may end amid this piece
-                piece = table.slice(0, min(target - rows, BLOCK_ROWS - rows % BLOCK_ROWS))
-            waiting.append(piece)
-            rows, size = rows + piece.num_rows, size + piece.nbytes
+            piece = table.slice(0, self._target - self._rows)
+            if self._size + piece.nbytes >= 2 * ROW_GROUP_BYTES:  # it may end amid this piece
+                piece = table.slice(0, min(self._target - self._rows, BLOCK_ROWS - self._rows % BLOCK_ROWS))
+            self._waiting.append(piece)
+            self._rows, self._size = self._rows + piece.num_rows, self._size + piece.nbytes
             table = table.slice(piece.num_rows)
-            if rows == target or (size >= 2 * ROW_GROUP_BYTES and rows % BLOCK_ROWS == 0):
-                yield pa.concat_tables(waiting).combine_chunks()
-                waiting, rows, size = [], 0, 0
-    if waiting:
-        yield pa.concat_tables(waiting).combine_chunks()
+            much = self._size >= 2 * ROW_GROUP_BYTES and self._rows % BLOCK_ROWS == 0
+            if (self._rows == self._target or much) and (group := self.rest()) is not None:
+                yield group
+
+    def rest(self) -> pa.Table | None:
+        """What waits for more rows."""
+        if not self._waiting:
+            return None
+        group = pa.concat_tables(self._waiting).combine_chunks()
+        self._waiting, self._rows, self._size = [], 0, 0
+        return group
 
 
 def write_part(folder: Path, name: str, table: pa.Table, partition_by: tuple[str, ...]) -> tuple[str, ...]:

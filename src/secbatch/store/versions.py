@@ -1,6 +1,6 @@
 """Versions: what readers see. A version is a folder of hard links; publishing is one rename of a link."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from secbatch.errors import OutputError
@@ -87,8 +87,8 @@ def swap_link(layout: Layout, folder: Path) -> None:
     faults.reach("link: after the swap")
 
 
-def prune(layout: Layout, ledger: Ledger) -> None:
-    """Removes all but the newest versions, and files that none of them holds."""
+def prune(layout: Layout, ledger: Ledger, on_their_way: Collection[str] = ()) -> None:
+    """Removes all but the newest versions, and files that none of them holds; those `on_their_way` to parts/ stay."""
     for number in ledger.versions()[:-KEPT_VERSIONS]:
         ledger.forget_version(number)
     numbers = ledger.versions()
@@ -100,7 +100,7 @@ def prune(layout: Layout, ledger: Ledger) -> None:
     ledger.forget_parts([part.name for part in ledger.unused_parts()])
     kinds = (False, True)
     held = [part for n in numbers for kind in kinds for part in ledger.version_parts(n, superseded=kind)]
-    _sweep(layout.parts, {file for part in held for file in part.files})
+    _sweep(layout.parts, {*on_their_way, *(file for part in held for file in part.files)})
     _sweep(layout.keys, {f"{part.name}.keys" for part in held})
 
 

@@ -1,0 +1,156 @@
+"""Parts written while the run goes on: those that its last publication will want, if no row is replaced until then.
+
+They get the names that the publication gives them, so it finds them there; what it does not want is swept away with
+all that no version holds.
+"""
+
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from secbatch.store import faults
+from secbatch.store.assemble import checkpoint_pieces
+from secbatch.store.filesystem import explain, make_folder, sync_file
+from secbatch.store.ledger import Checkpoint
+from secbatch.store.merge import Grouping, Merger, Piece, conformed
+from secbatch.store.parts import TableWriter, remove_files
+
+WAITING = 1  # checkpoints whose rows are held for the writer, besides the one that it writes
+MOST_PARTITIONS = 4  # open at a time: each holds the rows of a row group
+
+
+@dataclass
+class _Partition:
+    """The part that grows in one partition."""
+
+    path: Path  # of the file until it has its name
+    grouping: Grouping = field(default_factory=Grouping)
+    writer: TableWriter | None = None  # of the open group
+
+
+class PartsAhead:
+    """Writes parts on a thread of its own. Use as a context manager; `add` and `finish` raise what went wrong there."""
+
+    def __init__(self, merger: Merger, tasks: dict[str, list[str]]) -> None:
+        """`tasks`: of the rows to come: task -> fingerprints."""
+        self._merger, self._tasks = merger, tasks
+        self._schema = merger.part_schema
+        self._partitions: dict[str, _Partition] = {}
+        self._given_up = False
+        self._mutex = threading.Lock()
+        self._waiting: queue.Queue[tuple[Checkpoint, pa.Table | None] | None] = queue.Queue(WAITING)
+        self._failures: list[BaseException] = []
+        self._thread = threading.Thread(target=self._write_all, name="parts", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "PartsAhead":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._stop()
+        with suppress(OSError):  # swept away by the next publication otherwise
+            self._give_up()
+
+    @contextmanager
+    def paused(self) -> Iterator[set[str]]:
+        """Nothing is written meanwhile. Gives the files that are on their way, by their paths under parts/."""
+        with self._mutex:
+            yield {self._place(partition.path) for partition in self._partitions.values() if partition.writer}
+
+    def add(self, checkpoint: Checkpoint, rows: pa.Table | None) -> None:
+        """The next checkpoint; its rows in their order, where they are at hand."""
+        while not self._failures:
+            with suppress(queue.Full):
+                self._waiting.put((checkpoint, rows), timeout=0.1)
+                return
+        raise self._failures[0]
+
+    def finish(self) -> None:
+        """Returns when all parts are there."""
+        self._stop()
+        if self._failures:
+            raise self._failures[0]
+        for partition in self._partitions.values():
+            if partition.grouping.open:
+                self._end(partition, partition.grouping.rest())
+        self._partitions = {}
+
+    def _stop(self) -> None:
+        while self._thread.is_alive():
+            with suppress(queue.Full):
+                self._waiting.put(None, timeout=0.1)
+                break
+        self._thread.join()
+
+    def _write_all(self) -> None:
+        try:
+            while (found := self._waiting.get()) is not None:
+                with self._mutex:
+                    self._write(*found)
+        except BaseException as failure:  # carried to whoever adds or finishes
+            self._failures.append(failure)
+
+    def _write(self, checkpoint: Checkpoint, rows: pa.Table | None) -> None:
+        if self._given_up:
+            return
+        pieces = checkpoint_pieces(self._merger.layout, checkpoint, self._tasks, np.ones(checkpoint.rows, bool))
+        for piece in pieces:
+            if piece.folder not in self._partitions:
+                if len(self._partitions) == MOST_PARTITIONS:
+                    self._give_up()
+                    return
+                number = len(self._partitions)
+                path = self._merger.layout.parts / piece.folder / f".ahead-{number}.tmp"
+                self._partitions[piece.folder] = _Partition(path)
+            partition = self._partitions[piece.folder]
+            for group in partition.grouping.add(piece):
+                self._end(partition, group)
+            if partition.grouping.open:
+                self._append(partition, piece, rows if len(pieces) == 1 else None)
+
+    def _append(self, partition: _Partition, piece: Piece, rows: pa.Table | None) -> None:
+        try:
+            if partition.writer is None:
+                make_folder(partition.path.parent)
+                faults.reach("part: before the write")
+                partition.writer = TableWriter(partition.path, self._schema, "part")
+            for table in piece.tables(self._schema) if rows is None else [conformed(rows, self._schema)]:
+                partition.writer.add(table)
+        except OSError as error:
+            raise explain(error, partition.path) from None
+
+    def _end(self, partition: _Partition, group: list[Piece]) -> None:
+        """Gives the part of a group that has ended its name and its keys."""
+        if partition.writer is None:  # a checkpoint that is a part by itself
+            self._merger.part(group)
+            return
+        try:
+            with partition.writer:
+                pass
+            faults.reach("part: before its fsync")
+            sync_file(partition.path)
+            faults.reach("part: after its fsync")
+        except OSError as error:
+            raise explain(error, partition.path) from None
+        self._merger.part(group, partition.path)
+        if partition.path.exists():  # an earlier try of this run has come as far
+            remove_files(self._merger.layout.parts, (self._place(partition.path),))
+        partition.writer = None
+
+    def _give_up(self) -> None:
+        """Lets go of what is not whole."""
+        self._given_up = True
+        for partition in self._partitions.values():
+            if partition.writer:
+                partition.writer.abandon()
+                remove_files(self._merger.layout.parts, (self._place(partition.path),))
+        self._partitions = {}
+
+    def _place(self, path: Path) -> str:
+        return path.relative_to(self._merger.layout.parts).as_posix()
