@@ -24,6 +24,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from secbatch.job import Generation
 from secbatch.models.generation import Generator, Prompt
+from secbatch.models.generation_attention import attention as our_attention
+from secbatch.models.generation_attention import by_torch
 from secbatch.models.generation_blenderbot import BlenderbotSteps
 from secbatch.models.generation_settings import position_limit
 
@@ -111,9 +113,13 @@ def attention(console: Console) -> list[dict[str, Any]]:
         pairs = torch.randn(rows, HEADS, keys, 2 * WIDTH, device="cuda", dtype=torch.bfloat16)
         mask = torch.zeros(rows, 1, queries, keys, device="cuda", dtype=torch.bfloat16)
         inputs = query, pairs[..., :WIDTH], pairs[..., WIDTH:], mask
-        for way in (*WAYS, "products"):
+        for way in ("ours", *WAYS, "products"):
             try:
-                if way == "products":
+                if way == "ours":
+                    chosen = our_attention(pairs.device, pairs.dtype, WIDTH)
+                    way = "ours" if chosen is not by_torch else "ours: Triton does not run here"
+                    duration = milliseconds(lambda chosen=chosen, inputs=(query, pairs, mask): chosen(*inputs))  # type: ignore[misc]
+                elif way == "products":
                     duration = milliseconds(lambda inputs=inputs: by_products(*inputs))  # type: ignore[misc]
                 else:
                     with sdpa_kernel(getattr(SDPBackend, way)):

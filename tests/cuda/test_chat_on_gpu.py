@@ -14,6 +14,7 @@ from secbatch.job import Generation
 from secbatch.models import generation_blenderbot, generation_graph
 from secbatch.models.device import choose
 from secbatch.models.generation import Generator, Prompt
+from secbatch.models.generation_attention import attention, by_torch
 from secbatch.models.generation_beams import BeamLoop
 from secbatch.models.generation_blenderbot import BlenderbotSteps
 from secbatch.models.generation_loop import LOOK_EVERY
@@ -193,3 +194,22 @@ def test_a_recording_that_runs_out_of_memory_is_tried_with_half_the_rows(monkeyp
     made: Generator = generator(model, Generation())
     assert [answer.tokens for answer in made.generate(asked).answers] == expected
     assert failed and torch.cuda.current_stream() == stream
+
+
+@pytest.mark.parametrize("width", [16, 40, 64, 128])
+@pytest.mark.parametrize(("queries", "keys"), [(1, 64), (10, 160), (16, 70), (20, 300)])
+def test_the_attention_of_single_steps_is_that_of_torch(queries: int, keys: int, width: int) -> None:
+    chosen = attention(torch.device("cuda", 0), torch.bfloat16, width)
+    assert chosen is not by_torch, "Triton does not run here"
+    torch.manual_seed(keys)
+    made = torch.randn(5 * queries, 3 * 4 * width, device="cuda", dtype=torch.bfloat16)
+    query = made[:, : 4 * width].view(5, queries, 4, width).transpose(1, 2)
+    pairs = torch.randn(5, 4, keys, 2 * width, device="cuda", dtype=torch.bfloat16)
+    for masks in (1, queries):
+        seen = torch.rand(5, 1, masks, keys, device="cuda") < 0.2
+        seen[1, :, :, :64] = False  # nothing of a tile
+        seen[2, :, 0, :-1] = False
+        seen[..., -1] = True
+        mask = torch.zeros((), device="cuda", dtype=torch.bfloat16).where(seen, -torch.inf)
+        expected = by_torch(query.float(), pairs.float(), mask.float())
+        assert torch.allclose(chosen(query, pairs, mask).float(), expected, atol=0.03)

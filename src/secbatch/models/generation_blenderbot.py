@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
+from secbatch.models.generation_attention import attention
 from secbatch.models.generation_graph import Recorded
 from secbatch.models.generation_steps import NEVER, NO_TOKEN, SHRINK_AT, pad
 from secbatch.models.linear import Linear
@@ -110,6 +110,8 @@ class BlenderbotSteps:
         self.decoder, self.model = decoder, decoder.model
         self.start_token, self.pad_token, self.positions = start_token, pad_token, positions
         self.heads, self.padding = decoder.heads, 0
+        width = self.model.config.d_model // self.heads
+        self.attention = attention(self.model.device, self.model.dtype, width)
         # On a GPU a step's shapes stay as they are until there is no room left, so that it can be recorded.
         cuda = self.model.device.type == "cuda"
         self.record: type[Recorded] | None = Recorded if cuda else None
@@ -238,5 +240,4 @@ class BlenderbotSteps:
         """query: [B * K, H * D]; pairs: [B, H, N, 2 * D] keys and values; mask: [B, 1, K or 1, N]. [B * K, H * D]."""
         rows, width = len(pairs), pairs.shape[-1] // 2
         query = query.view(rows, -1, self.heads, width).transpose(1, 2)  # [B, H, K, D]
-        seen = scaled_dot_product_attention(query, pairs[..., :width], pairs[..., width:], mask)
-        return seen.transpose(1, 2).reshape(-1, self.heads * width)
+        return self.attention(query, pairs, mask).reshape(-1, self.heads * width)

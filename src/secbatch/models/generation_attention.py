@@ -1,0 +1,51 @@
+"""Which kernel looks back over the cache in a single step of generation."""
+
+from collections.abc import Callable
+from functools import cache
+from subprocess import SubprocessError
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def attention(device: torch.device, dtype: torch.dtype, width: int) -> Attention:
+    """Of queries [B, H, K, D] over keys and values side by side, [B, H, N, 2 * D]: [B, K, H, D].
+
+    Its third argument is a mask [B, 1, K or 1, N] of 0 and minus infinity. D is `width`.
+    """
+    return _own(device, dtype, width) or by_torch
+
+
+def by_torch(query: Tensor, pairs: Tensor, mask: Tensor) -> Tensor:
+    width = query.shape[-1]
+    return scaled_dot_product_attention(query, pairs[..., :width], pairs[..., width:], mask).transpose(1, 2)
+
+
+@cache
+def _own(device: torch.device, dtype: torch.dtype, width: int) -> Attention | None:
+    """The kernel of generation_attention_kernel.py, where Triton runs and it gives the right thing."""
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return None
+    try:
+        from triton import TritonError
+
+        from secbatch.models.generation_attention_kernel import attend
+    except ImportError:  # builds of torch for other systems come without it
+        return None
+    with torch.inference_mode(), torch.cuda.device(device):
+        for queries in (1, 10):
+            numbers = torch.linspace(-2.0, 2.0, 3 * 2 * (queries + 300) * width, device=device).mul(99).sin().to(dtype)
+            query, pairs = numbers[: 6 * queries * width], numbers[6 * queries * width :]
+            inputs = query.view(3, queries, 2, width).transpose(1, 2), pairs.view(3, 2, 150, 2 * width)
+            mask = torch.zeros(3, 1, queries, 150, device=device, dtype=dtype)
+            mask[0, :, :, 3:], mask[1, :, :, :140] = -torch.inf, -torch.inf
+            try:
+                got = attend(*inputs, mask)
+            except (RuntimeError, OSError, SubprocessError, TritonError):  # no C compiler, an older GPU
+                return None
+            if not torch.allclose(got.float(), by_torch(*inputs, mask).float(), atol=0.02):
+                return None
+    return attend
