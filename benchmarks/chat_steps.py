@@ -33,6 +33,7 @@ RESULTS = Path(__file__).parent / "results" / "chat_steps.json"
 HEADS, WIDTH = 32, 40
 # rows, queries a row, keys: the answers so far and the questions, ten beams and greedy
 SHAPES = ((256, 10, 256), (256, 10, 48), (2048, 1, 64), (2048, 1, 48))
+BUDGETS = (131_072, 262_144, 524_288, 1_048_576)
 WAYS = ("EFFICIENT_ATTENTION", "CUDNN_ATTENTION", "MATH")
 
 
@@ -83,6 +84,25 @@ def steps_of(model: Any, count: int, job: Generation, console: Console) -> dict[
         "kernels": kernels[:40],
         "calls": calls,
     }
+
+
+def budgets(model: Any, count: int, job: Generation, console: Console) -> list[dict[str, Any]]:
+    """Answers a second by how much goes through the model at a time."""
+    settings = settings_for(model.generation_config, job, position_limit(model.config), True, "Blenderbot")
+    prompts = [Prompt(tokens) for tokens in questions(count, model.config.vocab_size, True)]
+    lines = []
+    for budget in BUDGETS:
+        made = Generator(model, settings, budget)
+        made.generate(prompts[: count // 4])  # warm
+        torch.cuda.reset_peak_memory_stats()
+        begin = time.perf_counter()
+        made.generate(prompts)
+        seconds, memory = time.perf_counter() - begin, torch.cuda.max_memory_allocated() / 2**30
+        console.print(
+            f"budget {budget:,}: {count} questions, {count / seconds:.0f} answers/s, {memory:.1f} GiB at the peak"
+        )
+        lines.append({"budget": budget, "questions": count, "seconds": seconds, "gib": memory})
+    return lines
 
 
 def by_products(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -150,7 +170,7 @@ def main() -> None:
         ("greedy", 4 * options.questions, Generation(num_beams=1)),
     ):
         console.print(f"\nBlenderbot-400M, {name}")
-        lines[name] = [steps_of(model, count, job, console)]
+        lines[name] = [steps_of(model, count, job, console), *budgets(model, 4 * count, job, console)]
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps({"device": torch.cuda.get_device_name(), **lines}, indent=1) + "\n")
 

@@ -138,7 +138,6 @@ def _forbid(scores: Tensor, tokens: tuple[int, ...], rows: Tensor) -> None:
 def _force(scores: Tensor, tokens: tuple[int, ...], rows: Tensor) -> None:
     if rows.device.type == "cpu" and not bool(rows.any()):  # asking a GPU would wait for it
         return
-    forced = torch.full_like(scores[:1], -math.inf)
+    scores.masked_fill_(rows[:, None], -math.inf)
     for token in tokens:
-        forced[:, token] = 0.0
-    scores.copy_(torch.where(rows[:, None], forced, scores))
+        scores[:, token].masked_fill_(rows, 0.0)
