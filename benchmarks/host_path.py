@@ -30,7 +30,7 @@ from secbatch.runner import RunResult, run_job
 
 # Rows of a run's shards and tokens of a batch, as the runner has them on a GPU and on this machine's CPU.
 SETTINGS: dict[str, tuple[tuple[int, ...], int | None]] = {
-    "gpu": ((2048, 16_384), 32_768),
+    "gpu": ((128, 512, 2048, 0), 32_768),
     "cpu": ((128, 512, 2048), None),
     "steady": ((4096,), 32_768),  # shards of one size: how a long run goes on after its start
 }
