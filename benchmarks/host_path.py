@@ -163,6 +163,7 @@ def breakdown(source: Path, model: Path, like: str, rows: int) -> tuple[dict[str
     one_thread = ExitStack()
     one_thread.enter_context(patch("secbatch.running.LocalEngine", OneAfterAnother))
     one_thread.enter_context(patch("secbatch.running.read_ahead", lambda items, *_: items))
+    one_thread.enter_context(patch("secbatch.publishing.Publisher.parts_ahead", lambda publisher: None))
     with clock.installed(), one_thread:
         run(source, model, like, NullDevice())
     whole = time.process_time() - begin
