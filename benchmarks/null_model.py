@@ -58,7 +58,7 @@ class NullEncoder(SharedEncoder):
     def load(self) -> None:
         pass
 
-    def run(self, requests: Sequence[Request], owners: Sequence[SharedEncoder] | None = None) -> list[BatchReport]:
+    def launch(self, requests: Sequence[Request], owners: Sequence[SharedEncoder] | None = None) -> list[BatchReport]:
         began = time.perf_counter()
         (request,) = requests
         nothing = torch.empty(0)

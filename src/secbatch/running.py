@@ -64,6 +64,7 @@ class Item:
     work: Work | None = None  # None: nothing to do
     keys: RowKeys | None = None  # of the rows of `work`
     enriched: Enriched | None = None  # what the rows of `work` became, where that is known before any stage
+    began: float = 0.0  # monotonic time at which the device was given `work`
 
 
 def now() -> str:
@@ -99,6 +100,7 @@ class Run:
         self.clock = StageClock()
         self._schedule = schedule
         self._loaded = self._read_whole = False
+        self._landed = 0.0  # monotonic time at which the results of the last shard were there
         self._input_changed = False  # since an earlier try of this run
 
     def _check_mode(self, resuming: bool) -> None:
@@ -334,8 +336,7 @@ class Run:
         begin = time.monotonic()
         with self.clock("device"):
             computed = self.worker.compute(item.work)
-        self.sizes.measured(item.work.identified.shard.num_rows, time.monotonic() - begin)
-        return Item(item.looked, None, item.key, computed, item.keys)
+        return Item(item.looked, None, item.key, computed, item.keys, began=begin)
 
     def _stop_in_time(self) -> None:
         if self.options.until is not None and time.time() >= self.options.until:
@@ -350,7 +351,7 @@ class Run:
         index, kept = looked.identified.shard.index, looked.match.kept
         rows = None
         if item.work is not None and item.keys is not None:
-            enriched = item.enriched or self._finished(item.work)
+            enriched = item.enriched or self._finished(item.work, item.began)
             checkpoint, rows = self._checkpoint(enriched, item.keys, index, item.key), enriched.table
             self.poison.done(index)
             self.result.reused += checkpoint.rows - checkpoint.enriched
@@ -378,7 +379,12 @@ class Run:
             with self.clock("publish"):
                 self._publish(final=False)
 
-    def _finished(self, work: Work) -> Enriched:
+    def _finished(self, work: Work, began: float) -> Enriched:
+        work = self.worker.land(work)
+        landed = time.monotonic()
+        # A GPU begins with a shard while it is at work on the one before.
+        self.sizes.measured(work.identified.shard.num_rows, landed - max(began, self._landed))
+        self._landed = landed
         with self.clock("finish"):
             return self.worker.finish(work)
 

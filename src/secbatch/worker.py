@@ -14,6 +14,7 @@ from secbatch.run_date import run_dates
 from secbatch.store.partitions import misread_partitions
 from secbatch.task_keys import conversation_column
 from secbatch.tasks.base import Task, TaskColumns
+from secbatch.tasks.encoder_task import EncoderTask, OnItsWay, compute_together
 from secbatch.tasks.registry import Encoders, build_task
 
 if TYPE_CHECKING:
@@ -139,8 +140,6 @@ class Worker:
         return replace(work, stage=stage)
 
     def compute(self, work: Work) -> Work:
-        from secbatch.tasks.encoder_task import EncoderTask, compute_together
-
         sharing: dict[int, dict[str, EncoderTask]] = {}
         done: dict[str, Any] = {}
         for name, encoded in work.stage.items():
@@ -153,7 +152,15 @@ class Worker:
             done |= compute_together(tasks, work.stage)
         return replace(work, stage=done)
 
+    def land(self, work: Work) -> Work:
+        """Waits for what is still on its way from a GPU; `finish` does, too."""
+        if not any(isinstance(value, OnItsWay) for value in work.stage.values()):
+            return work
+        landed = {name: value.land() if isinstance(value, OnItsWay) else value for name, value in work.stage.items()}
+        return replace(work, stage=landed)
+
     def finish(self, work: Work) -> Enriched:
+        work = self.land(work)
         shard = work.identified.shard
         errors = dict(shard.errors)
         columns: dict[str, Any] = dict(zip(shard.table.column_names, shard.table.columns, strict=True))
@@ -190,7 +197,8 @@ class Worker:
         columns["secbatch_run"] = self._runs(work.runs, computed)
         if self._run_date:
             columns[self._run_date] = run_dates(columns["secbatch_run"])
-        columns["secbatch_status"], columns["secbatch_error"] = _outcome(errors, n)
+        columns["secbatch_status"] = pa.array(["rejected" if i in errors else "ok" for i in range(n)], pa.string())
+        columns["secbatch_error"] = pa.array([errors.get(i) for i in range(n)], pa.string())
         arrays = [_conform(columns[f.name], f.type) for f in self.schema]
         rejected = np.zeros(n, dtype=bool)
         rejected[list(errors)] = True
@@ -212,14 +220,6 @@ def _scattered(field: pa.Field, reused: Reused, rows: np.ndarray, computed: Any)
     place[reused.rows] = np.arange(len(reused.rows))
     place[rows] = len(reused.rows) + np.arange(len(rows))
     return pa.concat_arrays([_conform(piece, field.type) for piece in pieces]).take(pa.array(place))
-
-
-def _outcome(errors: dict[int, str], count: int) -> tuple[pa.Array, pa.Array]:
-    """`secbatch_status` and `secbatch_error` of so many rows."""
-    if not errors:
-        return pa.repeat("ok", count), pa.nulls(count, pa.string())
-    status = pa.array(["rejected" if row in errors else "ok" for row in range(count)], pa.string())
-    return status, pa.array([errors.get(row) for row in range(count)], pa.string())
 
 
 def _filled(column: Any) -> int:

@@ -24,9 +24,7 @@ class Tape:
 
     made = 0
 
-    def __init__(
-        self, function: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...], pool: object = None
-    ) -> None:
+    def __init__(self, function: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...], **how: object) -> None:
         Tape.made += 1
         self._function, self._inputs = function, [tensor.clone() for tensor in inputs]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from secbatch.models.batching import plan_batches
+from secbatch.models.batching import even_budget, plan_batches
 from secbatch.models.device import Compute
 from secbatch.models.sequences import TokenSequences
-from secbatch.models.transfer import Landing, Made
+from secbatch.models.transfer import Flight, Made, Transfer
 
 
 @dataclass
@@ -20,6 +20,12 @@ class BatchReport:
     tokens: int = 0  # real tokens
     padding: int = 0  # padded positions besides
     errors: dict[int, str] = field(default_factory=dict)  # row -> one sentence
+    flights: list[Flight] = field(default_factory=list)  # results that are still on their way from a GPU
+
+    def land(self) -> None:
+        """Waits until all results are in their places."""
+        for flight in self.flights:
+            flight.land()
 
 
 def default_token_budget(compute: Compute) -> int:
@@ -35,25 +41,27 @@ class BatchRunner:
     def __init__(self, compute: Compute, token_budget: int | None = None) -> None:
         self.token_budget = token_budget or default_token_budget(compute)
         self._compute = compute
+        self._transfer = Transfer(compute.device)
 
     def run(
         self, sequences: TokenSequences, padded: bool, work: Callable[[np.ndarray, TokenSequences], Iterable[Made]]
     ) -> BatchReport:
-        """Calls `work(rows, their sequences)` until every row is done, longest rows first; results go where it says.
+        """Calls `work(rows, their sequences)` until every row is done, longest rows first.
+
+        Results go where `work` says; from a GPU some of them are still on their way when this returns.
 
         `padded`: a batch costs its padded rectangle, not its tokens. A row that does not fit alone becomes an
         error.
         """
         report = BatchReport()
         lengths = sequences.lengths
-        landing = Landing(self._compute.device)
-        pending = deque(plan_batches(lengths, self.token_budget, padded=padded))
+        pending = deque(self._plans(lengths, padded))
         while pending:
             rows = pending.popleft()
             batch = sequences.select(rows)
             try:
                 with torch.inference_mode():
-                    landing.take(work(rows, batch))
+                    report.flights += self._transfer.take(work(rows, batch))
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -65,16 +73,19 @@ class BatchRunner:
                     continue
                 rest = np.concatenate([rows, *pending])
                 self.token_budget = max(min(self.token_budget, len(batch.ids)) // 2, 1)
-                plans = plan_batches(lengths[rest], self.token_budget, padded=padded)
-                pending = deque(rest[plan] for plan in plans)
+                pending = deque(rest[plan] for plan in self._plans(lengths[rest], padded))
             else:
                 report.tokens += len(batch.ids)
                 if padded:
                     report.padding += len(rows) * int(lengths[rows[0]]) - len(batch.ids)
             finally:
                 del batch
-        landing.land()
         return report
+
+    def _plans(self, lengths: np.ndarray, padded: bool) -> list[np.ndarray]:
+        even = not padded and self._compute.device.startswith("cuda")  # few shapes: see packed_graphs.py
+        budget = even_budget(lengths, self.token_budget) if even else self.token_budget
+        return plan_batches(lengths, budget, padded=padded)
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -22,7 +22,7 @@ from secbatch.models.sequences import TokenSequences
 from secbatch.models.transfer import on_device
 
 ROWS = 32
-CUDA_ROWS, CUDA_SEQUENCES, CUDA_LONGEST = 1024, 256, 128  # what tokens, sequences and lengths are rounded up to
+CUDA_ROWS, CUDA_SEQUENCES, CUDA_LONGEST = 1024, 1024, 128  # what tokens, sequences and lengths are rounded up to
 BLOCK_TOKENS = 1024  # of a block on a CPU, or one sequence that is longer
 
 

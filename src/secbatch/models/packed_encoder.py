@@ -43,7 +43,9 @@ class PackedEncoder(ABC, Generic[Layer]):
         self._graphs: LayerGraphs | None = None
         if one_shape:
             pool = torch.cuda.graph_pool_handle()  # graphs that never run at once share their memory
-            self._graphs = LayerGraphs(lambda block: next(self._through([block])), partial(Recorded, pool=pool))
+            self._graphs = LayerGraphs(
+                lambda block: next(self._through([block])), partial(Recorded, pool=pool, warm=True)
+            )
 
     def __call__(self, sequences: TokenSequences, at: np.ndarray | None = None) -> torch.Tensor:
         """[T, hidden] for sequences sorted longest first; only the tokens `at` [m], ascending: [m, hidden]."""

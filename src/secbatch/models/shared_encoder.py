@@ -149,6 +149,16 @@ class SharedEncoder:
     def run(self, requests: Sequence[Request], owners: "Sequence[SharedEncoder] | None" = None) -> list[BatchReport]:
         """Does all requests; sequences that several of them have go through the model once.
 
+        `owners` and what it returns: as of `launch`.
+        """
+        reports = self.launch(requests, owners)
+        for report in reports:
+            report.land()
+        return reports
+
+    def launch(self, requests: Sequence[Request], owners: "Sequence[SharedEncoder] | None" = None) -> list[BatchReport]:
+        """As `run`, but does not wait for the last results: each report is to be landed before they are looked at.
+
         `owners`: the encoder whose heads each request is for, all with this one as their root; None: this one.
         A report for each: its own rows' errors; the tokens of a common forward are in the first one's.
         """
@@ -248,7 +258,7 @@ def _united(parts: list[TokenSequences]) -> tuple[TokenSequences, list[np.ndarra
 
 def _own_report(report: BatchReport, own: np.ndarray, number: int) -> BatchReport:
     errors = {int(own[row]): text for row, text in report.errors.items() if own[row] >= 0}
-    return replace(report, errors=errors) if number == 0 else BatchReport(errors=errors)
+    return replace(report, errors=errors) if number == 0 else BatchReport(errors=errors, flights=report.flights)
 
 
 def _head(

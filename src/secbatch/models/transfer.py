@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-AHEAD = 2  # batches that a GPU has been given while results of the one before them are still to come
+AHEAD = 2  # batches that a GPU is given while it works on the one before them
 
 
 @dataclass(frozen=True)
@@ -32,33 +32,40 @@ def on_device(numbers: np.ndarray, device: "str | torch.device") -> torch.Tensor
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-class Landing:
-    """Brings results to the host, where the device is a GPU some batches after they were asked for."""
+class Flight:
+    """Results of a batch on their way from a GPU to their places on the host."""
+
+    def __init__(self, batch: Iterable[Made], device: str) -> None:
+        self._copies = [Made(made.target, made.places, made.values.to("cpu", non_blocking=True)) for made in batch]
+        self._arrival = torch.cuda.Event()
+        self._arrival.record(torch.cuda.current_stream(device))
+
+    def wait(self) -> None:
+        """Until the GPU is through with the batch."""
+        self._arrival.synchronize()
+
+    def land(self) -> None:
+        """Waits, and puts the results in their places. From any thread; a second call does nothing."""
+        self.wait()
+        for made in self._copies:
+            made.target[made.places] = made.values.numpy()
+        self._copies = []
+
+
+class Transfer:
+    """Takes results off a device. A GPU is given some batches ahead; on a CPU everything is in its place at once."""
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._waiting: deque[tuple[list[Made], torch.cuda.Event]] = deque()
+        self._flights: deque[Flight] = deque()  # that the GPU may not be through with
 
-    def take(self, batch: Iterable[Made]) -> None:
-        """`batch` may compute its parts one after another: none is kept longer than its copy takes."""
+    def take(self, batch: Iterable[Made]) -> list[Flight]:
+        """What is still to be landed. `batch` may compute its parts one after another."""
         if not self._device.startswith("cuda"):
             for made in batch:
                 made.target[made.places] = made.values.cpu().numpy()
-            return
-        copies = [Made(made.target, made.places, made.values.to("cpu", non_blocking=True)) for made in batch]
-        here = torch.cuda.Event()
-        here.record(torch.cuda.current_stream(self._device))
-        self._waiting.append((copies, here))
-        if len(self._waiting) > AHEAD:
-            self._land()
-
-    def land(self) -> None:
-        """Everything that is still on its way."""
-        while self._waiting:
-            self._land()
-
-    def _land(self) -> None:
-        copies, here = self._waiting.popleft()
-        here.synchronize()
-        for made in copies:
-            made.target[made.places] = made.values.numpy()
+            return []
+        self._flights.append(Flight(batch, self._device))
+        if len(self._flights) > AHEAD:
+            self._flights.popleft().wait()
+        return [self._flights[-1]]

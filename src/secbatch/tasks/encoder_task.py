@@ -20,6 +20,19 @@ class Prepared(Generic[Computed]):
     collect: "Callable[[BatchReport], Computed]"
 
 
+@dataclass(frozen=True)
+class OnItsWay(Generic[Computed]):
+    """What a task will have once a GPU is through with its batches."""
+
+    report: "BatchReport"
+    collect: "Callable[[BatchReport], Computed]"
+
+    def land(self) -> Computed:
+        """Waits for it; from any thread."""
+        self.report.land()
+        return self.collect(self.report)
+
+
 @runtime_checkable
 class EncoderTask(Protocol):
     """A task (see `Task`) whose device stage is a request to a shared encoder."""
@@ -42,11 +55,14 @@ def compute_alone(task: Any, encoded: Any) -> Any:
 
 
 def compute_together(tasks: Mapping[str, EncoderTask], encoded: Mapping[str, Any]) -> dict[str, Any]:
-    """The device stage of tasks whose encoders have one root, by name."""
+    """The device stage of tasks whose encoders have one root, by name; from a GPU, each result is `OnItsWay`."""
     prepared = {name: _prepared(task, encoded[name]) for name, task in tasks.items()}
     owners = [task.encoder for task in tasks.values()]
-    reports = owners[0].root.run([one.request for one in prepared.values()], owners)
-    return {name: one.collect(report) for (name, one), report in zip(prepared.items(), reports, strict=True)}
+    reports = owners[0].root.launch([one.request for one in prepared.values()], owners)
+    return {
+        name: OnItsWay(report, one.collect) if report.flights else one.collect(report)
+        for (name, one), report in zip(prepared.items(), reports, strict=True)
+    }
 
 
 def _prepared(task: EncoderTask, encoded: Any) -> Prepared[Any]:

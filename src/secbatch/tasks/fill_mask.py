@@ -10,6 +10,7 @@ import torch
 from secbatch.errors import ModelError
 from secbatch.job import FillMask
 from secbatch.models.batch_runner import BatchReport
+from secbatch.models.generation_scores import largest
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import Request, SharedEncoder
 from secbatch.models.transfer import Made
@@ -131,15 +132,15 @@ class FillMaskTask:
     def _best(self, logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """[m, vocabulary] float32 logits, which are overwritten, to the k best ids and probabilities, [m, k] each."""
         if self._targets is None:
-            top = logits.topk(k, dim=-1)
-            indices, largest = top.indices, top.values[:, :1]
+            best, indices = largest(logits, k) if logits.is_cuda else logits.topk(k, dim=-1)
+            highest = best[:, :1]
         else:
             targets = torch.from_numpy(self._targets).to(logits.device)
-            top = logits[:, targets].topk(k, dim=-1)
-            indices, largest = targets[top.indices], logits.amax(dim=-1, keepdim=True)
+            best, places = logits[:, targets].topk(k, dim=-1)
+            indices, highest = targets[places], logits.amax(dim=-1, keepdim=True)
         # The softmax's divisor. In place: logits of a batch are 50 MB, whose fresh copy costs as much as the sum.
-        total = logits.sub_(largest).exp_().sum(dim=-1, keepdim=True)
-        return indices, (top.values - largest).exp_() / total
+        total = logits.sub_(highest).exp_().sum(dim=-1, keepdim=True)
+        return indices, (best - highest).exp_() / total
 
     def finish(self, computed: PredictedMasks) -> TaskColumns:
         recalled, texts = computed.encoded.recalled, computed.encoded.texts
