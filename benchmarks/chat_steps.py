@@ -9,6 +9,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ RESULTS = Path(__file__).parent / "results" / "chat_steps.json"
 HEADS, WIDTH = 32, 40
 # rows, queries a row, keys: the answers so far and the questions, ten beams and greedy
 SHAPES = ((256, 10, 256), (256, 10, 48), (2048, 1, 64), (2048, 1, 48))
+TILINGS = ((64, 2), (32, 1), (32, 2), (64, 1), (64, 4), (128, 4))
 BUDGETS = (131_072, 262_144, 524_288, 1_048_576)
 WAYS = ("EFFICIENT_ATTENTION", "CUDNN_ATTENTION", "MATH")
 
@@ -123,27 +125,26 @@ def milliseconds(work: Callable[[], Any]) -> float:
 
 
 def attention(console: Console) -> list[dict[str, Any]]:
-    lines = []
-    shown = Table(
-        "rows", "queries", "keys", "way", "ms", "GB/s", title="Attention over the cache", title_justify="left"
-    )
+    """What looking back over the cache costs by each way, at the shapes that it has."""
+    lines: list[dict[str, Any]] = []
+    shown = Table("rows", "queries", "keys", "way", "ms", "GB/s", title="Attention over the cache")
+    chosen = our_attention(torch.device("cuda", torch.cuda.current_device()), torch.bfloat16, WIDTH)
     for rows, queries, keys in SHAPES:
         made = torch.randn(rows * queries, 3 * HEADS * WIDTH, device="cuda", dtype=torch.bfloat16)
         query = made[:, : HEADS * WIDTH].view(rows, queries, HEADS, WIDTH).transpose(1, 2)
         pairs = torch.randn(rows, HEADS, keys, 2 * WIDTH, device="cuda", dtype=torch.bfloat16)
         mask = torch.zeros(rows, 1, queries, keys, device="cuda", dtype=torch.bfloat16)
+        mask[..., 128:] = -torch.inf  # slots that no beam sees
         inputs = query, pairs[..., :WIDTH], pairs[..., WIDTH:], mask
-        for way in ("ours", *WAYS, "products"):
+        ways: dict[str, Callable[[], Any]] = {"products": partial(by_products, *inputs)}
+        for name in WAYS:
+            ways[name] = partial(in_way, getattr(SDPBackend, name), *inputs)
+        if chosen is not by_torch:
+            for tile, warps in TILINGS:
+                ways[f"ours, {tile} keys, {warps} warps"] = partial(chosen, query, pairs, mask, tile, warps)
+        for way, work in ways.items():
             try:
-                if way == "ours":
-                    chosen = our_attention(pairs.device, pairs.dtype, WIDTH)
-                    way = "ours" if chosen is not by_torch else "ours: Triton does not run here"
-                    duration = milliseconds(lambda chosen=chosen, inputs=(query, pairs, mask): chosen(*inputs))  # type: ignore[misc]
-                elif way == "products":
-                    duration = milliseconds(lambda inputs=inputs: by_products(*inputs))  # type: ignore[misc]
-                else:
-                    with sdpa_kernel(getattr(SDPBackend, way)):
-                        duration = milliseconds(lambda inputs=inputs: scaled_dot_product_attention(*inputs))  # type: ignore[misc]
+                duration = milliseconds(work)
             except RuntimeError as problem:  # a way that does not know these shapes
                 shown.add_row(str(rows), str(queries), str(keys), way, str(problem)[:60], "")
                 continue
@@ -151,7 +152,16 @@ def attention(console: Console) -> list[dict[str, Any]]:
             shown.add_row(str(rows), str(queries), str(keys), way, f"{duration:.3f}", f"{rate:.0f}")
             lines.append({"rows": rows, "queries": queries, "keys": keys, "way": way, "ms": duration})
     console.print(shown)
+    if chosen is by_torch:
+        console.print("Triton does not run here: no kernel of ours")
     return lines
+
+
+def in_way(
+    way: SDPBackend, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    with sdpa_kernel(way):
+        return scaled_dot_product_attention(query, keys, values, mask)
 
 
 def main() -> None:

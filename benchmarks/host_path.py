@@ -30,7 +30,7 @@ from secbatch.runner import RunResult, run_job
 
 # Rows of a run's shards and tokens of a batch, as the runner has them on a GPU and on this machine's CPU.
 SETTINGS: dict[str, tuple[tuple[int, ...], int | None]] = {
-    "gpu": ((2048, 16_384), 32_768),
+    "gpu": ((128, 512, 2048, 0), 32_768),
     "cpu": ((128, 512, 2048), None),
     "steady": ((4096,), 32_768),  # shards of one size: how a long run goes on after its start
 }
@@ -163,6 +163,7 @@ def breakdown(source: Path, model: Path, like: str, rows: int) -> tuple[dict[str
     one_thread = ExitStack()
     one_thread.enter_context(patch("secbatch.running.LocalEngine", OneAfterAnother))
     one_thread.enter_context(patch("secbatch.running.read_ahead", lambda items, *_: items))
+    one_thread.enter_context(patch("secbatch.publishing.Publisher.parts_ahead", lambda publisher: None))
     with clock.installed(), one_thread:
         run(source, model, like, NullDevice())
     whole = time.process_time() - begin

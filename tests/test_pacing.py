@@ -36,6 +36,11 @@ def test_a_fast_model_soon_has_large_shards() -> None:
         assert cut[-1] == LARGEST
 
 
+def test_large_shards_come_step_by_step() -> None:
+    cut = sizes_at(50_000.0, "embed", True, 12)
+    assert cut == [128, 512, 2048, 2048, 4096, 8192, *[LARGEST] * 6]
+
+
 def test_answers_begin_with_small_shards() -> None:
     assert max(rows / 0.5 for rows in sizes_at(0.5, "chat", False, 10)) <= 64
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from secbatch.row_hash import as_text, digests, hash_content, hash_places, hexadecimal, mixed
+from secbatch.row_hash import as_text, digests, hash_content, hash_places, hexadecimal_column, mixed
 from secbatch.sources.shard import Shard
 from secbatch.store.occurrences import Occurrences
 
@@ -71,7 +71,8 @@ class Identities:
     def _by_content(self, shard: Shard) -> Identified:
         content = hash_content(shard.table)
         numbers = self._occurrences.count(content[:, 0])
-        ids = pa.array([f"{name}-{n}" for name, n in zip(hexadecimal(content), numbers.tolist(), strict=True)])
+        occurrence = pa.array(numbers).cast(pa.large_string())
+        ids = pc.binary_join_element_wise(hexadecimal_column(content), occurrence, pa.scalar("-", pa.large_string()))
         keys = mixed(content, numbers.astype(np.uint64))
         content = _with_errors(content, shard.errors)
         return Identified(shard, ids.cast(pa.string()), 0, keys, content, hash_places(shard.source, shard.row))

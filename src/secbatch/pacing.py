@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 SECONDS = 30.0  # of work in a shard
 SMALLEST, LARGEST = 16, 16_384  # rows
+EASY = 2048  # rows; larger shards grow step by step, so that the next is read before the one before it is computed
 TELLING = 64  # rows of a shard whose time says something about a long run
 
 
@@ -71,5 +72,6 @@ class ShardSizes:
         rate = self._rate or self._expected
         if not self._measures or not rate or shard < len(self._first):
             return self._first[min(shard, len(self._first) - 1)]
-        rows = max(1, int(rate * SECONDS))
+        before = self._fixed.get(shard - 1, LARGEST)
+        rows = max(1, min(int(rate * SECONDS), 2 * max(before, EASY)))
         return max(SMALLEST, min(LARGEST, 1 << (rows.bit_length() - 1)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from secbatch.collector import resting
 from secbatch.errors import InputError, listed, nearest
 from secbatch.job import Job
 from secbatch.sources.open import Source, open_source
@@ -32,6 +33,7 @@ class Setup:
     shard_rows: Callable[[int], int]  # row target of shard number i
 
 
+@resting()
 def set_up(job: Job, run: str, pace: Callable[[bool], Callable[[int], int]]) -> Setup:
     """Resolves models, opens the input, fits tasks to columns. Raises one-sentence errors for all that is wrong.
 

@@ -197,8 +197,7 @@ class Worker:
         columns["secbatch_run"] = self._runs(work.runs, computed)
         if self._run_date:
             columns[self._run_date] = run_dates(columns["secbatch_run"])
-        columns["secbatch_status"] = pa.array(["rejected" if i in errors else "ok" for i in range(n)], pa.string())
-        columns["secbatch_error"] = pa.array([errors.get(i) for i in range(n)], pa.string())
+        columns["secbatch_status"], columns["secbatch_error"] = _outcome(errors, n)
         arrays = [_conform(columns[f.name], f.type) for f in self.schema]
         rejected = np.zeros(n, dtype=bool)
         rejected[list(errors)] = True
@@ -220,6 +219,14 @@ def _scattered(field: pa.Field, reused: Reused, rows: np.ndarray, computed: Any)
     place[reused.rows] = np.arange(len(reused.rows))
     place[rows] = len(reused.rows) + np.arange(len(rows))
     return pa.concat_arrays([_conform(piece, field.type) for piece in pieces]).take(pa.array(place))
+
+
+def _outcome(errors: dict[int, str], count: int) -> tuple[pa.Array, pa.Array]:
+    """`secbatch_status` and `secbatch_error` of so many rows."""
+    if not errors:
+        return pa.repeat("ok", count), pa.nulls(count, pa.string())
+    status = pa.array(["rejected" if row in errors else "ok" for row in range(count)], pa.string())
+    return status, pa.array([errors.get(row) for row in range(count)], pa.string())
 
 
 def _filled(column: Any) -> int:

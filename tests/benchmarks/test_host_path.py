@@ -20,9 +20,9 @@ def test_the_host_path_is_measured_stage_by_stage(tmp_path: Path) -> None:
     assert found["rows"] == 3000 and found["tokens_per_sentence"] > 5
     stages = found["cpu_us_per_row"]
     assert f"{found['ratio']:.0%}" in done.stdout
-    # Every stage that the benchmark names is met, and tokenising is no small part of the whole.
+    # Every stage that the benchmark names is met, and words that are looked up cost less than the tokenizer alone.
     assert all(spent > 0 for stage, spent in stages.items() if stage != "all else"), stages
-    assert stages["tokenise"] > 0.2 * sum(stages.values())
+    assert stages["tokenise"] < 0.7 * found["tokenizer_alone"]["cpu_us_per_row"]
     assert 0 < found["pretended_device"]["busy_share"] <= 1
 
 

@@ -260,6 +260,31 @@ def test_out_of_memory_halves_the_budget_and_goes_on(monkeypatch: pytest.MonkeyP
     assert "do not fit in the device's memory" in str(made.generate([Prompt(texts[0])]).answers[0].error)
 
 
+def test_a_recording_that_memory_broke_off_counts_as_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = generator(llama(), Generation(max_new_tokens=8))
+    together = made._together
+
+    def broken_off(starts: Any) -> Any:
+        if len(starts) > 3:
+            try:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            finally:
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+        return together(starts)
+
+    rows = [Prompt(text) for text in prompts(llama())]
+    expected = made.generate(rows).answers
+    monkeypatch.setattr(made, "_together", broken_off)
+    assert made.generate(rows).answers == expected
+
+    def other(starts: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(made, "_together", other)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        made.generate(rows)
+
+
 def test_a_state_that_is_no_cache_of_keys_and_values_is_generated_alone() -> None:
     torch.manual_seed(0)
     config = MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4)

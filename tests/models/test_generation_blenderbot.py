@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from secbatch.job import Generation
+from secbatch.models import generation_blenderbot
 from secbatch.models.generation import Generator, Prompt
-from secbatch.models.generation_blenderbot import BlenderbotDecoder, BlenderbotSteps
+from secbatch.models.generation_blenderbot import ALIGNED, BlenderbotDecoder, BlenderbotSteps
 from secbatch.models.generation_loop import LOOK_EVERY
 from secbatch.models.generation_steps import EncoderDecoderSteps
 from tests.models.replayed import Replayed
@@ -139,7 +140,28 @@ def test_fixed_shapes_and_rare_looks_give_the_same(job: dict[str, Any], monkeypa
         self.record = Replayed
 
     monkeypatch.setattr(BlenderbotSteps, "__init__", as_on_a_gpu)
+    monkeypatch.setattr(generation_blenderbot, "FEWEST_SEQUENCES", 8)  # so that rows leave, too
     monkeypatch.setitem(LOOK_EVERY, "cpu", 7)
     Replayed.made = 0
     assert made.generate(rows).answers == expected
     assert 1 <= Replayed.made < 10  # a step is recorded for a batch, not for each step
+
+
+@torch.inference_mode()
+def test_a_step_is_recorded_anew_when_there_is_no_room_left_and_not_before() -> None:
+    model, texts, beams = blenderbot(), prompts(blenderbot(), 3), 4
+    ours, theirs = BlenderbotSteps(BlenderbotDecoder(model), 1, 0, positions=100), EncoderDecoderSteps(model, 1, 0)
+    ours.record, Replayed.made = Replayed, 0  # type: ignore[assignment]
+    close(ours.start(texts, beams), theirs.start(texts, beams))
+    chosen = torch.Generator().manual_seed(0)
+    sizes = [ours.slots]
+    for _ in range(60):
+        source = torch.randint(beams, (3, beams), generator=chosen) + torch.arange(3)[:, None] * beams
+        for steps in (ours, theirs):
+            steps.reorder(source.view(-1))
+        tokens = torch.randint(5, 300, (3 * beams,), generator=chosen)
+        close(ours.step(tokens), theirs.step(tokens))
+        sizes.append(ours.slots)
+    assert sizes == sorted(sizes) and sizes[-1] < 400
+    assert Replayed.made == len(set(sizes)) > 1
+    assert all(size % ALIGNED == 0 for size in sizes) and ours.text_mask.shape[-1] % ALIGNED == 0

@@ -9,11 +9,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 64  # keys at a time
+TILE, WARPS = 64, 2  # keys at a time, and groups of 32 threads for a head of a row
 LEAST = 16  # queries and widths that matrix units take at least
 
 
-def attend(query: Tensor, pairs: Tensor, mask: Tensor) -> Tensor:
+def attend(query: Tensor, pairs: Tensor, mask: Tensor, tile: int = TILE, warps: int = WARPS) -> Tensor:
     """query: [B, H, K, D], of any strides but a last one of 1; pairs: [B, H, N, 2 * D], keys and values, contiguous.
 
     mask: [B, 1, K or 1, N] of 0 and minus infinity. Returns [B, K, H, D], contiguous.
@@ -37,8 +37,8 @@ def attend(query: Tensor, pairs: Tensor, mask: Tensor) -> Tensor:
         width=width,
         queries=max(LEAST, triton.next_power_of_2(count)),
         padded=max(LEAST, triton.next_power_of_2(width)),
-        tile=TILE,
-        num_warps=2,
+        tile=tile,
+        num_warps=warps,
     )
     return out
 

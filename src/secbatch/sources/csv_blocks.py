@@ -79,14 +79,13 @@ def _separators(data: np.ndarray, window: bytes, dialect: Dialect) -> tuple[np.n
     structural = (data == delimiter) | (data == line_end)
     if window.find(b'"') < 0:
         return np.flatnonzero(structural), True, False
-    is_quote = data == QUOTE
-    quotes = np.flatnonzero(is_quote)
+    quotes = np.flatnonzero(data == QUOTE)
     before = data[quotes - 1]
     at_start = (before == delimiter) | (before == line_end) | (quotes == 0)
     if not at_start.any():  # 5" disk: no field is quoted, the quotes are ordinary characters
         return np.flatnonzero(structural), True, False
-    inside = np.cumsum(is_quote, dtype=np.uint8) & 1  # wraps at 256, which keeps the parity
-    separators = np.flatnonzero(structural & (inside == 0))
+    separators = np.flatnonzero(structural)
+    separators = separators[np.searchsorted(quotes, separators) & 1 == 0]  # those outside quotes
     opening, closing = quotes[0::2], quotes[1::2]
     starts_field = at_start[0::2].copy()
     starts_field[1:] |= opening[1:] == closing[: len(opening) - 1] + 1

@@ -28,6 +28,7 @@ INTERIOR_LINES = 50  # lines looked at to tell a long text from rows that a stra
 
 
 COLUMN_BYTES = 512  # of a window, at least, for each column
+FIRST_WINDOW = 256 << 10
 LARGEST_BLOCK = 64 << 20
 
 
@@ -125,7 +126,7 @@ class CsvReader:
             stream.close()
 
     def _rows(self, cursor: _Cursor) -> Iterator[Piece]:
-        window = self._block
+        window = min(FIRST_WINDOW, self._block)  # the first rows are waited for
         while True:
             cursor.fill(window)
             if not cursor.left:

@@ -5,7 +5,7 @@ and Singler 2007): new rows are looked for in every part, and nearly never found
 import numpy as np
 
 BITS = 16  # for each digest
-_WORD = np.uint64(64)
+_IN_WORD = np.uint64(63)
 _BIT_NUMBERS = tuple(np.uint64(shift) for shift in (0, 6, 12, 18))  # four places of six bits each
 
 
@@ -16,7 +16,7 @@ class Asked:
         self.high = digests >> np.uint64(32)  # chooses the word
         self.bits = np.zeros(len(digests), np.uint64)  # the lower half chooses its bits
         for shift in _BIT_NUMBERS:
-            self.bits |= np.uint64(1) << ((digests >> shift) % _WORD)
+            self.bits |= np.uint64(1) << ((digests >> shift) & _IN_WORD)
 
     def places(self, words: int) -> np.ndarray:
         """int64 [n]: the word of each digest in a filter of so many."""
