@@ -20,7 +20,7 @@ from secbatch.models.load import load_model
 from secbatch.models.packed_attention import has_flash_attention
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
-from secbatch.models.transfer import AHEAD, Landing, Made, on_device
+from secbatch.models.transfer import AHEAD, Made, Transfer, on_device
 from secbatch.runner import run_job
 from secbatch.tasks.pooling import _means
 
@@ -76,16 +76,19 @@ def test_strict_float32_agrees_with_the_cpu(tiny: Tiny) -> None:
 
 def test_results_land_in_their_places_while_later_batches_run() -> None:
     target, device = np.zeros((40, 3), np.float32), "cuda:0"
-    landing = Landing(device)
+    transfer = Transfer(device)
+    flights = []
 
     def batch(number: int) -> Iterator[Made]:
         rows = np.arange(number * 4, number * 4 + 4)
         yield Made(target, rows, on_device(rows.astype(np.float32), device)[:, None].expand(-1, 3) * 2)
 
     for number in range(10):
-        landing.take(batch(number))
-        assert len(landing._waiting) <= AHEAD
-    landing.land()
+        flights += transfer.take(batch(number))
+        assert len(transfer._flights) <= AHEAD
+    for _ in range(2):
+        for flight in flights:
+            flight.land()
     assert np.array_equal(target, np.repeat(np.arange(40.0)[:, None] * 2, 3, axis=1))
 
 
@@ -111,12 +114,13 @@ def test_running_out_of_memory_halves_the_budget_and_loses_no_row(tiny: Tiny) ->
     torch.cuda.set_per_process_memory_fraction((total - free + (200 << 20)) / total)
     try:
         report = runner.run(sequences, False, first)
+        report.land()
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert runner.token_budget < 400_000
     assert not report.errors and report.tokens == len(sequences.ids)
     wanted = scores.copy()
-    BatchRunner(compute, token_budget=10_000).run(sequences, False, first)
+    BatchRunner(compute, token_budget=10_000).run(sequences, False, first).land()
     assert np.allclose(scores, wanted, atol=1e-4) and np.count_nonzero(scores) > len(scores) * 0.99
 
 

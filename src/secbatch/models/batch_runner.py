@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from secbatch.models.batching import even_budget, plan_batches
+from secbatch.models.batching import plan_batches
 from secbatch.models.device import Compute
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.transfer import Flight, Made, Transfer
@@ -55,7 +55,7 @@ class BatchRunner:
         """
         report = BatchReport()
         lengths = sequences.lengths
-        pending = deque(self._plans(lengths, padded))
+        pending = deque(plan_batches(lengths, self.token_budget, padded=padded))
         while pending:
             rows = pending.popleft()
             batch = sequences.select(rows)
@@ -73,7 +73,8 @@ class BatchRunner:
                     continue
                 rest = np.concatenate([rows, *pending])
                 self.token_budget = max(min(self.token_budget, len(batch.ids)) // 2, 1)
-                pending = deque(rest[plan] for plan in self._plans(lengths[rest], padded))
+                plans = plan_batches(lengths[rest], self.token_budget, padded=padded)
+                pending = deque(rest[plan] for plan in plans)
             else:
                 report.tokens += len(batch.ids)
                 if padded:
@@ -81,11 +82,6 @@ class BatchRunner:
             finally:
                 del batch
         return report
-
-    def _plans(self, lengths: np.ndarray, padded: bool) -> list[np.ndarray]:
-        even = not padded and self._compute.device.startswith("cuda")  # few shapes: see packed_graphs.py
-        budget = even_budget(lengths, self.token_budget) if even else self.token_budget
-        return plan_batches(lengths, budget, padded=padded)
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -34,18 +34,3 @@ def plan_batches(
         batches.append(order[start : min(stop, len(order))])
         start = stop
     return batches
-
-
-def even_budget(lengths: np.ndarray, token_budget: int) -> int:
-    """The budget, at most `token_budget`, with which `plan_batches` makes batches of about as many tokens each.
-
-    For sequences of `lengths` [n] laid end to end. A last batch that is smaller than the others would be a shape of its
-    own in every shard.
-    """
-    total, longest = int(lengths.sum()), int(lengths.max(initial=1))
-    count = -(-total // token_budget)
-    while count and -(-total // count) + longest > token_budget:
-        count += 1
-        if longest * 2 > token_budget:
-            return token_budget
-    return -(-total // count) + longest if count > 1 else token_budget

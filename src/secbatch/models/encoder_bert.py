@@ -11,7 +11,7 @@ import torch
 
 from secbatch.models.linear import Linear
 from secbatch.models.packed import Block, Norm, exact_gelu
-from secbatch.models.packed_attention import attend, has_flash_attention
+from secbatch.models.packed_attention import attend
 from secbatch.models.packed_encoder import PackedEncoder
 
 MODEL_TYPES = frozenset({"bert", "roberta", "xlm-roberta", "camembert"})
@@ -46,9 +46,7 @@ class PackedBert(PackedEncoder[_Layer]):
             0
         ].intermediate.intermediate_act_fn
         self._gelu = exact_gelu(self._activation)
-        dtype, width = self._words.dtype, self._words.shape[1] // self._heads
-        one_shape = has_flash_attention(torch.device(device), dtype, width)
-        super().__init__(device, dtype, [_layer_of(layer) for layer in base.encoder.layer], one_shape)
+        super().__init__(device, self._words.dtype, [_layer_of(layer) for layer in base.encoder.layer])
 
     def _begin(self, block: Block) -> tuple[torch.Tensor, None]:
         x = self._words[block.ids] + self._positions[block.positions]

@@ -12,7 +12,7 @@ import torch
 
 from secbatch.models.linear import Linear
 from secbatch.models.packed import Block, Norm, exact_gelu
-from secbatch.models.packed_attention import attend, has_flash_attention
+from secbatch.models.packed_attention import attend
 from secbatch.models.packed_encoder import PackedEncoder
 
 MODEL_TYPES = frozenset({"modernbert"})
@@ -46,9 +46,7 @@ class PackedModernBert(PackedEncoder[_Layer]):
         self._activation: Callable[[torch.Tensor], torch.Tensor] = base.layers[0].mlp.act
         self._gelu = exact_gelu(self._activation)
         self._rotary = base.rotary_emb
-        dtype, width = self._words.dtype, self._words.shape[1] // self._heads
-        one_shape = all(has_flash_attention(torch.device(device), dtype, width, at) for at in (None, self._window))
-        super().__init__(device, dtype, [_layer_of(layer) for layer in base.layers], one_shape)
+        super().__init__(device, self._words.dtype, [_layer_of(layer) for layer in base.layers])
 
     def _begin(self, block: Block) -> tuple[torch.Tensor, Rotations]:
         x = self._norm(self._words[block.ids])

@@ -1,9 +1,7 @@
 """One launch for a whole step of a model on a GPU."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,35 +20,25 @@ class Recorded:
     https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
     """
 
-    def __init__(
-        self, function: Callable[..., Tensor], inputs: Sequence[Tensor], pool: Any = None, warm: bool = False
-    ) -> None:
-        """`pool`: memory that is shared with other graphs, of which never two run at once. `warm`: such a call has been
-        made before, on any stream.
-
-        Raises what `function` raises; the current stream is then the one that it was.
-        """
+    def __init__(self, function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> None:
+        """Raises what `function` raises; the current stream is then the one that it was."""
         self._inputs = [tensor.clone() for tensor in inputs]
         device = inputs[0].device
         with torch.cuda.device(device), sdpa_kernel(ATTENTION):
             current, side = torch.cuda.current_stream(), _side_stream(device)
             side.wait_stream(current)
             with torch.cuda.stream(side):  # libraries set themselves up at their first calls, which cannot be recorded
-                for _ in range(0 if warm else 2):
+                for _ in range(2):
                     function(*self._inputs)
             current.wait_stream(side)
             self._graph = torch.cuda.CUDAGraph()
-            # Not by torch.cuda.graph, which first waits for the GPU and gives back all memory that is kept for later.
-            with torch.cuda.stream(side):
-                # What other threads do on the GPU meanwhile is no part of this.
-                self._graph.capture_begin(pool, capture_error_mode="thread_local")
-                try:
-                    self._output = function(*self._inputs)
-                except BaseException:
-                    with suppress(RuntimeError):  # that the capture is not whole
-                        self._graph.capture_end()
-                    raise
-                self._graph.capture_end()
+            # What other threads do on the GPU meanwhile is no part of this. A capture that fails can leave its own
+            # stream behind as the current one; the outer block puts it right.
+            with (
+                torch.cuda.stream(current),
+                torch.cuda.graph(self._graph, stream=side, capture_error_mode="thread_local"),
+            ):
+                self._output = function(*self._inputs)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         for kept, given in zip(self._inputs, inputs, strict=True):

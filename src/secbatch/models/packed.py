@@ -7,8 +7,7 @@ On a CPU a batch is several blocks, small enough for their activations to stay i
 On a GPU it is one. Attention is in packed_attention.py.
 
 Rows are filled up to a multiple of ROWS. oneDNN makes, and keeps, kernels and buffers for each number of rows that it
-meets: left to the texts, that is some thousand numbers and gigabytes in a long run. On a GPU shapes are coarser still,
-so that few of them make up most batches and can be recorded (packed_graphs.py).
+meets: left to the texts, that is some thousand numbers and gigabytes in a long run.
 """
 
 from dataclasses import dataclass, replace
@@ -22,7 +21,6 @@ from secbatch.models.sequences import TokenSequences
 from secbatch.models.transfer import on_device
 
 ROWS = 32
-CUDA_ROWS, CUDA_SEQUENCES, CUDA_LONGEST = 1024, 1024, 128  # what tokens, sequences and lengths are rounded up to
 BLOCK_TOKENS = 1024  # of a block on a CPU, or one sequence that is longer
 
 
@@ -35,7 +33,7 @@ class Block:
     types: torch.Tensor | None  # [T] int64, which of two texts a token is of; None: 0 for all
     tokens: int  # those that are no filling
     groups: tuple[tuple[int, int, int], ...]  # (first token, sequences, their length), in order
-    bounds: torch.Tensor | None = None  # [n + 1] int32 on a GPU: where sequences begin and end; the last may be empty
+    bounds: torch.Tensor | None = None  # [n + 1] int32 on a GPU: where sequences begin and end
     longest: int = 0  # no sequence has more tokens
 
 
@@ -89,19 +87,16 @@ def _block(sequences: TokenSequences, first: int, end: int, device: str) -> Bloc
     part = sequences.slice(first, end)
     tokens = len(part.ids)
     positions = np.arange(tokens) - np.repeat(part.offsets[:-1], part.lengths)
-    rows = ROWS if device == "cpu" else CUDA_ROWS
     ids, positions, *types = (
-        on_device(filled(numbers.astype(np.int64), rows), device)
+        on_device(filled(numbers.astype(np.int64)), device)
         for numbers in (part.ids, positions, *(() if part.types is None else (part.types,)))
     )
     block = Block(ids, positions, types[0] if types else None, tokens, tuple(part.groups()))
     if device == "cpu":
         return block
-    bounds = np.pad(part.offsets.astype(np.int32), (0, -len(part) % CUDA_SEQUENCES), mode="edge")
-    longest = int(part.lengths[0]) + -int(part.lengths[0]) % CUDA_LONGEST
-    return replace(block, bounds=on_device(bounds, device), longest=longest)
+    return replace(block, bounds=on_device(part.offsets.astype(np.int32), device), longest=int(part.lengths[0]))
 
 
-def filled(numbers: np.ndarray, rows: int = ROWS) -> np.ndarray:
-    """`numbers` [n] and zeros, to a multiple of `rows`."""
-    return np.pad(numbers, (0, -len(numbers) % rows))
+def filled(numbers: np.ndarray) -> np.ndarray:
+    """`numbers` [n] and zeros, to a multiple of ROWS."""
+    return np.pad(numbers, (0, -len(numbers) % ROWS))

@@ -4,22 +4,19 @@ A batch is worked off layer by layer and, within a layer, block by block: a laye
 a large batch and stay in the processor's last cache while it is in use, and what a block makes within a layer is small
 enough for the caches nearer by. (Goto and van de Geijn 2008, doi:10.1145/1356052.1356053, on the order of loops around
 a matrix product; here the order is that of whole layers.) On a GPU, which has no use for it, a batch is one
-block, and all its layers but the end of the last are one launch where they can be recorded (packed_graphs.py).
+block.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from secbatch.models.generation_graph import Recorded
 from secbatch.models.linear import has_blocked_layers
 from secbatch.models.packed import ROWS, Block, blocks
-from secbatch.models.packed_graphs import LayerGraphs
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.transfer import on_device
 
@@ -34,18 +31,11 @@ class PackedEncoder(ABC, Generic[Layer]):
 
     packed = True
 
-    def __init__(self, device: str, dtype: torch.dtype, layers: list[Layer], one_shape: bool) -> None:
-        """`one_shape`: on this device, a block's kernels depend on nothing but the shapes of its tensors."""
+    def __init__(self, device: str, dtype: torch.dtype, layers: list[Layer]) -> None:
         self._device = device
         self._layers = layers
         # oneDNN's products treat each row alone; other libraries choose an order of summation by the batch.
         self.batch_free = has_blocked_layers(dtype) and device == "cpu"
-        self._graphs: LayerGraphs | None = None
-        if one_shape:
-            pool = torch.cuda.graph_pool_handle()  # graphs that never run at once share their memory
-            self._graphs = LayerGraphs(
-                lambda block: next(self._through([block])), partial(Recorded, pool=pool, warm=True)
-            )
 
     def __call__(self, sequences: TokenSequences, at: np.ndarray | None = None) -> torch.Tensor:
         """[T, hidden] for sequences sorted longest first; only the tokens `at` [m], ascending: [m, hidden]."""
@@ -54,23 +44,18 @@ class PackedEncoder(ABC, Generic[Layer]):
         if at is not None:  # nobody looks at the others any more
             chosen = [
                 (attended[where], x[where])
-                for (attended, x), where in zip(self._before_end(parts), self._places(parts, at), strict=True)
+                for (attended, x), where in zip(self._through(parts), self._places(parts, at), strict=True)
             ]
             attended, x = (_joined(rows) for rows in zip(*chosen, strict=True))
             return self._end(self._after_attention(last, attended, x)[: len(at)])
         done = [
             self._after_attention(last, attended, x)[: block.tokens]
-            for (attended, x), block in zip(self._before_end(parts), parts, strict=True)
+            for (attended, x), block in zip(self._through(parts), parts, strict=True)
         ]
         return self._end(torch.cat(done) if len(done) > 1 else done[0])
 
-    def _before_end(self, parts: list[Block]) -> Iterator[Attended]:
-        """What the last layer's attention made of each block, and what it was made of."""
-        if self._graphs is not None and parts[0].types is None:
-            return map(self._graphs, parts)
-        return self._through(parts)
-
     def _through(self, parts: list[Block]) -> Iterator[Attended]:
+        """What the last layer's attention made of each block, and what it was made of."""
         # Rows [T, hidden] and what else of a block its layers want.
         begun = [self._begin(block) for block in parts]
         states = [x for x, _ in begun]
