@@ -56,7 +56,8 @@ class EmbedTask:
         self.reads = self._text.columns
         self._check_dimension(getattr(load_config(encoder.model), "hidden_size", None))
         self._width = 0
-        self.repeats = Repeats(encoder.scratch)
+        # A GPU computes a vector in less time than a file takes to remember it.
+        self.repeats = Repeats(None if encoder.compute.device.startswith("cuda") else encoder.scratch)
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -88,7 +89,7 @@ class EmbedTask:
 
     def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedTexts:
         texts = DistinctTexts.of(self._text.render(table), usable)
-        return self.encoded(recall(texts, self.repeats if self.encoder.batch_free else None))
+        return self.encoded(recall(texts, self.repeats if self.encoder.batch_free and self.repeats.remembers else None))
 
     def encoded(self, recalled: Recalled) -> EncodedTexts:
         return EncodedTexts(recalled, from_start(recalled.texts, self.encoder.tokenizer))

@@ -209,8 +209,12 @@ class Repeats:
         heads = np.empty(len(checks), _HEAD)
         heads["check"], heads["length"] = checks, lengths
         block = np.empty(total, np.uint8)
-        block[(starts[:, None] + np.arange(size)).ravel()] = heads.view(np.uint8)
-        block[spans(starts + size, lengths)] = results
+        if (lengths == lengths[0]).all():  # as vectors are, which are long
+            records = block.reshape(len(lengths), -1)
+            records[:, :size], records[:, size:] = _bytes(heads), results.reshape(len(lengths), -1)
+        else:
+            block[(starts[:, None] + np.arange(size)).ravel()] = _bytes(heads).ravel()
+            block[spans(starts + size, lengths)] = results
         at = self._head % self._capacity
         if at + total > self._capacity:  # records do not wrap around the end
             self._head += self._capacity - at
@@ -233,6 +237,11 @@ class Repeats:
         if end > len(record):
             record += os.pread(self._file.fileno(), end - len(record), start + len(record))
         return record[_HEAD.itemsize : end]
+
+
+def _bytes(heads: np.ndarray) -> np.ndarray:
+    """uint8 [n, size of a head]"""
+    return heads.view(np.uint8).reshape(len(heads), -1)
 
 
 def _in_sorted(values: np.ndarray, among: np.ndarray) -> np.ndarray:
