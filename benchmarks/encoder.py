@@ -32,6 +32,8 @@ from sentences import distinct_sentences, write_csv
 
 from secbatch.job import Job
 from secbatch.models.device import choose
+from secbatch.models.load import load_tokenizer
+from secbatch.models.resolve import resolve
 
 RESULTS = Path(__file__).parent / "results"
 TASKS = ("fill-mask", "embed")
@@ -78,8 +80,7 @@ class Bench:
         write_csv(self.source, self.sentences)
         self.tokenizer = model_tokenizer(options.tokenizer)
         self.vocabulary = roberta_base(self.tokenizer, self.model)
-        stock = [text.replace("<mask>", self.tokenizer.mask_token) for text in self.sentences]
-        self.lengths = np.array([len(ids) for ids in self.tokenizer(stock).input_ids])
+        self.lengths = load_tokenizer(resolve(str(self.model))).encode(self.sentences).lengths
 
     def drawn(self, way: Way, count: int) -> np.ndarray:
         """Sentences for a peer: whole batches of all sentences, in its order, at even distances.

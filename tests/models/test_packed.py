@@ -29,7 +29,7 @@ def test_every_sequence_is_in_one_block(lengths: list[int]) -> None:
 
 
 def test_a_block_holds_its_sequences() -> None:
-    lengths = np.arange(90, 0, -1)
+    lengths = np.arange(130, 0, -1)
     generator = np.random.default_rng(4)
     ids = generator.integers(0, 1000, lengths.sum()).astype(np.int32)
     types = generator.integers(0, 2, lengths.sum()).astype(np.int32)

@@ -21,7 +21,7 @@ from secbatch.models.sequences import TokenSequences
 from secbatch.models.transfer import on_device
 
 ROWS = 32
-BLOCK_TOKENS = 1024  # of a block on a CPU, or one sequence that is longer
+BLOCK_TOKENS = 2048  # of a block on a CPU, or one sequence that is longer
 
 
 @dataclass(frozen=True)
