@@ -132,7 +132,7 @@ class FillMaskTask:
     def _best(self, logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """[m, vocabulary] float32 logits, which are overwritten, to the k best ids and probabilities, [m, k] each."""
         if self._targets is None:
-            best, indices = largest(logits, k) if logits.is_cuda else logits.topk(k, dim=-1)
+            best, indices = largest(logits, k)
             highest = best[:, :1]
         else:
             targets = torch.from_numpy(self._targets).to(logits.device)
