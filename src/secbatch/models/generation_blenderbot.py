@@ -172,9 +172,7 @@ class BlenderbotSteps:
         self.length = self.length + 1
         if self.record is None:
             return self._layers(*inputs)
-        if self._recorded is None:
-            torch.cuda.empty_cache()  # a recording cannot use memory that is kept for later, nor have it given back
-            self._recorded = self.record(self._layers, inputs)
+        self._recorded = self._recorded or self.record(self._layers, inputs)
         return self._recorded(*inputs)
 
     def _layers(self, tokens: Tensor, position: Tensor, lines: Tensor, mask: Tensor) -> Tensor:
