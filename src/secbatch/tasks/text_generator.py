@@ -62,9 +62,9 @@ class TextGenerator:
         )
         self.notices: tuple[str, ...] = compute.notices  # what a user should know; complete after `load`
         self._generator: Generator | None = None
-        # On a GPU a near tie of two tokens may fall another way in another batch: nothing is remembered there, so that
-        # a run that is resumed gives the same text.
-        steady = compute.device == "cpu"
+        # In float32 on a GPU a near tie of two tokens may fall another way in another batch: nothing is remembered,
+        # so that a run that is resumed gives the same text.
+        steady = compute.dtype != "float32" or compute.device == "cpu"
         self._repeats = Repeats(scratch if steady and not self.settings.do_sample else None)
         self.tokens = self.padding = 0  # positions worked on so far
 
