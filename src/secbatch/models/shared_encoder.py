@@ -11,6 +11,7 @@ import torch
 from secbatch.models.batch_runner import BatchReport, BatchRunner
 from secbatch.models.device import Compute
 from secbatch.models.encoder import HiddenStates, MaskedLM, hidden_states
+from secbatch.models.freed_memory import keep_freed_memory
 from secbatch.models.heads import SequenceHead, TokenHead, trial_pairs
 from secbatch.models.load import LoadedModel, check_vocabulary, load_model, load_tokenizer
 from secbatch.models.pairs import PairFrame
@@ -116,6 +117,8 @@ class SharedEncoder:
         """Brings the weights to the device, once. Raises ModelError when they do not serve."""
         if self._loaded:
             return
+        if self.compute.device == "cpu":
+            keep_freed_memory()
         if self.root is not self:
             self.root.load()
         for kind in self._needed_heads:
