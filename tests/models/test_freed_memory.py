@@ -13,7 +13,8 @@ from secbatch.models.freed_memory import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
-        np.ones(6_000_000, np.float32)  # 24 MB
+        held = [np.ones(6_000_000, np.float32) for _ in range(4)]  # 24 MB each
+        del held
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 first = faults()

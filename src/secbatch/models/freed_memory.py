@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     """Has the C library keep it for the next batch; returns whether it does.
 
     Otherwise much of it goes back to the system after each layer, and every page of it has to be brought in again and
-    filled with zeros: some 250 page faults a sentence of RoBERTa-base's shape. For the whole process, and only with glibc.
+    filled with zeros: some 250 page faults a sentence of RoBERTa-base's shape. For the whole process, only with glibc.
     """
     if sys.platform != "linux":
         return False
