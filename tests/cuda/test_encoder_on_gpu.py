@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from secbatch.models.device import Compute, choose
 from secbatch.models.encoder import MaskedLM, hidden_states
 from secbatch.models.encoder_generic import StockEncoder
 from secbatch.models.load import load_model
-from secbatch.models.packed_attention import has_flash_attention
+from secbatch.models.packed import blocks
+from secbatch.models.packed_attention import attend, has_flash_attention, short_attention
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.transfer import AHEAD, Made, Transfer, on_device
@@ -53,6 +55,25 @@ def test_hidden_states_equal_the_stock_models(tiny: Tiny, kind: str, compute: Co
     tolerance = 1e-4 if compute.dtype == "float32" else 0.06 * float(wanted.abs().max())
     assert torch.allclose(got.float(), wanted.float(), atol=tolerance, rtol=0)
     assert torch.allclose(some.float(), wanted[torch.from_numpy(places).cuda()].float(), atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("longest", [1, 16, 17, 40, 64, 100, 128])
+def test_short_sequences_have_a_kernel_of_their_own(longest: int) -> None:
+    device, draw = torch.device("cuda:0"), np.random.default_rng(longest)
+    kernel = short_attention(device, torch.bfloat16, 64, longest)
+    assert kernel is not None
+    lengths = np.sort(np.append(draw.integers(1, longest + 1, 300), longest))[::-1]
+    sequences = TokenSequences(np.zeros(lengths.sum(), np.int32), np.concatenate([[0], np.cumsum(lengths)]))
+    (block,) = blocks(sequences, "cuda:0")
+    qkv = torch.randn(len(block.ids), 3, 12, 64, device=device, dtype=torch.bfloat16)
+    wanted = attend(qkv.float(), replace(block, bounds=None))
+    got = kernel(qkv, block.bounds, longest).flatten(1)
+    assert torch.allclose(got[: block.tokens].float(), wanted[: block.tokens], atol=0.02)
+
+
+def test_longer_ones_and_float32_have_not() -> None:
+    assert short_attention(torch.device("cuda:0"), torch.bfloat16, 64, 129) is None
+    assert short_attention(torch.device("cuda:0"), torch.float32, 64, 20) is None
 
 
 def test_bfloat16_has_one_attention_kernel_for_all_lengths() -> None:

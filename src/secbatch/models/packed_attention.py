@@ -2,11 +2,14 @@
 
 On a CPU, and in float32, it runs on groups of sequences of one length, which are contiguous because batches are sorted
 by length: a group is a [count, heads, length, head_dim] view that needs no mask. On a GPU in half precision one kernel
-takes sequences of all lengths, where torch has it.
+takes sequences of all lengths: for short ones our own, where Triton runs, for others torch's, where it has it.
 """
 
+from collections.abc import Callable
 from functools import cache
+from subprocess import SubprocessError
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -19,8 +22,12 @@ def attend(qkv: torch.Tensor, block: Block, window: int | None = None) -> torch.
     With `window`, a token sees those at most `window` positions away.
     """
     tokens, _, heads, dim = qkv.shape
-    if block.bounds is not None and has_flash_attention(qkv.device, qkv.dtype, dim, window):
-        return flash_attention(qkv, block.bounds, block.longest, window).view(tokens, -1)
+    if block.bounds is not None:
+        seen = None if window is None or block.longest <= window + 1 else window  # what shortens anybody's view
+        if seen is None and (kernel := short_attention(qkv.device, qkv.dtype, dim, block.longest)):
+            return kernel(qkv, block.bounds, block.longest).view(tokens, -1)
+        if has_flash_attention(qkv.device, qkv.dtype, dim, seen):
+            return flash_attention(qkv, block.bounds, block.longest, seen).view(tokens, -1)
     out = qkv.new_empty(tokens, heads, dim)
     for first, count, length in block.groups:
         span = slice(first, first + count * length)
@@ -45,23 +52,67 @@ def flash_attention(qkv: torch.Tensor, bounds: torch.Tensor, longest: int, windo
     return mixed
 
 
+Kernel = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+
+
+def short_attention(device: torch.device, dtype: torch.dtype, width: int, longest: int) -> Kernel | None:
+    """The kernel of packed_attention_kernel.py, where it runs, gives the right thing, and takes sequences so long."""
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return None
+    return _short_attention(device, dtype, width, 1 << (longest - 1).bit_length())
+
+
+@cache
+def _short_attention(device: torch.device, dtype: torch.dtype, width: int, longest: int) -> Kernel | None:
+    try:
+        from triton import TritonError
+
+        from secbatch.models import packed_attention_kernel
+    except ImportError:  # builds of torch for other systems come without it
+        return None
+    if longest > packed_attention_kernel.LONGEST:
+        return None
+    refusals = (RuntimeError, TypeError, OSError, SubprocessError, TritonError)  # no C compiler, an older GPU
+    return (
+        packed_attention_kernel.attend
+        if _is_right(packed_attention_kernel.attend, device, dtype, width, longest, refusals)
+        else None
+    )
+
+
 @cache
 def has_flash_attention(device: torch.device, dtype: torch.dtype, width: int, window: int | None = None) -> bool:
     """Whether `flash_attention` runs there, for heads of `width`, and gives the right thing."""
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return False
-    lengths = (17 if window is None else window + 30, 3)
-    tokens = sum(lengths)
-    block = Block(torch.zeros(0), torch.zeros(0), None, tokens, ((0, 1, lengths[0]), (lengths[0], 1, 3)))
-    with torch.inference_mode():
+    refusals = (RuntimeError, TypeError)  # an older GPU, a width that the kernel does not know, another torch
+    longest = 17 if window is None else window + 30
+    return _is_right(flash_attention, device, dtype, width, longest, refusals, window)
+
+
+def _is_right(
+    kernel: Callable[..., torch.Tensor],
+    device: torch.device,
+    dtype: torch.dtype,
+    width: int,
+    longest: int,
+    refusals: tuple[type[Exception], ...],
+    *window: int | None,
+) -> bool:
+    """Whether `kernel(qkv, bounds, longest, *window)` gives what `attend` gives group by group."""
+    lengths = [longest, longest // 2 + 1, min(longest, 3)]
+    ends = np.cumsum([0, *lengths])
+    tokens = int(ends[-1])
+    groups = tuple((int(first), 1, length) for first, length in zip(ends, lengths, strict=False))
+    block = Block(torch.zeros(0), torch.zeros(0), None, tokens, groups)
+    with torch.inference_mode(), torch.cuda.device(device):
         numbers = torch.linspace(-2.0, 2.0, 3 * tokens * 2 * width, device=device).mul(99).sin()
         qkv = numbers.view(tokens, 3, 2, width).to(dtype)
-        bounds = torch.tensor([0, lengths[0], tokens, tokens], dtype=torch.int32, device=device)
         try:
-            got = flash_attention(qkv, bounds, max(lengths), window)
-        except (RuntimeError, TypeError):  # an older GPU, a width that the kernel does not know, another torch
+            got = kernel(qkv, torch.from_numpy(ends.astype(np.int32)).to(device), longest, *window)
+        except refusals:
             return False
-        wanted = attend(qkv, block, window)
+        wanted = attend(qkv, block, *window)
         return bool(torch.allclose(got.flatten(1).float(), wanted.float(), atol=0.05))
 
 
