@@ -1,8 +1,8 @@
 """What everything around the model costs: python benchmarks/host_path.py [--rows N] [--tokenizer DIR] …
 
-A CSV file goes through `run_job` to Parquet with a model that costs nothing and gives 10 predictions a row; beside it,
-in the same run, the tokenizer's own `encode_batch_fast` on the same sentences. Prints the ratio of the two, where the
-processor's time goes, and how busy a pretended device is kept.
+A CSV file goes through `run_job` to Parquet with a model that costs nothing and gives 10 predictions a row (or a vector
+of 768 numbers, `--task embed`); beside it, in the same run, the tokenizer's own `encode_batch_fast` on the same
+sentences. Prints the ratio of the two, where the processor's time goes, and how busy a pretended device is kept.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import wraps
 from importlib import import_module
@@ -24,7 +25,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 from null_model import PREDICTIONS, NullDevice, model_folder, null_tasks, tokenizer_of
 from sentences import distinct_sentences, write_csv
 
-from secbatch.job import FillMask, Input, Job, Output
+from secbatch.job import Embed, FillMask, Input, Job, Output
 from secbatch.reporting import Reporter
 from secbatch.runner import RunResult, run_job
 
@@ -42,9 +43,9 @@ STAGES: dict[str, tuple[str, ...]] = {
     "read CSV": ("secbatch.sources.open:Source.shards",),
     "names of rows": ("secbatch.identity:Identities.name",),
     "look up what is done": ("secbatch.reuse:Reuse.look", "secbatch.reuse:Reuse.key", "secbatch.reuse:Reuse.work"),
-    "render, distinct": ("secbatch.tasks.fill_mask:DistinctTexts.of", "secbatch.tasks.text:TextSource.render"),
+    "render, distinct": ("secbatch.tasks.text:DistinctTexts.of", "secbatch.tasks.text:TextSource.render"),
     "tokenise": ("secbatch.models.tokenizer:TextTokenizer.encode",),
-    "masks, windows": ("secbatch.tasks.fill_mask:around_masks",),
+    "masks, windows": ("secbatch.tasks.fill_mask:around_masks", "secbatch.tasks.embed:from_start"),
     "plan, lay out": ("secbatch.models.batch_runner:BatchRunner.run",),
     "columns": ("secbatch.worker:Worker.finish",),
     "checkpoint": ("secbatch.running:write_checkpoint",),
@@ -110,32 +111,66 @@ class OneAfterAnother:
 
     stopping = False
 
-    def __init__(self, encoded: Iterator[Any], compute: Callable[[Any], Any], finish: Callable[[Any], None]) -> None:
-        self._encoded, self._compute, self._finish = encoded, compute, finish
+    def __init__(
+        self,
+        encoded: Iterator[Any],
+        compute: Callable[[Any], Any],
+        finish: Callable[[Any], None],
+        idle: Callable[[], None],
+        end: Callable[[], None],
+    ) -> None:
+        self._encoded, self._compute, self._finish, self._end = encoded, compute, finish, end
 
     def run(self) -> None:
         for item in self._encoded:
             self._finish(self._compute(item))
+        self._end()
 
 
-def job(source: Path, model: Path, output: Path) -> Job:
+class AtOnce:
+    """Stands in for a pool of threads: what it is given is done at once."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def submit(self, call: Callable[[], Any]) -> "Future[Any]":
+        done: Future[Any] = Future()
+        done.set_result(call())
+        return done
+
+    def shutdown(self, **_: Any) -> None:
+        pass
+
+
+def job(source: Path, model: Path, output: Path, task: str = "fill-mask") -> Job:
+    specs: dict[str, dict[str, FillMask | Embed]] = {
+        "fill-mask": {"mask": FillMask(type="fill-mask", model=str(model), text="sentence", top_k=PREDICTIONS)},
+        "embed": {"vec": Embed(type="embed", model=str(model), text="sentence")},
+    }
     return Job(
         name="host-path",
         input=Input(path=str(source)),
-        tasks={"mask": FillMask(type="fill-mask", model=str(model), text="sentence", top_k=PREDICTIONS)},
+        tasks=specs[task],
         output=Output(path=str(output)),
         device="cpu",
         precision="float32",
     )
 
 
-def run(source: Path, model: Path, like: str, device: NullDevice, reporter: Reporter | None = None) -> RunResult:
+def run(
+    source: Path,
+    model: Path,
+    like: str,
+    device: NullDevice,
+    reporter: Reporter | None = None,
+    task: str = "fill-mask",
+) -> RunResult:
     """One whole run into a fresh output."""
     output = source.with_name("out")
     shutil.rmtree(output, ignore_errors=True)
     shards, token_budget = SETTINGS[like]
     with null_tasks(device, token_budget), patch("secbatch.runner.shard_rows_schedule", lambda *_: shards):
-        result = run_job(job(source, model, output), reporter=reporter)
+        result = run_job(job(source, model, output, task), reporter=reporter)
     assert result.rejected == 0
     return result
 
@@ -156,16 +191,17 @@ def _encode_all(model: Path, sentences: list[str], size: int) -> tuple[float, fl
     return len(sentences) / (time.perf_counter() - wall), (time.process_time() - cpu) / len(sentences)
 
 
-def breakdown(source: Path, model: Path, like: str, rows: int) -> tuple[dict[str, float], float]:
+def breakdown(source: Path, model: Path, like: str, rows: int, task: str) -> tuple[dict[str, float], float]:
     """(processor microseconds a row of each stage, run one after another; seconds of the set-up)"""
     clock = StageClock()
     begin = time.process_time()
     one_thread = ExitStack()
     one_thread.enter_context(patch("secbatch.running.LocalEngine", OneAfterAnother))
     one_thread.enter_context(patch("secbatch.running.read_ahead", lambda items, *_: items))
+    one_thread.enter_context(patch("secbatch.engines.in_order.ThreadPoolExecutor", AtOnce))
     one_thread.enter_context(patch("secbatch.publishing.Publisher.parts_ahead", lambda publisher: None))
     with clock.installed(), one_thread:
-        run(source, model, like, NullDevice())
+        run(source, model, like, NullDevice(), task=task)
     whole = time.process_time() - begin
     rest = whole - sum(clock.seconds.values())
     once = clock.seconds.pop("set-up")
@@ -180,16 +216,16 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for file, texts in zip(files.values(), (sentences, some, sentences[:3000]), strict=True):
         write_csv(file, texts)
     model, like = model_folder(options.tokenizer, folder / "model"), options.like
-    run(files["few"], model, like, NullDevice())  # imports, and what is loaded once
+    run(files["few"], model, like, NullDevice(), task=options.task)  # imports, and what is loaded once
     alone, path = (0.0, 0.0, 0), (0.0, 0.0)
     for _ in range(options.repeats):  # in turn, so that a change of the machine's mood meets both
         alone = max(alone, tokenizer_alone(model, sentences))
         cpu = time.process_time()
-        result = run(files["all"], model, like, NullDevice())
+        result = run(files["all"], model, like, NullDevice(), task=options.task)
         path = max(path, (len(sentences) / result.seconds, (time.process_time() - cpu) / len(sentences)))
-    stages, once = breakdown(files["some"], model, like, len(some))
+    stages, once = breakdown(files["some"], model, like, len(some), options.task)
     pretended = NullDevice(rows_per_second=options.device_share * path[0])
-    run(files["some"], model, "steady", pretended)
+    run(files["some"], model, "steady", pretended, task=options.task)
     return {
         "rows": len(sentences),
         "tokens_per_sentence": result.tokens / len(sentences),
@@ -226,6 +262,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer's files; the built-in one if left out")
     parser.add_argument("--sentences", type=Path, help="one sentence a line; the bundled reports if left out")
+    parser.add_argument("--task", choices=("fill-mask", "embed"), default="fill-mask")
     parser.add_argument("--like", choices=sorted(SETTINGS), default="gpu", help="sizes as on that device")
     parser.add_argument("--repeats", type=int, default=1, help="the best of so many counts")
     parser.add_argument("--device-share", type=float, default=0.8, help="speed of the pretended device")

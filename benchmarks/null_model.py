@@ -21,11 +21,13 @@ from secbatch.models.batch_runner import BatchReport, BatchRunner
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import Request, SharedEncoder
 from secbatch.models.tokenizer import TextTokenizer
+from secbatch.tasks.embed import Embedded, EmbedTask, EncodedTexts
 from secbatch.tasks.encoder_task import Prepared
 from secbatch.tasks.fill_mask import EncodedMasks, FillMaskTask, PredictedMasks
 
 PREDICTIONS = 10
-POOL = 8192  # different predictions
+POOL = 8192  # different predictions, or vectors
+WIDTH = 768  # of a vector
 
 
 @dataclass
@@ -98,15 +100,38 @@ class NullMaskTask(FillMaskTask):
         return Prepared(Request(texts.sequences, masks, predict, head="masked-lm"), collect)
 
 
+class NullEmbedTask(EmbedTask):
+    """Embeddings whose forward hands out vectors from a pool."""
+
+    def load(self) -> None:
+        self._width = WIDTH
+        self._pool = np.random.default_rng(0).standard_normal((POOL, WIDTH), np.float32)
+
+    def prepare(self, encoded: EncodedTexts) -> Prepared[Embedded]:
+        vectors = np.zeros((len(encoded.sequences), WIDTH), np.float32)
+
+        def pool(rows: np.ndarray, batch: TokenSequences, states: torch.Tensor) -> tuple[()]:
+            vectors[rows] = self._pool[rows % POOL]
+            return ()
+
+        def collect(report: BatchReport) -> Embedded:
+            return Embedded(encoded, vectors, report.errors, report.tokens, report.padding)
+
+        return Prepared(Request(encoded.sequences, lambda batch: None, pool), collect)
+
+
 @contextmanager
 def null_tasks(device: NullDevice, token_budget: int | None = None) -> Iterator[None]:
-    """Inside it, every fill-mask task of a job has the null model. `token_budget`: of a batch, as on a CPU if None."""
+    """Inside it, every fill-mask and embed task of a job has the null model.
 
-    def build(name: str, spec: Any, schema: Any, model: Any, compute: Any, encoders: Any) -> NullMaskTask:
+    `token_budget`: of a batch, as on a CPU if None.
+    """
+
+    def build(name: str, spec: Any, schema: Any, model: Any, compute: Any, encoders: Any) -> FillMaskTask | EmbedTask:
         encoder = NullEncoder(model, compute)
         encoder.device = device
         encoder._runner = BatchRunner(compute, token_budget)
-        return NullMaskTask(name, spec, schema, encoder)
+        return (NullMaskTask if spec.type == "fill-mask" else NullEmbedTask)(name, spec, schema, encoder)
 
     with patch("secbatch.worker.build_task", build):
         yield

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from secbatch.engines.in_order import InOrder
 from secbatch.engines.local import LocalEngine
 from secbatch.engines.read_ahead import read_ahead
 from secbatch.errors import (
@@ -50,6 +51,7 @@ from secbatch.store.run_files import write_run_file
 from secbatch.worker import Enriched, Work
 
 SHARDS_AHEAD = 1  # read and looked up while the one before is tokenised
+WRITERS = 2  # checkpoints that are written at a time: their bytes are on their way while the next are encoded
 SPEED = "rows a second"  # in the ledger's settings: of the last run that measured it
 PUBLISH_SECONDS = 600.0  # how often a first run shows what it has so far
 
@@ -217,11 +219,16 @@ class Run:
         self.checkpoints: list[Checkpoint] = []
         self.last_published = time.monotonic()
         engine: LocalEngine[Item, Item] = LocalEngine(
-            self._encoded(lambda: engine.stopping), self._compute, self._finish
+            self._encoded(lambda: engine.stopping),
+            self._compute,
+            self._finish,
+            idle=lambda: self.writing.take_what_is_there(),
+            end=lambda: self.writing.finish(),
         )
         with ExitStack() as stack:
             stack.callback(self.reuse.close)
             self.ahead = stack.enter_context(ahead) if (ahead := self.publisher.parts_ahead()) else None
+            self.writing = stack.enter_context(InOrder[Checkpoint | None](WRITERS))
             with self.poison:
                 engine.run()
             self.rejects.flush()
@@ -347,13 +354,23 @@ class Run:
             )
 
     def _finish(self, item: Item) -> None:
-        looked, checkpoint = item.looked, item.checkpoint
+        looked, keys = item.looked, item.keys
+        if item.work is None or keys is None:
+            self.writing.give(lambda: item.checkpoint, lambda done: self._done(looked, done))
+            return
+        enriched = item.enriched or self._finished(item.work, item.began)
+        self.writing.give(
+            lambda: self._checkpoint(enriched, keys, looked.identified.shard.index, item.key),
+            lambda done: self._done(looked, done, enriched),
+        )
+
+    def _done(self, looked: Looked, checkpoint: Checkpoint | None, enriched: Enriched | None = None) -> None:
+        """A shard is durable. `enriched`: where this try has made its checkpoint."""
         index, kept = looked.identified.shard.index, looked.match.kept
         rows = None
-        if item.work is not None and item.keys is not None:
-            enriched = item.enriched or self._finished(item.work, item.began)
-            checkpoint, rows = self._checkpoint(enriched, item.keys, index, item.key), enriched.table
-            self.poison.done(index)
+        if checkpoint and enriched:
+            rows = enriched.table
+            self._count(enriched)
             self.result.reused += checkpoint.rows - checkpoint.enriched
             self.result.enriched += checkpoint.enriched
         elif checkpoint:
@@ -388,13 +405,15 @@ class Run:
         with self.clock("finish"):
             return self.worker.finish(work)
 
-    def _checkpoint(self, enriched: Enriched, keys: RowKeys, index: int, key: str) -> Checkpoint:
+    def _count(self, enriched: Enriched) -> None:
         for name, rows in enriched.done.items():
             self.result.done[name] = self.result.done.get(name, 0) + rows
         self.result.tokens += enriched.tokens
         self.result.padding += enriched.padding
+
+    def _checkpoint(self, enriched: Enriched, keys: RowKeys, index: int, key: str) -> Checkpoint:
         with self.clock("checkpoint"):
-            return write_checkpoint(
+            done = write_checkpoint(
                 self.layout,
                 self.ledger,
                 (self.run, index, key),
@@ -404,6 +423,8 @@ class Run:
                 self.job.output.partition_columns,
                 self.about,
             )
+        self.poison.done(index)
+        return done
 
     def _fraction(self) -> float:
         done = self.result.enriched + self.result.reused

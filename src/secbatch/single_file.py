@@ -15,7 +15,7 @@ from secbatch.run_date import with_run_date
 from secbatch.run_options import RunOptions
 from secbatch.runner import RunResult, run_job
 from secbatch.sources.paths import find_files
-from secbatch.store.filesystem import check_output_place, explain
+from secbatch.store.filesystem import check_output_place, explain, write_atomically
 from secbatch.store.layout import Layout, rejects_beside
 from secbatch.store.parts import write_tables
 
@@ -75,7 +75,15 @@ def _check_free(job: Job, path: Path) -> None:
 
 def _concatenate(files: list[Path], target: Path) -> None:
     """The rows of `files` in one file, without ever holding more than a row group of them."""
-    write_tables(target, pq.read_schema(files[0]), _row_groups(files), "file")
+    if len(files) > 1:
+        write_tables(target, pq.read_schema(files[0]), _row_groups(files), "file")
+        return
+
+    def link(temporary: Path) -> None:
+        temporary.unlink(missing_ok=True)
+        temporary.hardlink_to(files[0])
+
+    write_atomically(target, link, "file")  # it is that file: its other names go with the folder
 
 
 def _row_groups(files: list[Path]) -> Iterator[pa.Table]:

@@ -26,9 +26,13 @@ class LocalEngine(Generic[Encoded, Computed]):
         encoded: Iterator[Encoded],
         compute: Callable[[Encoded], Computed],
         finish: Callable[[Computed], None],
+        idle: Callable[[], None] = lambda: None,
+        end: Callable[[], None] = lambda: None,
     ) -> None:
-        """`encoded` is drawn on the encoding thread, so that it may do that stage's work."""
+        """`encoded` is drawn on the encoding thread, so that it may do that stage's work. On the finishing thread
+        `idle` is called now and then while it waits, and `end` when nothing more comes to it."""
         self._encoded, self._compute, self._finish = encoded, compute, finish
+        self._idle, self._end = idle, end
         self._to_compute: queue.Queue[Encoded | None] = queue.Queue(QUEUE_SHARDS)
         self._to_finish: queue.Queue[Computed | None] = queue.Queue(QUEUE_SHARDS)
         self._stopped = threading.Event()
@@ -89,8 +93,9 @@ class LocalEngine(Generic[Encoded, Computed]):
         self._put(self._to_compute, None)
 
     def _finish_all(self) -> None:
-        while (item := self._get(self._to_finish)) is not None:
+        while (item := self._get(self._to_finish, self._idle)) is not None:
             self._finish(item)
+        self._end()
 
     def _put(self, target: "queue.Queue[Item | None]", item: "Item | None") -> bool:
         while not self._stopped.is_set():
@@ -101,10 +106,10 @@ class LocalEngine(Generic[Encoded, Computed]):
                 continue
         return False
 
-    def _get(self, source: "queue.Queue[Item | None]") -> "Item | None":
+    def _get(self, source: "queue.Queue[Item | None]", idle: Callable[[], None] = lambda: None) -> "Item | None":
         while not self._stopped.is_set():
             try:
                 return source.get(timeout=0.1)
             except queue.Empty:
-                continue
+                idle()
         return None

@@ -8,6 +8,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 SAMPLE_ROWS = 2_000  # of a column, to see whether its values repeat
+SIZED_ROWS, SIZED_BYTES = (
+    512,
+    1 << 18,
+)  # of a table, to tell its size: it stands for rows like it, or for fewer wide ones
 REPEATING = 0.5  # distinct values over rows, below which a dictionary is worth its while
 
 
@@ -33,7 +37,8 @@ def scratch_options(table: pa.Table) -> dict[str, Any]:
 
 def size_in_part(table: pa.Table) -> int:
     """About how many bytes the rows take with `parquet_options`; a pure function of the table."""
-    few = table.slice(0, SAMPLE_ROWS).replace_schema_metadata(None)
+    width = max(1, table.slice(0, SIZED_ROWS).nbytes // SIZED_ROWS)
+    few = table.slice(0, max(32, min(SIZED_ROWS, SIZED_BYTES // width))).replace_schema_metadata(None)
     sink = io.BytesIO()
     pq.write_table(few, sink, **parquet_options(few))
     return sink.tell() * table.num_rows // max(1, few.num_rows)
@@ -41,6 +46,8 @@ def size_in_part(table: pa.Table) -> int:
 
 def _sample(table: pa.Table, name: str) -> pa.Array:
     column = table.column(name).slice(0, SAMPLE_ROWS)
+    if column.num_chunks == 1:
+        return column.chunk(0)
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 

@@ -21,7 +21,7 @@ from secbatch.store.row_keys import COLUMNS, REJECTED, REMOVED, StoredKeys, writ
 
 PART_BYTES = 128 << 20  # what a part is to have where there is that much
 PART_ROWS = 1 << 19  # no more than this, so that a column of its row keys fits in memory
-FULL_BYTES = PART_BYTES // 2  # a part of this size is left alone; a checkpoint of it becomes one without being read
+FULL_BYTES = 24 << 20  # a part of this size is left alone; a checkpoint of it becomes one without being read
 SUPERSEDED = "_superseded"  # folder of rows that lost to a later row with their id
 
 
@@ -213,7 +213,9 @@ class Merger:
 
 def _has_schema(file: Path, schema: pa.Schema) -> bool:
     try:
-        return bool(pq.read_schema(file).equals(schema, check_metadata=True))
+        found = pq.read_schema(file)
+        # Field by field without metadata: a list's values have one name in memory and another in files.
+        return bool(found.metadata == schema.metadata and found.equals(schema))
     except (OSError, pa.ArrowInvalid) as error:
         raise unreadable(file, error) from None
 

@@ -123,5 +123,8 @@ class EmbedTask:
         done = (rows >= 0) & ~failed
         lengths = np.where(done, vectors.shape[1], 0)
         offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-        column = pa.ListArray.from_arrays(offsets, pa.array(vectors[rows[done]].ravel()), mask=pa.array(~done))
+        chosen = rows[done]
+        if not np.array_equal(chosen, np.arange(len(vectors))):  # else they stand as they are to stand: no copy
+            vectors = vectors[chosen]
+        column = pa.ListArray.from_arrays(offsets, pa.array(vectors.ravel()), mask=pa.array(~done))
         return TaskColumns({self.name: column}, errors, computed.tokens, computed.padding)
