@@ -5,6 +5,7 @@ import threading
 from types import TracebackType
 
 EVERY_MS = 50
+WINDOW = 1000 // EVERY_MS  # samples: nvidia-smi's figures are means of up to a second before
 
 
 class GpuWatch:
@@ -34,9 +35,7 @@ class GpuWatch:
 
     @property
     def busy_share(self) -> float:
-        """Mean from the first moment with much work to the last one."""
+        """Mean from the first moment with much work to the last one, but for a second at each end; 0 for short runs."""
         at_work = [place for place, share in enumerate(self._samples) if share >= 0.5]
-        if not at_work:
-            return 0.0
-        part = self._samples[at_work[0] : at_work[-1] + 1]
-        return sum(part) / len(part)
+        part = self._samples[at_work[0] + WINDOW : at_work[-1] + 1 - WINDOW] if at_work else []
+        return sum(part) / len(part) if part else 0.0

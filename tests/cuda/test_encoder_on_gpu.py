@@ -131,8 +131,8 @@ def test_running_out_of_memory_halves_the_budget_and_loses_no_row(tiny: Tiny) ->
 
     runner = BatchRunner(compute, token_budget=400_000)
     torch.cuda.empty_cache()
-    free, total = torch.cuda.mem_get_info()
-    torch.cuda.set_per_process_memory_fraction((total - free + (200 << 20)) / total)
+    held, total = torch.cuda.memory_reserved(), torch.cuda.mem_get_info()[1]
+    torch.cuda.set_per_process_memory_fraction((held + (200 << 20)) / total)  # one copy of all states is 100 MiB
     try:
         report = runner.run(sequences, False, first)
         report.land()
