@@ -5,7 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fake_task import install
 from kills import dataset
@@ -62,7 +65,7 @@ def test_the_same_bytes(case: str, place: Path, monkeypatch: pytest.MonkeyPatch)
     if case == "small parts":
         monkeypatch.setattr(merge, "PART_ROWS", 450)
     if case == "small row groups":
-        monkeypatch.setattr(parts, "row_group_rows", lambda table: 130)
+        monkeypatch.setattr(parts, "row_group_rows", lambda size, rows: 130)
     if case == "parts of one shard":
         monkeypatch.setattr(merge, "FULL_BYTES", 1)
     expected = without_them(place, monkeypatch)
@@ -126,3 +129,55 @@ def test_a_disk_that_refuses_ends_the_run_with_a_sentence(place: Path, monkeypat
         assert not list((place / "out/_secbatch").rglob("*.tmp"))
     run_job(job())
     assert dataset(place) == expected
+
+
+def killed_after(shards: int, monkeypatch: pytest.MonkeyPatch, run: str, of: Job) -> None:
+    finish = PartsAhead.add
+
+    def add(self: PartsAhead, *of_a_shard: Any) -> None:
+        nonlocal shards
+        finish(self, *of_a_shard)
+        shards -= 1
+        if not shards:
+            raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("secbatch.running.new_run_id", lambda: run)
+        patch.setattr(PartsAhead, "add", add)
+        with pytest.raises(RuntimeError, match="killed"):
+            run_job(of)
+
+
+@pytest.mark.parametrize("kind", ["text", "nested", "dictionary"])
+def test_rows_at_hand_make_the_bytes_of_rows_read_back(kind: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (777, 1500))
+    monkeypatch.setattr(parts, "ROW_GROUP_BYTES", 300_001)
+    columns: dict[str, Any] = {"text": [f"{'a text ' * (n % 9)}of row {n}" for n in range(5000)]}
+    if kind == "nested":
+        words = [None if n % 7 == 0 else [{"word": f"w{n}", "score": n / 3}] * (n % 4) for n in range(5000)]
+        columns["words"] = pa.array(words, pa.list_(pa.struct([("word", pa.string()), ("score", pa.float32())])))
+    if kind == "dictionary":
+        numbers = np.random.default_rng(5).integers(0, 9, 5000)
+        columns["day"] = pa.array([None if n == 3 else f"day {n}" for n in numbers]).dictionary_encode()
+    pq.write_table(pa.table(columns), place / "in.parquet")
+    of = job(input={"path": "in.parquet"})
+    expected = without_them(place, monkeypatch, input={"path": "in.parquet"})
+    run_job(of)
+    assert dataset(place) == expected
+    (file,) = (place / "out/data").glob("*.parquet")
+    assert pq.ParquetFile(file).num_row_groups > 2
+    (place / "out").rename(place / "undisturbed")
+    killed_after(2, monkeypatch, "tonight", of)
+    run_job(of)
+    assert dataset(place) == expected
+
+
+def test_parts_of_another_run_are_not_taken_for_its_own(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(place)
+    monkeypatch.setattr(merge, "PART_ROWS", 450)
+    output = {"path": "out", "mode": "overwrite"}
+    killed_after(15, monkeypatch, "last night", job(output=output))
+    assert list((place / "out/_secbatch/parts").glob("*.parquet"))
+    result = run_job(job(output=output, max_rejects="2%"))  # another job: it does not go on with that run
+    seen = pd.read_parquet(place / "out" / "data")
+    assert result.enriched == len(seen) == ROWS and set(seen.secbatch_run) == {"tonight"}

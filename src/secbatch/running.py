@@ -48,6 +48,7 @@ from secbatch.store.progress import ProgressFile
 from secbatch.store.rejects import RejectWriter
 from secbatch.store.row_keys import REJECTED, RowKeys
 from secbatch.store.run_files import write_run_file
+from secbatch.store.versions import prune
 from secbatch.worker import Enriched, Work
 
 SHARDS_AHEAD = 1  # read and looked up while the one before is tokenised
@@ -97,7 +98,8 @@ class Run:
         self.described = described(job, options)
         unfinished = ledger.unfinished_run(self.described)
         self.run = unfinished or new_run
-        self._check_mode(resuming=unfinished is not None)
+        self._resuming = unfinished is not None
+        self._check_mode()
         self.result = RunResult(self.run, str(layout.root))
         self.clock = StageClock()
         self._schedule = schedule
@@ -105,8 +107,8 @@ class Run:
         self._landed = 0.0  # monotonic time at which the results of the last shard were there
         self._input_changed = False  # since an earlier try of this run
 
-    def _check_mode(self, resuming: bool) -> None:
-        if self.job.output.mode == "fail-if-exists" and self.ledger.latest_version() and not resuming:
+    def _check_mode(self) -> None:
+        if self.job.output.mode == "fail-if-exists" and self.ledger.latest_version() and not self._resuming:
             raise OutputError(
                 f"Output '{self.layout.root}' exists already and the job says `mode: fail-if-exists`; "
                 "choose another output or mode."
@@ -187,6 +189,9 @@ class Run:
             remove_tree(self.layout.scratch)  # what a killed run has left
         for folder in (self.layout.parts, self.layout.keys, self.layout.checkpoints):
             make_folder(folder)
+        if not self._resuming:
+            # A part that another run wrote ahead may have the name of one of this run's, and not its rows.
+            prune(self.layout, self.ledger)
         job = self.job
         fresh = job.output.mode == "overwrite"
         self.about: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """Tokens looked up word by word are those of the whole text."""
 
 import pickle
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_tokenizer import TOKENIZERS
 from tiny_models import SENTENCES
-from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from secbatch.models import word_tokens
 from secbatch.models.sequences import TokenSequences
@@ -72,6 +74,26 @@ def test_many_texts_are_looked_up_and_few_or_new_ones_are_not(monkeypatch: pytes
     assert not pickle.loads(pickle.dumps(tokenizer))._by_word._number
 
 
+def test_where_hardly_a_word_comes_again_few_calls_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(word_tokens, "NEW_SHARE", 2)
+    words, nothing, looked = WordTokens(TOKENIZERS["roberta"]._backend, str), np.zeros(0, np.int32), 0
+    look = words._looked_up
+
+    def counted(*given: Any) -> TokenSequences | None:
+        nonlocal looked
+        looked += 1
+        return look(*given)
+
+    monkeypatch.setattr(words, "_looked_up", counted)
+    for number in range(100):
+        assert words.encode([f"{number:x}a {number:x}b"], nothing, nothing) is None
+    assert 10 < looked < 30
+    found = [words.encode(["a b a b a b a b"], nothing, nothing) for _ in range(20)]
+    assert sum(one is None for one in found) <= word_tokens.MOST_SKIPPED and found[-1] is not None
+    assert words.encode(["new word"], nothing, nothing) is None
+    assert words.encode(["a b a b"], nothing, nothing) is not None  # it goes on at once
+
+
 def test_a_word_with_the_separators_own_token_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = TOKENIZERS["bert"]
     backend = Tokenizer.from_str(tokenizer._backend.to_str())
@@ -99,6 +121,44 @@ def test_tokenizers_that_look_over_a_space_are_left_alone() -> None:
         assert cuts_at_spaces(backend)
         change(backend)
         assert not cuts_at_spaces(backend), what
+
+
+@pytest.mark.parametrize(
+    ("token", "normalizer"),
+    [
+        (AddedToken("a´b"), normalizers.NFKC()),  # ´ is a space and an accent
+        (AddedToken("a中b"), normalizers.BertNormalizer()),  # spaces are put around 中
+        (AddedToken("é b"), normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()])),
+        (AddedToken("´x", single_word=True), normalizers.NFKC()),
+    ],
+)
+def test_what_a_normaliser_makes_of_an_added_token(token: AddedToken, normalizer: normalizers.Normalizer) -> None:
+    backend = Tokenizer.from_str(TOKENIZERS["roberta"]._backend.to_str())
+    backend.normalizer = normalizer
+    assert cuts_at_spaces(backend)
+    backend.add_tokens([token])
+    assert not cuts_at_spaces(backend)
+
+
+def test_what_stands_around_a_text_is_found_where_no_text_has_tokens() -> None:
+    """A vocabulary without the letter a, and no unknown token: "a" has no tokens."""
+    backend = Tokenizer(models.BPE({"<s>": 0, "</s>": 1, "<mask>": 2, "b": 3, "\u0120": 4}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.add_special_tokens(["<s>", "</s>", "<mask>"])
+    backend.post_processor = processors.BertProcessing(("</s>", 1), ("<s>", 0))
+    tokenizer = TextTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, mask_token="<mask>"), 64)
+    assert (tokenizer.before.tolist(), tokenizer.after.tolist()) == ([0], [1])
+    assert looked_up(tokenizer, ["b a b", "a", ""]).ids.tolist() == [0, 3, 4, 4, 3, 1, 0, 1, 0, 1]
+    assert [part.tolist() for part in tokenizer.pair_frame()[0]] == [[0], [1], [1]]
+
+
+def test_a_template_that_has_the_text_twice_is_left_alone() -> None:
+    backend = Tokenizer.from_str(TOKENIZERS["roberta"].hf.backend_tokenizer.to_str())
+    backend.post_processor = processors.TemplateProcessing("$A $A", special_tokens=[])
+    tokenizer = TextTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, mask_token="<mask>"), 64)
+    wanted = [tokenizer.encode([text])[0].tolist() for text in SENTENCES]
+    many = tokenizer.encode(SENTENCES * FEW)
+    assert [many[row].tolist() for row in range(len(SENTENCES))] == wanted
 
 
 def test_starts_of_words() -> None:

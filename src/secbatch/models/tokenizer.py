@@ -43,13 +43,15 @@ class TextTokenizer:
         self.top_id: int = max(hf.get_vocab().values())  # of the vocabulary's entries
         self._backend, self._secret = untrusted_tokenizer(hf.backend_tokenizer, hf.mask_token)
         self._mask: str = self._secret[hf.mask_token] if hf.mask_token is not None else MASK
-        self._by_word = WordTokens(self._backend, self._hidden) if cuts_at_spaces(self._backend) else None
-        # A word between them tells the special tokens before a text from those after it.
-        marked = self._backend.encode("a")
+        # A word between them tells the special tokens before a text from those after it: one that has tokens.
+        words = ["a", *self._secret.values()]
+        self._word = next((word for word in words if self._backend.encode(word, add_special_tokens=False).ids), "a")
+        marked = self._backend.encode(self._word)
         body = [i for i, special in enumerate(marked.special_tokens_mask) if not special]
         first, last = (body[0], body[-1] + 1) if body else (len(marked.ids), len(marked.ids))
         self.before = np.array(marked.ids[:first], np.int32)  # special tokens before every text
         self.after = np.array(marked.ids[last:], np.int32)  # and after it
+        self._by_word = WordTokens(self._backend, self._hidden) if cuts_at_spaces(self._backend) else None
         self._words: np.ndarray = np.zeros(0, object)  # by id
         self._known: np.ndarray = np.zeros(0, bool)  # by id: whether it is decoded yet
         self._column: pa.Array | None = None  # `_words` as an Arrow column, made anew when there are more
@@ -91,10 +93,10 @@ class TextTokenizer:
 
     def pair_frame(self) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], tuple[int, int, int, int, int]]:
         """The special tokens of a pair of texts: before, between and after; and the token types of the five parts."""
-        marked = self._backend.encode("a", "a")
+        marked = self._backend.encode(self._word, self._word)
         special = np.array(marked.special_tokens_mask, bool)
         ids, types = np.array(marked.ids, np.int32), list(marked.type_ids)
-        # "a" may be several tokens: the parts are told by which text a token is of.
+        # The word may be several tokens: the parts are told by which text a token is of.
         texts = marked.sequence_ids
         first = [i for i, text in enumerate(texts) if text == 0 and not special[i]]
         second = [i for i, text in enumerate(texts) if text == 1 and not special[i]]

@@ -22,6 +22,7 @@ MOST_WORDS, MOST_BYTES = 1 << 18, 32 << 20  # remembered; beyond these all are f
 BLOCK_BYTES = 8 << 20  # of texts that are cut into words at a time
 TOGETHER = 32  # new words that make a text: each text has a price of its own
 NEW_SHARE = 2  # texts of which more than one in so many words is new are tokenised as they are: that costs less
+MOST_SKIPPED = 8  # calls that are not looked at, where those before them came with too many new words
 SPACE, FIRST_VISIBLE, VISIBLE = 0x20, 0x21, 0x7F - 0x21  # of ASCII
 
 _OVER_A_CUT = re.compile(r"[\x21-\x7e] ")
@@ -37,6 +38,7 @@ class WordTokens:
         self._backend, self._written = backend, written
         self._separator = _separator(backend)
         self._mutex = threading.Lock()
+        self._refused = self._skipped = 0  # calls in a row
         self._forget()
 
     def __reduce__(self) -> tuple[type["WordTokens"], tuple[Tokenizer, Callable[[str], str]]]:
@@ -49,19 +51,27 @@ class WordTokens:
 
     def encode(self, texts: Sequence[str], before: np.ndarray, after: np.ndarray) -> TokenSequences | None:
         """Tokens of each text, between those of `before` and `after` (int32); None where too many words are new."""
+        with self._mutex:
+            if self._skipped < min(self._refused // 2, MOST_SKIPPED):
+                self._skipped += 1
+                return None
+            found = self._looked_up(texts, before, after)
+            self._refused, self._skipped = 0 if found is not None else self._refused + 1, 0
+            return found
+
+    def _looked_up(self, texts: Sequence[str], before: np.ndarray, after: np.ndarray) -> TokenSequences | None:
         column = pa.array(texts, pa.large_string())
         offsets = np.frombuffer(column.buffers()[1], np.int64, len(texts) + 1)
         characters = np.frombuffer(column.buffers()[2] or b"", np.uint8)
         done, start = [], 0
-        with self._mutex:
-            while start < len(texts):
-                stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + BLOCK_BYTES, side="right")) - 1)
-                here = characters[offsets[start] : offsets[stop]]
-                block = self._encode(here, offsets[start : stop + 1] - offsets[start], before, after)
-                if block is None:
-                    return None
-                done.append(block)
-                start = stop
+        while start < len(texts):
+            stop = max(start + 1, int(np.searchsorted(offsets, offsets[start] + BLOCK_BYTES, side="right")) - 1)
+            here = characters[offsets[start] : offsets[stop]]
+            block = self._encode(here, offsets[start : stop + 1] - offsets[start], before, after)
+            if block is None:
+                return None
+            done.append(block)
+            start = stop
         return done[0] if len(done) == 1 else TokenSequences.joined(done)
 
     def _encode(
@@ -146,8 +156,8 @@ def cuts_at_spaces(backend: Tokenizer) -> bool:
         and len(before) == 1
         and (before[0]["type"] == "BertPreTokenizer" or (before[0]["type"] == "ByteLevel" and before[0]["use_regex"]))
         and all(one["type"] in _NORMALIZERS for one in _steps(backend.normalizer, "normalizers"))
-        and all(one["type"] in _POST_PROCESSORS for one in _steps(backend.post_processor, "processors"))
-        and not any(_looks_over_a_cut(token) for token in backend.get_added_tokens_decoder().values())
+        and all(map(_puts_around_it, _steps(backend.post_processor, "processors")))
+        and not any(_looks_over_a_cut(token, backend) for token in backend.get_added_tokens_decoder().values())
         and backend.truncation is None
         and backend.padding is None
     )
@@ -162,7 +172,15 @@ def _steps(step: Any, key: str) -> list[Mapping[str, Any]]:
     return [] if step is None else flat(json.loads(step.__getstate__()))
 
 
-def _looks_over_a_cut(token: AddedToken) -> bool:
+def _puts_around_it(step: Mapping[str, Any]) -> bool:
+    """Whether a step after the model leaves a text's tokens together, between others."""
+    once = sum("Sequence" in piece for piece in step.get("single", ({"Sequence": "A"},))) == 1
+    return step["type"] in _POST_PROCESSORS and once
+
+
+def _looks_over_a_cut(token: AddedToken, backend: Tokenizer) -> bool:
     """Whether what an added token matches, or the white space that it takes, may go on over a cut."""
-    alone = token.single_word and any(map(str.isspace, token.content))
-    return bool(token.rstrip or alone or _OVER_A_CUT.search(token.content))
+    # A normaliser can make a space, or a visible ASCII character before one, of another character.
+    made = backend.normalizer.normalize_str(token.content) if token.normalized and backend.normalizer else ""
+    alone = token.single_word and any(map(str.isspace, token.content + made))
+    return bool(token.rstrip or alone or _OVER_A_CUT.search(token.content) or _OVER_A_CUT.search(made))

@@ -16,17 +16,18 @@ from secbatch.store import faults
 from secbatch.store.encoding import parquet_options
 from secbatch.store.filesystem import WatchedFile, remove_file, write_atomically
 from secbatch.store.partitions import partition_folders
+from secbatch.store.value_bytes import value_bytes
 
 ROW_GROUP_ROWS = 65_536  # keeps a reader's memory small and its skipping fine
 ROW_GROUP_BYTES = 32 << 20  # so do rows with long vectors
 BLOCK_ROWS = 64  # after which a row group of larger rows than its first ones may end
+FIRST_ROWS = 1024  # that tell how many make a row group
 CACHED_BYTES = 256 << 20  # of row groups that are read more than once
 
 
-def row_group_rows(table: pa.Table) -> int:
-    """Rows of a row group for rows such as these."""
-    width = max(1, table.nbytes // max(1, table.num_rows))
-    return max(1024, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // width))
+def row_group_rows(size: int, rows: int) -> int:
+    """Rows of a row group for rows such as these, of so many bytes together."""
+    return max(FIRST_ROWS, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // max(1, size // max(1, rows))))
 
 
 def write_tables(
@@ -110,23 +111,31 @@ class _RowGroupCutter:
     """Row groups: of the rows that suit the first ones, and fewer where rows become much larger."""
 
     def __init__(self, most_rows: int) -> None:
-        self._most_rows, self._target = most_rows, 0
+        self._most_rows = self._target = most_rows
+        self._seen = self._seen_size = 0  # of the first rows
         self._waiting: list[pa.Table] = []
         self._rows = self._size = 0
 
     def add(self, table: pa.Table) -> Iterator[pa.Table]:
         """The row groups that are full with these rows."""
-        if table.num_rows:
-            self._target = self._target or min(row_group_rows(table.slice(0, 1024)), self._most_rows)
         while table.num_rows:
-            piece = table.slice(0, self._target - self._rows)
-            if self._size + piece.nbytes >= 2 * ROW_GROUP_BYTES:  # it may end amid this piece
-                piece = table.slice(0, min(self._target - self._rows, BLOCK_ROWS - self._rows % BLOCK_ROWS))
+            most = self._target - self._rows
+            if self._seen < FIRST_ROWS:
+                most = min(most, FIRST_ROWS - self._seen)
+            piece = table.slice(0, most)
+            size = value_bytes(piece)
+            if self._size + size >= 2 * ROW_GROUP_BYTES:  # it may end amid this piece
+                piece = table.slice(0, min(most, BLOCK_ROWS - self._rows % BLOCK_ROWS))
+                size = value_bytes(piece)
             self._waiting.append(piece)
-            self._rows, self._size = self._rows + piece.num_rows, self._size + piece.nbytes
+            self._rows, self._size = self._rows + piece.num_rows, self._size + size
+            if self._seen < FIRST_ROWS:
+                self._seen, self._seen_size = self._seen + piece.num_rows, self._seen_size + size
+                if self._seen == FIRST_ROWS:
+                    self._target = min(row_group_rows(self._seen_size, self._seen), self._most_rows)
             table = table.slice(piece.num_rows)
             much = self._size >= 2 * ROW_GROUP_BYTES and self._rows % BLOCK_ROWS == 0
-            if (self._rows == self._target or much) and (group := self.rest()) is not None:
+            if (self._rows >= self._target or much) and (group := self.rest()) is not None:
                 yield group
 
     def rest(self) -> pa.Table | None:

@@ -20,6 +20,7 @@ from secbatch.store.filesystem import explain, make_folder, sync_file
 from secbatch.store.ledger import Checkpoint
 from secbatch.store.merge import Grouping, Merger, Piece, conformed
 from secbatch.store.parts import TableWriter, remove_files
+from secbatch.store.value_bytes import read_back_alike
 
 WAITING = 1  # checkpoints whose rows are held for the writer, besides the one that it writes
 MOST_PARTITIONS = 4  # open at a time: each holds the rows of a row group
@@ -41,6 +42,7 @@ class PartsAhead:
         """`tasks`: of the rows to come: task -> fingerprints."""
         self._merger, self._tasks = merger, tasks
         self._schema = merger.part_schema
+        self._alike = all(read_back_alike(field.type) for field in self._schema)  # rows at hand are as good as the file
         self._partitions: dict[str, _Partition] = {}
         self._given_up = False
         self._mutex = threading.Lock()
@@ -112,7 +114,7 @@ class PartsAhead:
             for group in partition.grouping.add(piece):
                 self._end(partition, group)
             if partition.grouping.open:
-                self._append(partition, piece, rows if len(pieces) == 1 else None)
+                self._append(partition, piece, rows if len(pieces) == 1 and self._alike else None)
 
     def _append(self, partition: _Partition, piece: Piece, rows: pa.Table | None) -> None:
         try:

@@ -94,7 +94,7 @@ def prune(layout: Layout, ledger: Ledger, on_their_way: Collection[str] = ()) ->
     numbers = ledger.versions()
     known = {f"{number:06d}" for number in numbers}
     current = layout.data.readlink().name if layout.data.is_symlink() else None
-    for folder in layout.versions.iterdir():
+    for folder in layout.versions.iterdir() if layout.versions.is_dir() else ():
         if folder.name not in known and folder.name != current:
             remove_tree(folder)
     ledger.forget_parts([part.name for part in ledger.unused_parts()])
