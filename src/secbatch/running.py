@@ -5,8 +5,8 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -301,8 +301,12 @@ class Run:
         self.sizes.record()
         return Item(looked, None, key, *todo)
 
-    def _encoded(self, stopped: Callable[[], bool]) -> Iterator[Item]:
-        for item in read_ahead(self._prepared(stopped), SHARDS_AHEAD, stopped, "read"):
+    def _encoded(self, stopped: Callable[[], bool]) -> Generator[Item, None, None]:
+        with closing(read_ahead(self._prepared(stopped), SHARDS_AHEAD, stopped, "read")) as items:
+            yield from self._encoded_each(items, stopped)
+
+    def _encoded_each(self, items: Iterator[Item], stopped: Callable[[], bool]) -> Iterator[Item]:
+        for item in items:
             if item.keys is not None and self.poison.suspected(item.keys):
                 item = self._tried(item, stopped)
             if item.work is None or item.keys is None or item.enriched:

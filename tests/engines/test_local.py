@@ -1,16 +1,17 @@
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import pytest
 
 from secbatch.engines.local import LocalEngine
+from secbatch.engines.read_ahead import read_ahead
 
 
 def test_order_is_kept_and_stages_have_their_threads() -> None:
     done: list[tuple[int, str]] = []
     threads: set[str] = set()
 
-    def numbers() -> Iterator[int]:
+    def numbers() -> Generator[int, None, None]:
         threads.add(threading.current_thread().name)
         yield from range(50)
 
@@ -30,7 +31,7 @@ def test_a_failure_in_any_stage_reaches_the_caller(stage: str) -> None:
             raise ValueError(stage)
         return item
 
-    def numbers() -> Iterator[int]:
+    def numbers() -> Generator[int, None, None]:
         for n in range(1000):
             yield broken(n) if stage == "encode" else n
 
@@ -44,6 +45,19 @@ def test_a_failure_in_any_stage_reaches_the_caller(stage: str) -> None:
     assert not {"encode", "finish"} & {thread.name for thread in threading.enumerate()}
 
 
+@pytest.mark.parametrize("stage", ["compute", "finish"])
+def test_a_thread_that_reads_ahead_ends_with_the_run(stage: str) -> None:
+    def fail(item: int) -> int:
+        raise ValueError(stage)
+
+    stopped = threading.Event()  # never: it is the engine that closes it
+    ahead = read_ahead(iter(range(1000)), 2, stopped.is_set, "reads ahead")
+    engine = LocalEngine(ahead, fail if stage == "compute" else lambda item: item, fail)
+    with pytest.raises(ValueError, match=stage):
+        engine.run()
+    assert "reads ahead" not in {thread.name for thread in threading.enumerate()}
+
+
 def test_what_was_computed_before_an_interrupt_is_finished() -> None:
     done: list[int] = []
 
@@ -53,5 +67,5 @@ def test_what_was_computed_before_an_interrupt_is_finished() -> None:
         return item
 
     with pytest.raises(KeyboardInterrupt):
-        LocalEngine(iter(range(10)), compute, done.append).run()
+        LocalEngine((item for item in range(10)), compute, done.append).run()
     assert done == [0, 1, 2, 3, 4]

@@ -2,7 +2,8 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import Generic, TypeVar
 
 from secbatch.errors import Interrupted
@@ -23,7 +24,7 @@ class LocalEngine(Generic[Encoded, Computed]):
 
     def __init__(
         self,
-        encoded: Iterator[Encoded],
+        encoded: Generator[Encoded, None, None],
         compute: Callable[[Encoded], Computed],
         finish: Callable[[Computed], None],
         idle: Callable[[], None] = lambda: None,
@@ -87,9 +88,10 @@ class LocalEngine(Generic[Encoded, Computed]):
             self._stopped.set()
 
     def _encode_all(self) -> None:
-        for item in self._encoded:
-            if not self._put(self._to_compute, item):
-                return
+        with closing(self._encoded):  # what reads ahead for it has ended, too, when the run is over
+            for item in self._encoded:
+                if not self._put(self._to_compute, item):
+                    return
         self._put(self._to_compute, None)
 
     def _finish_all(self) -> None:

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 WAIT = 0.1  # seconds between two looks at whether the other side has stopped
 
 
-def read_ahead(items: Iterator[Item], size: int, stopped: Callable[[], bool], name: str) -> Iterator[Item]:
+def read_ahead(items: Iterator[Item], size: int, stopped: Callable[[], bool], name: str) -> Generator[Item, None, None]:
     """`items` in their order, drawn by a thread called `name` that is at most `size` items ahead.
 
     What `items` raises is raised here, after the items before it. The thread ends with its iterator, or soon after
