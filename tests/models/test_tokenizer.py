@@ -73,6 +73,18 @@ def test_mask_is_the_mask_and_nothing_else_is(kind: str) -> None:
     assert (row == tokenizer.mask_id).sum() == 2
 
 
+@pytest.mark.parametrize("prefix", [None, "##"])
+def test_a_special_token_that_merges_are_made_of(prefix: str | None) -> None:
+    second = f"{prefix or ''}b"
+    vocabulary = {"<mask>": 0, "a": 1, second: 2, "ab": 3, "c": 4}
+    options = {"continuing_subword_prefix": prefix} if prefix else {}
+    backend = Tokenizer(models.BPE(vocabulary, [("a", second)], **options))
+    backend.add_special_tokens(["<mask>", "a", "c"])
+    tokenizer = TextTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, mask_token="<mask>"), 8)
+    assert tokenizer.encode(["ab<mask>"])[0].tolist() == [3, 0]
+    assert tokenizer.encode(["c"])[0].tolist() == []  # it is no ordinary character of this vocabulary
+
+
 def test_an_added_word_stays_the_models_own() -> None:
     tokenizer = TOKENIZERS["modernbert"]
     word = tokenizer.hf.convert_tokens_to_ids("|||IP_ADDRESS|||")

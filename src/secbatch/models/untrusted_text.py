@@ -51,8 +51,10 @@ def _vocabulary(model: Mapping[str, Any]) -> set[str]:
 
 def _rename(model: dict[str, Any], names: Mapping[str, str]) -> None:
     """Renames vocabulary entries in place (BPE, WordPiece, WordLevel: a dict; Unigram: pairs)."""
-    # A name that merges build must stay: BPE looks the products of its merges up by name.
-    merged = {"".join(pair) if isinstance(pair, list) else pair.replace(" ", "") for pair in model.get("merges", ())}
+    # A name that merges read or build must stay: BPE looks the pieces of its merges up by name.
+    merges = [pair if isinstance(pair, list) else pair.split(" ") for pair in model.get("merges", ())]
+    prefix = model.get("continuing_subword_prefix") or ""
+    merged = {piece for pair in merges for piece in (*pair, "".join(pair), pair[0] + pair[1].removeprefix(prefix))}
     names = {old: new for old, new in names.items() if old not in merged}
     entries = model["vocab"]
     if isinstance(entries, dict):
