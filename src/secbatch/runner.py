@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from secbatch import running
+from secbatch.arrow_memory import use_system_memory
 from secbatch.job import Chat, Job, Seq2Seq
 from secbatch.reporting import Reporter, Silent
 from secbatch.run_date import pinned
@@ -50,6 +51,7 @@ def run_job(
     Raises SecbatchError (with an exit code) for what stops a run as a whole; rows that fail do not.
     Interrupted is raised after finished shards have been recorded.
     """
+    use_system_memory()
     asked = options or RunOptions(limit)
     new_run = running.new_run_id()
     job, dated = pinned(job, new_run, lambda job: described(job, asked))

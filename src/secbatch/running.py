@@ -365,11 +365,13 @@ class Run:
     def _finish(self, item: Item) -> None:
         looked, keys = item.looked, item.keys
         if item.work is None or keys is None:
-            self.writing.give(lambda: item.checkpoint, lambda done: self._done(looked, done))
+            known = item.checkpoint
+            self.writing.give(lambda: known, lambda done: self._done(looked, done))
             return
-        enriched = item.enriched or self._finished(item.work, item.began)
+        enriched, key = item.enriched or self._finished(item.work, item.began), item.key
+        # Nothing else of the item is kept any longer: its tokens and texts weigh as much as its rows.
         self.writing.give(
-            lambda: self._checkpoint(enriched, keys, looked.identified.shard.index, item.key),
+            lambda: self._checkpoint(enriched, keys, looked.identified.shard.index, key),
             lambda done: self._done(looked, done, enriched),
         )
 

@@ -55,7 +55,10 @@ class LocalEngine(Generic[Encoded, Computed]):
                 item = self._get(self._to_compute)
                 if item is None:
                     break
-                self._put(self._to_finish, self._compute(item))
+                computed = self._compute(item)
+                del item  # what was encoded is not held while the computed waits
+                self._put(self._to_finish, computed)
+                del computed
         except BaseException:
             self._interrupted.set()
             raise
@@ -97,6 +100,7 @@ class LocalEngine(Generic[Encoded, Computed]):
     def _finish_all(self) -> None:
         while (item := self._get(self._to_finish, self._idle)) is not None:
             self._finish(item)
+            del item
         self._end()
 
     def _put(self, target: "queue.Queue[Item | None]", item: "Item | None") -> bool:

@@ -19,7 +19,7 @@ from tokenizers.models import BPE, WordPiece
 from secbatch.models.sequences import TokenSequences
 
 MOST_WORDS, MOST_BYTES = 1 << 18, 32 << 20  # remembered; beyond these all are forgotten, and learnt anew
-BLOCK_BYTES = 8 << 20  # of texts that are cut into words at a time
+BLOCK_BYTES = 1 << 20  # of texts that are cut into words at a time: what is made of them stays in the caches
 TOGETHER = 32  # new words that make a text: each text has a price of its own
 NEW_SHARE = 2  # texts of which more than one in so many words is new are tokenised as they are: that costs less
 MOST_SKIPPED = 8  # calls that are not looked at, where those before them came with too many new words

@@ -117,6 +117,14 @@ def _first_invalid_utf8(window: bytes, stop: int) -> int | None:
     """Position of the first byte below `stop` that is not valid UTF-8, or None."""
     if stop == 0 or window.isascii():
         return None
+    import pyarrow as pa
+
+    whole = pa.LargeStringArray.from_buffers(1, pa.py_buffer(np.array([0, stop])), pa.py_buffer(window))
+    try:
+        whole.validate(full=True)  # as strict, and other threads go on meanwhile
+        return None
+    except pa.ArrowInvalid:
+        pass
     try:
         window[:stop].decode("utf-8")
     except UnicodeDecodeError as error:

@@ -28,6 +28,7 @@ INTERIOR_LINES = 50  # lines looked at to tell a long text from rows that a stra
 
 
 COLUMN_BYTES = 512  # of a window, at least, for each column
+WINDOW = 1 << 20  # what is made of it stays in the caches
 FIRST_WINDOW = 256 << 10
 LARGEST_BLOCK = 64 << 20
 
@@ -97,7 +98,7 @@ class CsvReader:
         layout: CsvLayout,
         schema: "pa.Schema",
         encoding: str | None,
-        block: int = BLOCK,
+        block: int = WINDOW,
     ) -> None:
         self.file = file
         self.layout = layout

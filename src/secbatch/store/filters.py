@@ -5,6 +5,7 @@ and Singler 2007): new rows are looked for in every part, and nearly never found
 import numpy as np
 
 BITS = 16  # for each digest
+BLOCK = 1 << 16  # digests entered at a time: what that takes stays small
 _IN_WORD = np.uint64(63)
 _BIT_NUMBERS = tuple(np.uint64(shift) for shift in (0, 6, 12, 18))  # four places of six bits each
 
@@ -36,6 +37,7 @@ class Asked:
 def filter_of(digests: np.ndarray) -> np.ndarray:
     """uint64 [words] of digests (uint64 [n], evenly spread)."""
     words = np.zeros(max(1, -(-len(digests) * BITS // 64)), np.uint64)
-    asked = Asked(digests)
-    np.bitwise_or.at(words, asked.places(len(words)), asked.bits)
+    for start in range(0, len(digests), BLOCK):
+        asked = Asked(digests[start : start + BLOCK])
+        np.bitwise_or.at(words, asked.places(len(words)), asked.bits)
     return words

@@ -109,7 +109,12 @@ class PieceKeys:
 
     def column(self, name: str) -> np.ndarray:
         kind, rest = COLUMNS.get(name, (np.uint64, (2,)))
-        return np.concatenate([np.empty((0, *rest), kind), *(piece.key_column(name) for piece in self.pieces)])
+        whole, end = np.empty((len(self), *rest), kind), 0
+        for piece in self.pieces:  # never twice in memory
+            one = piece.key_column(name)
+            whole[end : end + len(one)] = one
+            end += len(one)
+        return whole
 
 
 def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -110,6 +110,7 @@ def _order_of(halves: np.ndarray) -> np.ndarray:
     order = np.argsort(halves)
     ordered = halves[order]
     same = np.flatnonzero(ordered[1:] == ordered[:-1])
+    del ordered
     if len(same):
         ties = np.union1d(same, same + 1)
         rows = order[ties]
