@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from secbatch.store.value_bytes import value_bytes
+
 SAMPLE_ROWS = 2_000  # of a column, to see whether its values repeat
-SIZED_ROWS, SIZED_BYTES = (
-    512,
-    1 << 18,
-)  # of a table, to tell its size: it stands for rows like it, or for fewer wide ones
+# Of a table, to tell its size: it stands for rows like it, or for fewer wide ones.
+SIZED_ROWS, SIZED_BYTES = 512, 1 << 18
 REPEATING = 0.5  # distinct values over rows, below which a dictionary is worth its while
 
 
@@ -37,7 +37,7 @@ def scratch_options(table: pa.Table) -> dict[str, Any]:
 
 def size_in_part(table: pa.Table) -> int:
     """About how many bytes the rows take with `parquet_options`; a pure function of the table."""
-    width = max(1, table.slice(0, SIZED_ROWS).nbytes // SIZED_ROWS)
+    width = max(1, value_bytes(table.slice(0, SIZED_ROWS)) // SIZED_ROWS)
     few = table.slice(0, max(32, min(SIZED_ROWS, SIZED_BYTES // width))).replace_schema_metadata(None)
     sink = io.BytesIO()
     pq.write_table(few, sink, **parquet_options(few))
