@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from kills import JOB, KillServer, write_night
@@ -76,6 +77,9 @@ def hammer(folder: Path, nights: int) -> set[int]:
             except BaseException as failure:
                 failures.append(failure)
 
+    pq.write_table(pa.table({"id": ["1"]}), folder / "one.parquet")
+    for read in readers():  # what a library does at its first file may take longer than a version is kept
+        assert len(read([str(folder / "one.parquet")])) == 1
     server, chance = KillServer(), random.Random(nights)
     thread = threading.Thread(target=reader, daemon=True)
     thread.start()
