@@ -21,6 +21,8 @@ COLUMNS = {
         [[{"word": "a", "score": 1.0}], None, [], [None], [{"word": None, "score": 2.0}]], pa.list_(WORDS)
     ),
     "nothing": pa.nulls(5),
+    "repeating": pa.array(["a", "long " * 9, None, "a", "long " * 9]).dictionary_encode(),
+    "repeating numbers": pa.array([1, 2, None, 1, 2]).dictionary_encode(),
     "when": pa.array([1, None, 3, 4, 5], pa.timestamp("ms")),
 }
 
@@ -35,6 +37,13 @@ def test_made_cut_joined_or_read_back(name: str) -> None:
     sink = io.BytesIO()
     pq.write_table(table, sink)
     assert value_bytes(pq.read_table(sink)) == size
+
+
+def test_a_dictionary_counts_as_often_as_its_values_stand() -> None:
+    values = pa.array(["a", "long " * 99, "long " * 99])
+    assert value_bytes(pa.table({"text": values.dictionary_encode()})) == value_bytes(pa.table({"text": values}))
+    few = pa.DictionaryArray.from_arrays(pa.array([0, None], pa.int8()), values)
+    assert value_bytes(pa.table({"text": few})) == value_bytes(pa.table({"text": ["a", None]}))
 
 
 def test_what_is_beneath_a_null_does_not_count() -> None:

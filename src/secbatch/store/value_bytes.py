@@ -23,8 +23,12 @@ def read_back_alike(kind: pa.DataType) -> bool:
 
 def _bytes(values: pa.Array) -> int:
     kind = values.type
+    if pa.types.is_dictionary(kind):
+        if not _is_text(kind.value_type):
+            return 8 * len(values)
+        return 4 * len(values) + _sum(pc.binary_length(values.dictionary).take(values.indices))
     if _is_text(kind):
-        return 4 * len(values) + (pc.sum(pc.binary_length(values)).as_py() or 0)
+        return 4 * len(values) + _sum(pc.binary_length(values))
     if _is_list(kind):
         return 4 * len(values) + _bytes(values.flatten())
     if pa.types.is_struct(kind):
@@ -35,6 +39,10 @@ def _bytes(values: pa.Array) -> int:
         return len(values) * (kind.bit_width // 8)
     except ValueError:  # maps, views and the like
         return int(values.nbytes)
+
+
+def _sum(lengths: pa.Array) -> int:
+    return pc.sum(lengths).as_py() or 0
 
 
 def _is_text(kind: pa.DataType) -> bool:
