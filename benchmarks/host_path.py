@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # this and the next as the command line has them
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 from null_model import PREDICTIONS, NullDevice, model_folder, null_tasks, tokenizer_of
 from sentences import distinct_sentences, write_csv

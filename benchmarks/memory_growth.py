@@ -16,7 +16,8 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # this and the next as the command line has them
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 from host_path import SETTINGS, job, run
 from null_model import NullDevice, model_folder, null_tasks

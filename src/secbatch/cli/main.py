@@ -41,9 +41,10 @@ for command in commands:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits. SECBATCH_DEBUG=1 shows tracebacks."""
-    # Both are read when the libraries are imported, so they are set before any command imports them.
+    # They are read when the libraries are imported, so they are set before any command imports them.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # see `secbatch.arrow_memory`
     sys.exit(_run(arguments))
 
 
