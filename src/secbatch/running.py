@@ -68,6 +68,7 @@ class Item:
     keys: RowKeys | None = None  # of the rows of `work`
     enriched: Enriched | None = None  # what the rows of `work` became, where that is known before any stage
     began: float = 0.0  # monotonic time at which the device was given `work`
+    ended: float = 0.0  # and at which it could be given more
 
 
 def now() -> str:
@@ -352,7 +353,7 @@ class Run:
         begin = time.monotonic()
         with self.clock("device"):
             computed = self.worker.compute(item.work)
-        return Item(item.looked, None, item.key, computed, item.keys, began=begin)
+        return Item(item.looked, None, item.key, computed, item.keys, began=begin, ended=time.monotonic())
 
     def _stop_in_time(self) -> None:
         if self.options.until is not None and time.time() >= self.options.until:
@@ -368,7 +369,7 @@ class Run:
             known = item.checkpoint
             self.writing.give(lambda: known, lambda done: self._done(looked, done))
             return
-        enriched, key = item.enriched or self._finished(item.work, item.began), item.key
+        enriched, key = item.enriched or self._finished(item.work, item.began, item.ended), item.key
         # Nothing else of the item is kept any longer: its tokens and texts weigh as much as its rows.
         self.writing.give(
             lambda: self._checkpoint(enriched, keys, looked.identified.shard.index, key),
@@ -407,14 +408,16 @@ class Run:
             with self.clock("publish"):
                 self._publish(final=False)
 
-    def _finished(self, work: Work, began: float) -> Enriched:
-        work = self.worker.land(work)
-        landed = time.monotonic()
-        # A GPU begins with a shard while it is at work on the one before.
-        self.sizes.measured(work.identified.shard.num_rows, landed - max(began, self._landed))
-        self._landed = landed
+    def _finished(self, work: Work, began: float, ended: float) -> Enriched:
+        landed = self.worker.land(work)
+        there = ended if landed is work else time.monotonic()  # nothing was on its way: it was all there then
+        # A GPU begins with a shard while it is at work on the one before. Shards that have waited for this thread land
+        # one right after another, which says nothing of the device.
+        seconds = max(ended - began, there - max(began, self._landed))
+        self.sizes.measured(landed.identified.shard.num_rows, seconds)
+        self._landed = there
         with self.clock("finish"):
-            return self.worker.finish(work)
+            return self.worker.finish(landed)
 
     def _count(self, enriched: Enriched) -> None:
         for name, rows in enriched.done.items():
