@@ -103,8 +103,6 @@ class BlenderbotDecoder:
 class BlenderbotSteps:
     """The `Steps` of a batch; see there."""
 
-    can_enter = True
-
     def __init__(self, decoder: BlenderbotDecoder, start_token: int, pad_token: int, positions: int) -> None:
         """`positions`: T, the most decoder positions that any row of the batch needs."""
         self.decoder, self.model = decoder, decoder.model

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from secbatch.models.generation_scores import RowFacts
 from secbatch.models.generation_settings import GenerationSettings
-from secbatch.models.generation_steps import NO_TOKEN, Steps, pad
+from secbatch.models.generation_steps import NO_TOKEN, EnteringSteps, Steps, pad
 
 NOT_FINITE = "the model gave scores that are not numbers (NaN or infinite) for this row"
 
@@ -59,8 +59,9 @@ class Loop(ABC):
         places: int,
         device: torch.device,
     ) -> None:
-        """`starts`: longest prompts first; more of them than `places` only where `steps.can_enter`."""
+        """`starts`: longest prompts first; more of them than `places` only for `EnteringSteps`."""
         self.steps, self.starts, self.settings, self.device = steps, starts, settings, device
+        self.entering = steps if isinstance(steps, EnteringSteps) else None
         self.answers: list[Answer | None] = [None] * len(starts)
         self.rows = list(range(min(places, len(starts))))  # which start sits in each place
         self.waiting = list(range(len(self.rows), len(starts)))
@@ -89,9 +90,9 @@ class Loop(ABC):
                 free = self._collect()
                 if len(free) == len(self.rows) and not self.waiting:
                     return [answer for answer in self.answers if answer is not None]
-                if self.waiting and self.steps.can_enter:
+                if self.waiting and self.entering:
                     if len(free) >= max(1, len(self.rows) * REFILL_AT):
-                        self._refill(free[: len(self.waiting)], tokens)
+                        self._refill(self.entering, free[: len(self.waiting)], tokens)
                 elif free and (self._at_limit(free) or len(free) >= len(self.rows) * self.steps.shrink_at):
                     tokens = self._shrink([place for place in range(len(self.rows)) if self.is_open(place)], tokens)
             self._trim()
@@ -99,7 +100,7 @@ class Loop(ABC):
 
     def _look(self) -> bool:
         """Whether rows may have ended that must not go on, or it is time."""
-        taken = self.new if self.steps.can_enter else [self.steps_taken] * len(self.rows)
+        taken = self.new if self.entering else [self.steps_taken] * len(self.rows)
         ends = any(n >= self.starts[row].limit for n, row in zip(taken, self.rows, strict=True))
         return ends or self.steps_taken % self.look_every == 0
 
@@ -165,7 +166,7 @@ class Loop(ABC):
         copies = torch.arange(len(rows), device=self.device).repeat_interleave(self.copies)
         return pad(decoder, NO_TOKEN, left=True, device=self.device)[copies], facts.select(copies)
 
-    def _refill(self, places: list[int], tokens: Tensor) -> None:
+    def _refill(self, steps: EnteringSteps, places: list[int], tokens: Tensor) -> None:
         """Waiting rows take `places`; their first token goes into `tokens` [B * K]."""
         for place in places:
             self.rows[place], self.new[place] = self.waiting.pop(0), 0
@@ -177,7 +178,7 @@ class Loop(ABC):
         self.history[sequences, -1:] = history
         self.facts.put(sequences, facts)
         tokens[sequences] = history[:, -1]
-        self.steps.enter(places, [self.starts[self.rows[place]].prompt for place in places])
+        steps.enter(places, [self.starts[self.rows[place]].prompt for place in places])
         self.enter(entering)
 
     def _shrink(self, left: list[int], tokens: Tensor) -> Tensor:
@@ -192,7 +193,7 @@ class Loop(ABC):
 
     def _at_limit(self, free: list[int]) -> bool:
         """Whether a finished row has come to the end of its positions: it can take no other step."""
-        if self.steps.can_enter:  # positions are its own business
+        if self.entering:  # positions are its own business
             return False
         return min(self.starts[self.rows[place]].limit for place in free) <= self.steps_taken
 

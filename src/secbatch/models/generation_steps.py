@@ -6,7 +6,7 @@ tokens. The encoder runs once a row and the keys of its text are computed once a
 
 import inspect
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,7 +25,6 @@ class NoKeysAndValuesError(Exception):
 class Steps(Protocol):
     """What the search loops need of a model. Sequences lie row by row: the K beams of a row are neighbours."""
 
-    can_enter: bool  # whether rows may begin while others are on their way
     padding: int  # padded prompt positions so far
 
     @property
@@ -35,10 +34,6 @@ class Steps(Protocol):
 
     def start(self, prompts: list[list[int]], copies: int) -> Tensor:
         """Takes B prompts and makes K = `copies` sequences of each; logits [B * K, V] of the first new token."""
-        ...
-
-    def enter(self, places: list[int], prompts: list[list[int]]) -> None:
-        """Puts a prompt in each of `places`; the next step takes its first token. Only if `can_enter`."""
         ...
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -51,6 +46,18 @@ class Steps(Protocol):
 
     def keep(self, rows: Tensor) -> None:
         """Drops all sequences but `rows` [R'], in their order."""
+        ...
+
+
+@runtime_checkable
+class EnteringSteps(Protocol):
+    """What `Steps` have besides where rows may begin while others are on their way.
+
+    Those on transformers' caches do not: these hold rows of one length.
+    """
+
+    def enter(self, places: list[int], prompts: list[list[int]]) -> None:
+        """Puts a prompt in each of `places`; the next step takes its first token."""
         ...
 
 
@@ -85,7 +92,6 @@ def _repeat(cache: Any, copies: int) -> None:
 class EncoderDecoderSteps:
     """A sequence-to-sequence model: the prompt is the encoder's text, padded on the right and masked."""
 
-    can_enter = False
     shrink_at = SHRINK_AT
     cache: Any
 
@@ -109,9 +115,6 @@ class EncoderDecoderSteps:
         _repeat(self.cache.self_attention_cache, copies)
         _repeat(self.cache.cross_attention_cache, copies)
         return logits.repeat_interleave(copies, 0)
-
-    def enter(self, places: list[int], prompts: list[list[int]]) -> None:
-        raise NotImplementedError("transformers' caches hold rows of one length")
 
     def step(self, tokens: Tensor) -> Tensor:
         out = self.model(
@@ -139,7 +142,6 @@ class EncoderDecoderSteps:
 class DecoderSteps:
     """A decoder-only model: prompts padded on the left and masked, positions counted from the first token."""
 
-    can_enter = False
     shrink_at = SHRINK_AT
     cache: Any
 
@@ -164,9 +166,6 @@ class DecoderSteps:
         self.positions = self.positions.repeat_interleave(copies, 0)
         _repeat(self.cache, copies)
         return logits.repeat_interleave(copies, 0)
-
-    def enter(self, places: list[int], prompts: list[list[int]]) -> None:
-        raise NotImplementedError("transformers' caches hold rows of one length")
 
     def step(self, tokens: Tensor) -> Tensor:
         if self.mask is not None:
