@@ -1,6 +1,8 @@
 """Tasks of one model: each gets what it gets alone, and common texts go through the model once."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -120,3 +122,24 @@ def test_a_row_that_does_not_fit_is_an_error_of_each_task_that_has_it(tiny: Tiny
         for text in columns.errors.values():
             assert f"{longest} tokens" in text, name
     assert shared.token_budget < longest
+
+
+@pytest.mark.parametrize(("device", "keeps"), [("cpu", 1), ("cuda:0", 0)])
+def test_memory_is_kept_for_the_next_batch_on_a_cpu(
+    tiny: Tiny, device: str, keeps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[bool] = []
+    monkeypatch.setattr("secbatch.models.shared_encoder.keep_freed_memory", lambda: calls.append(True))
+    encoder = SharedEncoder(tiny("roberta"), replace(CPU, device=device))
+    encoder.load()  # nothing was asked for, so there are no weights to bring
+    encoder.load()
+    assert len(calls) == keeps
+
+
+@pytest.mark.parametrize(("device", "remembers"), [("cpu", True), ("cuda:0", False)])
+def test_vectors_are_remembered_where_computing_them_costs_more(
+    tiny: Tiny, device: str, remembers: bool, tmp_path: Path
+) -> None:
+    spec = Embed(type="embed", model="tiny", text="text")
+    encoder = SharedEncoder(tiny("roberta"), replace(CPU, device=device), tmp_path)
+    assert EmbedTask("vector", spec, TABLE.schema, encoder).repeats.remembers is remembers
