@@ -26,10 +26,13 @@ def masked_sentences() -> list[str]:
     found = []
     for text in pq.read_table(REPORTS, columns=["text"]).column("text").to_pylist():
         for start, end in split_sentences(text):
-            words = text[start:end].split()
-            for place in range(2, len(words), STEP):
-                found.append(" ".join([*words[:place], "<mask>", *words[place + 1 :]]))
+            found.extend(masked(text[start:end]))
     return found
+
+
+def masked(sentence: str) -> list[str]:
+    words = sentence.split()
+    return [" ".join([*words[:place], "<mask>", *words[place + 1 :]]) for place in range(2, len(words), STEP)]
 
 
 def best_words(model: str, sentences: list[str], device: str, precision: str) -> tuple[list[str], float]:
