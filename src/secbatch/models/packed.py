@@ -35,6 +35,7 @@ class Block:
     groups: tuple[tuple[int, int, int], ...]  # (first token, sequences, their length), in order
     bounds: torch.Tensor | None = None  # [n + 1] int32 on a GPU: where sequences begin and end
     longest: int = 0  # no sequence has more tokens
+    neighbours: bool = True  # whether a sequence that is no numbers may spoil another one: packed_attention_groups.py
 
 
 @dataclass(frozen=True)

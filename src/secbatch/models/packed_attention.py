@@ -1,8 +1,9 @@
 """Attention over sequences laid end to end.
 
 On a CPU, and in float32, it runs on groups of sequences of one length, which are contiguous because batches are sorted
-by length: a group is a [count, heads, length, head_dim] view that needs no mask. On a GPU in half precision one kernel
-takes sequences of all lengths: for short ones our own, where Triton runs, for others torch's, where it has it.
+by length: a group is a [count, heads, length, head_dim] view (packed_attention_groups.py). On a GPU in half precision
+one kernel takes sequences of all lengths: for short ones our own, where Triton runs, for others torch's, where it has
+it.
 """
 
 from collections.abc import Callable
@@ -11,9 +12,9 @@ from subprocess import SubprocessError
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from secbatch.models.packed import Block
+from secbatch.models.packed_attention_groups import attend_by_groups
 
 
 def attend(qkv: torch.Tensor, block: Block, window: int | None = None) -> torch.Tensor:
@@ -28,14 +29,7 @@ def attend(qkv: torch.Tensor, block: Block, window: int | None = None) -> torch.
             return kernel(qkv, block.bounds, block.longest).view(tokens, -1)
         if has_flash_attention(qkv.device, qkv.dtype, dim, seen):
             return flash_attention(qkv, block.bounds, block.longest, seen).view(tokens, -1)
-    out = qkv.new_empty(tokens, heads, dim)
-    for first, count, length in block.groups:
-        span = slice(first, first + count * length)
-        # [3, count, heads, length, head_dim]
-        q, k, v = qkv[span].view(count, length, 3, heads, dim).permute(2, 0, 3, 1, 4).unbind(0)
-        mask = _window_mask(length, window, qkv.device) if window is not None and length > window + 1 else None
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out[span].view(count, length, heads, dim).copy_(mixed.transpose(1, 2))
+    out = attend_by_groups(qkv, block.groups, window, block.neighbours)
     out[block.tokens :] = 0  # filling: whatever lies in memory may be no number, which is slow
     return out.view(tokens, heads * dim)
 
@@ -114,9 +108,3 @@ def _is_right(
             return False
         wanted = attend(qkv, block, *window)
         return bool(torch.allclose(got.flatten(1).float(), wanted.float(), atol=0.05))
-
-
-def _window_mask(length: int, window: int, device: torch.device) -> torch.Tensor:
-    """[length, length] bool, True where a token may look."""
-    positions = torch.arange(length, device=device)
-    return (positions[:, None] - positions).abs() <= window

@@ -9,6 +9,7 @@ block.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -40,6 +41,13 @@ class PackedEncoder(ABC, Generic[Layer]):
     def __call__(self, sequences: TokenSequences, at: np.ndarray | None = None) -> torch.Tensor:
         """[T, hidden] for sequences sorted longest first; only the tokens `at` [m], ascending: [m, hidden]."""
         parts = blocks(sequences, self._device)
+        states = self._states(parts, at)
+        if self._device == "cpu" and not states.sum().isfinite():
+            # Some sequence has no numbers, which must not be another one's fault.
+            states = self._states([replace(block, neighbours=False) for block in parts], at)
+        return states
+
+    def _states(self, parts: list[Block], at: np.ndarray | None) -> torch.Tensor:
         last = self._layers[-1]
         if at is not None:  # nobody looks at the others any more
             chosen = [

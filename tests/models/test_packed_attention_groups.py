@@ -1,0 +1,84 @@
+"""Attention of sequences that lie end to end, with keys that reach into the next one."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from secbatch.models.device import choose
+from secbatch.models.encoder import hidden_states
+from secbatch.models.load import load_model
+from secbatch.models.packed_attention_groups import attend_by_groups
+from secbatch.models.resolved import ResolvedModel
+from secbatch.models.sequences import TokenSequences
+
+LENGTHS = (530, 140, 47, 32, 31, 31, 31, 20, 17, 16, 13, 5, 5, 5, 4, 4, 3, 1, 1)
+
+
+def groups_of(lengths: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
+    ends = np.cumsum([0, *lengths])
+    sequences = TokenSequences(np.zeros(ends[-1], np.int32), ends.astype(np.int64))
+    return tuple(sequences.groups())
+
+
+def alone(qkv: torch.Tensor, window: int | None = None) -> torch.Tensor:
+    """[L, 3, heads, head_dim] of one sequence to [L, heads, head_dim], by the formula."""
+    query, key, value = qkv.double().permute(1, 2, 0, 3)
+    scores = query @ key.transpose(1, 2) / qkv.shape[-1] ** 0.5
+    if window is not None:
+        places = torch.arange(len(qkv))
+        scores = scores.masked_fill((places[:, None] - places).abs() > window, -torch.inf)
+    return (scores.softmax(-1) @ value).transpose(0, 1)
+
+
+@pytest.mark.parametrize("window", [None, 8])
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 2e-6), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize("filling", [0, 1, 30])
+def test_each_sequence_sees_itself_alone(dtype: torch.dtype, limit: float, filling: int, window: int | None) -> None:
+    tokens = sum(LENGTHS)
+    qkv = torch.randn(tokens + filling, 3, 2, 16, generator=torch.Generator().manual_seed(1)).to(dtype)
+    with torch.inference_mode():
+        got = attend_by_groups(qkv, groups_of(LENGTHS), window, neighbours=True)
+        apart = attend_by_groups(qkv, groups_of(LENGTHS), window, neighbours=False)
+    for first, end in pairwise(np.cumsum([0, *LENGTHS]).tolist()):
+        assert (got[first:end].double() - alone(qkv[first:end], window)).abs().max() < limit
+        assert torch.equal(got[first:end], apart[first:end])
+
+
+def test_a_sequence_has_the_same_bits_wherever_it_lies() -> None:
+    draw = torch.Generator().manual_seed(2)
+    with torch.inference_mode():
+        for length in range(1, 70):
+            qkv = torch.randn(5 * length, 3, 2, 16, generator=draw)
+            together = attend_by_groups(qkv, groups_of((length,) * 5), None, neighbours=True)
+            for place in range(5):
+                span = slice(place * length, (place + 1) * length)
+                single = attend_by_groups(qkv[span].clone(), groups_of((length,)), None, neighbours=True)
+                assert torch.equal(together[span], single)
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_a_sequence_without_numbers_spoils_no_other(tiny: Callable[[str], ResolvedModel], broken: float) -> None:
+    compute = choose("cpu", "float32")
+    base = load_model(tiny("roberta"), "encoder", compute).model
+    ids = [np.full(length, 20 + n, np.int32) for n, length in enumerate((31, 31, 27, 21, 12, 12, 6, 5))]
+    path = hidden_states(base, 0, compute)
+    assert path.packed
+    wanted = path(TokenSequences.of(ids))
+    poisoned = [row.copy() for row in ids]
+    for row in (1, 4, 7):
+        poisoned[row][0] = 7
+    with torch.no_grad():
+        base.get_input_embeddings().weight[7] = broken
+    sequences = TokenSequences.of(poisoned)
+    firsts = sequences.offsets[:-1]
+    with torch.inference_mode():
+        got, chosen = path(sequences), path(sequences, firsts)
+    for row, (first, end) in enumerate(pairwise(sequences.offsets.tolist())):
+        if row in (1, 4, 7):
+            assert not got[first:end].isfinite().any() and not chosen[row].isfinite().any()
+        else:
+            assert torch.equal(got[first:end], wanted[first:end]) and F.mse_loss(chosen[row], wanted[first]) < 1e-10
