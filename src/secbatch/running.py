@@ -191,7 +191,7 @@ class Run:
         for folder in (self.layout.parts, self.layout.keys, self.layout.checkpoints):
             make_folder(folder)
         if not self._resuming:
-            # A part that another run wrote ahead may have the name of one of this run's, and not its rows.
+            # Another run may have written a part of the same rows of the base: under that name, with its own footer.
             prune(self.layout, self.ledger)
         job = self.job
         fresh = job.output.mode == "overwrite"

@@ -35,7 +35,9 @@ def write_checkpoint(
     folders, codes = partition_folders(table, partition_by)
     order = np.argsort(codes, kind="stable")
     bounds = np.searchsorted(codes[order], np.arange(len(folders) + 1)).tolist()
-    name = key[:32]
+    # Two runs may have other rows of the same shard to write (an overwriting one has them all), and so may this run
+    # where its input has changed. What was left behind keeps its name and its rows: it is looked up meanwhile.
+    name = f"{run}-{shard:06d}-{key[:32]}"
     sorted_keys = keys.take(order)
     write_keys(layout.checkpoints / f"{name}.keys", sorted_keys, dict(about), "checkpoint keys")
     rows = table.take(pa.array(order)) if len(folders) > 1 else table
