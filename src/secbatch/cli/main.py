@@ -18,6 +18,7 @@ from secbatch.cli.show import show
 from secbatch.cli.status import status
 from secbatch.cli.terminal import printable, sentence
 from secbatch.cli.versions import rollback, versions
+from secbatch.collector import set_aside_once
 from secbatch.errors import EXIT_FAILURE, EXIT_INTERRUPTED, Interrupted, SecbatchError
 from secbatch.redaction import redacted
 
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # see `secbatch.arrow_memory`
+    set_aside_once()
     sys.exit(_run(arguments))
 
 
