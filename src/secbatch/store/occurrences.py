@@ -4,28 +4,66 @@ from pathlib import Path
 
 import numpy as np
 
+from secbatch.store.mapped import MappedNumbers
+
 IN_MEMORY = 1 << 17  # digests held before they go to disk
-BLOCK = 1 << 17  # digests merged at a time
+BLOCK = 1 << 17  # digests merged, or looked at, at a time: no more of a file is in memory
 
 
 class _SortedRun:
     """Distinct digests, ascending, with their counts."""
 
-    def __init__(self, digests: np.ndarray, counts: np.ndarray, file: Path | None = None) -> None:
-        self.digests, self.counts, self.file = digests, counts, file
+    def __init__(self, digests: np.ndarray, counts: np.ndarray) -> None:
+        """uint64 [n] and uint32 [n]"""
+        self.digests, self.counts = digests, counts
 
     def __len__(self) -> int:
         return len(self.digests)
 
     def counts_of(self, digests: np.ndarray) -> np.ndarray:
-        places = np.minimum(np.searchsorted(self.digests, digests), len(self) - 1)
-        return np.where(self.digests[places] == digests, self.counts[places], 0)
+        """int64 [m] of these, ascending."""
+        counts = np.zeros(len(digests), np.int64)
+        for start in range(0, len(self), BLOCK):
+            stop = min(start + BLOCK, len(self))
+            block = self.digests[start:stop]
+            first = int(np.searchsorted(digests, block[0]))
+            end = int(np.searchsorted(digests, block[-1], side="right"))
+            if first < end:
+                wanted = digests[first:end]
+                places = np.searchsorted(block, wanted)
+                hits = np.flatnonzero(block[places] == wanted)
+                counts[first + hits] = self.counts[start + places[hits]]
+            self.give_back(start, stop)
+        return counts
 
     def between(self, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
         """Digests from `low` up to but without `high`."""
         start = int(np.searchsorted(self.digests, np.uint64(low)))
         stop = len(self) if high >= 1 << 64 else int(np.searchsorted(self.digests, np.uint64(high)))
         return self.digests[start:stop], self.counts[start:stop]
+
+    def give_back(self, start: int, stop: int) -> None:
+        """What was looked at from `start` up to but without `stop` need not be in memory any longer."""
+
+    def remove(self) -> None:
+        """The run is of no more use."""
+
+
+class _StoredRun(_SortedRun):
+    """One in files."""
+
+    def __init__(self, file: Path) -> None:
+        self._files = (file, _counts_file(file))
+        self._mapped = (MappedNumbers(self._files[0], np.uint64), MappedNumbers(self._files[1], np.uint32))
+        super().__init__(*(mapped.values for mapped in self._mapped))
+
+    def give_back(self, start: int, stop: int) -> None:
+        for mapped in self._mapped:
+            mapped.give_back(start, stop)
+
+    def remove(self) -> None:
+        for file in self._files:
+            file.unlink()
 
 
 class Occurrences:
@@ -67,24 +105,22 @@ class Occurrences:
         self._files += 1
         file = self._folder / f"occurrences-{self._files}"
         parts = -(-total // BLOCK)
-        rows = 0
         # Digests are spread evenly, so that ranges of equal width hold about BLOCK of them each.
-        with file.open("wb") as digests, file.with_suffix(".counts").open("wb") as counts:
+        with file.open("wb") as digests, _counts_file(file).open("wb") as counts:
             for part in range(parts):
                 low, high = (part << 64) // parts, ((part + 1) << 64) // parts
                 merged = _sum(*first.between(low, high), *second.between(low, high))
                 digests.write(merged[0].tobytes())
                 counts.write(merged[1].tobytes())
-                rows += len(merged[0])
+                for old in (first, second):
+                    old.give_back(0, len(old))
         for old in (first, second):
-            if old.file:
-                old.file.unlink()
-                old.file.with_suffix(".counts").unlink()
-        return _SortedRun(
-            np.memmap(file, np.uint64, "r", shape=(rows,)),
-            np.memmap(file.with_suffix(".counts"), np.uint32, "r", shape=(rows,)),
-            file,
-        )
+            old.remove()
+        return _StoredRun(file)
+
+
+def _counts_file(file: Path) -> Path:
+    return file.with_suffix(".counts")
 
 
 def _sum(*pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
