@@ -5,7 +5,7 @@ from helpers import source_of, table_of, written
 
 from secbatch.errors import InputError
 from secbatch.sources import paths
-from secbatch.sources.paths import find_files, glob_regex
+from secbatch.sources.paths import find_files
 
 CSV = "id,text\n1,a\n"
 
@@ -136,26 +136,6 @@ def test_permission_denied(tmp_path, monkeypatch):
     assert names(find_files(str(path))) == [str(path)]
 
 
-@pytest.mark.parametrize(
-    ("pattern", "name", "matches"),
-    [
-        ("*.csv", "a.csv", True),
-        ("*.csv", "d/a.csv", False),
-        ("*.csv", ".a.csv", False),
-        ("**/*.csv", "a.csv", True),
-        ("**/*.csv", "d/e/a.csv", True),
-        ("**/*.csv", ".d/a.csv", False),
-        ("d/**", "d/e/a.csv", True),
-        ("a?.c[!x]v", "ab.csv", True),
-        ("a?.c[!s]v", "ab.csv", False),
-        ("a+(1).csv", "a+(1).csv", True),
-        ("[", "[", True),
-    ],
-)
-def test_glob_regex(pattern, name, matches):
-    assert bool(glob_regex(pattern).fullmatch(name)) is matches
-
-
 def test_links_do_not_double_files(tmp_path):
     path = written(tmp_path, "r/a/2024.csv", CSV)
     (tmp_path / "r/a/latest.csv").symlink_to(path)
@@ -191,12 +171,3 @@ def test_impossible_paths_and_patterns_are_one_sentence(tmp_path):
         find_files(f"{tmp_path}/a\0.csv")
     with pytest.raises(InputError, match=r"'\[z-a\]\.csv' is no pattern of file names: bad character range z-a"):
         find_files(f"{tmp_path}/[z-a].csv")
-
-
-@pytest.mark.filterwarnings("error")
-def test_brackets_in_a_pattern_hold_characters_only():
-    assert glob_regex("[[x]*.csv").fullmatch("[1.csv")
-    assert glob_regex("[a&&b].csv").fullmatch("&.csv")
-    assert glob_regex("[!a^]b").fullmatch("xb")
-    assert not glob_regex("[!a^]b").fullmatch("^b")
-    assert glob_regex("[0-9\\]").fullmatch("\\")

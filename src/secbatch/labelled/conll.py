@@ -7,7 +7,8 @@ from secbatch.errors import InputError
 from secbatch.labelled.examples import Labelled, Malformed, Place, Span, TokenExample
 from secbatch.labelled.files import LabelledFiles, hashed, judge
 from secbatch.labelled.tags import scheme_of, spans_of, split_tag
-from secbatch.sources.paths import InputFile, find_files
+from secbatch.sources.input_file import InputFile
+from secbatch.sources.paths import find_files
 from secbatch.sources.streams import UnreadableFileError, Utf8Stream, opened
 
 ENDINGS = (".txt", ".conll", ".bio", ".iob", ".iob2", ".bioes", ".ner")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from secbatch.errors import InputError
 from secbatch.labelled.examples import DataFile, Malformed
-from secbatch.sources.paths import InputFile
+from secbatch.sources.input_file import InputFile
 from secbatch.sources.streams import opened
 
 SHOWN = 5  # malformed rows that a sentence names

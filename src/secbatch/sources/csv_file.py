@@ -14,7 +14,7 @@ from secbatch.sources.columns import conversion_error, from_text
 from secbatch.sources.csv_blocks import scan
 from secbatch.sources.csv_header import CsvLayout, delimiter_name, without_delimiter
 from secbatch.sources.csv_records import Dialect, Fault, Record, line_stop, parse_record
-from secbatch.sources.paths import InputFile
+from secbatch.sources.input_file import InputFile
 from secbatch.sources.piece import BLOCK, RECORD_LIMIT, Piece, reject_piece
 from secbatch.sources.shard import RAW_LIMIT, Reject
 from secbatch.sources.streams import Utf8Stream, broken_off

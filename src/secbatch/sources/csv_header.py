@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from secbatch.errors import InputError
 from secbatch.sources.csv_records import CR, QUOTE, Dialect, Fault, line_stop, parse_record
-from secbatch.sources.paths import InputFile
+from secbatch.sources.input_file import InputFile
 from secbatch.sources.streams import UnreadableFileError, Utf8Stream
 
 DELIMITERS = (b",", b";", b"\t", b"|")  # in this order where two stand equally often in the header

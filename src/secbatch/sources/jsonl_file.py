@@ -9,7 +9,7 @@ import numpy as np
 
 from secbatch.errors import InputError
 from secbatch.sources.columns import conversion_error, failing, from_text
-from secbatch.sources.paths import InputFile
+from secbatch.sources.input_file import InputFile
 from secbatch.sources.piece import BLOCK, RECORD_LIMIT, Piece, reject_piece
 from secbatch.sources.shard import RAW_LIMIT, Reject
 from secbatch.sources.streams import UnreadableFileError, Utf8Stream, broken_off, opened

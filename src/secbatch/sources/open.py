@@ -12,7 +12,8 @@ from secbatch.errors import InputError, JobError
 from secbatch.job import Input
 from secbatch.sources import csv_file, csv_header, jsonl_file, parquet_file
 from secbatch.sources.columns import check_known, column_types
-from secbatch.sources.paths import InputFile, find_files, settled
+from secbatch.sources.input_file import InputFile
+from secbatch.sources.paths import find_files, settled
 from secbatch.sources.piece import Piece, Reader, reject_piece
 from secbatch.sources.sentence_rows import SentenceRows
 from secbatch.sources.shard import Shard

@@ -9,7 +9,7 @@ import numpy as np
 
 from secbatch.errors import InputError
 from secbatch.sources.columns import conversion_error, convert, failing
-from secbatch.sources.paths import InputFile
+from secbatch.sources.input_file import InputFile
 from secbatch.sources.piece import Piece, reject_piece
 from secbatch.sources.streams import UnreadableFileError
 

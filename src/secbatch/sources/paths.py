@@ -8,51 +8,21 @@ import os
 import posixpath
 import re
 import time
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from secbatch.errors import InputError, nearest
 from secbatch.patience import patiently
 from secbatch.redaction import redacted
-from secbatch.sources.remote import ATTEMPTS, RemoteFile, is_remote, may_pass
+from secbatch.sources.glob_pattern import glob_regex, split_glob
+from secbatch.sources.input_file import FORMATS, InputFile, file_format, input_file
+from secbatch.sources.listing import entries_below, file_facts, is_hidden, kind_of, without_links
+from secbatch.sources.remote import ATTEMPTS, may_pass
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import pyarrow.fs as pafs
-
-FORMATS = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-}
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
-
-
-@dataclass(frozen=True)
-class InputFile:
-    """One file of the input."""
-
-    path: str  # as the job names it: what goes to `secbatch_source`
-    size: int  # bytes in storage
-    format: str  # csv, parquet or jsonl
-    compression: str | None  # gzip, zstd, bz2, by the file's ending
-    fs_path: str = field(repr=False)  # the path inside `filesystem`
-    filesystem: "pafs.FileSystem" = field(repr=False, compare=False)
-    modified: float | None = field(default=None, repr=False, compare=False)  # seconds since the epoch
-
-    def open(self) -> "pa.NativeFile":
-        """The stored bytes, with random access; a remote file is read through failures that pass."""
-        import pyarrow as pa
-
-        if not is_remote(self.filesystem):
-            return self.filesystem.open_input_file(self.fs_path)
-        return pa.PythonFile(RemoteFile(self.filesystem, self.fs_path, self.path), mode="r")
 
 
 @dataclass(frozen=True)
@@ -78,10 +48,10 @@ def find_files(path: str, format_named: str | None = None) -> Found:
     filesystem, root, shown, pattern = _locate(path)
     try:
         whole = f"{root}/{pattern}" if root and pattern else pattern or root
-        if pattern and "://" not in path and _kind(filesystem, whole) == pafs.FileType.File:
+        if pattern and "://" not in path and kind_of(filesystem, whole) == pafs.FileType.File:
             root, shown, pattern = whole, path, ""  # a file whose name has brackets in it
         if not pattern:
-            info = _facts(filesystem, root)
+            info = file_facts(filesystem, root)
             if info.type == pafs.FileType.File:
                 return Found((_named_file(path, shown, info, format_named, filesystem),))
             if info.type == pafs.FileType.Directory:
@@ -126,11 +96,11 @@ def _locate(path: str) -> "tuple[pafs.FileSystem, str, str, str]":
 
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path)
     if scheme is None:
-        base, pattern = _split_glob(path, "*?[")
+        base, pattern = split_glob(path, "*?[")
         root = str(Path(base).expanduser()) if base else ("" if pattern else ".")
         return pafs.LocalFileSystem(), root, base, pattern
     address, _, query = path.partition("?")
-    base, pattern = _split_glob(address, "*[")
+    base, pattern = split_glob(address, "*[")
     if len(base) < scheme.end():
         raise InputError(f"input path '{path}' has a pattern where the host or bucket must stand")
     try:
@@ -150,43 +120,6 @@ def from_uri(uri: str) -> "tuple[pafs.FileSystem, str]":
     return filesystem, path
 
 
-def _split_glob(path: str, magic: str) -> tuple[str, str]:
-    """The longest folder without a pattern character, and the pattern below it."""
-    place = min((path.find(c) for c in magic if c in path), default=-1)
-    if place < 0:
-        return (path.rstrip("/") or path), ""
-    cut = path.rfind("/", 0, place)
-    base = path[:cut] if cut > 0 else path[: cut + 1]
-    return base, path[cut + 1 :]
-
-
-def _kind(filesystem: "pafs.FileSystem", path: str) -> "pafs.FileType":
-    kind: pafs.FileType = _facts(filesystem, path).type
-    return kind
-
-
-def _facts(filesystem: "pafs.FileSystem", of: "str | pafs.FileSelector") -> Any:
-    """What the file system says of a path, or of all that a selector finds."""
-    attempts = ATTEMPTS if is_remote(filesystem) else 1
-    return patiently(lambda: filesystem.get_file_info(of), attempts, may_pass)
-
-
-def file_format(name: str) -> tuple[str | None, str | None]:
-    """(format, compression) by a file's ending; None where the ending says nothing."""
-    name = name.lower()
-    stem, ending = posixpath.splitext(name)
-    compression = COMPRESSIONS.get(ending)
-    if compression:
-        ending = posixpath.splitext(stem)[1]
-    return FORMATS.get(ending), compression
-
-
-def _input_file(shown: str, info: "pafs.FileInfo", format_: str, filesystem: "pafs.FileSystem") -> InputFile:
-    compression = None if format_ == "parquet" else file_format(info.path)[1]
-    modified = info.mtime_ns / 1e9 if info.mtime_ns else None
-    return InputFile(shown, int(info.size or 0), format_, compression, info.path, filesystem, modified)
-
-
 def _named_file(
     path: str, shown: str, info: "pafs.FileInfo", format_named: str | None, filesystem: "pafs.FileSystem"
 ) -> InputFile:
@@ -196,49 +129,7 @@ def _named_file(
             f"cannot tell the format of '{path}' from its ending; name it with "
             "`input.format: csv`, `parquet` or `jsonl`"
         )
-    return _input_file(shown, info, format_, filesystem)
-
-
-def _hidden(relative: str) -> bool:
-    return any(part.startswith((".", "_")) for part in relative.split("/"))
-
-
-def _below(filesystem: "pafs.FileSystem", root: str, recursive: bool) -> "list[tuple[str, pafs.FileInfo]]":
-    """(path relative to `root`, info) of all that lies below it, sorted by name."""
-    import pyarrow.fs as pafs
-
-    if recursive and isinstance(filesystem, pafs.LocalFileSystem):
-        entries = _walk_once(filesystem, root or ".")
-    else:
-        entries = _facts(filesystem, pafs.FileSelector(root or ".", recursive=recursive))
-    prefix = "" if root in ("", ".") else root.rstrip("/") + "/"
-    result = [(_without(info.path, prefix), info) for info in entries]
-    return sorted(result, key=lambda entry: entry[0])
-
-
-def _walk_once(filesystem: "pafs.FileSystem", root: str) -> "list[pafs.FileInfo]":
-    """All below a local folder, each folder once: symbolic links may lead round in circles."""
-    import pyarrow.fs as pafs
-
-    entries: list[pafs.FileInfo] = []
-    seen: set[Path] = set()
-    folders, links = deque([root]), deque[str]()  # what a link leads to is read under its own name if it can be
-    while folders or links:
-        folder = folders.popleft() if folders else links.popleft()
-        place = Path(folder).resolve()
-        if place in seen:
-            continue
-        seen.add(place)
-        for info in sorted(filesystem.get_file_info(pafs.FileSelector(folder)), key=lambda info: info.path):
-            entries.append(info)
-            if info.type == pafs.FileType.Directory:
-                (links if Path(info.path).is_symlink() else folders).append(info.path)
-    return entries
-
-
-def _without(path: str, prefix: str) -> str:
-    path = path.removeprefix("./") if not prefix else path
-    return path.removeprefix(prefix)
+    return input_file(shown, info, format_, filesystem)
 
 
 def _folder(path: str, filesystem: "pafs.FileSystem", root: str, shown: str, format_named: str | None) -> Found:
@@ -246,8 +137,8 @@ def _folder(path: str, filesystem: "pafs.FileSystem", root: str, shown: str, for
 
     entries = [
         (relative, info)
-        for relative, info in _below(filesystem, root, recursive=True)
-        if info.type == pafs.FileType.File and not _hidden(relative)
+        for relative, info in entries_below(filesystem, root, recursive=True)
+        if info.type == pafs.FileType.File and not is_hidden(relative)
     ]
     if not entries:
         raise InputError(f"input folder '{path}' has no files in it")
@@ -264,67 +155,23 @@ def _glob(
 ) -> Found:
     import pyarrow.fs as pafs
 
-    if root and _kind(filesystem, root) != pafs.FileType.Directory:
+    if root and kind_of(filesystem, root) != pafs.FileType.Directory:
         raise InputError(_missing(path, filesystem, root, folder=shown))
     wanted = glob_regex(pattern)
-    everything = _below(filesystem, root, recursive="/" in pattern.rstrip("/") or "**" in pattern)
+    everything = entries_below(filesystem, root, recursive="/" in pattern.rstrip("/") or "**" in pattern)
     matches = [(relative, info) for relative, info in everything if wanted.fullmatch(relative)]
     files = [(relative, info) for relative, info in matches if info.type == pafs.FileType.File]
     for relative, info in matches if not files else ():  # a glob over folders: each is read whole
-        inner = _below(filesystem, info.path, recursive=True)
+        inner = entries_below(filesystem, info.path, recursive=True)
         files += [
             (f"{relative}/{below}", entry)
             for below, entry in inner
-            if entry.type == pafs.FileType.File and not _hidden(below)
+            if entry.type == pafs.FileType.File and not is_hidden(below)
         ]
     if not files:
         hint = nearest(pattern, [relative for relative, _ in everything][:1000])
         raise InputError(f"no file matches input path '{path}'{hint}")
     return _of_one_format(path, f"input path '{path}'", sorted(files), shown, format_named, filesystem)
-
-
-def glob_regex(pattern: str) -> re.Pattern[str]:
-    """A shell pattern as a regular expression: `*` and `?` stay inside a folder, `**/` crosses folders.
-
-    As in a shell, a pattern matches a name with a leading dot only when it has that dot itself. Raises InputError
-    for a range that runs backwards.
-    """
-    parts = []
-    for segment in pattern.rstrip("/").split("/"):
-        if segment == "**":
-            parts.append("**")
-            continue
-        regex = "" if segment.startswith(".") else r"(?!\.)"
-        i = 0
-        while i < len(segment):
-            c = segment[i]
-            close = segment.find("]", i + 2) if c == "[" else -1
-            if c == "*":
-                regex += "[^/]*"
-            elif c == "?":
-                regex += "[^/]"
-            elif close > 0:
-                negated = segment[i + 1] in "!^"
-                inner = segment[i + 2 if negated else i + 1 : close]
-                escaped = "".join(x if x.isalnum() or x == "-" else f"\\{x}" for x in inner)
-                regex += f"[{'^' if negated else ''}{escaped}]"
-                i = close
-            else:
-                regex += re.escape(c)
-            i += 1
-        parts.append(regex)
-    folder = r"(?:(?!\.)[^/]+/)*"
-    text = ""
-    for place, part in enumerate(parts):
-        last = place == len(parts) - 1
-        if part == "**":
-            text += folder + (r"(?!\.)[^/]+" if last else "")
-        else:
-            text += part + ("" if last else "/")
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise InputError(f"input path: '{pattern}' is no pattern of file names: {error.msg}") from None
 
 
 def _of_one_format(
@@ -349,7 +196,7 @@ def _of_one_format(
                 f"{what} holds files of several formats ({', '.join(formats)}); choose one with "
                 f"`input.format: {formats[0]}` or a glob such as '*.{formats[0]}'"
             )
-    chosen, twice = _without_links(chosen, filesystem)
+    chosen, twice = without_links(chosen, filesystem)
     if not chosen:
         endings = ", ".join(FORMATS) if format_named is None else format_named
         raise InputError(f"{what} has no file of a known format ({endings}; gz, zst and bz2 besides)")
@@ -359,29 +206,10 @@ def _of_one_format(
         notices.append(f"{twice} links under '{path}' to files that are read already are left out")
     join = "" if not shown or shown.endswith("/") else "/"
     files = tuple(
-        _input_file(f"{shown}{join}{relative}", info, format_named or str(format_), filesystem)
+        input_file(f"{shown}{join}{relative}", info, format_named or str(format_), filesystem)
         for relative, info, format_ in chosen
     )
     return Found(files, tuple(notices))
-
-
-def _without_links(
-    chosen: "list[tuple[str, pafs.FileInfo, str | None]]", filesystem: "pafs.FileSystem"
-) -> "tuple[list[tuple[str, pafs.FileInfo, str | None]], int]":
-    """`chosen` without symbolic links to files that are in it anyway, and how many those are."""
-    import pyarrow.fs as pafs
-
-    if not isinstance(filesystem, pafs.LocalFileSystem):
-        return chosen, 0
-    links = [entry for entry in chosen if Path(entry[1].path).is_symlink()]
-    places = {Path(entry[1].path).resolve() for entry in chosen if entry not in links}
-    kept = []
-    for entry in chosen:
-        place = Path(entry[1].path).resolve()
-        if entry not in links or place not in places:
-            kept.append(entry)
-            places.add(place)
-    return kept, len(chosen) - len(kept)
 
 
 def _missing(path: str, filesystem: "pafs.FileSystem", fs_path: str, folder: str | None = None) -> str:
@@ -391,8 +219,8 @@ def _missing(path: str, filesystem: "pafs.FileSystem", fs_path: str, folder: str
     parent, name = posixpath.split(fs_path.rstrip("/"))
     hint = ""
     try:
-        if not parent or _kind(filesystem, parent) == pafs.FileType.Directory:
-            names = [relative for relative, _ in _below(filesystem, parent, recursive=False)]
+        if not parent or kind_of(filesystem, parent) == pafs.FileType.Directory:
+            names = [relative for relative, _ in entries_below(filesystem, parent, recursive=False)]
             hint = nearest(name, names[:1000])
     except OSError:
         hint = ""  # the sentence is true without a hint

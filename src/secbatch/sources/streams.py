@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from secbatch.errors import InputError, JobError, nearest
-from secbatch.sources.paths import InputFile
+from secbatch.sources.input_file import InputFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
