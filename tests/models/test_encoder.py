@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 import torch
-from transformers import FNetConfig, FNetForMaskedLM
+import torch.nn.functional as F
+from transformers import FNetConfig, FNetForMaskedLM, FunnelConfig, FunnelModel
 
 from secbatch.models import encoder, packed
 from secbatch.models.batch_runner import BatchRunner
@@ -44,6 +45,38 @@ def test_hidden_states_equal_those_of_each_sequence_alone(tiny: Tiny, kind: str,
             for row in range(len(sequences))
         ]
     assert torch.allclose(got, torch.cat(alone), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("block", [1, packed.BLOCK_TOKENS])
+def test_a_padding_token_amid_a_text_stands_where_the_model_puts_it(
+    tiny: Tiny, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a tokenizer of another kind, a token of ordinary text can have the number that RoBERTa's padding has."""
+    monkeypatch.setattr(packed, "BLOCK_TOKENS", block)
+    base = load_model(tiny("roberta"), "encoder", CPU).model
+    path = hidden_states(base, 0, CPU)
+    assert path.packed and base.config.pad_token_id == 1
+    rows = [[0, 5, 1, 6, 1, 1, 7, 2], [0, 1, 9, 2], [1, 1, 1], [0, 5, 2], [1]]
+    with torch.inference_mode():
+        alone = [base(input_ids=torch.tensor([row]), attention_mask=torch.ones(1, len(row)))[0][0] for row in rows]
+        assert torch.allclose(path(TokenSequences.of(rows)), torch.cat(alone), atol=1e-5, rtol=0)
+
+
+def test_texts_too_short_for_an_architecture_are_padded() -> None:
+    torch.manual_seed(0)
+    heads = {"d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 64, "block_sizes": [1, 1, 1]}
+    base = FunnelModel(FunnelConfig(vocab_size=50, **heads)).eval()
+    short = torch.tensor([[3, 4, 5]])
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="shape"):
+        base(input_ids=short)
+    path = hidden_states(base, 0, CPU)
+    long = list(range(5, 30))
+    with torch.inference_mode():
+        got = path(TokenSequences.of([long, short[0].tolist()]))
+        filled = F.pad(short, (0, 5))
+        wanted = base(input_ids=filled, attention_mask=(filled > 0).long())[0][0, :3]
+        assert torch.allclose(got[:25], base(input_ids=torch.tensor([long]))[0][0], atol=1e-5, rtol=0)
+    assert torch.allclose(got[25:], wanted, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("layers", range(4))
@@ -145,14 +178,24 @@ def test_a_head_that_does_not_stand_alone_falls_back_to_full_logits(
     assert torch.allclose(got, wanted, atol=2e-4, rtol=1e-5)
 
 
-def test_running_out_of_memory_halves_the_budget_and_goes_on() -> None:
+@pytest.mark.parametrize(
+    "problem",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("could not create a primitive"),
+        RuntimeError("CUDA error: out of memory"),
+        MemoryError("Unable to allocate 1.5 GiB for an array"),
+    ],
+)
+def test_running_out_of_memory_halves_the_budget_and_goes_on(problem: Exception) -> None:
     sequences = TokenSequences.of([[1] * length for length in (50, 30, 20, 20, 10, 10, 5)])
     runner = BatchRunner(CPU, token_budget=100)
     done = np.zeros(7)
 
     def work(rows: np.ndarray, batch: TokenSequences) -> Iterator[Made]:
         if len(batch.ids) > 40:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise problem
         yield Made(done, rows, torch.ones(len(rows)))
 
     report = runner.run(sequences, False, work)

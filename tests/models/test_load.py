@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import resolved, roberta_tokenizer
+from transformers import MPNetConfig, MPNetModel
 
 from secbatch.errors import ModelError
 from secbatch.models.device import choose
-from secbatch.models.load import check_vocabulary, load_config, load_model, load_tokenizer
+from secbatch.models.load import check_vocabulary, load_config, load_model, load_tokenizer, max_positions
 from secbatch.models.resolved import ResolvedModel
 
 CPU = choose("cpu", "float32")
@@ -48,6 +49,15 @@ def test_loads_quietly(tiny: Tiny, capfd: pytest.CaptureFixture[str], kind: str,
     assert not loaded.model.training and loaded.model.dtype == torch.float32
     assert loaded.notices == ()
     assert capfd.readouterr() == ("", "")
+
+
+def test_positions_of_mpnet_start_after_the_second_whatever_its_padding() -> None:
+    config = MPNetConfig(vocab_size=50, max_position_embeddings=66, pad_token_id=0)
+    base = MPNetModel(MPNetConfig(**config.to_dict() | {"hidden_size": 24, "num_attention_heads": 2}))
+    limit = max_positions(config, roberta_tokenizer())
+    assert base(input_ids=torch.full((1, limit), 5))[0].shape[1] == limit == 64
+    with pytest.raises(IndexError):
+        base(input_ids=torch.full((1, limit + 1), 5))
 
 
 def test_positions_of_roberta_start_after_the_padding_index(tiny: Tiny) -> None:

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pytest
 import torch
 
+from secbatch.errors import ModelError
 from secbatch.job import Embed, FillMask
 from secbatch.models.device import choose
+from secbatch.models.encoder_generic import StockEncoder
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import SharedEncoder
@@ -143,3 +145,14 @@ def test_vectors_are_remembered_where_computing_them_costs_more(
     spec = Embed(type="embed", model="tiny", text="text")
     encoder = SharedEncoder(tiny("roberta"), replace(CPU, device=device), tmp_path)
     assert EmbedTask("vector", spec, TABLE.schema, encoder).repeats.remembers is remembers
+
+
+def test_a_model_whose_forward_fails_is_told_in_a_sentence(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: object, *arguments: object) -> None:
+        raise RuntimeError("shape '[-1, 4]' is invalid for input of size 11")
+
+    monkeypatch.setattr(StockEncoder, "__call__", refuse)
+    encoder = SharedEncoder(tiny("distilbert"), CPU)
+    encoder.need_states()
+    with pytest.raises(ModelError, match=r"model distilbert: a forward over a few tokens fails .shape .* size 11"):
+        encoder.load()

@@ -9,6 +9,7 @@ import torch
 
 from secbatch.models.batching import plan_batches
 from secbatch.models.device import Compute
+from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.transfer import Flight, Made, Transfer
 
@@ -62,8 +63,8 @@ class BatchRunner:
             try:
                 with torch.inference_mode():
                     report.flights += self._transfer.take(work(rows, batch))
-            except RuntimeError as error:
-                if not out_of_memory(error):
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
                     raise
                 if len(rows) == 1:
                     report.errors[int(rows[0])] = (
@@ -82,8 +83,3 @@ class BatchRunner:
             finally:
                 del batch
         return report
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch ran out of memory: CUDA has an error class for it, the CPU's allocator only a message."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

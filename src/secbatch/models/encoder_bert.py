@@ -35,18 +35,19 @@ class PackedBert(PackedEncoder[_Layer]):
         embeddings = base.embeddings
         self._heads = config.num_attention_heads
         self._words = embeddings.word_embeddings.weight  # [vocabulary, hidden]
-        # RoBERTa counts positions from the padding index on.
-        first = embeddings.padding_idx + 1 if hasattr(embeddings, "padding_idx") else 0
+        # RoBERTa counts positions from its padding index on, at which the padding token stands wherever it is in a
+        # text: with another model's tokenizer that may be any token.
+        placeless = getattr(embeddings, "padding_idx", None)
         # A token is of type 0 but in pairs of texts, so that type's embedding is part of the position's.
         types = embeddings.token_type_embeddings.weight
-        self._positions = embeddings.position_embeddings.weight[first:] + types[0]
+        self._positions = embeddings.position_embeddings.weight[placeless or 0 :] + types[0]
         self._types = types - types[0]  # [types, hidden]: what another type changes
         self._norm = Norm.of(embeddings.LayerNorm)
         self._activation: Callable[[torch.Tensor], torch.Tensor] = base.encoder.layer[
             0
         ].intermediate.intermediate_act_fn
         self._gelu = exact_gelu(self._activation)
-        super().__init__(device, self._words.dtype, [_layer_of(layer) for layer in base.encoder.layer])
+        super().__init__(device, self._words.dtype, [_layer_of(layer) for layer in base.encoder.layer], placeless)
 
     def _begin(self, block: Block) -> tuple[torch.Tensor, None]:
         x = self._words[block.ids] + self._positions[block.positions]

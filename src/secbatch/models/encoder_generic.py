@@ -6,7 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.sequences import TokenSequences
+
+FEW = 8  # tokens that every architecture takes: of fewer than five, Funnel's pooling leaves nothing
 
 # Ids, attention mask and, where there are any, `token_type_ids`, each [B, L], to [B, L, width].
 Forward = Callable[..., torch.Tensor]
@@ -39,9 +42,29 @@ class StockEncoder:
 
 
 def over_real_tokens(forward: Forward, sequences: TokenSequences, pad_id: int, device: str, pad: bool) -> torch.Tensor:
-    """What `forward` gives at the real positions, [T, width], with padding on the right or without any."""
+    """What `forward` gives at the real positions, [T, width], with padding on the right or without any.
+
+    Sequences that are too short for an architecture are padded to FEW tokens.
+    """
+    try:
+        return _over_real_tokens(forward, sequences, pad_id, device, pad)
+    except RuntimeError as error:
+        short = sequences.lengths < FEW
+        if is_out_of_memory(error) or not short.any():
+            raise
+    first = int(short.argmax())  # longest first
+    parts = [_over_real_tokens(forward, sequences.slice(first, len(short)), pad_id, device, True, FEW)]
+    if first:
+        parts.insert(0, _over_real_tokens(forward, sequences.slice(0, first), pad_id, device, pad))
+    return torch.cat(parts)
+
+
+def _over_real_tokens(
+    forward: Forward, sequences: TokenSequences, pad_id: int, device: str, pad: bool, least: int = 0
+) -> torch.Tensor:
+    """`least`: columns of what is padded."""
     if pad:
-        ids, mask = (torch.from_numpy(array).to(device) for array in sequences.padded(pad_id))
+        ids, mask = (torch.from_numpy(array).to(device) for array in sequences.padded(pad_id, least=least))
         real = mask.bool()
         if sequences.types is None:
             return forward(ids, mask)[real]

@@ -19,6 +19,7 @@ from secbatch.models.generation_loop import Answer, Start, cut_at_end
 from secbatch.models.generation_settings import GenerationSettings
 from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps, NoKeysAndValuesError, Steps
 from secbatch.models.generation_tokens import TokenLoop
+from secbatch.models.out_of_memory import is_out_of_memory
 
 # Positions of keys and values in one batch (sequences times their longest length). A CPU's matrix products are
 # near their peak from about 300 sequences on (measured; 32 questions with Blenderbot's 10 beams), and more rows
@@ -168,11 +169,7 @@ class Generator:
 
 
 def _is_out_of_memory(problem: BaseException) -> bool:
-    if isinstance(problem, torch.cuda.OutOfMemoryError | MemoryError):
-        return True
-    # torch's allocator on the CPU; CUDA's own calls and cuBLAS
-    signs = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    if any(sign in str(problem) for sign in signs):
+    if is_out_of_memory(problem):
         return True
     # a recording that ran out of memory may say only that it was broken off
     return problem.__context__ is not None and _is_out_of_memory(problem.__context__)

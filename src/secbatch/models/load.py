@@ -160,7 +160,8 @@ def max_positions(config: Any, hf: Any) -> int:
         None,
     )
     if bound is not None and config.model_type in _OFFSET_POSITIONS:
-        bound -= (config.pad_token_id or 0) + 1
+        # MPNet counts them from one place, whatever its padding.
+        bound -= 2 if config.model_type == "mpnet" else (config.pad_token_id or 0) + 1
     stated = hf.model_max_length if hf.model_max_length < 1_000_000 else None
     known = [value for value in (bound, stated) if value]
     return int(min(known)) if known else _MANY_POSITIONS

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secbatch.models.batch_runner import out_of_memory
 from secbatch.models.generation_scores import largest
 from secbatch.models.linear import Linear, has_blocked_layers
+from secbatch.models.out_of_memory import is_out_of_memory
 
 # Rows of the matrix, and vectors, whose products exist at a time: 64 MB on a CPU, 1 GB on a GPU.
 CPU_BLOCK, CUDA_BLOCK = (16_384, 1024), (65_536, 4096)
@@ -46,8 +46,8 @@ class NearestRows:
             part = slice(start, min(start + self._vectors, len(vectors)))
             try:
                 best, place = self._best(_filled(vectors[part]), count)
-            except RuntimeError as error:
-                if not out_of_memory(error) or self._vectors == 1:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or self._vectors == 1:
                     raise
                 self._vectors = max(1, self._vectors // 2)
                 continue

@@ -29,7 +29,7 @@ class Block:
     """Sequences on the device. The last rows may be filling, which belongs to no group."""
 
     ids: torch.Tensor  # [T] int64
-    positions: torch.Tensor  # [T] int64, 0 at the start of each sequence
+    positions: torch.Tensor  # [T] int64, 0 at the start of each sequence; see `blocks`
     types: torch.Tensor | None  # [T] int64, which of two texts a token is of; None: 0 for all
     tokens: int  # those that are no filling
     groups: tuple[tuple[int, int, int], ...]  # (first token, sequences, their length), in order
@@ -59,10 +59,13 @@ def exact_gelu(activation: object) -> bool:
     return isinstance(activation, torch.nn.GELU) and activation.approximate == "none"
 
 
-def blocks(sequences: TokenSequences, device: str) -> list[Block]:
-    """Brings sequences, longest first, to the device: as one block to a GPU, to a CPU as several."""
+def blocks(sequences: TokenSequences, device: str, placeless: int | None = None) -> list[Block]:
+    """Brings sequences, longest first, to the device: as one block to a GPU, to a CPU as several.
+
+    `placeless`: a token whose position is always 0, for all others positions count from 1 and leave it out.
+    """
     ends = block_ends(sequences.offsets[1:]) if device == "cpu" else [len(sequences)]
-    return [_block(sequences, first, end, device) for first, end in zip([0, *ends], ends, strict=False)]
+    return [_block(sequences, first, end, device, placeless) for first, end in zip([0, *ends], ends, strict=False)]
 
 
 def block_ends(tokens: np.ndarray) -> list[int]:
@@ -84,18 +87,30 @@ def block_ends(tokens: np.ndarray) -> list[int]:
     return ends
 
 
-def _block(sequences: TokenSequences, first: int, end: int, device: str) -> Block:
+def _block(sequences: TokenSequences, first: int, end: int, device: str, placeless: int | None) -> Block:
     part = sequences.slice(first, end)
     tokens = len(part.ids)
-    positions = np.arange(tokens) - np.repeat(part.offsets[:-1], part.lengths)
+    places = _positions(part, placeless)
     ids, positions, *types = (
         on_device(filled(numbers.astype(np.int64)), device)
-        for numbers in (part.ids, positions, *(() if part.types is None else (part.types,)))
+        for numbers in (part.ids, places, *(() if part.types is None else (part.types,)))
     )
     block = Block(ids, positions, types[0] if types else None, tokens, tuple(part.groups()))
     if device == "cpu":
         return block
     return replace(block, bounds=on_device(part.offsets.astype(np.int32), device), longest=int(part.lengths[0]))
+
+
+def _positions(part: TokenSequences, placeless: int | None) -> np.ndarray:
+    """[T] int64"""
+    positions = np.arange(len(part.ids)) - np.repeat(part.offsets[:-1], part.lengths)
+    if placeless is None:
+        return positions
+    counted = part.ids != placeless
+    if counted.all():
+        return positions + 1
+    before = np.append(0, np.cumsum(counted))
+    return np.where(counted, before[1:] - np.repeat(before[part.offsets[:-1]], part.lengths), 0)
 
 
 def filled(numbers: np.ndarray) -> np.ndarray:

@@ -32,15 +32,16 @@ class PackedEncoder(ABC, Generic[Layer]):
 
     packed = True
 
-    def __init__(self, device: str, dtype: torch.dtype, layers: list[Layer]) -> None:
-        self._device = device
+    def __init__(self, device: str, dtype: torch.dtype, layers: list[Layer], placeless: int | None = None) -> None:
+        """`placeless`: as of `blocks`."""
+        self._device, self._placeless = device, placeless
         self._layers = layers
         # oneDNN's products treat each row alone; other libraries choose an order of summation by the batch.
         self.batch_free = has_blocked_layers(dtype) and device == "cpu"
 
     def __call__(self, sequences: TokenSequences, at: np.ndarray | None = None) -> torch.Tensor:
         """[T, hidden] for sequences sorted longest first; only the tokens `at` [m], ascending: [m, hidden]."""
-        parts = blocks(sequences, self._device)
+        parts = blocks(sequences, self._device, self._placeless)
         states = self._states(parts, at)
         if self._device == "cpu" and not states.sum().isfinite():
             # Some sequence has no numbers, which must not be another one's fault.

@@ -1,6 +1,7 @@
 """One encoder for all tasks that name the same model: loaded once, and one forward for the texts that they share."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -8,12 +9,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from secbatch.errors import ModelError
 from secbatch.models.batch_runner import BatchReport, BatchRunner
 from secbatch.models.device import Compute
 from secbatch.models.encoder import HiddenStates, MaskedLM, hidden_states
 from secbatch.models.freed_memory import keep_freed_memory
 from secbatch.models.heads import SequenceHead, TokenHead, trial_pairs
 from secbatch.models.load import LoadedModel, check_vocabulary, load_model, load_tokenizer
+from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.pairs import PairFrame
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences, spans
@@ -124,7 +127,8 @@ class SharedEncoder:
         for kind in self._needed_heads:
             loaded = load_model(self.model, kind, self.compute)
             check_vocabulary(self.model, self.tokenizer, loaded.model)
-            head = self._heads[kind] = _head(kind, loaded, self.tokenizer, self.compute)
+            with _tried(self.model):
+                head = self._heads[kind] = _head(kind, loaded, self.tokenizer, self.compute)
             self.notices = tuple(dict.fromkeys((*self.notices, *loaded.notices)))
             if self.root is not self and head.hidden is not None:
                 head.hidden = self.root._states()
@@ -136,7 +140,8 @@ class SharedEncoder:
         if self._needs_states and self._hidden is None:
             loaded = load_model(self.model, "encoder", self.compute)
             check_vocabulary(self.model, self.tokenizer, loaded.model)
-            self._hidden = hidden_states(loaded.model, self.tokenizer.pad_id, self.compute)
+            with _tried(self.model):
+                self._hidden = hidden_states(loaded.model, self.tokenizer.pad_id, self.compute)
             self.notices = tuple(dict.fromkeys((*self.notices, *loaded.notices)))
         self._loaded = True
 
@@ -262,6 +267,21 @@ def _united(parts: list[TokenSequences]) -> tuple[TokenSequences, list[np.ndarra
 def _own_report(report: BatchReport, own: np.ndarray, number: int) -> BatchReport:
     errors = {int(own[row]): text for row, text in report.errors.items() if own[row] >= 0}
     return replace(report, errors=errors) if number == 0 else BatchReport(errors=errors, flights=report.flights)
+
+
+@contextmanager
+def _tried(model: ResolvedModel) -> Iterator[None]:
+    """Around a model's first forward: what it raises by itself is a fault of its files, not of a row."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(
+            f"model {model.name}: a forward over a few tokens fails ({lines[0][:300]}); its config.json does not suit"
+            " its architecture, or wants something that texts alone do not give"
+        ) from error
 
 
 def _head(
