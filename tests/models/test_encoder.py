@@ -12,7 +12,7 @@ from secbatch.models import encoder, packed
 from secbatch.models.batch_runner import BatchRunner
 from secbatch.models.device import choose
 from secbatch.models.encoder import MaskedLM, hidden_states
-from secbatch.models.encoder_generic import StockEncoder
+from secbatch.models.encoder_generic import StockEncoder, over_real_tokens
 from secbatch.models.linear import Linear, has_blocked_layers
 from secbatch.models.load import LoadedModel, load_model
 from secbatch.models.packed import ROWS
@@ -77,6 +77,18 @@ def test_texts_too_short_for_an_architecture_are_padded() -> None:
         wanted = base(input_ids=filled, attention_mask=(filled > 0).long())[0][0, :3]
         assert torch.allclose(got[:25], base(input_ids=torch.tensor([long]))[0][0], atol=1e-5, rtol=0)
     assert torch.allclose(got[25:], wanted, atol=1e-5, rtol=0)
+    assert path.packed  # padding disturbs the others
+
+
+@pytest.mark.parametrize("pad", [True, False])
+def test_short_batches_of_such_an_architecture(pad: bool) -> None:
+    def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        if ids.shape[1] < 5:
+            raise RuntimeError("nothing is left")
+        return (ids * mask)[:, :, None].float()
+
+    sequences = TokenSequences.of([[4, 5, 6], [7, 8], [9]])
+    assert over_real_tokens(forward, sequences, 0, "cpu", pad)[:, 0].tolist() == [4, 5, 6, 7, 8, 9]
 
 
 @pytest.mark.parametrize("layers", range(4))

@@ -44,41 +44,41 @@ class StockEncoder:
 def over_real_tokens(forward: Forward, sequences: TokenSequences, pad_id: int, device: str, pad: bool) -> torch.Tensor:
     """What `forward` gives at the real positions, [T, width], with padding on the right or without any.
 
-    Sequences that are too short for an architecture are padded to FEW tokens.
+    Sequences that are too short for an architecture are padded to FEW tokens, the others beside them are not.
     """
-    try:
-        return _over_real_tokens(forward, sequences, pad_id, device, pad)
-    except RuntimeError as error:
-        short = sequences.lengths < FEW
-        if is_out_of_memory(error) or not short.any():
-            raise
-    first = int(short.argmax())  # longest first
-    parts = [_over_real_tokens(forward, sequences.slice(first, len(short)), pad_id, device, True, FEW)]
-    if first:
-        parts.insert(0, _over_real_tokens(forward, sequences.slice(0, first), pad_id, device, pad))
-    return torch.cat(parts)
-
-
-def _over_real_tokens(
-    forward: Forward, sequences: TokenSequences, pad_id: int, device: str, pad: bool, least: int = 0
-) -> torch.Tensor:
-    """`least`: columns of what is padded."""
     if pad:
-        ids, mask = (torch.from_numpy(array).to(device) for array in sequences.padded(pad_id, least=least))
-        real = mask.bool()
-        if sequences.types is None:
-            return forward(ids, mask)[real]
-        types = torch.zeros_like(ids).masked_scatter(real, _on(sequences.types, device))
-        return forward(ids, mask, token_type_ids=types)[real]
+        return _padded(forward, sequences, pad_id, device)
     flat = _on(sequences.ids, device)
-    flat_types = None if sequences.types is None else _on(sequences.types, device)
+    types = None if sequences.types is None else _on(sequences.types, device)
     parts = []
+    row = 0
     for first, count, length in sequences.groups():
         place = slice(first, first + count * length)
         ids = flat[place].view(count, length)
-        extra = {} if flat_types is None else {"token_type_ids": flat_types[place].view(count, length)}
-        parts.append(forward(ids, torch.ones_like(ids), **extra).flatten(0, 1))
+        extra = {} if types is None else {"token_type_ids": types[place].view(count, length)}
+        try:
+            parts.append(forward(ids, torch.ones_like(ids), **extra).flatten(0, 1))
+        except RuntimeError as error:
+            if length >= FEW or is_out_of_memory(error):
+                raise
+            parts.append(_padded(forward, sequences.slice(row, row + count), pad_id, device, FEW))
+        row += count
     return torch.cat(parts)
+
+
+def _padded(forward: Forward, sequences: TokenSequences, pad_id: int, device: str, least: int = 0) -> torch.Tensor:
+    """`least`: tokens that all are padded to."""
+    ids, mask = (torch.from_numpy(array).to(device) for array in sequences.padded(pad_id, least=least))
+    real = mask.bool()
+    extra = {}
+    if sequences.types is not None:
+        extra["token_type_ids"] = torch.zeros_like(ids).masked_scatter(real, _on(sequences.types, device))
+    try:
+        return forward(ids, mask, **extra)[real]
+    except RuntimeError as error:
+        if ids.shape[1] >= FEW or is_out_of_memory(error):
+            raise
+    return _padded(forward, sequences, pad_id, device, FEW)
 
 
 def _on(numbers: np.ndarray, device: str) -> torch.Tensor:
