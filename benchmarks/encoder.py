@@ -32,8 +32,8 @@ from sentences import distinct_sentences, write_csv
 
 from secbatch.job import Job
 from secbatch.models.device import choose
-from secbatch.models.load import load_tokenizer
 from secbatch.models.resolve import resolve
+from secbatch.models.tokenizer_files import load_tokenizer
 
 RESULTS = Path(__file__).parent / "results"
 TASKS = ("fill-mask", "embed")

@@ -163,7 +163,7 @@ def model_folder(tokenizer: Path | None, target: Path) -> Path:
 
 
 def tokenizer_of(folder: Path) -> TextTokenizer:
-    from secbatch.models.load import load_tokenizer
     from secbatch.models.resolve import resolve
+    from secbatch.models.tokenizer_files import load_tokenizer
 
     return load_tokenizer(resolve(str(folder)))

@@ -27,8 +27,8 @@ from transformers.utils import logging
 from secbatch.job import CHAT_PROMPT
 from secbatch.jobfile import validate
 from secbatch.models.generation_settings import DEFAULT_NEW_TOKENS
-from secbatch.models.load import load_tokenizer
 from secbatch.models.resolve import resolve
+from secbatch.models.tokenizer_files import load_tokenizer
 from secbatch.runner import run_job
 from secbatch.sources.sentences import split_sentences
 from secbatch.tasks.generated_text import clean

@@ -193,7 +193,7 @@ def _check_runs(name: str, resolved: ResolvedModel, copy: Path) -> None:
     """Raises ModelError for a copy that no job could load, before the name means it."""
     from safetensors import SafetensorError, safe_open
 
-    from secbatch.models.load import load_tokenizer
+    from secbatch.models.tokenizer_files import load_tokenizer
 
     if weights_hash(copy) != resolved.weights_hash:
         raise ModelError(f"model {resolved.name} was changed while it was being copied; promote it when it is finished")

@@ -13,8 +13,8 @@ from secbatch.comparison.hidden_words import HiddenText, HiddenWords, hide, mask
 from secbatch.errors import InputError
 from secbatch.labelled.files import LabelledFiles
 from secbatch.models.device import choose
-from secbatch.models.load import load_tokenizer
 from secbatch.models.resolve import resolve
+from secbatch.models.tokenizer_files import load_tokenizer
 
 
 @pytest.fixture(scope="module")

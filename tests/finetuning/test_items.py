@@ -11,8 +11,8 @@ from secbatch.finetuning.masked_words import MaskedWords
 from secbatch.finetuning.ner import IGNORED, Ner, windows
 from secbatch.finetuning.questions import Questions, best_span
 from secbatch.labelled.examples import Answer, Place, QuestionExample, Span, TextExample, TokenExample
-from secbatch.models.load import load_tokenizer
 from secbatch.models.resolved import ResolvedModel
+from secbatch.models.tokenizer_files import load_tokenizer
 
 PLACE = Place("a", 1)
 Tiny = Callable[[str], ResolvedModel]

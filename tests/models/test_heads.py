@@ -14,12 +14,15 @@ from torch import nn
 
 from secbatch.errors import ModelError
 from secbatch.models import heads
+from secbatch.models.configuration import load_config
 from secbatch.models.device import choose
 from secbatch.models.heads import SequenceHead, TokenHead
-from secbatch.models.load import check_head, load_config, load_model, load_tokenizer
+from secbatch.models.load import load_model
+from secbatch.models.model_kinds import check_head
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.models.tokenizer_files import load_tokenizer
 from secbatch.models.transfer import Made
 
 CPU = choose("cpu", "float32")

@@ -14,9 +14,11 @@ from tiny_models import resolved, roberta_tokenizer
 from transformers import MPNetConfig, MPNetModel
 
 from secbatch.errors import ModelError
+from secbatch.models.configuration import load_config
 from secbatch.models.device import choose
-from secbatch.models.load import check_vocabulary, load_config, load_model, load_tokenizer, max_positions
+from secbatch.models.load import check_vocabulary, load_model
 from secbatch.models.resolved import ResolvedModel
+from secbatch.models.tokenizer_files import load_tokenizer, max_positions
 
 CPU = choose("cpu", "float32")
 Tiny = Callable[[str], ResolvedModel]

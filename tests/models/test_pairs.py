@@ -12,11 +12,12 @@ from transformers import XLNetConfig
 
 from secbatch.models.device import choose
 from secbatch.models.heads import TokenHead, trial_pairs
-from secbatch.models.load import load_model, load_tokenizer
+from secbatch.models.load import load_model
 from secbatch.models.pairs import PairFrame
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import Request, SharedEncoder
 from secbatch.models.tokenizer import TextTokenizer
+from secbatch.models.tokenizer_files import load_tokenizer
 
 CPU = choose("cpu", "float32")
 KIND: Any = "question-answering"

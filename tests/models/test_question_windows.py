@@ -5,10 +5,11 @@ import pytest
 from tiny_models import SENTENCES, make_fine_tuned, resolved, with_token_types
 
 from secbatch.models import overlapping
-from secbatch.models.load import load_config, load_tokenizer
+from secbatch.models.configuration import load_config
 from secbatch.models.pairs import PairFrame
 from secbatch.models.question_windows import question_windows
 from secbatch.models.tokenizer import TextTokenizer
+from secbatch.models.tokenizer_files import load_tokenizer
 
 LONG = " ".join(SENTENCES * 4)
 

@@ -22,9 +22,10 @@ from secbatch.models import hub
 from secbatch.models.catalog import CATALOG
 from secbatch.models.content_hash import tokenizer_hash, weights_hash
 from secbatch.models.device import choose
-from secbatch.models.load import load_model, load_tokenizer
+from secbatch.models.load import load_model
 from secbatch.models.resolve import at_hand, pull, resolve
 from secbatch.models.resolved import ResolvedModel
+from secbatch.models.tokenizer_files import load_tokenizer
 
 Tiny = Callable[[str], ResolvedModel]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

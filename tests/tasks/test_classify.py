@@ -17,9 +17,9 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 from secbatch.errors import JobError, ModelError
 from secbatch.job import Classify
 from secbatch.models.device import choose
-from secbatch.models.load import load_tokenizer
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.shared_encoder import SharedEncoder
+from secbatch.models.tokenizer_files import load_tokenizer
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.classify import ClassifyTask
 from secbatch.tasks.classify_cloze import WITHOUT_CONTENT, ClozeTask

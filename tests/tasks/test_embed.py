@@ -15,9 +15,10 @@ from tiny_models import SENTENCES, resolved
 from secbatch.errors import JobError
 from secbatch.job import Embed
 from secbatch.models.device import Compute, choose
-from secbatch.models.load import load_model, load_tokenizer
+from secbatch.models.load import load_model
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.shared_encoder import SharedEncoder
+from secbatch.models.tokenizer_files import load_tokenizer
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.embed import EmbedTask
 

@@ -19,9 +19,10 @@ from transformers import FillMaskPipeline
 from secbatch.errors import JobError, ModelError
 from secbatch.job import FillMask
 from secbatch.models.device import Compute, choose
-from secbatch.models.load import load_model, load_tokenizer
+from secbatch.models.load import load_model
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.shared_encoder import SharedEncoder
+from secbatch.models.tokenizer_files import load_tokenizer
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.fill_mask import FillMaskTask
 from secbatch.tasks.mask_columns import best_entries

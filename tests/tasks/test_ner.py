@@ -17,10 +17,10 @@ from transformers import AutoModelForTokenClassification, pipeline
 from secbatch.errors import ModelError
 from secbatch.job import Ner
 from secbatch.models.device import choose
-from secbatch.models.load import load_tokenizer
 from secbatch.models.overlapping import windowed
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.shared_encoder import SharedEncoder
+from secbatch.models.tokenizer_files import load_tokenizer
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.label_scheme import LabelScheme
 from secbatch.tasks.ner import NerTask

@@ -8,7 +8,7 @@ from secbatch.comparison.sample import Sample
 from secbatch.errors import ModelError
 from secbatch.evaluation.bootstrap import Resampling
 from secbatch.evaluation.tally import Figure, Tally, ratio
-from secbatch.models.load import load_config
+from secbatch.models.configuration import load_config
 
 
 def different_labels(first: Predicted, second: Predicted, sample: Sample, seed: int) -> Found:

@@ -15,8 +15,9 @@ from secbatch.evaluation.tally import Figure
 from secbatch.labelled.checks import label_places
 from secbatch.labelled.files import LabelledFiles
 from secbatch.labelled.readers import read_tokens
+from secbatch.models.configuration import load_config
 from secbatch.models.device import Compute
-from secbatch.models.load import check_head, load_config
+from secbatch.models.model_kinds import check_head
 from secbatch.models.resolve import resolve
 from secbatch.tasks.label_names import label_names
 from secbatch.tasks.label_scheme import LabelScheme

@@ -16,7 +16,7 @@ from secbatch.evaluation.tally import Figure
 from secbatch.labelled.files import LabelledFiles, judge
 from secbatch.labelled.tables import read_table
 from secbatch.models.device import Compute
-from secbatch.models.load import load_tokenizer
+from secbatch.models.tokenizer_files import load_tokenizer
 from secbatch.models.untrusted_text import MASK
 
 

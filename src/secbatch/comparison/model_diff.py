@@ -13,8 +13,8 @@ from secbatch.comparison.found import Found
 from secbatch.comparison.predictions import Predicted, Progress, about, predict
 from secbatch.comparison.sample import Sample, as_table
 from secbatch.errors import JobError, ModelError
+from secbatch.models.configuration import load_config
 from secbatch.models.device import Compute
-from secbatch.models.load import load_config
 from secbatch.models.resolve import resolve
 
 SCHEMA = 1  # of the JSON; raised when a key changes its meaning

@@ -12,8 +12,9 @@ from secbatch.evaluation.answers import ANSWERS, answer_tally
 from secbatch.evaluation.tally import Figure
 from secbatch.labelled.files import LabelledFiles
 from secbatch.labelled.readers import read_questions
+from secbatch.models.configuration import load_config
 from secbatch.models.device import Compute
-from secbatch.models.load import check_head, load_config
+from secbatch.models.model_kinds import check_head
 from secbatch.models.resolve import resolve
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from secbatch.errors import JobError
 from secbatch.finetune_job import Lora
-from secbatch.models.load import quiet
+from secbatch.models.transformers_calls import quiet
 
 
 class Adapters:

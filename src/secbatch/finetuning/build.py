@@ -16,10 +16,13 @@ from secbatch.finetuning.ner import Ner
 from secbatch.finetuning.objective import Objective, class_weights
 from secbatch.finetuning.pairs import Pairs
 from secbatch.finetuning.questions import Questions
+from secbatch.models.configuration import load_config
 from secbatch.models.device import Compute
-from secbatch.models.load import check_vocabulary, load_config, load_for_training, load_tokenizer
+from secbatch.models.load import check_vocabulary
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.tokenizer import TextTokenizer
+from secbatch.models.tokenizer_files import load_tokenizer
+from secbatch.models.trainable import load_for_training
 
 _DROPOUTS = ("hidden_dropout_prob", "dropout", "hidden_dropout", "embedding_dropout", "mlp_dropout")
 

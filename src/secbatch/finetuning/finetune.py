@@ -236,7 +236,7 @@ def _fill(staging: Path, model: Any, tokenizer: Any, record: dict[str, Any]) -> 
     from secbatch.finetuning.card import CURVE, model_card
     from secbatch.finetuning.curve import draw_curve
     from secbatch.models.content_hash import weights_hash
-    from secbatch.models.load import quiet
+    from secbatch.models.transformers_calls import quiet
 
     with quiet():
         model.save_pretrained(staging)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from secbatch.errors import ModelError
-from secbatch.models.load import Kind, model_class
+from secbatch.models.model_kinds import Kind, model_class
 from secbatch.models.tokenizer import TextTokenizer
 
 

@@ -4,8 +4,8 @@ import hashlib
 from functools import lru_cache
 from typing import Any
 
+from secbatch.models.configuration import load_config
 from secbatch.models.content_hash import weight_files
-from secbatch.models.load import load_config
 from secbatch.models.resolved import ResolvedModel
 
 # What a configuration says of a model's head, its training and its files, and not of its base.

@@ -15,12 +15,13 @@ from secbatch.models.device import Compute
 from secbatch.models.encoder import HiddenStates, MaskedLM, hidden_states
 from secbatch.models.freed_memory import keep_freed_memory
 from secbatch.models.heads import SequenceHead, TokenHead, trial_pairs
-from secbatch.models.load import LoadedModel, check_vocabulary, load_model, load_tokenizer
+from secbatch.models.load import LoadedModel, check_vocabulary, load_model
 from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.pairs import PairFrame
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.tokenizer import TextTokenizer
+from secbatch.models.tokenizer_files import load_tokenizer
 from secbatch.models.transfer import Made, on_device
 
 HeadKind = Literal["masked-lm", "sequence-classification", "token-classification", "question-answering"]

@@ -9,7 +9,8 @@ import torch
 
 from secbatch.job import Classify
 from secbatch.models.batch_runner import BatchReport
-from secbatch.models.load import check_head, load_config
+from secbatch.models.configuration import load_config
+from secbatch.models.model_kinds import check_head
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import Request, SharedEncoder
 from secbatch.models.transfer import Made

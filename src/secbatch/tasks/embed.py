@@ -8,7 +8,7 @@ import pyarrow as pa
 from secbatch.errors import JobError
 from secbatch.job import Embed
 from secbatch.models.batch_runner import BatchReport
-from secbatch.models.load import load_config
+from secbatch.models.configuration import load_config
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.windows import from_start

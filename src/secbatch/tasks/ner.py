@@ -9,7 +9,8 @@ import torch
 
 from secbatch.job import Ner
 from secbatch.models.batch_runner import BatchReport
-from secbatch.models.load import check_head, load_config
+from secbatch.models.configuration import load_config
+from secbatch.models.model_kinds import check_head
 from secbatch.models.overlapping import WindowedTexts, windowed
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import Request, SharedEncoder

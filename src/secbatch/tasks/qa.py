@@ -10,7 +10,8 @@ import torch
 
 from secbatch.job import Qa
 from secbatch.models.batch_runner import BatchReport
-from secbatch.models.load import check_head, check_kind, load_config
+from secbatch.models.configuration import load_config
+from secbatch.models.model_kinds import check_head, check_kind
 from secbatch.models.pairs import PairFrame
 from secbatch.models.question_windows import QuestionWindows, question_windows
 from secbatch.models.sequences import TokenSequences, spans

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from secbatch.models.load import check_kind
+from secbatch.models.model_kinds import check_kind
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.generated_text import text_columns, text_fields
 from secbatch.tasks.seq2seq_prompt import Prompt, Read, read

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from secbatch.models.configuration import load_config
 from secbatch.models.generation_settings import (
     GenerationSettings,
     position_limit,
     read_generation_config,
     settings_for,
 )
-from secbatch.models.load import load_config, load_model, load_tokenizer
+from secbatch.models.load import load_model
+from secbatch.models.tokenizer_files import load_tokenizer
 from secbatch.row_hash import digests
 from secbatch.tasks.generated_text import clean, row_seed
 from secbatch.tasks.repeats import Repeats

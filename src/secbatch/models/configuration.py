@@ -1,0 +1,56 @@
+"""The configuration of a model: read as data, refused where it asks for code."""
+
+import json
+from typing import Any
+
+from secbatch.errors import ModelError
+from secbatch.models.resolved import ResolvedModel
+from secbatch.models.transformers_calls import explained, quiet
+
+
+def load_config(resolved: ResolvedModel) -> Any:
+    """The model's configuration. Raises ModelError when it is missing, broken, or asks to run code."""
+    raw = _read_json(resolved, "config.json")
+    with quiet():
+        from transformers import CONFIG_MAPPING, AutoConfig
+
+        kind = raw.get("model_type")
+        if kind not in CONFIG_MAPPING:
+            if "auto_map" in raw:
+                raise ModelError(
+                    f"model {resolved.name} brings code of its own (auto_map in config.json), which is never run;"
+                    " use a model whose architecture transformers knows"
+                )
+            known = f"'{kind}'" if kind else "missing"
+            raise ModelError(
+                f"model {resolved.name}: the model_type in {resolved.folder / 'config.json'} is {known},"
+                " which this version of transformers does not know"
+            )
+        _refuse_kernels(resolved, raw)
+        with explained(resolved, "its config.json"):
+            return AutoConfig.from_pretrained(resolved.folder, trust_remote_code=False, local_files_only=True)
+
+
+def _read_json(resolved: ResolvedModel, name: str) -> dict[str, Any]:
+    path = resolved.folder / name
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"model {resolved.name}: no {name} in {resolved.folder}") from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model {resolved.name}: {path} cannot be read as JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"model {resolved.name}: {path} is no JSON object")
+    return value
+
+
+def _refuse_kernels(resolved: ResolvedModel, value: Any) -> None:
+    """A config can name attention kernels on the hub, which are code: refuse them."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if "implementation" in key and isinstance(entry, str) and "/" in entry:
+                raise ModelError(
+                    f"model {resolved.name} asks for code from the hub ({key}: {entry} in config.json),"
+                    " which is never run; remove the line from the file"
+                )
+            _refuse_kernels(resolved, entry)

@@ -1,0 +1,82 @@
+"""Tokenizer files to a tokenizer, and how long the sequences may be that it makes."""
+
+from typing import Any
+
+from secbatch.errors import ModelError
+from secbatch.models.configuration import load_config
+from secbatch.models.content_hash import VOCABULARY_FILES
+from secbatch.models.resolved import ResolvedModel
+from secbatch.models.tokenizer import TextTokenizer
+from secbatch.models.transformers_calls import explained, quiet
+
+# Position embeddings of these start after the padding index, so that many positions are never used.
+_OFFSET_POSITIONS = frozenset(
+    (
+        *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text"),
+        *("xmod", "longformer", "mpnet", "luke", "mluke", "ibert", "lilt", "esm"),
+    )
+)
+_MANY_POSITIONS = 8192  # for models without a bound of their own (relative positions)
+
+
+def load_tokenizer(resolved: ResolvedModel) -> TextTokenizer:
+    """The model's tokenizer. Raises ModelError when its files are missing or broken."""
+    config = load_config(resolved)
+    if not any((resolved.folder / name).is_file() for name in VOCABULARY_FILES):
+        # Without one, transformers makes a tokenizer that knows no word, and says nothing.
+        raise ModelError(
+            f"model {resolved.name}: no tokenizer (tokenizer.json, or vocab.json and merges.txt) in {resolved.folder}"
+        )
+    with quiet():
+        from transformers import AutoTokenizer
+
+        with explained(resolved, "its tokenizer"):
+            hf = AutoTokenizer.from_pretrained(resolved.folder, trust_remote_code=False, local_files_only=True)
+        if not hf.is_fast:
+            raise ModelError(
+                f"model {resolved.name}: its tokenizer ({type(hf).__name__}) has no form for the tokenizers"
+                " library; save it with a tokenizer.json"
+            )
+        if _lost_lstrip(resolved, hf):
+            from tokenizers import AddedToken
+
+            mask = AddedToken(hf.mask_token, lstrip=True, special=True, normalized=False)
+            with explained(resolved, "its tokenizer"):
+                hf = AutoTokenizer.from_pretrained(
+                    resolved.folder, trust_remote_code=False, local_files_only=True, mask_token=mask
+                )
+    with explained(resolved, "its tokenizer"):
+        return TextTokenizer(hf, max_positions(config, hf))
+
+
+def _lost_lstrip(resolved: ResolvedModel, hf: Any) -> bool:
+    """Whether the mask should swallow the space before it and does not.
+
+    Byte-level vocabularies write the space into the word ("Ġmalware"), so models saw masks without a space
+    before them. A tokenizer.json says so itself; one built of vocab.json and merges.txt loses it.
+    """
+    if hf.mask_token is None or (resolved.folder / "tokenizer.json").is_file():
+        return False
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    mask = hf.backend_tokenizer.get_added_tokens_decoder().get(hf.mask_token_id)
+    return isinstance(hf.backend_tokenizer.pre_tokenizer, ByteLevel) and mask is not None and not mask.lstrip
+
+
+def max_positions(config: Any, hf: Any) -> int:
+    """How many tokens one sequence can have, special tokens counted."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    bound = next(
+        (
+            value
+            for name in ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
+            if isinstance(value := getattr(text, name, None), int) and value > 0
+        ),
+        None,
+    )
+    if bound is not None and config.model_type in _OFFSET_POSITIONS:
+        # MPNet counts them from one place, whatever its padding.
+        bound -= 2 if config.model_type == "mpnet" else (config.pad_token_id or 0) + 1
+    stated = hf.model_max_length if hf.model_max_length < 1_000_000 else None
+    known = [value for value in (bound, stated) if value]
+    return int(min(known)) if known else _MANY_POSITIONS

@@ -1,0 +1,47 @@
+"""How transformers is called: without its log lines, and with what it raises as a sentence."""
+
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from secbatch.errors import ModelError
+from secbatch.models.resolved import ResolvedModel
+
+
+@contextmanager
+def explained(resolved: ResolvedModel, what: str) -> Iterator[None]:
+    """Turns whatever a loading library raises into one sentence that names the model."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except pickle.UnpicklingError as error:
+        # torch's own words advise to read it with the loader that runs its code
+        raise ModelError(
+            f"model {resolved.name}: {what} in {resolved.folder} are a pickle that is broken or holds more than"
+            " tensors, which could run code and is never read; use a safetensors file"
+        ) from error
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        detail = lines[0][:300] if lines else type(error).__name__
+        raise ModelError(f"model {resolved.name}: {what} in {resolved.folder} cannot be loaded ({detail})") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No log lines, warnings or progress bars of transformers."""
+    import warnings
+
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
