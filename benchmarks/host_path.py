@@ -119,6 +119,7 @@ class OneAfterAnother:
         finish: Callable[[Any], None],
         idle: Callable[[], None],
         end: Callable[[], None],
+        give_up: Callable[[BaseException], None],
     ) -> None:
         self._encoded, self._compute, self._finish, self._end = encoded, compute, finish, end
 

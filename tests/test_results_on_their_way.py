@@ -13,7 +13,7 @@ from secbatch.job import Job
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.transfer import Made, Transfer
 from secbatch.runner import run_job
-from secbatch.tasks.encoder_task import OnItsWay
+from secbatch.tasks.encoder_task import OnDevice
 
 
 class Late:
@@ -59,8 +59,8 @@ def test_a_job_waits_for_them(
     at_once = run("at-once", tasks)
     monkeypatch.setattr(Transfer, "take", lambda self, batch: [Late(batch)])
     seen: list[int] = []
-    land = OnItsWay.land
-    monkeypatch.setattr(OnItsWay, "land", lambda self: (seen.append(Late.landed), land(self))[1])
+    land = OnDevice.land
+    monkeypatch.setattr(OnDevice, "land", lambda self: (seen.append(Late.landed), land(self))[1])
     later = run("later", tasks)
     assert len(seen) == 3 * len(tasks) and Late.landed >= 9
     for column in at_once.columns:

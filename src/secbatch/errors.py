@@ -55,6 +55,10 @@ class Interrupted(SecbatchError):  # noqa: N818  (an interrupt is no error)
     exit_code = EXIT_INTERRUPTED
 
 
+class OutOfTime(Interrupted):
+    """The time has come at which the run was to stop."""
+
+
 def listed(names: "list[str] | tuple[str, ...]") -> str:
     """Names for a sentence: the first 20 of many."""
     return ", ".join(names[:20]) + (f", … ({len(names):,} in all)" if len(names) > 20 else "")

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from secbatch.collector import resting
 from secbatch.errors import InputError, listed, nearest
-from secbatch.job import Job
+from secbatch.job import Chat, Job
+from secbatch.pacing import LARGEST
 from secbatch.sources.open import Source, open_source
 from secbatch.store.layout import Layout
 from secbatch.store.partitions import check_partition_columns
@@ -48,7 +49,10 @@ def set_up(job: Job, run: str, pace: Callable[[bool], Callable[[int], int]]) -> 
         compute = choose(job.device, job.precision)
         models = {name: resolved.result() for name, resolved in resolving.items()}
     shard_rows = pace(compute.device.startswith("cuda"))
-    source = open_source(job.input, shard_rows)
+    # Conversations are put into shards once all input is read: then the target of each is asked for, and not before,
+    # as it depends on how fast those before it were.
+    whole = any(isinstance(spec, Chat) and spec.conversation for spec in job.tasks.values())
+    source = open_source(job.input, (lambda shard: LARGEST) if whole else shard_rows)
     layout = Layout(Path(job.output.path))
     _refuse_own_output(source, layout)
     _check_columns(job, source.schema)

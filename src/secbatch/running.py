@@ -19,6 +19,7 @@ from secbatch.errors import (
     EXIT_INTERRUPTED,
     EXIT_REJECTS,
     Interrupted,
+    OutOfTime,
     OutputError,
     SecbatchError,
 )
@@ -230,9 +231,11 @@ class Run:
             self._finish,
             idle=lambda: self.writing.take_what_is_there(),
             end=lambda: self.writing.finish(),
+            give_up=self._give_up,
         )
         with ExitStack() as stack:
             stack.callback(self.reuse.close)
+            stack.callback(self.worker.abandon)  # what a failure has left on its way
             self.ahead = stack.enter_context(ahead) if (ahead := self.publisher.parts_ahead()) else None
             self.writing = stack.enter_context(InOrder[Checkpoint | None](WRITERS))
             with self.poison:
@@ -355,10 +358,15 @@ class Run:
             computed = self.worker.compute(item.work)
         return Item(item.looked, None, item.key, computed, item.keys, began=begin, ended=time.monotonic())
 
+    def _give_up(self, reason: BaseException) -> None:
+        """Where a stage has failed nobody waits for answers; at the time to stop, what is asked is waited for."""
+        if not isinstance(reason, OutOfTime):
+            self.worker.abandon()
+
     def _stop_in_time(self) -> None:
         if self.options.until is not None and time.time() >= self.options.until:
             done, share = self.result.enriched + self.result.reused, self._fraction()
-            raise Interrupted(
+            raise OutOfTime(
                 f"Stopped at the time that was asked for, with {done:,} rows done and about {1 - share:.0%} of the "
                 "input left; run the same command again to go on"
             )

@@ -13,8 +13,8 @@ from secbatch.job import Job
 from secbatch.run_date import run_dates
 from secbatch.store.partitions import misread_partitions
 from secbatch.task_keys import conversation_column
-from secbatch.tasks.base import Task, TaskColumns
-from secbatch.tasks.encoder_task import EncoderTask, OnItsWay, compute_together
+from secbatch.tasks.base import Begun, OnItsWay, RemoteTask, Task, TaskColumns
+from secbatch.tasks.encoder_task import EncoderTask, compute_together
 from secbatch.tasks.registry import Encoders, build_task
 
 if TYPE_CHECKING:
@@ -141,19 +141,34 @@ class Worker:
 
     def compute(self, work: Work) -> Work:
         sharing: dict[int, dict[str, EncoderTask]] = {}
-        done: dict[str, Any] = {}
+        asked: dict[str, Begun] = {}  # first of all: others work on it while this machine does
         for name, encoded in work.stage.items():
             task = self.tasks[name]
+            if isinstance(task, RemoteTask):
+                asked[name] = task.ask(encoded)
+        done: dict[str, Any] = dict(asked)
+        for name, encoded in work.stage.items():
+            task = self.tasks[name]
+            if name in asked:
+                continue
             if isinstance(task, EncoderTask):
                 sharing.setdefault(id(task.encoder.root), {})[name] = task
             else:
                 done[name] = task.compute(encoded)
         for tasks in sharing.values():
             done |= compute_together(tasks, work.stage)
+        for one in asked.values():
+            one.begun.wait()
         return replace(work, stage=done)
 
+    def abandon(self) -> None:
+        """Ends what others are asked for: `land` will raise Interrupted. From any thread."""
+        for task in self.tasks.values():
+            if isinstance(task, RemoteTask):
+                task.abandon()
+
     def land(self, work: Work) -> Work:
-        """Waits for what is still on its way from a GPU; `finish` does, too."""
+        """Waits for what is still on its way from a GPU or a server; `finish` does, too."""
         if not any(isinstance(value, OnItsWay) for value in work.stage.values()):
             return work
         landed = {name: value.land() if isinstance(value, OnItsWay) else value for name, value in work.stage.items()}

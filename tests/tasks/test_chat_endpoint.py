@@ -19,14 +19,15 @@ from pydantic import ValidationError
 from secbatch.errors import EXIT_FAILURE, EXIT_REJECTS, Interrupted, JobError, ModelError
 from secbatch.job import Chat, Job
 from secbatch.models import generation_endpoint
-from secbatch.models.device import Compute
-from secbatch.models.generation_endpoint import Failure, _pause, _wish
-from secbatch.models.resolved import RemoteModel
+from secbatch.models.generation_endpoint import pause
+from secbatch.models.generation_endpoint_response import Failure, wish
+from secbatch.preparing import set_up
+from secbatch.run_options import RunOptions
 from secbatch.runner import run_job
+from secbatch.shards import input_shards
 from secbatch.tasks.base import TaskColumns
-from secbatch.tasks.chat import ChatTask
+from secbatch.tasks.chat_endpoint_task import EndpointChatTask
 
-CPU = Compute("cpu", "float32", "CPU")
 KEY = "sk-very-secret-4711"
 Script = Callable[["Server", dict[str, Any]], tuple[int, Any]]
 
@@ -108,13 +109,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     thread.join()
 
 
-def task(url: str, columns: Any = ("question",), **spec: Any) -> ChatTask:
+def task(url: str, columns: Any = ("question",), **spec: Any) -> EndpointChatTask:
     values = {"type": "chat", "model": "big-model", "text": "question", "endpoint": url, "retries": 2} | spec
     schema = pa.schema([(name, pa.string()) for name in columns])
-    return ChatTask("answer", Chat.model_validate(values), schema, RemoteModel("big-model"), CPU)
+    return EndpointChatTask("answer", Chat.model_validate(values), schema)
 
 
-def run(one: ChatTask, **columns: Any) -> TaskColumns:
+def run(one: EndpointChatTask, **columns: Any) -> TaskColumns:
     table = pa.table(columns)
     one.load()
     ids = pa.array([f"row-{n}" for n in range(len(table))])
@@ -229,14 +230,14 @@ def test_retry_after_is_honoured(server: Server) -> None:
 
 
 def test_pauses_grow_within_bounds() -> None:
-    pauses = [[_pause(number, Failure("")) for _ in range(50)] for number in (0, 3, 40)]
+    pauses = [[pause(number, Failure("")) for _ in range(50)] for number in (0, 3, 40)]
     assert all(0.25 <= pause <= 0.5 for pause in pauses[0])
     assert all(2 <= pause <= 4 for pause in pauses[1])
     assert all(15 <= pause <= 30 for pause in pauses[2])
     assert len({round(pause, 6) for pause in pauses[0]}) > 10
-    assert _pause(0, Failure("", 100.0)) == 100 and _pause(0, Failure("", 1e9)) == 300
-    assert _wish("12") == 12 and _wish(None) is None and _wish("soon") is None
-    assert _wish("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert pause(0, Failure("", 100.0)) == 100 and pause(0, Failure("", 1e9)) == 300
+    assert wish("12") == 12 and wish(None) is None and wish("soon") is None
+    assert wish("Wed, 21 Oct 2015 07:28:00 GMT") == 0
 
 
 def test_a_row_that_the_endpoint_refuses_is_rejected_alone(server: Server) -> None:
@@ -344,6 +345,112 @@ def test_a_run_that_lost_its_endpoint_goes_on_where_it_stopped(
     assert (model["model"], model["weights"], model["revision"]) == ("big-model", None, None)
 
 
+def test_the_server_is_kept_busy_over_the_ends_of_shards(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (4,))
+    late, answer = threading.Event(), server.script
+
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        if last(body) == "q0":
+            late.wait(20)  # until questions of the third shard have come
+        if last(body) == "q8":
+            late.set()
+        return answer(server, body)
+
+    server.script = script
+    result = run_job(job(server, rows=12, concurrency=2))
+    assert late.is_set() and (result.enriched, result.shards) == (12, 3)
+    assert table()["answer"].tolist() == [f"to q{n}" for n in range(12)]
+    assert not [thread for thread in threading.enumerate() if thread.name == "endpoint"]
+
+
+def test_a_turn_waits_for_the_turn_before_it_alone(server: Server) -> None:
+    late, answer = threading.Event(), server.script
+
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        if last(body) == "slow":
+            late.wait(20)
+        if last(body) == "c":
+            late.set()
+        return answer(server, body)
+
+    server.script = script
+    one = task(server.url, ("question", "thread", "turn"), conversation={"id": "thread", "order": "turn"})
+    done = run(one, question=["slow", *"abc"], thread=["1", "2", "2", "2"], turn=["1", "1", "2", "3"])
+    assert late.is_set() and answers(done) == ["to slow", "to a", "to b", "to c"]
+
+
+def test_what_was_asked_before_in_a_run_is_not_asked_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (4,))
+    one = job(server, rows=0)
+    Path("in.csv").write_text("n,question\n" + "".join(f"{n},q{n % 5}\n" for n in range(40)))
+    result = run_job(one)
+    assert (result.exit_code, result.enriched, len(server.bodies)) == (0, 40, 5)
+    assert table()["answer"].tolist() == [f"to q{n % 5}" for n in range(40)]
+    assert table()["answer_tokens"].tolist() == [3] * 40
+
+
+def test_how_large_a_shard_of_conversations_is_to_be_is_asked_when_its_turn_comes(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Not while the input is read: all shards would be as small as those before the speed is measured."""
+    monkeypatch.chdir(tmp_path)
+    one = job(server, rows=0, conversation={"id": "thread", "order": "n"})
+    Path("in.csv").write_text("n,thread,question\n" + "".join(f"{n},t{n // 2},q{n}\n" for n in range(320)))
+    asked: set[int] = set()
+
+    def rows(shard: int) -> int:
+        asked.add(shard)
+        return 16
+
+    shards = input_shards(set_up(one, "run", lambda cuda: rows), tmp_path / "spill")
+    assert (next(shards).num_rows, asked) == (16, {0})
+    assert (next(shards).num_rows, asked) == (16, {0, 1})
+
+
+def test_what_fails_for_one_shard_fails_for_all(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also where an earlier shard waits for an answer that a later one has asked for."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (2,))
+
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        time.sleep(0.05)
+        return (401, b"") if last(body) == "q5" else (200, said("yes"))
+
+    server.script = script
+    with pytest.raises(ModelError, match="refuses access"):
+        run_job(job(server, rows=40, concurrency=8))
+    assert not [thread for thread in threading.enumerate() if thread.name == "endpoint"]
+
+
+def test_at_the_time_to_stop_answers_that_are_on_their_way_are_waited_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (4,))
+    until = time.time() + 1.0
+
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        time.sleep(0.3)
+        return 200, said("yes")
+
+    server.script = script
+    with pytest.raises(Interrupted, match="Stopped at the time"):
+        run_job(job(server, rows=48, concurrency=4), options=RunOptions(until=until))
+    asked = len(server.bodies)
+    server.script = lambda server, body: (200, said("yes"))
+    result = run_job(job(server, rows=48, concurrency=4))
+    assert result.reused == asked  # each that was asked for is there
+    assert len(server.bodies) == 48
+
+
 def test_rejects_count_as_ever(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     server.script = lambda server, body: (400, b"") if last(body) in ("q1", "q2") else (200, said("yes"))
@@ -361,20 +468,15 @@ def test_an_interrupt_does_not_wait_for_answers(server: Server, monkeypatch: pyt
         return 200, said("late")
 
     server.script = script
-    result = generation_endpoint.asyncio.run_coroutine_threadsafe
-
-    def interrupted(work: Any, loop: Any) -> Any:
-        future = result(work, loop)
-        if work.__name__ == "complete":
-            while not server.bodies:
-                time.sleep(0.01)
-            monkeypatch.setattr(future, "result", lambda: (_ for _ in ()).throw(Interrupted("stop")))
-        return future
-
-    monkeypatch.setattr(generation_endpoint.asyncio, "run_coroutine_threadsafe", interrupted)
+    one = task(server.url)
+    encoded = one.encode(pa.table({"question": ["a", "b"]}), pa.array(["1", "2"]), pa.array([True, True]))
+    under_way = one.compute(encoded)
+    while not server.bodies:
+        time.sleep(0.01)
     begin = time.monotonic()
+    one.abandon()
     with pytest.raises(Interrupted):
-        run(task(server.url), question=["a", "b"])
+        under_way.land()
     assert time.monotonic() - begin < 10
     assert not [thread for thread in threading.enumerate() if thread.name == "endpoint"]
     release.set()

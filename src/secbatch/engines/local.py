@@ -29,11 +29,13 @@ class LocalEngine(Generic[Encoded, Computed]):
         finish: Callable[[Computed], None],
         idle: Callable[[], None] = lambda: None,
         end: Callable[[], None] = lambda: None,
+        give_up: Callable[[BaseException], None] = lambda reason: None,
     ) -> None:
         """`encoded` is drawn on the encoding thread, so that it may do that stage's work. On the finishing thread
-        `idle` is called now and then while it waits, and `end` when nothing more comes to it."""
+        `idle` is called now and then while it waits, and `end` when nothing more comes to it. `give_up(reason)` is
+        called on the thread of a stage that has raised: what the others wait for may not be wanted any more."""
         self._encoded, self._compute, self._finish = encoded, compute, finish
-        self._idle, self._end = idle, end
+        self._idle, self._end, self._give_up = idle, end, give_up
         self._to_compute: queue.Queue[Encoded | None] = queue.Queue(QUEUE_SHARDS)
         self._to_finish: queue.Queue[Computed | None] = queue.Queue(QUEUE_SHARDS)
         self._stopped = threading.Event()
@@ -59,8 +61,9 @@ class LocalEngine(Generic[Encoded, Computed]):
                 del item  # what was encoded is not held while the computed waits
                 self._put(self._to_finish, computed)
                 del computed
-        except BaseException:
+        except BaseException as reason:
             self._interrupted.set()
+            self._give_up(reason)
             raise
         finally:
             if not self._failures:
@@ -89,6 +92,7 @@ class LocalEngine(Generic[Encoded, Computed]):
                 return  # it has heard of the interrupt, which the caller's thread raises
             self._failures.append(failure)
             self._stopped.set()
+            self._give_up(failure)
 
     def _encode_all(self) -> None:
         with closing(self._encoded):  # what reads ahead for it has ended, too, when the run is over

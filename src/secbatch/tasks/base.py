@@ -1,9 +1,11 @@
 """What every task is to the worker: declared columns and three stages."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from threading import Event
+
     import pyarrow as pa
 
 
@@ -15,6 +17,15 @@ class TaskColumns:
     errors: dict[int, str] = field(default_factory=dict)  # position in the shard -> one sentence
     tokens: int = 0  # real tokens that went through the model
     padding: int = 0  # padded positions that went through it besides
+
+
+@runtime_checkable
+class OnItsWay(Protocol):
+    """What `compute` gives where the result is still being made, by a GPU or a server."""
+
+    def land(self) -> Any:
+        """Waits for it; from any thread."""
+        ...
 
 
 class Task(Protocol):
@@ -55,4 +66,24 @@ class Task(Protocol):
 
     def finish(self, computed: Any) -> TaskColumns:
         """Numbers to columns."""
+        ...
+
+
+@runtime_checkable
+class RemoteTask(Task, Protocol):
+    """A task that others compute: `compute` is `ask`, and waiting until there may be room for another shard."""
+
+    def ask(self, encoded: Any) -> "Begun":
+        """As `compute`, without waiting."""
+        ...
+
+    def abandon(self) -> None:
+        """Ends what is on its way: it will raise Interrupted when it is to land. From any thread."""
+        ...
+
+
+class Begun(OnItsWay, Protocol):
+    @property
+    def begun(self) -> "Event":
+        """Set when there may be room for another shard."""
         ...

@@ -1,22 +1,15 @@
 """The chat task: an answer to each question, one by one or in conversations."""
 
-import hashlib
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
-from secbatch.errors import JobError, nearest
-from secbatch.models.resolved import RemoteModel
-from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.chat_conversation import Conversation
-from secbatch.tasks.chat_endpoint import EndpointChat
 from secbatch.tasks.chat_history import Turn
 from secbatch.tasks.chat_model import ChatModel
 from secbatch.tasks.chat_reply import Answerer, Reply, continued
-from secbatch.tasks.generated_text import text_columns, text_fields
-from secbatch.tasks.text import TextSource
+from secbatch.tasks.chat_rows import ChatRows, ComputedChat, EncodedChat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,127 +21,24 @@ if TYPE_CHECKING:
 __all__ = ["ChatTask", "Conversation"]
 
 
-@dataclass(frozen=True)
-class EncodedChat:
-    """Questions of a shard of n rows and the order in which they are asked."""
-
-    questions: list[str | None]  # [n], None: nothing to ask
-    rows: list[str]  # [n], identities
-    conversations: list[list[int]]  # positions of the questions of each conversation, in order
-    opening: list[Any]  # the first question of each conversation, as the model's `render` gives it
-    known: dict[int, Reply]  # position -> the answer that an earlier run gave
-    wanted: list[int]  # positions of the rows that are to be answered, ascending; the others are their history
-
-
-@dataclass(frozen=True)
-class ComputedChat:
-    """A reply for each wanted row of a shard; None where it asked nothing."""
-
-    replies: list[Reply | None]
-    tokens: int
-    padding: int
-
-
-class ChatTask:
-    """Answers with a sequence-to-sequence or decoder-only chat model, at hand or behind an endpoint."""
+class ChatTask(ChatRows):
+    """Answers with a sequence-to-sequence or decoder-only chat model."""
 
     def __init__(
         self,
         name: str,
         spec: "Chat",
         schema: pa.Schema,
-        model: "ResolvedModel | RemoteModel",
+        model: "ResolvedModel",
         compute: "Compute",
         scratch: "Path | None" = None,
     ) -> None:
         """`scratch`: see `TextGenerator`.
 
         Raises JobError when job and input do not fit together, ModelError when the model cannot chat."""
-        self.name, self._spec = name, spec
-        self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
-        self._conversation = spec.conversation
-        reads = list(self._text.columns)
-        for column in (spec.conversation.id, spec.conversation.order) if spec.conversation else ():
-            if column not in schema.names:
-                hint = nearest(column, schema.names)
-                raise JobError(f"tasks.{name}.conversation: the input has no column '{column}'{hint}")
-            reads.append(column)
-        self.reads = tuple(dict.fromkeys(reads))
-        self._model: Answerer
-        if isinstance(model, RemoteModel):
-            self._model = EndpointChat(spec)
-        else:
-            self._model = ChatModel(spec, model, compute, scratch)
-
-    @property
-    def fields(self) -> tuple[pa.Field, ...]:
-        return text_fields(self.name)
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        return self._model.notices
-
-    @property
-    def conversation_column(self) -> str | None:
-        """Rows that follow each other with one value in it are answered together, in order."""
-        return self._conversation.id if self._conversation else None
-
-    def fingerprint(self) -> str:
-        conversation = self._spec.conversation
-        own = [self._model.fingerprint(), self._spec.text, conversation and conversation.model_dump()]
-        return hashlib.sha256(repr(own).encode()).hexdigest()
-
-    def load(self) -> None:
-        self._model.load()
-
-    def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedChat:
-        return self._encode(table, ids, usable, {}, list(range(table.num_rows)))
-
-    def encode_after(
-        self, table: pa.Table, ids: pa.Array, usable: pa.Array, answered: np.ndarray, columns: pa.Table
-    ) -> EncodedChat:
-        """As `encode`, where earlier turns are answered already: only the other rows come out of `finish`.
-
-        `answered`: int64, the positions of these turns; `columns`: what `finish` gave for them.
-        """
-        texts, truncated = (columns.column(name).to_pylist() for name in (self.name, f"{self.name}_truncated"))
-        known = {
-            place: Reply(text, None, bool(cut), 0)
-            for place, text, cut in zip(answered.tolist(), texts, truncated, strict=True)
-        }
-        return self._encode(table, ids, usable, known, [row for row in range(table.num_rows) if row not in known])
-
-    def _encode(
-        self, table: pa.Table, ids: pa.Array, usable: pa.Array, known: dict[int, Reply], wanted: list[int]
-    ) -> EncodedChat:
-        questions = [
-            text if use and text is not None and text.strip() else None
-            for text, use in zip(self._text.render(table).to_pylist(), usable.to_pylist(), strict=True)
-        ]
-        conversations = self._grouped(table, questions)
-        if known:  # those of which nothing is wanted are left alone
-            conversations = [group for group in conversations if not known.keys() >= set(group)]
-        first = [questions[places[0]] or "" for places in conversations]
-        distinct = list(dict.fromkeys(first))
-        rendered = dict(zip(distinct, self._model.render([[Turn(text)] for text in distinct]), strict=True))
-        return EncodedChat(questions, ids.to_pylist(), conversations, [rendered[text] for text in first], known, wanted)
-
-    def _grouped(self, table: pa.Table, questions: list[str | None]) -> list[list[int]]:
-        """Positions of questions by conversation; neighbours with one conversation id belong together.
-
-        A question without a conversation id (null, or empty as CSV has it) stands alone.
-        """
-        if self._conversation is None:
-            return [[place] for place, question in enumerate(questions) if question is not None]
-        groups: list[list[int]] = []
-        before = None
-        for place, conversation in enumerate(table.column(self._conversation.id).to_pylist()):
-            if conversation in (None, "") or conversation != before:
-                groups.append([])
-            before = conversation
-            if questions[place] is not None:
-                groups[-1].append(place)
-        return [group for group in groups if group]
+        super().__init__(name, spec, schema)
+        self._model: Answerer = ChatModel(spec, model, compute, scratch)
+        self._renders = self._model
 
     def compute(self, encoded: EncodedChat) -> ComputedChat:
         """Asks the first questions of all conversations together, then all second ones, and so on."""
@@ -180,12 +70,3 @@ class ChatTask:
                 history[place] = continued(asked, reply)
         replies = [replies[row] for row in encoded.wanted]
         return ComputedChat(replies, model.tokens - done_tokens, model.padding - done_padding)
-
-    def _as_it_was(self, asked: list[Turn], earlier: Reply) -> Reply:
-        """An earlier answer with the turns that the model saw for it."""
-        if not earlier.truncated:
-            return replace(earlier, kept=len(asked))
-        return replace(earlier, kept=self._model.render([asked])[0].kept)
-
-    def finish(self, computed: ComputedChat) -> TaskColumns:
-        return text_columns(self.name, computed.replies, computed.tokens, computed.padding)

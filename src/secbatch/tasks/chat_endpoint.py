@@ -1,4 +1,4 @@
-"""Chat through an OpenAI-compatible endpoint: the same task, with a server in the model's place."""
+"""What is asked of an OpenAI-compatible endpoint, and with which key: a server in the model's place."""
 
 import hashlib
 import importlib.util
@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from secbatch.errors import ModelError
-from secbatch.models.generation_endpoint import Completion, Endpoint
+from secbatch.models.generation_endpoint import Endpoint, Session
 from secbatch.models.generation_settings import DEFAULT_NEW_TOKENS
 from secbatch.tasks.chat_history import Turn
-from secbatch.tasks.chat_reply import Reply
-from secbatch.tasks.generated_text import clean, row_seed
+from secbatch.tasks.generated_text import row_seed
 
 if TYPE_CHECKING:
     from secbatch.job import Chat
@@ -47,8 +46,8 @@ class EndpointChat:
         self._endpoint = Endpoint(
             spec.endpoint, spec.model, spec.concurrency, spec.timeout, spec.retries, spec.api_key_env
         )
+        self.samples = bool(spec.generation.do_sample)
         self.notices = self._notices()
-        self.tokens = self.padding = 0
 
     def _key(self) -> str | None:
         """The key, read anew each time so that it is in nothing that is pickled or written."""
@@ -73,7 +72,7 @@ class EndpointChat:
         """Hex digest of what decides an answer; where the server stands, and the key, do not."""
         facts = {
             "code": CODE_VERSION,
-            "endpoint": self._body([], 0),
+            "endpoint": self.body([], 0),
             "prompt": self._spec.prompt,
             "seed": self._spec.generation.seed if self._spec.generation.do_sample else None,
         }
@@ -85,47 +84,17 @@ class EndpointChat:
     def render(self, conversations: Sequence[Sequence[Turn]]) -> list[Asked]:
         return [Asked(tuple(turns)) for turns in conversations]
 
-    def reply(self, asked: Sequence[Asked], rows: Sequence[str]) -> list[Reply]:
-        """Answers; `rows` names the row of each conversation, which seeds its sampling.
+    def connect(self) -> Session:
+        """Raises ModelError when the key is gone."""
+        return Session(self._endpoint, self._key())
 
-        Equal conversations are asked once, except when answers are sampled. Raises ModelError when the endpoint
-        as a whole does not work.
-        """
-        places: dict[tuple[tuple[Turn, ...], int], int] = {}
-        for one, row in zip(asked, rows, strict=True):
-            places.setdefault((one.turns, self._seed(row)), len(places))
-        distinct = self._ask(list(places))
-        return [distinct[places[one.turns, self._seed(row)]] for one, row in zip(asked, rows, strict=True)]
-
-    def _ask(self, questions: list[tuple[tuple[Turn, ...], int]]) -> list[Reply]:
-        key, replies = self._key(), [Reply(None, None, False, 0)] * len(questions)
-        kept = {place: len(turns) for place, (turns, _) in enumerate(questions)}
-        due = list(kept)
-        while due:
-            bodies = [self._body(questions[place][0][-kept[place] :], questions[place][1]) for place in due]
-            done = self._endpoint.complete(bodies, key)
-            again = []
-            for place, completion in zip(due, done, strict=True):
-                if completion.too_long and kept[place] > 1:
-                    kept[place] -= 1  # the oldest turn goes, as with a model at hand
-                    again.append(place)
-                    continue
-                truncated = kept[place] < len(questions[place][0])
-                replies[place] = self._replied(completion, truncated, kept[place])
-            due = again
-        return replies
-
-    def _replied(self, completion: Completion, truncated: bool, kept: int) -> Reply:
-        self.tokens += (completion.prompt_tokens or 0) + (completion.new_tokens or 0)
-        if completion.text is None:
-            return Reply(None, None, truncated, kept, completion.error)
-        return Reply(clean(completion.text), completion.new_tokens, truncated, kept)
-
-    def _seed(self, row: str) -> int:
+    def seed(self, row: str) -> int:
+        """The seed of the answer to this row; 0 where nothing is left to chance."""
         # 31 bits: what every server takes
-        return row_seed(self._spec.generation.seed, row) >> 32 if self._spec.generation.do_sample else 0
+        return row_seed(self._spec.generation.seed, row) >> 32 if self.samples else 0
 
-    def _body(self, turns: Sequence[Turn], seed: int) -> dict[str, Any]:
+    def body(self, turns: Sequence[Turn], seed: int) -> dict[str, Any]:
+        """The request for an answer to the last of `turns`."""
         spec, generation = self._spec, self._spec.generation
         messages = [{"role": "system", "content": spec.system}] if spec.system is not None else []
         for turn in turns:
@@ -134,7 +103,7 @@ class EndpointChat:
                 messages.append({"role": "assistant", "content": turn.answer})
         body: dict[str, Any] = {"model": spec.model, "messages": messages}
         body["max_tokens"] = generation.max_new_tokens or DEFAULT_NEW_TOKENS
-        if not generation.do_sample:
+        if not self.samples:
             return body | {"temperature": 0}
         body |= {"seed": seed}
         for name in ("temperature", "top_p"):

@@ -18,11 +18,8 @@ class Reply:
     error: str | None = None
 
 
-class Answerer(Protocol):
-    """A model at hand or an endpoint. `render` prepares conversations on the CPU, `reply` answers them."""
-
-    tokens: int  # positions worked on so far
-    padding: int
+class Renders(Protocol):
+    """A model at hand or an endpoint. `render` prepares conversations on the CPU."""
 
     @property
     def notices(self) -> tuple[str, ...]: ...
@@ -33,7 +30,16 @@ class Answerer(Protocol):
 
     def render(self, conversations: Sequence[Sequence[Turn]]) -> list[Any]: ...
 
-    def reply(self, rendered: Any, rows: Sequence[str]) -> list[Reply]: ...
+
+class Answerer(Renders, Protocol):
+    """A model at hand."""
+
+    tokens: int  # positions worked on so far
+    padding: int
+
+    def reply(self, rendered: Any, rows: Sequence[str]) -> list[Reply]:
+        """Answers to what `render` gave; `rows` names the row of each."""
+        ...
 
 
 def continued(asked: Sequence[Turn], reply: Reply) -> list[Turn]:

@@ -21,7 +21,7 @@ class Prepared(Generic[Computed]):
 
 
 @dataclass(frozen=True)
-class OnItsWay(Generic[Computed]):
+class OnDevice(Generic[Computed]):
     """What a task will have once a GPU is through with its batches."""
 
     report: "BatchReport"
@@ -55,12 +55,12 @@ def compute_alone(task: Any, encoded: Any) -> Any:
 
 
 def compute_together(tasks: Mapping[str, EncoderTask], encoded: Mapping[str, Any]) -> dict[str, Any]:
-    """The device stage of tasks whose encoders have one root, by name; from a GPU, each result is `OnItsWay`."""
+    """The device stage of tasks whose encoders have one root, by name; from a GPU, each result is `OnDevice`."""
     prepared = {name: _prepared(task, encoded[name]) for name, task in tasks.items()}
     owners = [task.encoder for task in tasks.values()]
     reports = owners[0].root.launch([one.request for one in prepared.values()], owners)
     return {
-        name: OnItsWay(report, one.collect) if report.flights else one.collect(report)
+        name: OnDevice(report, one.collect) if report.flights else one.collect(report)
         for (name, one), report in zip(prepared.items(), reports, strict=True)
     }
 

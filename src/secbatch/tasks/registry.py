@@ -62,8 +62,13 @@ def build_task(
     from secbatch.models.resolved import ResolvedModel
 
     if isinstance(spec, Chat):
+        if spec.endpoint is not None:
+            from secbatch.tasks.chat_endpoint_task import EndpointChatTask
+
+            return EndpointChatTask(name, spec, schema, encoders.scratch)
         from secbatch.tasks.chat import ChatTask
 
+        assert isinstance(model, ResolvedModel)
         return ChatTask(name, spec, schema, model, compute, encoders.scratch)
     assert isinstance(model, ResolvedModel)  # only chat can do without one
     if isinstance(spec, Seq2Seq):
