@@ -8,6 +8,7 @@ from pathlib import Path
 from secbatch import running
 from secbatch.arrow_memory import use_system_memory
 from secbatch.job import Chat, Job, Seq2Seq
+from secbatch.models.threads import restored_threads
 from secbatch.reporting import Reporter, Silent
 from secbatch.run_date import pinned
 from secbatch.run_options import RunOptions
@@ -68,7 +69,7 @@ def run_job(
     check_own(layout)
     refuse_links(layout)
     made = [folder for folder in (layout.internal, layout.root) if not folder.exists()]
-    with hold(layout.lock):
+    with hold(layout.lock), restored_threads():
         ledger, notice = open_ledger(layout)
         take_note(layout, ledger)
         run = None

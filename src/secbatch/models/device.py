@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secbatch.errors import SecbatchError
+from secbatch.models.threads import settle_threads
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,8 @@ def choose(device: str = "auto", precision: str = "auto") -> Compute:
     """Settles `device` (auto, cpu, cuda, cuda:N) and `precision` (auto, float32, bfloat16).
 
     `auto` precision is bfloat16 where the hardware multiplies it (CUDA from Ampere on, CPUs with AMX-BF16),
-    float32 elsewhere. On CUDA, float32 is strict: TF32 is switched off for the process.
+    float32 elsewhere. On CUDA, float32 is strict: TF32 is switched off for the process. On a CPU, torch's threads are
+    settled (see `settle_threads`).
 
     Raises SecbatchError when the device asked for is not there.
     """
@@ -49,7 +51,7 @@ def choose(device: str = "auto", precision: str = "auto") -> Compute:
             " and slow;"
             " precision: float32 is faster here",
         )
-    threads = torch.get_num_threads()
+    threads = settle_threads()
     return Compute("cpu", dtype, f"CPU ({threads} thread{'s' if threads != 1 else ''})", notices)
 
 
