@@ -94,8 +94,10 @@ class NullMaskTask(FillMaskTask):
             best[places], scores[places] = self._pool_ids[places % POOL], self._pool_scores[places % POOL]
             return ()
 
+        recalled, facts = encoded.recalled.without_texts(), texts.without_tokens()
+
         def collect(report: BatchReport) -> PredictedMasks:
-            return PredictedMasks(encoded, best, scores, report.errors, report.tokens, report.padding)
+            return PredictedMasks(recalled, facts, best, scores, report.errors, report.tokens, report.padding)
 
         return Prepared(Request(texts.sequences, masks, predict, head="masked-lm"), collect)
 
@@ -114,8 +116,10 @@ class NullEmbedTask(EmbedTask):
             vectors[rows] = self._pool[rows % POOL]
             return ()
 
+        recalled = encoded.recalled.without_texts()
+
         def collect(report: BatchReport) -> Embedded:
-            return Embedded(encoded, vectors, report.errors, report.tokens, report.padding)
+            return Embedded(recalled, vectors, report.errors, report.tokens, report.padding)
 
         return Prepared(Request(encoded.sequences, lambda batch: None, pool), collect)
 

@@ -22,12 +22,25 @@ from secbatch.worker import Reused, Work, Worker
 
 
 @dataclass(frozen=True)
+class KeptRows:
+    """Rows of a shard that stay where they are."""
+
+    ids: np.ndarray  # uint64 [k, 2]
+    rejected: int  # so many of them
+
+
+@dataclass(frozen=True)
 class Looked:
     """A shard of n rows, and what the store has of it."""
 
     identified: Identified
     keys: RowKeys
     match: Match
+
+    @property
+    def kept(self) -> KeptRows:
+        kept = self.match.kept
+        return KeptRows(self.keys.ids[kept], int(self.match.rejected[kept].sum()))
 
 
 class Reuse:
@@ -146,8 +159,9 @@ class Reuse:
                 reused[name] = Reused(done, table)
                 if runs is None:
                     runs = _spread(table.column("secbatch_run"), done, len(rows))
-        identified = looked.identified if len(rows) == len(looked.keys) else looked.identified.take(rows)
-        return Work(identified, reused, runs), looked.keys.take(rows)
+        if len(rows) == len(looked.keys):
+            return Work(looked.identified, reused, runs), looked.keys
+        return Work(looked.identified.take(rows), reused, runs), looked.keys.take(rows)
 
     # -- the base version as a whole
 

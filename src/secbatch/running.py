@@ -32,7 +32,7 @@ from secbatch.provenance import footer, provenance
 from secbatch.publishing import Publisher
 from secbatch.redaction import redacted, redacted_values
 from secbatch.reporting import Reporter
-from secbatch.reuse import Looked, Reuse, schema_name
+from secbatch.reuse import KeptRows, Reuse, schema_name
 from secbatch.run_options import RunOptions
 from secbatch.run_record import rate, run_record
 from secbatch.run_result import RunResult
@@ -62,7 +62,9 @@ PUBLISH_SECONDS = 600.0  # how often a first run shows what it has so far
 class Item:
     """A shard on its way through the engine."""
 
-    looked: Looked
+    shard: int
+    kept: KeptRows
+    identified: Identified | None  # until the rows are encoded: all of them, in case they have to be looked up again
     checkpoint: Checkpoint | None = None  # done by an earlier try of this run
     key: str = ""
     work: Work | None = None  # None: nothing to do
@@ -284,26 +286,29 @@ class Run:
                 identified = self.identities.name(shard)
                 self.result.superseded += identified.superseded
                 item = self._looked_up(identified)
+            del shard, identified
             yield item
+            del item
 
     def _looked_up(self, identified: Identified) -> Item:
         looked = self.reuse.look(identified)
         poison = self.poison.errors(looked.keys)
         if poison:
             looked = self.reuse.look(identified.with_errors(poison))
-        key = self.reuse.key(looked)
+        key, item = self.reuse.key(looked), Item(identified.shard.index, looked.kept, looked.identified)
         done = self.ledger.checkpoint(self.run, identified.shard.index)
         if done and done.key == key and whole(self.layout, done):
-            return Item(looked, done)
+            return replace(item, checkpoint=done)
         if done and done.key != key and not self._input_changed:
             self._input_changed = True
             self.reuse.take_over_own(self.ledger, self.run)
             return self._looked_up(identified)
         todo = self.reuse.work(looked)
         if todo is None:
-            return Item(looked)
+            return item
         self.sizes.record()
-        return Item(looked, None, key, *todo)
+        work, keys = todo
+        return replace(item, key=key, work=work, keys=keys)
 
     def _encoded(self, stopped: Callable[[], bool]) -> Generator[Item, None, None]:
         with closing(read_ahead(self._prepared(stopped), SHARDS_AHEAD, stopped, "read")) as items:
@@ -314,16 +319,17 @@ class Run:
             if item.keys is not None and self.poison.suspected(item.keys):
                 item = self._tried(item, stopped)
             if item.work is None or item.keys is None or item.enriched:
-                yield item
+                yield replace(item, identified=None)
                 continue
             wanted = [item.work.todo(name) for name in self.worker.tasks]
             if not self._loaded and any(rows is None or len(rows) for rows in wanted):
                 with self.clock("load"):
                     self._load()
-            self.poison.start(item.looked.identified.shard.index, item.keys)
+            self.poison.start(item.shard, item.keys)
             with self.clock("encode"):
-                encoded = self.worker.encode(item.work)
-            yield replace(item, work=encoded)
+                item = replace(item, identified=None, work=self.worker.encode(item.work))
+            yield item
+            del item  # nothing of it is held while the next one is made; so everywhere on its way
 
     def _tried(self, item: Item, stopped: Callable[[], bool]) -> Item:
         """The rows done by another process, as one of them may have ended an earlier run."""
@@ -334,11 +340,11 @@ class Run:
             self._stop_in_time()
 
         with self.clock("device"):
-            while item.work is not None and item.keys is not None:
+            while item.work is not None and item.keys is not None and item.identified is not None:
                 enriched = self.poison.sift(item.work, item.keys, check)
                 if enriched:
                     return replace(item, enriched=enriched)
-                item = self._looked_up(item.looked.identified)  # now without those that ended the process
+                item = self._looked_up(item.identified)  # now without those that ended the process
         return item
 
     def _load(self) -> None:
@@ -356,7 +362,7 @@ class Run:
         begin = time.monotonic()
         with self.clock("device"):
             computed = self.worker.compute(item.work)
-        return Item(item.looked, None, item.key, computed, item.keys, began=begin, ended=time.monotonic())
+        return replace(item, work=computed, began=begin, ended=time.monotonic())
 
     def _give_up(self, reason: BaseException) -> None:
         """Where a stage has failed nobody waits for answers; at the time to stop, what is asked is waited for."""
@@ -372,21 +378,22 @@ class Run:
             )
 
     def _finish(self, item: Item) -> None:
-        looked, keys = item.looked, item.keys
+        shard, kept, keys = item.shard, item.kept, item.keys
         if item.work is None or keys is None:
             known = item.checkpoint
-            self.writing.give(lambda: known, lambda done: self._done(looked, done))
+            self.writing.give(lambda: known, lambda done: self._done(shard, kept, done))
             return
         enriched, key = item.enriched or self._finished(item.work, item.began, item.ended), item.key
-        # Nothing else of the item is kept any longer: its tokens and texts weigh as much as its rows.
+        del item  # nothing else of it is held while writers are waited for
         self.writing.give(
-            lambda: self._checkpoint(enriched, keys, looked.identified.shard.index, key),
-            lambda done: self._done(looked, done, enriched),
+            lambda: self._checkpoint(enriched, keys, shard, key),
+            lambda done: self._done(shard, kept, done, enriched),
         )
 
-    def _done(self, looked: Looked, checkpoint: Checkpoint | None, enriched: Enriched | None = None) -> None:
+    def _done(
+        self, shard: int, kept: KeptRows, checkpoint: Checkpoint | None, enriched: Enriched | None = None
+    ) -> None:
         """A shard is durable. `enriched`: where this try has made its checkpoint."""
-        index, kept = looked.identified.shard.index, looked.match.kept
         rows = None
         if checkpoint and enriched:
             rows = enriched.table
@@ -395,16 +402,16 @@ class Run:
             self.result.enriched += checkpoint.enriched
         elif checkpoint:
             self.result.reused += checkpoint.rows
-        self.result.reused += int(kept.sum())
-        self.result.rejected += int(looked.match.rejected[kept].sum()) + (checkpoint.rejected if checkpoint else 0)
+        self.result.reused += len(kept.ids)
+        self.result.rejected += kept.rejected + (checkpoint.rejected if checkpoint else 0)
         if checkpoint:
             self.checkpoints.append(checkpoint)
             if self.ahead:
                 self.ahead.add(checkpoint, rows)
         if self.present:
             # Only now: a version shows the rows of finished shards alone.
-            ids = checkpoint_keys(self.layout, checkpoint).ids if checkpoint else looked.keys.ids[:0]
-            self.present.add(index, ids, looked.keys.ids[kept])
+            ids = checkpoint_keys(self.layout, checkpoint).ids if checkpoint else kept.ids[:0]
+            self.present.add(shard, ids, kept.ids)
         self.result.shards += 1
         self.reporter.progress(
             self.result.enriched + self.result.reused,

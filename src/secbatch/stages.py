@@ -41,6 +41,7 @@ class StageClock:
             if item is end:
                 return
             yield item  # type: ignore[misc]
+            del item
 
     def seconds(self) -> dict[str, float]:
         """Seconds of each stage so far, what is going on included."""

@@ -1,4 +1,6 @@
 import threading
+import time
+import weakref
 from collections.abc import Generator
 
 import pytest
@@ -69,3 +71,39 @@ def test_what_was_computed_before_an_interrupt_is_finished() -> None:
     with pytest.raises(KeyboardInterrupt):
         LocalEngine((item for item in range(10)), compute, done.append).run()
     assert done == [0, 1, 2, 3, 4]
+
+
+class Weighty:
+    """An item that can be watched."""
+
+
+def test_nothing_is_held_of_what_is_done() -> None:
+    """A shard and its tokens are large: no stage holds the last one while the next is made."""
+    alive: list[weakref.ref[Weighty]] = []
+
+    def encoded() -> Generator[Weighty, None, None]:
+        for _ in range(3):
+            if alive:
+                deadline = time.monotonic() + 5
+                while alive[-1]() and time.monotonic() < deadline:  # the other threads go back to wait
+                    time.sleep(0.01)
+                assert alive[-1]() is None
+            item = Weighty()
+            alive.append(weakref.ref(item))
+            yield item
+            del item
+
+    LocalEngine(encoded(), lambda item: item, lambda item: None).run()
+    assert len(alive) == 3
+
+
+def test_finish_may_let_go_of_what_it_is_given() -> None:
+    found: list[bool] = []
+
+    def finish(item: Weighty) -> None:
+        watched = weakref.ref(item)
+        del item
+        found.append(watched() is None)
+
+    LocalEngine((Weighty() for _ in range(2)), lambda item: item, finish).run()
+    assert found == [True, True]

@@ -1,5 +1,6 @@
 """What was computed for a text stands for the same text later, and for no other."""
 
+import pickle
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -146,3 +147,23 @@ def test_a_shard_that_never_comes_is_not_waited_for_again(monkeypatch: pytest.Mo
     begin = time.monotonic()
     repeats.wait_for(keys[:1])
     assert time.monotonic() - begin < 0.05
+
+
+@pytest.mark.parametrize("task_type", ["fill-mask", "embed"])
+def test_what_waits_to_be_finished_holds_neither_texts_nor_tokens(tiny: Tiny, task_type: str, tmp_path: Path) -> None:
+    """They weigh as much as the results."""
+    encoder = SharedEncoder(tiny("roberta"), CPU, tmp_path)
+    schema = pa.schema([pa.field("text", pa.string())])
+    task: FillMaskTask | EmbedTask
+    if task_type == "fill-mask":
+        task = FillMaskTask("task", FillMask(type="fill-mask", model="tiny", text="text"), schema, encoder)
+    else:
+        task = EmbedTask("task", Embed(type="embed", model="tiny", text="text"), schema, encoder)
+    task.load()
+
+    def weight(text: str) -> int:
+        table = pa.table({"text": [f"The host was {text} by <mask>."]}, schema=schema)
+        waiting = task.encode(table, pa.array(["row"]), pa.array([True]))
+        return len(pickle.dumps(task.compute(waiting)))
+
+    assert weight("attacked " * 40) == weight("attacked")

@@ -99,12 +99,14 @@ class LocalEngine(Generic[Encoded, Computed]):
             for item in self._encoded:
                 if not self._put(self._to_compute, item):
                     return
+                del item  # not held while the next one is made
         self._put(self._to_compute, None)
 
     def _finish_all(self) -> None:
         while (item := self._get(self._to_finish, self._idle)) is not None:
-            self._finish(item)
+            given = [item]
             del item
+            self._finish(given.pop())  # which alone holds it, and may let go of it early
         self._end()
 
     def _put(self, target: "queue.Queue[Item | None]", item: "Item | None") -> bool:

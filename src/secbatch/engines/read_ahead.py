@@ -34,6 +34,7 @@ def read_ahead(items: Iterator[Item], size: int, stopped: Callable[[], bool], na
             for item in items:
                 if not put(item):
                     return
+                del item  # not held while the next one is made
         except BaseException as failure:  # carried to the other thread, where it is raised
             failures.append(failure)
         put(_End())
@@ -49,6 +50,7 @@ def read_ahead(items: Iterator[Item], size: int, stopped: Callable[[], bool], na
             if isinstance(item, _End):
                 break
             yield item
+            del item
         if failures:
             raise failures[0]
     finally:

@@ -1,6 +1,6 @@
 """What of a long text a model gets to see: the part around its masks, or its beginning."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,10 @@ class MaskedTexts:
     mask_counts: np.ndarray  # [u] int64: masks in the text
     seen: np.ndarray  # [u] int64: how many of them, from the first on, are in the sequence
     truncated: np.ndarray  # [u] bool: the text is longer than the window
+
+    def without_tokens(self) -> "MaskedTexts":
+        """All else, for when they are computed."""
+        return replace(self, sequences=TokenSequences.of([]))
 
 
 def around_masks(texts: list[str], tokenizer: TextTokenizer) -> MaskedTexts:

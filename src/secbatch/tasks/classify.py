@@ -103,11 +103,13 @@ class ClassifyTask:
                 logits = logits.sigmoid()
             yield Made(scores, rows, logits)
 
+        recalled, truncated = encoded.recalled.without_texts(), encoded.truncated
+
         def collect(report: BatchReport) -> Scored:
             broken = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()
             sentence = f"model {self.encoder.model.name} gave scores that are no numbers (its weights may be broken)"
             errors = report.errors | dict.fromkeys(broken, sentence)
-            return Scored(encoded.recalled, encoded.truncated, scores, errors, report.tokens, report.padding)
+            return Scored(recalled, truncated, scores, errors, report.tokens, report.padding)
 
         return Prepared(Request(encoded.sequences, head.wanted, score, head="sequence-classification"), collect)
 

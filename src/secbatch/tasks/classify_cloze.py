@@ -120,11 +120,13 @@ class ClozeTask:
                 shares = (self._log_means(logits) - prior).softmax(dim=-1)
                 yield Made(scores, rows[part], shares)
 
+        recalled, truncated = encoded.recalled.without_texts(), encoded.truncated
+
         def collect(report: BatchReport) -> Scored:
             broken = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()
             sentence = f"model {self.encoder.model.name} gave scores that are no numbers (its weights may be broken)"
             errors = report.errors | dict.fromkeys(broken, sentence)
-            return Scored(encoded.recalled, encoded.truncated, scores, errors, report.tokens, report.padding)
+            return Scored(recalled, truncated, scores, errors, report.tokens, report.padding)
 
         return Prepared(Request(encoded.sequences, mask, score, head="masked-lm"), collect)
 

@@ -32,7 +32,7 @@ class EncodedTexts:
 
 @dataclass(frozen=True)
 class Embedded:
-    encoded: EncodedTexts
+    recalled: Recalled  # which text a row has, without the texts themselves
     vectors: np.ndarray  # [u, hidden] float32
     errors: dict[int, str] = field(default_factory=dict)  # text -> one sentence
     tokens: int = 0
@@ -98,9 +98,11 @@ class EmbedTask:
         vectors = np.zeros((len(encoded.sequences), self._width), np.float32)
         request = pooling_request(encoded.sequences, vectors, self._spec.pooling, self._spec.normalize)
 
+        recalled = encoded.recalled.without_texts()
+
         def collect(report: BatchReport) -> Embedded:
             errors = report.errors | not_finite(vectors, self.encoder.model.name)
-            return Embedded(encoded, vectors, errors, report.tokens, report.padding)
+            return Embedded(recalled, vectors, errors, report.tokens, report.padding)
 
         return Prepared(request, collect)
 
@@ -108,7 +110,7 @@ class EmbedTask:
         return compute_alone(self, encoded)
 
     def finish(self, computed: Embedded) -> TaskColumns:
-        recalled, vectors = computed.encoded.recalled, computed.vectors
+        recalled, vectors = computed.recalled, computed.vectors
         rows = recalled.rows
         failed = np.isin(rows, list(computed.errors))
         errors = {int(row): computed.errors[int(rows[row])] for row in np.flatnonzero(failed)}

@@ -40,7 +40,8 @@ class EncodedMasks:
 class PredictedMasks:
     """Predictions for the M masks that the model saw, text by text."""
 
-    encoded: EncodedMasks
+    recalled: Recalled  # which text a row has, without the texts themselves
+    texts: MaskedTexts  # without their tokens
     ids: np.ndarray  # [M, k] int32 vocabulary entries, best first
     scores: np.ndarray  # [M, k] float32 probabilities
     errors: dict[int, str] = field(default_factory=dict)  # text -> one sentence
@@ -99,6 +100,7 @@ class FillMaskTask:
 
     def prepare(self, encoded: EncodedMasks) -> Prepared[PredictedMasks]:
         lm, texts = self.encoder.lm, encoded.texts
+        recalled, facts = encoded.recalled.without_texts(), texts.without_tokens()
         first = np.concatenate([[0], np.cumsum(texts.seen)])  # [u + 1] place of each text's first mask
         k = min(self._spec.top_k, len(self._targets) if self._targets is not None else lm.vocabulary)
         best = np.zeros((int(first[-1]), k), np.int32)
@@ -115,8 +117,8 @@ class FillMaskTask:
                 yield Made(scores, places[part], probabilities)
 
         def collect(report: BatchReport) -> PredictedMasks:
-            errors = report.errors | self._not_finite(scores, texts)
-            return PredictedMasks(encoded, best, scores, errors, report.tokens, report.padding)
+            errors = report.errors | self._not_finite(scores, facts)
+            return PredictedMasks(recalled, facts, best, scores, errors, report.tokens, report.padding)
 
         return Prepared(Request(texts.sequences, masks, predict, head="masked-lm"), collect)
 
@@ -143,7 +145,7 @@ class FillMaskTask:
         return indices, (best - highest).exp_() / total
 
     def finish(self, computed: PredictedMasks) -> TaskColumns:
-        recalled, texts = computed.encoded.recalled, computed.encoded.texts
+        recalled, texts = computed.recalled, computed.texts
         rows, ids, scores = recalled.rows, computed.ids, computed.scores
         errors = {
             int(row): computed.errors[int(rows[row])] for row in np.flatnonzero(np.isin(rows, list(computed.errors)))

@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO
@@ -47,6 +47,10 @@ class Recalled:
     keys: np.ndarray  # [new, 2] uint64
     results: list[bytes]  # of the known ones
     known: list[str] = field(default_factory=list)  # the known ones
+
+    def without_texts(self) -> "Recalled":
+        """For shards that wait to be finished where the texts themselves are of no more use."""
+        return replace(self, texts=[], known=[])
 
 
 def recall(distinct: DistinctTexts, repeats: "Repeats | None") -> Recalled:

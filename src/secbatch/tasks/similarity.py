@@ -37,7 +37,7 @@ class EncodedTexts:
 class Compared:
     """The k nearest rows of the reference for each of u texts, best first."""
 
-    encoded: EncodedTexts
+    recalled: Recalled  # which text a row has, without the texts themselves
     near: np.ndarray  # [u, k] int64, rows of the reference
     scores: np.ndarray  # [u, k] float32
     errors: dict[int, str] = field(default_factory=dict)  # text -> one sentence
@@ -116,13 +116,15 @@ class SimilarityTask:
         vectors = np.zeros((len(encoded.sequences), self._width), np.float32)
         request = pooling_request(encoded.sequences, vectors, self._spec.pooling, self._spec.normalize)
 
+        recalled = encoded.recalled.without_texts()
+
         def collect(report: BatchReport) -> Compared:
             errors = report.errors | not_finite(vectors, self.encoder.model.name)
             vectors[list(errors)] = 0
             scores, near = nearest.best(vectors, self._count)
             infinite = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()
             errors |= dict.fromkeys(infinite, "its products with the reference are no numbers (use normalize: true)")
-            return Compared(encoded, near, scores, errors, report.tokens, report.padding)
+            return Compared(recalled, near, scores, errors, report.tokens, report.padding)
 
         return Prepared(request, collect)
 
@@ -130,7 +132,7 @@ class SimilarityTask:
         return compute_alone(self, encoded)
 
     def finish(self, computed: Compared) -> TaskColumns:
-        recalled, near, scores = computed.encoded.recalled, computed.near, computed.scores
+        recalled, near, scores = computed.recalled, computed.near, computed.scores
         rows = recalled.rows
         failed = np.isin(rows, list(computed.errors))
         errors = {int(row): computed.errors[int(rows[row])] for row in np.flatnonzero(failed)}
