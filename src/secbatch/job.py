@@ -201,6 +201,7 @@ class Chat(TaskBase):
     system: str | None = None  # system message, for models with a chat template
     conversation: Conversation | None = None
     generation: Generation = Generation()
+    runtime: Literal["auto", "torch", "vllm"] = "auto"  # what generates, for a decoder-only model on this machine
     endpoint: str | None = None  # of a server with OpenAI's protocol, http://host:8000/v1: it has the model
     concurrency: int = Field(default=16, ge=1, le=1024)  # requests at a time
     timeout: float = Field(default=120, gt=0, le=3600)  # seconds for one try
@@ -251,6 +252,8 @@ class Chat(TaskBase):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{name} has no effect without endpoint")
             return self
+        if self.runtime != "auto":
+            raise ValueError("runtime has no effect with endpoint: the server has its own")
         if self.revision is not None:
             raise ValueError("revision has no effect with endpoint: the server has the model that it has")
         sent = {"max_new_tokens", "do_sample", "temperature", "top_p", "seed"}

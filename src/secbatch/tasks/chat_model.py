@@ -31,7 +31,7 @@ class ChatModel(TextGenerator):
 
         Raises ModelError or JobError when the model cannot chat as `spec` wants it to.
         """
-        super().__init__(spec.generation, resolved, compute, scratch)
+        super().__init__(spec.generation, resolved, compute, scratch, spec.runtime)
         self._spec = spec
         positions = self.tokenizer.max_length
         limit = positions if self.encoder_decoder else self._prompt_limit(positions)

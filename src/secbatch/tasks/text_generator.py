@@ -5,10 +5,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from secbatch.errors import ModelError
 from secbatch.models.configuration import load_config
 from secbatch.models.generation_settings import (
     GenerationSettings,
@@ -16,6 +17,7 @@ from secbatch.models.generation_settings import (
     read_generation_config,
     settings_for,
 )
+from secbatch.models.generation_vllm import VllmGenerator, hindrance, installed
 from secbatch.models.load import load_model
 from secbatch.models.tokenizer_files import load_tokenizer
 from secbatch.row_hash import digests
@@ -47,8 +49,10 @@ class TextGenerator:
         resolved: "ResolvedModel",
         compute: "Compute",
         scratch: Path | None = None,
+        runtime: Literal["auto", "torch", "vllm"] = "torch",
     ) -> None:
         """`scratch`: a folder for what is remembered of a run; None: prompts that come again are done again.
+        `runtime`: what generates; `auto` is vLLM where it is installed, the model is at home there, and there is a GPU.
 
         Raises ModelError when the model cannot generate, JobError when not as `generation` wants it to.
         """
@@ -63,7 +67,9 @@ class TextGenerator:
             defaults, generation, positions, self.encoder_decoder, resolved.name
         )
         self.notices: tuple[str, ...] = compute.notices  # what a user should know; complete after `load`
-        self._generator: Generator | None = None
+        self._generator: Generator | VllmGenerator | None = None
+        self._runtime = runtime
+        self._vllm = self._goes_through_vllm()
         # In float32 on a GPU a near tie of two tokens may fall another way in another batch: nothing is remembered,
         # so that a run that is resumed gives the same text.
         steady = compute.dtype != "float32" or compute.device == "cpu"
@@ -76,6 +82,8 @@ class TextGenerator:
         settings = dataclasses.asdict(self.settings)
         if not settings["renormalize"]:  # as before there was such a setting: what is done stays done
             del settings["renormalize"]
+        if self._vllm and self.settings.do_sample:  # which has random numbers of its own
+            settings["runtime"] = "vllm"
         return {
             "settings": settings,
             "model": [resolved.name, resolved.hub_id, resolved.revision],
@@ -85,12 +93,34 @@ class TextGenerator:
             "precision": self._compute.dtype,
         }
 
+    def _goes_through_vllm(self) -> bool:
+        """Raises ModelError where it has to and cannot."""
+        if self._runtime == "torch" or (self._runtime == "auto" and self._compute.device == "cpu"):
+            return False
+        if not installed():
+            if self._runtime == "auto":
+                return False
+            raise ModelError("runtime: vllm needs the package vllm; install it with pip install 'secbatch[vllm]'")
+        why = hindrance(self.settings, self.encoder_decoder, self._compute.device)
+        if why is not None and self._runtime == "vllm":
+            raise ModelError(f"runtime: vllm cannot be for model {self._resolved.name}: {why}")
+        return why is None
+
     def load(self) -> None:
+        self.notices = self._compute.notices
+        if self._vllm:
+            try:
+                self._generator = VllmGenerator(self._resolved, self.settings, self._compute)
+                return
+            except ModelError as problem:
+                if self._runtime == "vllm" or self.settings.do_sample:
+                    raise
+                self.notices = (*self.notices, f"{problem}; torch runs it instead (runtime: torch)")
         from secbatch.models.generation import Generator
 
         kind: Any = "seq2seq" if self.encoder_decoder else "causal"
         loaded = load_model(self._resolved, kind, self._compute)
-        self.notices = (*self._compute.notices, *loaded.notices)
+        self.notices = (*self.notices, *loaded.notices)
         self._generator = Generator(loaded.model, self.settings, tokenizer=self.hf, owned=True)
 
     def write(self, prompts: Sequence[list[int]], rows: Sequence[str]) -> list[Written]:
