@@ -23,6 +23,7 @@ from fake_task import Counter, UpperTask
 
 import secbatch.models.device
 import secbatch.models.resolve
+import secbatch.run_identity
 import secbatch.running
 import secbatch.tasks.encoder_task
 import secbatch.trial
@@ -111,7 +112,7 @@ class Forked:
 
 def child(request: dict[str, Any], seen: Seen) -> int:
     os.chdir(request["folder"])
-    secbatch.running.new_run_id = lambda: request["run"]
+    secbatch.run_identity.new_run_id = lambda: request["run"]
     kill = request.get("kill")
 
     def visit(point: str) -> None:

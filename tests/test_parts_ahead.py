@@ -27,7 +27,7 @@ ROWS = 2000
 def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (64, 100))
-    monkeypatch.setattr("secbatch.running.new_run_id", lambda: "tonight")
+    monkeypatch.setattr("secbatch.run_identity.new_run_id", lambda: "tonight")
     install(monkeypatch)
     return tmp_path
 
@@ -142,7 +142,7 @@ def killed_after(shards: int, monkeypatch: pytest.MonkeyPatch, run: str, of: Job
             raise RuntimeError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("secbatch.running.new_run_id", lambda: run)
+        patch.setattr("secbatch.run_identity.new_run_id", lambda: run)
         patch.setattr(PartsAhead, "add", add)
         with pytest.raises(RuntimeError, match="killed"):
             run_job(of)

@@ -28,7 +28,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     install(monkeypatch)
     monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (4, 9))
     monkeypatch.setattr("secbatch.running.PUBLISH_SECONDS", 0.0)
-    monkeypatch.setattr("secbatch.running.new_run_id", lambda: "tonight")
+    monkeypatch.setattr("secbatch.run_identity.new_run_id", lambda: "tonight")
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         yield Path(folder)
         monkeypatch.undo()  # leaves the folder before it goes
@@ -54,9 +54,9 @@ def start_of(kind: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     if kind == "later":
         for night in range(NIGHTS):
             write_night(start, night)
-            monkeypatch.setattr("secbatch.running.new_run_id", lambda night=night: f"night{night}")
+            monkeypatch.setattr("secbatch.run_identity.new_run_id", lambda night=night: f"night{night}")
             run(start, monkeypatch)
-        monkeypatch.setattr("secbatch.running.new_run_id", lambda: "tonight")
+        monkeypatch.setattr("secbatch.run_identity.new_run_id", lambda: "tonight")
     write_night(start, NIGHTS if kind == "later" else 0)
     return start
 

@@ -10,7 +10,7 @@ import pytest
 from fake_task import Counter, UpperTask, install
 from nights import LINES, WITH_ID, job, write
 
-from secbatch import running
+from secbatch import run_identity
 from secbatch.cli.main import _run
 from secbatch.errors import Interrupted, JobError
 from secbatch.jobfile import validate
@@ -36,7 +36,7 @@ class Clock(datetime):
 def counter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (10, 20))
-    monkeypatch.setattr("secbatch.running.datetime", Clock)
+    monkeypatch.setattr("secbatch.run_identity.datetime", Clock)
     at(25)
     write("a.csv", "id,text,note", *LINES)
     return install(monkeypatch)
@@ -82,7 +82,7 @@ def test_a_run_that_goes_on_after_midnight_keeps_its_day(counter: Counter, monke
         stop_at(30, patch, counter)
         with pytest.raises(Interrupted):
             run_job(dated)
-    assert running.new_run_id().startswith("20261126T")
+    assert run_identity.new_run_id().startswith("20261126T")
     result = run_job(dated)
     assert days() == ["2026-11-25"] and result.run.startswith("20261125T") and counter.rows == 100
     assert any("The run of 2026-11-25 did not finish: it goes on" in text for text in result.notices)

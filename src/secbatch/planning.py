@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from secbatch import runner, running
+from secbatch import run_identity, runner
 from secbatch.identity import Identified, Identities
 from secbatch.job import Chat, Job
 from secbatch.pacing import ShardSizes
@@ -49,7 +49,7 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
 
     Raises the same one-sentence errors as a run for what is wrong with the job, the models or the input.
     """
-    job, _ = pinned(job, running.new_run_id(), lambda job: running.described(job, RunOptions(limit)))
+    job, _ = pinned(job, run_identity.new_run_id(), lambda job: run_identity.described(job, RunOptions(limit)))
     layout = Layout(Path(job.output.path))
     ledger = Ledger.read_only(layout.ledger) if layout.ledger.exists() else None
     try:

@@ -5,15 +5,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from secbatch import running
+from secbatch import run_identity
 from secbatch.arrow_memory import use_system_memory
 from secbatch.job import Chat, Job, Seq2Seq
 from secbatch.models.threads import restored_threads
 from secbatch.reporting import Reporter, Silent
 from secbatch.run_date import pinned
+from secbatch.run_identity import described
 from secbatch.run_options import RunOptions
 from secbatch.run_result import RunResult
-from secbatch.running import Run, described
+from secbatch.running import Run
 from secbatch.store.filesystem import check_output_place
 from secbatch.store.layout import Layout
 from secbatch.store.links import refuse_links
@@ -62,7 +63,7 @@ def run_job(
     """
     use_system_memory()
     asked = options or RunOptions(limit)
-    new_run = running.new_run_id()
+    new_run = run_identity.new_run_id()
     job, dated = pinned(job, new_run, lambda job: described(job, asked))
     layout = Layout(Path(job.output.path))
     check_output_place(layout.root)

@@ -1,14 +1,10 @@
 """One run on an output that this process holds: reads, looks up, has computed, checkpoints, publishes, records."""
 
-import hashlib
 import json
-import os
-import secrets
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from secbatch.engines.in_order import InOrder
@@ -30,11 +26,13 @@ from secbatch.poison import Poison
 from secbatch.preparing import Setup, set_up
 from secbatch.provenance import footer, provenance
 from secbatch.publishing import Publisher
-from secbatch.redaction import redacted, redacted_values
+from secbatch.redaction import redacted
 from secbatch.reporting import Reporter
 from secbatch.reuse import KeptRows, Reuse, schema_name
+from secbatch.run_identity import described, now
 from secbatch.run_options import RunOptions
-from secbatch.run_record import rate, run_record
+from secbatch.run_progress import RunProgress
+from secbatch.run_record import run_record
 from secbatch.run_result import RunResult
 from secbatch.schema_changes import check_columns, check_tasks
 from secbatch.shards import input_shards
@@ -72,16 +70,6 @@ class Item:
     enriched: Enriched | None = None  # what the rows of `work` became, where that is known before any stage
     began: float = 0.0  # monotonic time at which the device was given `work`
     ended: float = 0.0  # and at which it could be given more
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def new_run_id() -> str:
-    """Names sort by time, also those of two runs in one second."""
-    moment = datetime.now(UTC)
-    return f"{moment:%Y%m%dT%H%M%S}{moment.microsecond // 1000:03d}Z-{secrets.token_hex(3)}"
 
 
 class Run:
@@ -130,7 +118,17 @@ class Run:
             self._settle_settings()
             self.ledger.start_run(self.run, self.described, self.started)
             self.rejects = RejectWriter(self.layout.rejects, self.run)
-            with ProgressFile(self.layout.progress, self._snapshot, self._notice):
+            self.progress = RunProgress(
+                self.job.name,
+                self.options.limit,
+                self.started,
+                self.begin,
+                self.result,
+                setup.source,
+                self.rejects,
+                self.clock,
+            )
+            with ProgressFile(self.layout.progress, self.progress.snapshot, self._notice):
                 self._go(setup)
             self.result.state = "finished"
         except BaseException as error:
@@ -371,7 +369,7 @@ class Run:
 
     def _stop_in_time(self) -> None:
         if self.options.until is not None and time.time() >= self.options.until:
-            done, share = self.result.enriched + self.result.reused, self._fraction()
+            done, share = self.result.enriched + self.result.reused, self.progress.fraction()
             raise OutOfTime(
                 f"Stopped at the time that was asked for, with {done:,} rows done and about {1 - share:.0%} of the "
                 "input left; run the same command again to go on"
@@ -416,7 +414,7 @@ class Run:
         self.reporter.progress(
             self.result.enriched + self.result.reused,
             self.result.rejected + self.rejects.count,
-            self._fraction(),
+            self.progress.fraction(),
         )
         due = time.monotonic() - self.last_published > PUBLISH_SECONDS or self.result.shards == 1
         if due and not self.reuse.base and self.job.output.mode != "overwrite":
@@ -454,15 +452,6 @@ class Run:
             )
         self.poison.done(index)
         return done
-
-    def _fraction(self) -> float:
-        done = self.result.enriched + self.result.reused
-        if self.options.limit:
-            return min(done / self.options.limit, 1.0)
-        source = self.setup.source
-        share = source.bytes_given / source.bytes_total if source.bytes_total else 1.0
-        # Where conversations are grouped, all rows are given out before the first one is done.
-        return min(share * done / max(self.result.read, source.rows_given, 1), 1.0)
 
     # -- after work
 
@@ -505,29 +494,6 @@ class Run:
 
     # -- what others see of it
 
-    def _snapshot(self) -> dict[str, Any]:
-        """What `secbatch status` shows of this run while it goes on."""
-        seconds = time.monotonic() - self.begin
-        fraction = self._fraction()
-        result = self.result
-        return {
-            "run": self.run,
-            "name": self.job.name,
-            "process": os.getpid(),
-            "started": self.started,
-            "written": now(),
-            "doing": self.clock.doing(),
-            "read": result.read,
-            "enriched": result.enriched,
-            "reused": result.reused,
-            "rejected": result.rejected,
-            "unparseable": self.rejects.count,
-            "fraction": round(fraction, 4),
-            "rows_per_second": rate(result.enriched, seconds),
-            "seconds": round(seconds, 1),
-            "seconds_left": round(seconds * (1 - fraction) / fraction, 1) if fraction else None,
-        }
-
     def _notice(self, text: str) -> None:
         text = redacted(text)
         self.result.notices.append(text)
@@ -543,14 +509,3 @@ class Run:
         except SecbatchError as error:
             # The run's own outcome matters more than its record; a full disk must not hide it.
             self._notice(f"The run's record could not be written: {error}")
-
-
-def described(job: Job, options: RunOptions) -> str:
-    """What tells one job from another in the ledger; a secret counts by its hash."""
-    values: dict[str, Any] = {"job": job.model_dump(mode="json"), "limit": options.limit}
-    if options.retry:
-        values["retry"] = True
-    shown = redacted_values(values)
-    if shown != json.loads(json.dumps(values)):
-        shown["digest"] = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-    return json.dumps(shown, sort_keys=True)

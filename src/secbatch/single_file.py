@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from secbatch import running
+from secbatch import run_identity
 from secbatch.errors import OutputError
 from secbatch.job import Job
 from secbatch.reporting import Reporter
@@ -35,7 +35,7 @@ def run_into_file(
     `<name>.rejects.parquet` beside the file.
     """
     check_output_place(path)
-    _check_free(job, Path(with_run_date(str(path), running.new_run_id())))
+    _check_free(job, Path(with_run_date(str(path), run_identity.new_run_id())))
     work = path.with_name(f".{path.name}.secbatch")
     output = job.output.model_copy(update={"path": str(work)})
     result = run_job(
