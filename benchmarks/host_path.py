@@ -49,7 +49,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "masks, windows": ("secbatch.tasks.fill_mask:around_masks", "secbatch.tasks.embed:from_start"),
     "plan, lay out": ("secbatch.models.batch_runner:BatchRunner.run",),
     "columns": ("secbatch.worker:Worker.finish",),
-    "checkpoint": ("secbatch.running:write_checkpoint",),
+    "checkpoint": ("secbatch.shard_stages:write_checkpoint",),
     "ledger": ("secbatch.store.ledger:Ledger.add_checkpoint", "secbatch.store.ledger:Ledger.checkpoint"),
     "publish": ("secbatch.publishing:Publisher.publish",),
 }
@@ -198,8 +198,8 @@ def breakdown(source: Path, model: Path, like: str, rows: int, task: str) -> tup
     clock = StageClock()
     begin = time.process_time()
     one_thread = ExitStack()
-    one_thread.enter_context(patch("secbatch.running.LocalEngine", OneAfterAnother))
-    one_thread.enter_context(patch("secbatch.running.read_ahead", lambda items, *_: items))
+    one_thread.enter_context(patch("secbatch.shard_stages.LocalEngine", OneAfterAnother))
+    one_thread.enter_context(patch("secbatch.shard_stages.read_ahead", lambda items, *_: items))
     one_thread.enter_context(patch("secbatch.engines.in_order.ThreadPoolExecutor", AtOnce))
     one_thread.enter_context(patch("secbatch.publishing.Publisher.parts_ahead", lambda publisher: None))
     with clock.installed(), one_thread:

@@ -21,10 +21,10 @@ import torch  # noqa: F401
 import transformers  # noqa: F401
 from fake_task import Counter, UpperTask
 
+import secbatch.finished_shards
 import secbatch.models.device
 import secbatch.models.resolve
 import secbatch.run_identity
-import secbatch.running
 import secbatch.tasks.encoder_task
 import secbatch.trial
 import secbatch.worker
@@ -72,7 +72,7 @@ def prepare() -> None:
     counter = Counter()
     secbatch.worker.build_task = lambda name, spec, *rest: UpperTask(name, spec, counter)  # type: ignore[assignment]
     secbatch.runner.shard_rows_schedule = lambda job, cuda: (2, 3)
-    secbatch.running.PUBLISH_SECONDS = 0.3  # type: ignore[misc]
+    secbatch.finished_shards.PUBLISH_SECONDS = 0.3  # type: ignore[misc]
 
 
 def slowly(compute: Callable[..., Any], seconds: float) -> Callable[..., Any]:

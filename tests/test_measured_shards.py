@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from secbatch.running import Run
+from secbatch.shard_stages import ShardStages
 from secbatch.stages import StageClock
 
 
@@ -14,16 +14,16 @@ from secbatch.stages import StageClock
 def finished(monkeypatch: pytest.MonkeyPatch) -> Callable[..., float]:
     """Seconds that a shard is said to have taken: `began` and `ended` on the device, finished at `at`."""
     told: list[float] = []
-    run: Any = Run.__new__(Run)
-    run._landed, run.clock = 0.0, StageClock()
-    run.sizes = SimpleNamespace(measured=lambda rows, seconds: told.append(seconds))
+    stages: Any = ShardStages.__new__(ShardStages)
+    stages._landed, stages.clock = 0.0, StageClock()
+    stages.sizes = SimpleNamespace(measured=lambda rows, seconds: told.append(seconds))
 
     def finish(began: float, ended: float, at: float, on_its_way: bool = False) -> float:
         work = SimpleNamespace(identified=SimpleNamespace(shard=SimpleNamespace(num_rows=10)))
         later = SimpleNamespace(**vars(work)) if on_its_way else work
-        run.worker = SimpleNamespace(land=lambda work: later, finish=lambda work: None)
+        stages.worker = SimpleNamespace(land=lambda work: later, finish=lambda work: None)
         monkeypatch.setattr("time.monotonic", lambda: at)
-        run._finished(work, began, ended)
+        stages._finished(work, began, ended)
         return told[-1]
 
     return finish

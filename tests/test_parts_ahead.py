@@ -110,7 +110,7 @@ def test_a_row_that_is_replaced_by_a_later_one(place: Path, monkeypatch: pytest.
 def test_what_is_shown_in_between(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(place)
     expected = without_them(place, monkeypatch)
-    monkeypatch.setattr("secbatch.running.PUBLISH_SECONDS", 0.0)
+    monkeypatch.setattr("secbatch.finished_shards.PUBLISH_SECONDS", 0.0)
     run_job(job())
     assert dataset(place) == expected
 

@@ -27,7 +27,7 @@ NAMED_BEFORE_A_SYNC = ("rename", "link", "folder")
 def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     install(monkeypatch)
     monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (4, 9))
-    monkeypatch.setattr("secbatch.running.PUBLISH_SECONDS", 0.0)
+    monkeypatch.setattr("secbatch.finished_shards.PUBLISH_SECONDS", 0.0)
     monkeypatch.setattr("secbatch.run_identity.new_run_id", lambda: "tonight")
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         yield Path(folder)

@@ -131,7 +131,7 @@ def test_a_column_of_the_input_is_not_replaced(counter: Counter) -> None:
 
 def test_until_stops_at_a_checkpoint_and_says_what_is_left(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock shows the time once 30 rows are through."""
-    monkeypatch.setattr("secbatch.running.time.time", lambda: 1000.0 if counter.rows < 30 else 2000.0)
+    monkeypatch.setattr("secbatch.shard_stages.time.time", lambda: 1000.0 if counter.rows < 30 else 2000.0)
     plain = job(input=WITH_ID)
     with pytest.raises(Interrupted, match=r"with \d+ rows done and about \d+% of the input left; run the same") as stop:
         run_job(plain, options=RunOptions(until=2000.0))

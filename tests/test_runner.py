@@ -365,17 +365,17 @@ def test_tasks_in_another_order_keep_one_schema(counter: Counter) -> None:
 
 
 def test_a_version_amid_a_run_has_each_id_once(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
-    from secbatch.running import Run
+    from secbatch.finished_shards import FinishedShards
 
     write("a.csv", "n,text", *(f"{n % 2},word {n}" for n in range(17)))
-    monkeypatch.setattr("secbatch.running.PUBLISH_SECONDS", -1.0)
+    monkeypatch.setattr("secbatch.finished_shards.PUBLISH_SECONDS", -1.0)
     shown: list[list[str]] = []
-    publish = Run._publish
+    publish = FinishedShards.publish
 
-    def spy(self: Run, final: bool) -> None:
+    def spy(self: FinishedShards, final: bool) -> None:
         publish(self, final)
         shown.append(rows()["n"].tolist())
 
-    monkeypatch.setattr(Run, "_publish", spy)
+    monkeypatch.setattr(FinishedShards, "publish", spy)
     run_job(job(input__id="n"))
     assert len(shown) > 3 and all(len(ids) == len(set(ids)) for ids in shown)

@@ -1,0 +1,165 @@
+"""Shards on their way through encoding, the device, columns and checkpoints."""
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+from secbatch.engines.in_order import InOrder
+from secbatch.engines.local import LocalEngine
+from secbatch.engines.read_ahead import read_ahead
+from secbatch.errors import Interrupted, OutOfTime
+from secbatch.finished_shards import FinishedShards
+from secbatch.poison import Poison
+from secbatch.run_context import RunContext
+from secbatch.shard_lookup import Item, ShardLookup
+from secbatch.store.checkpoints import write_checkpoint
+from secbatch.store.ledger import Checkpoint
+from secbatch.store.row_keys import REJECTED, RowKeys
+from secbatch.worker import Enriched, Work
+
+SHARDS_AHEAD = 1  # read and looked up while the one before is tokenised
+WRITERS = 2  # checkpoints that are written at a time: their bytes are on their way while the next are encoded
+
+
+class ShardStages:
+    """What a run's engine does with each shard."""
+
+    def __init__(
+        self,
+        context: RunContext,
+        lookup: ShardLookup,
+        finished: FinishedShards,
+        poison: Poison,
+        about: dict[str, Any],
+        metadata: dict[bytes, bytes],
+    ) -> None:
+        """`about`: what is noted with a checkpoint's row keys; `metadata`: of its rows' file."""
+        self.run, self.job, self.layout, self.ledger = context.run, context.job, context.layout, context.ledger
+        self.options, self.worker, self.sizes = context.options, context.setup.worker, context.sizes
+        self.result, self.clock, self.progress = context.result, context.clock, context.progress
+        self.notice = context.notice
+        self.lookup, self.finished, self.poison = lookup, finished, poison
+        self.about, self.metadata = about, metadata
+        self._loaded = False
+        self._landed = 0.0  # monotonic time at which the results of the last shard were there
+
+    def work(self) -> None:
+        """Returns when every shard is durable; raises what went wrong in a stage, once the others have stopped."""
+        engine: LocalEngine[Item, Item] = LocalEngine(
+            self._encoded(lambda: engine.stopping),
+            self._compute,
+            self._finish,
+            idle=lambda: self.writing.take_what_is_there(),
+            end=lambda: self.writing.finish(),
+            give_up=self._give_up,
+        )
+        with InOrder[Checkpoint | None](WRITERS) as self.writing, self.poison:
+            engine.run()
+
+    def _encoded(self, stopped: Callable[[], bool]) -> Generator[Item, None, None]:
+        with closing(read_ahead(self.lookup.items(stopped), SHARDS_AHEAD, stopped, "read")) as items:
+            yield from self._encoded_each(items, stopped)
+
+    def _encoded_each(self, items: Iterator[Item], stopped: Callable[[], bool]) -> Iterator[Item]:
+        for item in items:
+            if item.keys is not None and self.poison.suspected(item.keys):
+                item = self._tried(item, stopped)
+            if item.work is None or item.keys is None or item.enriched:
+                yield replace(item, identified=None)
+                continue
+            wanted = [item.work.todo(name) for name in self.worker.tasks]
+            if not self._loaded and any(rows is None or len(rows) for rows in wanted):
+                with self.clock("load"):
+                    self._load()
+            self.poison.start(item.shard, item.keys)
+            with self.clock("encode"):
+                item = replace(item, identified=None, work=self.worker.encode(item.work))
+            yield item
+            del item  # nothing of it is held while the next one is made; so everywhere on its way
+
+    def _tried(self, item: Item, stopped: Callable[[], bool]) -> Item:
+        """The rows done by another process, as one of them may have ended an earlier run."""
+
+        def check() -> None:
+            if stopped():
+                raise Interrupted("Interrupted while rows are tried")
+            self._stop_in_time()
+
+        with self.clock("device"):
+            while item.work is not None and item.keys is not None and item.identified is not None:
+                enriched = self.poison.sift(item.work, item.keys, check)
+                if enriched:
+                    return replace(item, enriched=enriched)
+                item = self.lookup.looked_up(item.identified)  # now without those that ended the process
+        return item
+
+    def _load(self) -> None:
+        self.worker.load()
+        self._loaded = True
+        said = set(self.result.notices)
+        for text in dict.fromkeys(text for task in self.worker.tasks.values() for text in task.notices):
+            if text not in said:
+                self.notice(text)
+
+    def _compute(self, item: Item) -> Item:
+        self._stop_in_time()
+        if item.work is None or item.enriched:
+            return item
+        begin = time.monotonic()
+        with self.clock("device"):
+            computed = self.worker.compute(item.work)
+        return replace(item, work=computed, began=begin, ended=time.monotonic())
+
+    def _give_up(self, reason: BaseException) -> None:
+        """Where a stage has failed nobody waits for answers; at the time to stop, what is asked is waited for."""
+        if not isinstance(reason, OutOfTime):
+            self.worker.abandon()
+
+    def _stop_in_time(self) -> None:
+        if self.options.until is not None and time.time() >= self.options.until:
+            done, share = self.result.enriched + self.result.reused, self.progress.fraction()
+            raise OutOfTime(
+                f"Stopped at the time that was asked for, with {done:,} rows done and about {1 - share:.0%} of the "
+                "input left; run the same command again to go on"
+            )
+
+    def _finish(self, item: Item) -> None:
+        shard, kept, keys = item.shard, item.kept, item.keys
+        if item.work is None or keys is None:
+            known = item.checkpoint
+            self.writing.give(lambda: known, lambda done: self.finished.add(shard, kept, done))
+            return
+        enriched, key = item.enriched or self._finished(item.work, item.began, item.ended), item.key
+        del item  # nothing else of it is held while writers are waited for
+        self.writing.give(
+            lambda: self._checkpoint(enriched, keys, shard, key),
+            lambda done: self.finished.add(shard, kept, done, enriched),
+        )
+
+    def _finished(self, work: Work, began: float, ended: float) -> Enriched:
+        landed = self.worker.land(work)
+        there = ended if landed is work else time.monotonic()  # nothing was on its way: it was all there then
+        # A GPU begins with a shard while it is at work on the one before. Shards that have waited for this thread land
+        # one right after another, which says nothing of the device.
+        seconds = max(ended - began, there - max(began, self._landed))
+        self.sizes.measured(landed.identified.shard.num_rows, seconds)
+        self._landed = there
+        with self.clock("finish"):
+            return self.worker.finish(landed)
+
+    def _checkpoint(self, enriched: Enriched, keys: RowKeys, index: int, key: str) -> Checkpoint:
+        with self.clock("checkpoint"):
+            done = write_checkpoint(
+                self.layout,
+                self.ledger,
+                (self.run, index, key),
+                enriched.table.replace_schema_metadata(self.metadata),
+                keys.flagged(enriched.rejected, REJECTED),
+                enriched.computed,
+                self.job.output.partition_columns,
+                self.about,
+            )
+        self.poison.done(index)
+        return done
