@@ -255,6 +255,70 @@ def test_a_row_that_the_endpoint_refuses_is_rejected_alone(server: Server) -> No
     )
 
 
+def test_what_is_refused_to_all_ends_the_run_instead_of_rejecting_each_row(server: Server) -> None:
+    """`transformers serve` answers so where it has another model."""
+    server.script = lambda server, body: (400, {"detail": "Server is pinned to 'a'; requested 'big-model'."})
+    with pytest.raises(ModelError, match=r"refuses even the shortest question .*pinned to 'a'.*serves model big-model"):
+        run(task(server.url, concurrency=1), question=["a", "b", "c"])
+    assert [last(body) for body in server.bodies] == ["a", "Hello"]
+
+
+def test_the_limit_of_new_tokens_is_given_by_the_name_that_the_server_knows(server: Server) -> None:
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        if "max_tokens" in body:
+            error = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'."
+            return 400, {"error": {"message": error, "code": "unsupported_parameter"}}
+        return 200, said(f"{body['max_completion_tokens']} for {last(body)}")
+
+    server.script = script
+    done = run(task(server.url, concurrency=2, generation={"max_new_tokens": 9}), question=["a", "b", "c", "d"])
+    assert answers(done) == [f"9 for {letter}" for letter in "abcd"]
+    assert sum("max_tokens" in body for body in server.bodies) <= 2
+
+
+def test_a_question_that_does_not_fit_keeps_its_end(server: Server) -> None:
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        if len(last(body)) > 500:
+            return 400, {"error": {"message": "maximum context length is 100 tokens"}}
+        return 200, said(last(body)[-9:])
+
+    server.script = script
+    done = run(task(server.url), question=["x" * 4000 + " the end.", "short one"])
+    assert answers(done) == ["the end.", "short one"]
+    assert done.columns["answer_truncated"].to_pylist() == [True, False] and done.errors == {}
+    kept = [len(last(body)) for body in server.bodies if last(body).endswith("the end.")]
+    assert 350 <= kept[-1] <= 500 < kept[-2]
+
+
+ANSWERS: list[tuple[Any, str | None, str | None]] = [
+    (
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Yes."}]},
+        "Yes.",
+        None,
+    ),
+    ({"role": "assistant"}, None, "gave no text as an answer"),
+    ({"role": "assistant", "content": None, "refusal": "I cannot."}, None, "gave no answer (I cannot.)"),
+    (
+        {"role": "assistant", "content": None, "reasoning_content": "So"},
+        None,
+        "to no answer after its reasoning within",
+    ),
+    ({"role": "assistant", "content": f"my key is {KEY}"}, "my key is ***", None),
+]
+
+
+@pytest.mark.parametrize(("message", "answer", "error"), ANSWERS)
+def test_servers_answer_in_many_forms(
+    server: Server, message: Any, answer: str | None, error: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENDPOINT_KEY", KEY)
+    finish = "length" if "reasoning_content" in message else "stop"
+    server.script = lambda server, body: (200, {"choices": [{"message": message, "finish_reason": finish}]})
+    done = run(task(server.url, api_key_env="ENDPOINT_KEY"), question=["a"])
+    assert answers(done) == [answer]
+    assert (error is None and done.errors == {}) or (error is not None and error in done.errors[0])
+
+
 def test_answers_are_cleaned_and_broken_ones_are_no_answers(server: Server) -> None:
     contents = {"a": " \x1b[31mred\u202e \n", "b": None, "c": "half \ud800 a character", "d": ""}
     server.script = lambda server, body: (200, {"choices": [{"message": {"content": contents[last(body)]}}]})

@@ -39,6 +39,8 @@ class Session:
         self.endpoint, self.key = endpoint, key
         self.places = asyncio.Semaphore(endpoint.concurrency)  # for whoever asks; each holds one request at a time
         self._doubt = asyncio.Lock()
+        self._answers = False  # it has answered something
+        self._limit_name = "max_tokens"
         self._not_before = 0.0  # monotonic time: the server has asked for a pause
         # All connections are kept: a new one for each request costs a handshake.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
@@ -54,13 +56,15 @@ class Session:
         while True:
             outcome = await self._try(body)
             if isinstance(outcome, Completion):
+                if outcome.refused and not self._answers:
+                    await self._check_alive(body, outcome.error or "")  # else all rows would be refused, one by one
                 return outcome
             if number == self.endpoint.retries:
                 break
             await asyncio.sleep(self._pause(number, outcome))
             number += 1
         reason = f"{number + 1} {'tries' if number else 'try'}, the last one: {outcome.reason}"
-        await self._check_alive(reason)
+        await self._check_alive(body, reason)
         return Completion(None, error=f"the endpoint answers other questions, but not this one ({reason})")
 
     def _pause(self, number: int, failure: Failure) -> float:
@@ -70,19 +74,40 @@ class Session:
             self._not_before = max(self._not_before, wanted)
         return pause(number, failure)
 
-    async def _check_alive(self, reason: str) -> None:
-        """Raises ModelError unless the endpoint answers the shortest question there is."""
+    async def _check_alive(self, body: dict[str, Any], reason: str) -> None:
+        """Raises ModelError unless the endpoint answers the shortest question there is, asked as `body` is."""
         messages = [{"role": "user", "content": "Hello"}]
         async with self._doubt:
-            outcome = await self._try({"model": self.endpoint.model, "messages": messages, "max_tokens": 1})
+            outcome = await self._try(body | {"messages": messages, "max_tokens": min(16, body["max_tokens"])})
+        if isinstance(outcome, Completion) and outcome.refused:
+            raise ModelError(
+                f"endpoint {self.endpoint.url} refuses even the shortest question ({outcome.error}); see whether it"
+                f" serves model {self.endpoint.model} and takes these settings"
+            )
         if isinstance(outcome, Failure):
             raise ModelError(
                 f"endpoint {self.endpoint.url} does not work ({reason}); what is done is kept: run again when it does"
             )
 
     async def _try(self, body: dict[str, Any]) -> Completion | Failure:
+        """One try; a second where the server has another name for the limit of new tokens."""
+        name, other = self._limit_name, "max_completion_tokens"  # what OpenAI's reasoning models call it
+        outcome = await self._sent(body)
+        refused = isinstance(outcome, Completion) and outcome.refused and other in (outcome.error or "")
+        if refused and name != other:
+            self._limit_name = other
+            outcome = await self._sent(body)
+        if isinstance(outcome, Completion) and outcome.text is not None:
+            self._answers = True
+        return outcome
+
+    async def _sent(self, body: dict[str, Any]) -> Completion | Failure:
         import httpx2 as httpx
 
+        if self._limit_name != "max_tokens":
+            body = {name: value for name, value in body.items() if name != "max_tokens"} | {
+                self._limit_name: body["max_tokens"]
+            }
         while (wait := self._not_before - time.monotonic()) > 0:
             await asyncio.sleep(wait * random.uniform(1.0, 1.1))
         try:

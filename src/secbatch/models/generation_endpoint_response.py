@@ -31,6 +31,7 @@ class Completion:
     prompt_tokens: int | None = None
     error: str | None = None
     too_long: bool = False  # the conversation has more tokens than the model has positions
+    refused: bool = False  # by its status
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def judged(status: int, headers: Mapping[str, str], content: bytes) -> Completio
         return Failure(reason, wish(headers.get("retry-after")))
     if status in (401, 403, 404, 405) or status < 400:
         return Refusal(status, reason)
-    return Completion(None, error=f"the endpoint refuses it ({reason})")
+    return Completion(None, error=f"the endpoint refuses it ({reason})", refused=True)
 
 
 def _completion(value: Any) -> Completion | Failure:
