@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -11,48 +12,106 @@ import pytest
 import torch
 from tiny_models import make_roberta
 
+from secbatch.models.device import _cpu_flags
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+Imported = Callable[[str], ModuleType]
 
 
 @pytest.fixture
-def int8(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def imported(monkeypatch: pytest.MonkeyPatch) -> Imported:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("int8_simulated")
+    return importlib.import_module
 
 
 def test_every_way_is_printed_and_written(tmp_path: Path) -> None:
     sentences, figures = tmp_path / "sentences.txt", tmp_path / "figures.json"
-    sentences.write_text("The actor used a tool to encrypt the files of all hosts.\nToo short\n" * 3)
+    plain = "The actor used a tool to encrypt the files of all hosts.\nToo short\n"
+    sentences.write_text(plain * 3 + "Taken as it <mask> is, with its one mask.\n")
     model = make_roberta(tmp_path / "model")
     command = [sys.executable, str(BENCHMARKS / "int8_agreement.py"), str(model), "--sentences", str(sentences)]
     done = subprocess.run([*command, "--json", str(figures)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(figures.read_text())
-    assert found["sentences"] == 6
+    assert found["sentences"] == 7
     ways = {line["way"]: line for line in found["lines"]}
-    assert len(ways) == 10 and "bfloat16" in ways and "int8, symmetric activations" in ways
-    assert all(line["share"] == line["same"] / 6 for line in ways.values())
+    assert len(ways) == len(found["lines"]) == 24 and "bfloat16" in ways and "int8, symmetric activations" in ways
+    assert all(line["share"] == line["same"] / 7 for line in ways.values())
     assert all(f"{name} " in done.stdout for name in ways)
 
 
-def test_values_are_rounded_to_8_bits_a_row(int8: ModuleType) -> None:
+def test_values_are_rounded_to_8_bits_a_row(imported: Imported) -> None:
+    int8 = imported("int8_rounding")
     values = torch.randn(20, 3000, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 3, 20)[:, None]
+    width = (values.amax(1) - values.amin(1)) / 255
     for rounded, most in ((int8.symmetric(values), 255), (int8.asymmetric(values), 256)):
         steps = [len(row.unique()) for row in rounded]
         assert max(steps) <= most and min(steps) > 150
-        width = (values.amax(1) - values.amin(1)) / 255
         assert ((rounded - values).abs().amax(1) <= 0.6 * width).all()
+    assert ((int8.in_two_parts(values) - values).abs().amax(1) <= 0.01 * width).all()
     one_sided = values.abs()  # asymmetric steps are half as wide there
     errors = [(rounded - one_sided).abs().mean() for rounded in (int8.symmetric(one_sided), int8.asymmetric(one_sided))]
     assert errors[1] < 0.6 * errors[0]
 
 
-def test_a_layer_of_a_recipe_gives_what_integers_give(int8: ModuleType) -> None:
+def test_errors_of_weights_are_made_good_by_other_weights(imported: Imported) -> None:
+    int8 = imported("int8_rounding")
+    torch.manual_seed(0)
+    inputs = torch.randn(500, 20) @ torch.randn(20, 150) + 0.1 * torch.randn(500, 150)  # alike, as activations are
+    weight = torch.randn(30, 150)
+    nearest, compensated = int8.symmetric(weight), int8.compensated(weight, inputs)
+    scale = weight.abs().amax(1, keepdim=True) / 127
+    numbers = compensated / scale
+    assert torch.allclose(numbers, numbers.round(), atol=1e-3) and numbers.abs().max() < 127.5
+    errors = [(inputs @ (rounded - weight).T).square().mean() for rounded in (nearest, compensated)]
+    assert errors[1] < 0.3 * errors[0]
+
+
+@pytest.mark.parametrize("change", [{}, {"smoothing": 0.7}, {"float32_channels": 3}])
+def test_a_layer_whose_operands_are_not_rounded_is_exact(imported: Imported, change: dict[str, float]) -> None:
+    int8 = imported("int8_simulated")
+    torch.manual_seed(0)
+    module, x = torch.nn.Linear(16, 8), torch.randn(5, 16)
+    layer = int8.SimulatedInt8([module], int8.Recipe("all of it", "exact", "exact", **change), torch.randn(50, 16))
+    assert torch.allclose(layer(x), module(x), atol=1e-6)
+    assert torch.allclose(layer.gelu(x), torch.nn.functional.gelu(module(x)), atol=1e-6)
+
+
+def test_channels_left_in_float32_are_the_widest(imported: Imported) -> None:
+    int8 = imported("int8_simulated")
+    torch.manual_seed(0)
+    module, x = torch.nn.Linear(64, 8), torch.randn(200, 64)
+    x[:, [5, 40]] *= 100
+    errors = []
+    for channels in (0, 2):
+        layer = int8.SimulatedInt8([module], int8.Recipe("few", float32_channels=channels), x)
+        errors.append((layer(x) - module(x)).abs().mean())
+    assert errors[1] < 0.1 * errors[0]
+
+
+def test_a_layer_of_a_recipe_gives_what_integers_give(imported: Imported) -> None:
+    int8 = imported("int8_simulated")
     torch.manual_seed(0)
     modules, x = [torch.nn.Linear(16, 8), torch.nn.Linear(16, 4)], torch.randn(5, 16)
-    layer = int8.SimulatedInt8(modules, int8.Recipe("plain"))
+    layer = int8.SimulatedInt8(modules, int8.Recipe("plain", "symmetric"))
     weight = torch.cat([module.weight.detach() for module in modules])
     by_token, by_channel = x.abs().amax(1, keepdim=True) / 127, weight.abs().amax(1, keepdim=True) / 127
     sums = (x / by_token).round().to(torch.int32) @ (weight / by_channel).round().to(torch.int32).T
     wanted = sums * by_token * by_channel.T + torch.cat([module.bias.detach() for module in modules])
     assert torch.allclose(layer(x), wanted, atol=1e-6)
+
+
+@pytest.mark.skipif("vnni" not in " ".join(_cpu_flags()), reason="int8 products may overflow on CPUs without VNNI")
+@pytest.mark.parametrize(("channels", "parts", "most"), [(0, 1, 0.02), (4, 1, 0.02), (0, 2, 0.01)])
+def test_the_measured_int8_product_gives_the_product(
+    imported: Imported, channels: int, parts: int, most: float
+) -> None:
+    speed = imported("int8_speed")
+    torch.manual_seed(0)
+    module, x, residual = torch.nn.Linear(64, 32), torch.randn(600, 64) + 0.5, torch.randn(600, 32)
+    product = speed.Int8Product(module.weight.detach(), module.bias.detach(), channels, parts)
+    with torch.inference_mode():
+        for follows, wanted in (("nothing", module(x)), ("gelu", torch.nn.functional.gelu(module(x)))):
+            error = (product(x, follows, residual) - wanted).abs().mean() / wanted.abs().mean()
+            assert error < most
+        assert torch.allclose(product(x, "sum", residual), product(x, "nothing", residual) + residual, atol=1e-6)
