@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from secbatch.evaluation.masked_words import masked_word_figures, rank
+from secbatch.evaluation.masked_words import masked_word_metrics, masked_word_tally, rank
 from secbatch.evaluation.perplexity import PERPLEXITY, loss_tally
 
 
@@ -13,9 +13,10 @@ def test_rank_counts_different_words() -> None:
 
 
 def test_figures_by_hand() -> None:
-    figures = masked_word_figures([1, 2, None, 10])
-    assert figures.hits == {1: 0.25, 3: 0.5, 5: 0.5, 10: 0.75}
-    assert figures.reciprocal_rank == pytest.approx((1 + 0.5 + 0 + 0.1) / 4)
+    total = masked_word_tally([1, 2, None, 10]).total()
+    figures = {name: float(figure(total)) for name, figure in masked_word_metrics().items()}
+    hits = {"hit@1": 0.25, "hit@3": 0.5, "hit@5": 0.5, "hit@10": 0.75}
+    assert figures == pytest.approx({**hits, "mrr": (1 + 0.5 + 0 + 0.1) / 4})
 
 
 def test_perplexity_weighs_tokens() -> None:

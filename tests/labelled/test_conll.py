@@ -9,7 +9,7 @@ from secbatch.errors import InputError
 from secbatch.labelled.examples import Span
 from secbatch.labelled.files import LabelledFiles
 from secbatch.labelled.readers import read_tokens
-from secbatch.labelled.tags import TagSpan, bio_tags, scheme_of, spans_of
+from secbatch.labelled.tags import TagSpan, scheme_of, spans_of
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +38,7 @@ def test_tags_to_spans(tags: str, spans: list[tuple[int, int, str]], unopened: i
     assert spans_of(tags.split()) == ([TagSpan(*span) for span in spans], unopened)
 
 
-def test_spans_to_tags_and_schemes() -> None:
-    assert bio_tags(4, [TagSpan(0, 2, "X"), TagSpan(2, 3, "X")]) == ["B-X", "I-X", "B-X", "O"]
+def test_schemes() -> None:
     assert [scheme_of(set(tags.split())) for tags in ("O I-X", "O B-X I-X", "B-X E-X")] == ["IO", "BIO", "BIOES"]
 
 

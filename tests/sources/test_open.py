@@ -7,9 +7,8 @@ from helpers import rejects_of, shards_of, source_of, table_of, written
 
 from secbatch.errors import InputError
 from secbatch.job import Input
-from secbatch.sources import probe, sentence_rows, slicing
+from secbatch.sources import slicing
 from secbatch.sources.open import open_source
-from secbatch.sources.probe import estimate_rows
 
 
 def test_columns_of_several_csv_files(tmp_path):
@@ -84,21 +83,6 @@ def test_reading_starts_before_the_file_is_read(tmp_path):
     shards = source.shards()
     assert next(shards).num_rows == 1000
     assert 0 < source.bytes_read < source.bytes_total / 2
-
-
-def test_row_estimates(tmp_path, monkeypatch):
-    path = written(tmp_path, "t.csv", "id,text\n" + "".join(f"{i:07d},some text\n" for i in range(400_000)))
-    estimate = estimate_rows(source_of(path))
-    assert not estimate.exact
-    assert abs(estimate.rows - 400_000) < 20_000
-    assert estimate_rows(source_of(written(tmp_path, "s.csv", "id,text\n1,a\n"))).exact
-    pq.write_table(pa.table({"text": ["One. Two."] * 1000}), tmp_path / "t.parquet")
-    assert estimate_rows(source_of(tmp_path / "t.parquet")).rows == 1000
-    assert estimate_rows(source_of(tmp_path / "t.parquet", sentences="text")).rows == 2000
-    monkeypatch.setattr(sentence_rows, "PIECE_BYTES", 1000)  # documents run over several pieces
-    monkeypatch.setattr(probe, "SAMPLE_BYTES", 1)
-    pq.write_table(pa.table({"text": ["One. " * 300] * 20}), tmp_path / "d.parquet", row_group_size=10)
-    assert estimate_rows(source_of(tmp_path / "d.parquet", sentences="text")).rows == 6000
 
 
 def test_a_shard_of_large_rows_ends_inside_a_piece(tmp_path, monkeypatch):

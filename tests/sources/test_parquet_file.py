@@ -136,7 +136,6 @@ def test_no_rows(tmp_path):
     source = source_of(path)
     assert list(source.shards()) == []
     assert source.notices == (f"{path} holds no rows",)
-    assert source.rows_in_footers == 0
 
 
 def test_batches_stay_small_where_rows_are_large(tmp_path):

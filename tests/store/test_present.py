@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from secbatch.store import present
-from secbatch.store.present import Present, Winners, place_of, shard_of
+from secbatch.store.present import Present, Winners, place_of
 
 
 def identities(numbers: np.ndarray) -> np.ndarray:
@@ -31,7 +31,7 @@ def filled(folder: Path, shards: int, rows: int) -> tuple[Present, dict[int, tup
 def found(winners: Winners, numbers: list[int]) -> dict[int, tuple[int, int]]:
     places = winners.find(identities(np.array(numbers)))
     entries = np.asarray(winners.entry)[places]
-    pairs = zip(shard_of(entries).tolist(), place_of(entries).tolist(), strict=True)
+    pairs = zip((entries >> np.uint64(32)).tolist(), place_of(entries).tolist(), strict=True)
     return {number: pair for number, place, pair in zip(numbers, places, pairs, strict=True) if place >= 0}
 
 

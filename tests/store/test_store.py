@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -16,15 +17,26 @@ from secbatch.store.filesystem import check_output_place, write_atomically
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger, Part
 from secbatch.store.lock import hold
-from secbatch.store.partitions import NULL_PARTITION, check_partition_columns
-from secbatch.store.parts import read_part, write_part, write_tables
+from secbatch.store.partitions import NULL_PARTITION, check_partition_columns, partition_folders
+from secbatch.store.parts import read_part, write_tables
 from secbatch.store.versions import prune, publish
 
 
-def part(layout: Layout, ledger: Ledger, name: str, values: list[str]) -> Part:
+def write_part(folder: Path, name: str, table: pa.Table, partition_by: tuple[str, ...]) -> tuple[str, ...]:
+    """Writes `table` as one file, or one for each combination of partition values; their paths under `folder`."""
+    places, codes = partition_folders(table, partition_by)
+    rest = table.drop_columns(list(partition_by))
+    files = []
+    for code, place in enumerate(places):
+        rows = rest.take(pa.array(np.flatnonzero(codes == code)))
+        files.append(f"{place}/{name}.parquet" if place else f"{name}.parquet")
+        write_tables(folder / files[-1], rest.schema, [rows], "part")
+    return tuple(files)
+
+
+def part(layout: Layout, name: str, values: list[str]) -> Part:
     files = write_part(layout.parts, name, pa.table({"text": values}), ())
     made = Part(name, {"mask": ["f"]}, files, len(values), 0, 0, "run")
-    ledger.add_part(made)
     return made
 
 
@@ -32,7 +44,7 @@ def test_a_version_is_what_readers_see_and_old_ones_are_pruned(tmp_path: Path) -
     layout = Layout(tmp_path)
     ledger = Ledger(layout.ledger)
     for number in range(1, 7):
-        newest = part(layout, ledger, f"p{number}", [str(number)] * number)
+        newest = part(layout, f"p{number}", [str(number)] * number)
         assert publish(layout, ledger, "run", [newest], "now") == number
         prune(layout, ledger)
         assert pd.read_parquet(layout.data)["text"].tolist() == [str(number)] * number
@@ -44,7 +56,7 @@ def test_a_version_is_what_readers_see_and_old_ones_are_pruned(tmp_path: Path) -
 def test_publishing_again_after_a_crash_before_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = Layout(tmp_path)
     ledger = Ledger(layout.ledger)
-    made = part(layout, ledger, "p", ["x"])
+    made = part(layout, "p", ["x"])
 
     def crash(*_: object) -> None:
         raise KeyboardInterrupt

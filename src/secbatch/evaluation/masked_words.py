@@ -5,22 +5,12 @@ a hit at k when it is among the first k predictions.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from secbatch.evaluation.tally import Figure, Tally, ratio
 
 HITS_AT = (1, 3, 5, 10)
-
-
-@dataclass(frozen=True)
-class MaskedWordFigures:
-    """Shares between 0 and 1. The reciprocal rank of a word that is not among the predictions is 0."""
-
-    rows: int
-    hits: dict[int, float]  # k -> share of rows
-    reciprocal_rank: float  # mean
 
 
 def rank(words: Sequence[str], wanted: Collection[str]) -> int | None:
@@ -52,10 +42,3 @@ def masked_word_metrics(hits_at: Sequence[int] = HITS_AT) -> dict[str, Figure]:
 
     hits = {f"hit@{k}": share(1 + number) for number, k in enumerate(hits_at)}
     return {**hits, "mrr": share(1 + len(hits_at))}
-
-
-def masked_word_figures(ranks: Sequence[int | None], hits_at: Sequence[int] = HITS_AT) -> MaskedWordFigures:
-    """`ranks`: the place of the right word among the predictions of each row, from 1; None when it is not there."""
-    total = masked_word_tally(ranks, hits_at).total()
-    metrics = {name: float(figure(total)) for name, figure in masked_word_metrics(hits_at).items()}
-    return MaskedWordFigures(len(ranks), {k: metrics[f"hit@{k}"] for k in hits_at}, metrics["mrr"])

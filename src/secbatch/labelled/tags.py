@@ -57,11 +57,3 @@ def scheme_of(tags: set[str]) -> str:
     """BIOES, BIO or IO: the richest form that these tags use."""
     kinds = {parts[0] for tag in tags if (parts := split_tag(tag))}
     return "BIOES" if kinds & {"E", "S"} else "BIO" if "B" in kinds else "IO"
-
-
-def bio_tags(words: int, spans: Sequence[TagSpan]) -> list[str]:
-    """One tag a word."""
-    tags = ["O"] * words
-    for span in spans:
-        tags[span.first : span.last] = [f"B-{span.label}", *[f"I-{span.label}"] * (span.last - span.first - 1)]
-    return tags

@@ -24,7 +24,6 @@ class CsvLayout:
     names: tuple[str, ...]  # in the file's order
     dialect: Dialect
     header_end: int  # bytes of UTF-8 text before the first row
-    header_lines: int  # physical lines before the first row
     found: bool  # the delimiter was found, not named
     header_only: bool  # no rows follow
     notices: tuple[str, ...] = ()
@@ -94,9 +93,8 @@ def _layout(file: InputFile, text: bytes, named: bytes | None, codec: str) -> Cs
             "name the encoding, for example `input.encoding: cp1252`"
         ) from None
     names, notices = _named(file, names)
-    lines = text.count(line_end, 0, record.end)
     header_only = len(text) < FIRST_LOOK and not text[record.end :].strip()
-    return CsvLayout(tuple(names), dialect, record.end, lines, named is None, header_only, notices)
+    return CsvLayout(tuple(names), dialect, record.end, named is None, header_only, notices)
 
 
 def _named(file: InputFile, names: list[str]) -> tuple[list[str], tuple[str, ...]]:

@@ -45,7 +45,6 @@ class _Contents:
     schema: "pa.Schema"  # of the rows as the files hold them
     readers: tuple[Reader | _Unreadable, ...]  # one for each file, in order
     notices: tuple[str, ...]
-    rows: int | None  # exact where footers tell it
 
 
 class Source:
@@ -65,7 +64,6 @@ class Source:
         self.notices = notices
         self.schema: pa.Schema = sentences.schema if sentences else contents.schema
         self.bytes_total = sum(file.size for file in files)
-        self.rows_in_footers = contents.rows
         self.sentences = sentences
         self._contents = contents
         self._shard_rows = shard_rows
@@ -204,7 +202,7 @@ def _csv(spec: Input, files: tuple[InputFile, ...], declared: "dict[str, pa.Data
     )
     notices = [*_delimiter_notices(layouts), *first.notices, *_unreadable_notices(looked)]
     notices += [f"{file.path} holds the header only, no rows" for file, x in layouts if x.header_only]
-    return _Contents(schema, readers, tuple(notices), None)
+    return _Contents(schema, readers, tuple(notices))
 
 
 def _delimiter_notices(layouts: "list[tuple[InputFile, csv_header.CsvLayout]]") -> list[str]:
@@ -243,7 +241,7 @@ def _jsonl(spec: Input, files: tuple[InputFile, ...], declared: "dict[str, pa.Da
         x if isinstance(x, _Unreadable) else jsonl_file.JsonlReader(file, schema, declared, spec.encoding)
         for file, x in zip(files, looked, strict=True)
     ]
-    return _Contents(schema, tuple(readers), tuple(_unreadable_notices(looked)), None)
+    return _Contents(schema, tuple(readers), tuple(_unreadable_notices(looked)))
 
 
 def _parquet(spec: Input, files: tuple[InputFile, ...]) -> _Contents:
@@ -256,7 +254,6 @@ def _parquet(spec: Input, files: tuple[InputFile, ...]) -> _Contents:
         x if isinstance(x, _Unreadable) else parquet_file.ParquetReader(file, x, schema)
         for file, x in zip(files, looked, strict=True)
     )
-    rows = sum(layout.num_rows for _, layout in layouts)
     notices = _unreadable_notices(looked)
     notices += [f"{file.path} holds no rows" for file, layout in layouts if layout.num_rows == 0]
-    return _Contents(schema, readers, tuple(notices), rows)
+    return _Contents(schema, readers, tuple(notices))

@@ -204,9 +204,6 @@ class Ledger:
 
     # -- parts
 
-    def add_part(self, part: Part) -> None:
-        self._write(*_adding(part))
-
     def forget_parts(self, names: list[str]) -> None:
         self._write_all([("DELETE FROM parts WHERE part = ?", (name,)) for name in names])
 

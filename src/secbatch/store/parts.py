@@ -15,7 +15,6 @@ from secbatch.errors import OutputError
 from secbatch.store import faults
 from secbatch.store.encoding import parquet_options
 from secbatch.store.filesystem import WatchedFile, remove_file, write_atomically
-from secbatch.store.partitions import partition_folders
 from secbatch.store.value_bytes import value_bytes
 
 ROW_GROUP_ROWS = 65_536  # keeps a reader's memory small and its skipping fine
@@ -145,21 +144,6 @@ class _RowGroupCutter:
         group = pa.concat_tables(self._waiting).combine_chunks()
         self._waiting, self._rows, self._size = [], 0, 0
         return group
-
-
-def write_part(folder: Path, name: str, table: pa.Table, partition_by: tuple[str, ...]) -> tuple[str, ...]:
-    """Writes `table` durably as one file, or one for each combination of partition values.
-
-    Returns the files' paths under `folder`. Raises OutputError when the disk refuses.
-    """
-    places, codes = partition_folders(table, partition_by)
-    rest = table.drop_columns(list(partition_by))
-    files = []
-    for code, place in enumerate(places):
-        rows = rest.take(pa.array(np.flatnonzero(codes == code)))
-        files.append(f"{place}/{name}.parquet" if place else f"{name}.parquet")
-        write_tables(folder / files[-1], rest.schema, [rows], "part")
-    return tuple(files)
 
 
 def read_part(folder: Path, files: tuple[str, ...], columns: list[str] | None = None) -> pa.Table:

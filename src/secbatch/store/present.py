@@ -19,10 +19,6 @@ def entries(shard: int, places: np.ndarray, kept: bool) -> np.ndarray:
     return (np.uint64(shard) << np.uint64(32)) | (places.astype(np.uint64) << np.uint64(1)) | np.uint64(kept)
 
 
-def shard_of(entry: np.ndarray) -> np.ndarray:
-    return (entry >> np.uint64(32)).astype(np.int64)
-
-
 def place_of(entry: np.ndarray) -> np.ndarray:
     return ((entry & np.uint64(0xFFFFFFFF)) >> np.uint64(1)).astype(np.int64)
 
