@@ -36,6 +36,7 @@ from transformers import (
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    LongformerConfig,
     MarianConfig,
     MarianMTModel,
     ModernBertConfig,
@@ -400,6 +401,7 @@ _FINE_TUNED: dict[str, tuple[Any, dict[str, Any]]] = {
         DebertaV2Config,
         {**_SMALL, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "pooler_hidden_size": 64},
     ),
+    "longformer": (LongformerConfig, {**_SMALL, "attention_window": [16, 16], "max_position_embeddings": 66}),
     "modernbert": (ModernBertConfig, {**_SMALL, "local_attention": 16, **_NO_SPECIALS}),
     "llama": (LlamaConfig, {**_SMALL, "num_key_value_heads": 2, "bos_token_id": None, "eos_token_id": None}),
     "bart": (

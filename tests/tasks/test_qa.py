@@ -83,7 +83,7 @@ def softmax(values: np.ndarray) -> np.ndarray:
     return made / made.sum(axis=0)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert", "distilbert", "deberta", "bart"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert", "distilbert", "deberta", "longformer", "bart"])
 def test_the_answer_is_the_head_s_argmax_and_its_score_the_pipeline_s(reader: Reader, kind: str) -> None:
     model = reader(kind)
     done = run(make_task(model, no_answer_threshold=None), list(QUESTIONS), list(CONTEXTS))

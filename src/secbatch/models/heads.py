@@ -21,7 +21,8 @@ from secbatch.models.tokenizer import TextTokenizer
 
 # Of the largest logit, between a head by itself and within its model, on the same hidden states.
 _HEAD_TOLERANCE = {"float32": 2e-5, "bfloat16": 0.03}
-_NOT_ALONE = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+# Longformer asserts that its head for questions sees whole pairs.
+_NOT_ALONE = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 Pooling = Literal["first", "last", "mean"]
 
@@ -182,8 +183,8 @@ def _trial_texts(model: Any, tokenizer: TextTokenizer) -> TokenSequences:
     )
 
 
-def trial_pairs(model: Any, frame: PairFrame) -> TokenSequences:
-    """Pairs of texts, longest first, in the frame and with the token types that the model wants; and a text alone."""
+def trial_pairs(model: Any, frame: PairFrame, alone: bool = True) -> TokenSequences:
+    """Pairs of texts, longest first, in the frame and with the token types that the model wants; and a text `alone`."""
     sample = trial_sequences(model)
     halves = [
         (sample[row][: len(sample[row]) // 2], sample[row][len(sample[row]) // 2 :]) for row in range(len(sample))
@@ -192,7 +193,7 @@ def trial_pairs(model: Any, frame: PairFrame) -> TokenSequences:
     if frame.types is not None:
         types = np.concatenate([frame.types_of(len(first), len(second)) for first, second in halves])
         pairs = TokenSequences(pairs.ids, pairs.offsets, types)
-    return TokenSequences.joined([pairs, TokenSequences.of([sample[len(sample) - 1]])])
+    return TokenSequences.joined([pairs, TokenSequences.of([sample[len(sample) - 1]])]) if alone else pairs
 
 
 def _pooled(states: torch.Tensor, sequences: TokenSequences, pooling: Pooling) -> torch.Tensor:

@@ -275,7 +275,7 @@ def _tried(model: ResolvedModel) -> Iterator[None]:
     """Around a model's first forward: what it raises by itself is a fault of its files, not of a row."""
     try:
         yield
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -292,7 +292,10 @@ def _head(
         return MaskedLM(loaded, tokenizer.pad_id, compute)
     if kind == "question-answering":
         frame = PairFrame.of(tokenizer, loaded.config, kind)
-        return TokenHead(loaded, tokenizer, compute, trial_pairs(loaded.model, frame))
+        try:
+            return TokenHead(loaded, tokenizer, compute, trial_pairs(loaded.model, frame))
+        except AssertionError:  # Longformer takes nothing but pairs
+            return TokenHead(loaded, tokenizer, compute, trial_pairs(loaded.model, frame, alone=False))
     return (SequenceHead if kind == "sequence-classification" else TokenHead)(loaded, tokenizer, compute)
 
 
