@@ -21,7 +21,8 @@ from secbatch.models.batch_runner import BatchReport, BatchRunner
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import Request, SharedEncoder
 from secbatch.models.tokenizer import TextTokenizer
-from secbatch.tasks.embed import Embedded, EmbedTask, EncodedTexts
+from secbatch.tasks.embed import Embedded, EmbedTask
+from secbatch.tasks.encoded_texts import EncodedTexts
 from secbatch.tasks.encoder_task import Prepared
 from secbatch.tasks.fill_mask import EncodedMasks, FillMaskTask, PredictedMasks
 

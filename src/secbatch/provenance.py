@@ -1,7 +1,7 @@
 """Where results come from: models, versions and fingerprints, for the parts' footers and the runs' records."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -9,24 +9,17 @@ import secbatch
 from secbatch.preparing import Setup
 from secbatch.redaction import redacted_values
 
+if TYPE_CHECKING:
+    from secbatch.models.resolved import RemoteModel, ResolvedModel
+
 
 def provenance(setup: Setup) -> dict[str, Any]:
+    """Models by task, precision and versions of what computes, as JSON-like values."""
     import tokenizers
     import torch
     import transformers
 
-    models = {
-        name: {
-            "model": model.name,
-            "hub_id": model.hub_id,
-            "revision": model.revision,
-            "promoted": model.promoted,
-            "weights": model.weights_hash,
-            "tokenizer": model.tokenizer_hash,
-            "licence": model.licence,
-        }
-        for name, model in setup.models.items()
-    }
+    models = {name: {**about_model(model), "licence": model.licence} for name, model in setup.models.items()}
     versions = {
         "secbatch": secbatch.__version__,
         "torch": torch.__version__,
@@ -35,6 +28,18 @@ def provenance(setup: Setup) -> dict[str, Any]:
         "pyarrow": pa.__version__,
     }
     return {"models": models, "precision": setup.compute.dtype, "versions": versions}
+
+
+def about_model(model: "ResolvedModel | RemoteModel") -> dict[str, Any]:
+    """A model as records name it."""
+    return {
+        "model": model.name,
+        "hub_id": model.hub_id,
+        "revision": model.revision,
+        "promoted": model.promoted,
+        "weights": model.weights_hash,
+        "tokenizer": model.tokenizer_hash,
+    }
 
 
 def footer(setup: Setup) -> dict[bytes, bytes]:

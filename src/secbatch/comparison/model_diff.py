@@ -10,12 +10,13 @@ from secbatch.comparison.diff_spans import different_spans
 from secbatch.comparison.diff_vectors import different_vectors
 from secbatch.comparison.diff_words import TOP_K, different_words
 from secbatch.comparison.found import Found
-from secbatch.comparison.predictions import Predicted, Progress, about, predict
+from secbatch.comparison.predictions import Predicted, Progress, predict
 from secbatch.comparison.sample import Sample, as_table
 from secbatch.errors import JobError, ModelError
 from secbatch.models.configuration import load_config
 from secbatch.models.device import Compute
 from secbatch.models.resolve import resolve
+from secbatch.provenance import about_model
 
 SCHEMA = 1  # of the JSON; raised when a key changes its meaning
 Kind = Literal["fill-mask", "embed", "classify", "ner", "qa", "seq2seq"]
@@ -114,7 +115,7 @@ def diff_models(
     return ModelsDiff(
         kind,
         names,
-        (about(first.model), about(second.model)),
+        (about_model(first.model), about_model(second.model)),
         path,
         len(sample.texts),
         sample.rows,

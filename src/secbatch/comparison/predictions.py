@@ -14,6 +14,7 @@ from secbatch.jobfile import validate
 from secbatch.models.device import Compute
 from secbatch.models.resolve import resolve
 from secbatch.models.resolved import ResolvedModel
+from secbatch.provenance import about_model
 from secbatch.tasks.base import Task
 from secbatch.tasks.registry import Encoders, build_task
 
@@ -35,19 +36,7 @@ class Predicted:
     @property
     def about(self) -> dict[str, Any]:
         """The model, as records of runs name it."""
-        return about(self.model)
-
-
-def about(model: ResolvedModel) -> dict[str, Any]:
-    """A model as records of runs name it."""
-    return {
-        "model": model.name,
-        "hub_id": model.hub_id,
-        "revision": model.revision,
-        "promoted": model.promoted,
-        "weights": model.weights_hash,
-        "tokenizer": model.tokenizer_hash,
-    }
+        return about_model(self.model)
 
 
 def task_for(model: ResolvedModel, settings: Mapping[str, Any], table: pa.Table, compute: Compute) -> Task:

@@ -1,7 +1,6 @@
 """The label of each text, by a model that was fine-tuned to classify."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -16,24 +15,16 @@ from secbatch.models.shared_encoder import Request, SharedEncoder
 from secbatch.models.transfer import Made
 from secbatch.models.windows import beginnings
 from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.encoded_texts import CutTexts
 from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
-from secbatch.tasks.label_columns import Labelling, Scored, label_columns, label_fields
+from secbatch.tasks.label_columns import Labelling, Scored, label_columns, label_fields, scored
 from secbatch.tasks.label_names import check_label_count, label_names, problem_of
 from secbatch.tasks.repeats import Recalled, Repeats, recall
 from secbatch.tasks.text import DistinctTexts, TextSource
 
 CODE_VERSION = 1  # raise it when results change
 MULTI_LABEL_THRESHOLD = 0.5
-
-
-@dataclass(frozen=True)
-class EncodedTexts:
-    """u distinct texts of a shard of n rows."""
-
-    recalled: Recalled  # which text a row has: u of them are to be computed
-    sequences: TokenSequences  # [u]
-    truncated: np.ndarray  # [u] bool
 
 
 class ClassifyTask:
@@ -84,14 +75,14 @@ class ClassifyTask:
         self.encoder.load()
         check_label_count(self._labelling.labels, self.encoder.sequence_head.labels, self.encoder.model.name)
 
-    def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedTexts:
+    def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> CutTexts:
         texts = DistinctTexts.of(self._text.render(table), usable)
         return self.encoded(recall(texts, self.repeats if self.encoder.batch_free else None))
 
-    def encoded(self, recalled: Recalled) -> EncodedTexts:
-        return EncodedTexts(recalled, *beginnings(recalled.texts, self.encoder.tokenizer))
+    def encoded(self, recalled: Recalled) -> CutTexts:
+        return CutTexts(recalled, *beginnings(recalled.texts, self.encoder.tokenizer))
 
-    def prepare(self, encoded: EncodedTexts) -> Prepared[Scored]:
+    def prepare(self, encoded: CutTexts) -> Prepared[Scored]:
         head = self.encoder.sequence_head
         scores = np.zeros((len(encoded.sequences), head.labels), np.float32)
 
@@ -106,14 +97,11 @@ class ClassifyTask:
         recalled, truncated = encoded.recalled.without_texts(), encoded.truncated
 
         def collect(report: BatchReport) -> Scored:
-            broken = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()
-            sentence = f"model {self.encoder.model.name} gave scores that are no numbers (its weights may be broken)"
-            errors = report.errors | dict.fromkeys(broken, sentence)
-            return Scored(recalled, truncated, scores, errors, report.tokens, report.padding)
+            return scored(recalled, truncated, scores, report, self.encoder.model.name)
 
         return Prepared(Request(encoded.sequences, head.wanted, score, head="sequence-classification"), collect)
 
-    def compute(self, encoded: EncodedTexts) -> Scored:
+    def compute(self, encoded: CutTexts) -> Scored:
         return compute_alone(self, encoded)
 
     def finish(self, computed: Scored) -> TaskColumns:

@@ -5,7 +5,6 @@ Zhao et al. 2021 (arXiv:2102.09690), by the template around texts without conten
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -20,24 +19,16 @@ from secbatch.models.shared_encoder import Request, SharedEncoder
 from secbatch.models.transfer import Made
 from secbatch.models.untrusted_text import MASK
 from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.encoded_texts import CutTexts
 from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
-from secbatch.tasks.label_columns import Labelling, Scored, label_columns, label_fields
+from secbatch.tasks.label_columns import Labelling, Scored, label_columns, label_fields, scored
 from secbatch.tasks.repeats import Recalled, Repeats, recall
 from secbatch.tasks.targets import target_ids
 from secbatch.tasks.text import DistinctTexts, TextSource
 
 CODE_VERSION = 1  # raise it when results change
 WITHOUT_CONTENT = ("N/A", "", MASK)
-
-
-@dataclass(frozen=True)
-class EncodedClozes:
-    """u distinct texts of a shard of n rows, each within the template."""
-
-    recalled: Recalled  # which text a row has: u of them are to be computed
-    sequences: TokenSequences  # [u]
-    truncated: np.ndarray  # [u] bool
 
 
 class ClozeTask:
@@ -100,14 +91,14 @@ class ClozeTask:
             shares = self.compute(self.encoded(nothing)).scores
             self._prior = torch.from_numpy(shares).mean(dim=0).log()
 
-    def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedClozes:
+    def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> CutTexts:
         texts = DistinctTexts.of(self._text.render(table), usable)
         return self.encoded(recall(texts, self.repeats if self.encoder.batch_free else None))
 
-    def encoded(self, recalled: Recalled) -> EncodedClozes:
-        return EncodedClozes(recalled, *cloze_texts(recalled.texts, self._cloze, self.encoder.tokenizer))
+    def encoded(self, recalled: Recalled) -> CutTexts:
+        return CutTexts(recalled, *cloze_texts(recalled.texts, self._cloze, self.encoder.tokenizer))
 
-    def prepare(self, encoded: EncodedClozes) -> Prepared[Scored]:
+    def prepare(self, encoded: CutTexts) -> Prepared[Scored]:
         lm = self.encoder.lm
         scores = np.zeros((len(encoded.sequences), len(self._words)), np.float32)
 
@@ -123,10 +114,7 @@ class ClozeTask:
         recalled, truncated = encoded.recalled.without_texts(), encoded.truncated
 
         def collect(report: BatchReport) -> Scored:
-            broken = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()
-            sentence = f"model {self.encoder.model.name} gave scores that are no numbers (its weights may be broken)"
-            errors = report.errors | dict.fromkeys(broken, sentence)
-            return Scored(recalled, truncated, scores, errors, report.tokens, report.padding)
+            return scored(recalled, truncated, scores, report, self.encoder.model.name)
 
         return Prepared(Request(encoded.sequences, mask, score, head="masked-lm"), collect)
 
@@ -138,7 +126,7 @@ class ClozeTask:
             means.append(chosen.logsumexp(dim=-1) - float(np.log(len(words))))
         return torch.stack(means, dim=-1)
 
-    def compute(self, encoded: EncodedClozes) -> Scored:
+    def compute(self, encoded: CutTexts) -> Scored:
         return compute_alone(self, encoded)
 
     def finish(self, computed: Scored) -> TaskColumns:

@@ -9,10 +9,10 @@ from secbatch.errors import JobError
 from secbatch.job import Embed
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.configuration import load_config
-from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.windows import from_start
 from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.encoded_texts import EncodedTexts, failed_rows
 from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.pooling import not_finite, pooling_request
@@ -20,14 +20,6 @@ from secbatch.tasks.repeats import Recalled, Repeats, recall
 from secbatch.tasks.text import DistinctTexts, TextSource
 
 CODE_VERSION = 1  # raise it when results change
-
-
-@dataclass(frozen=True)
-class EncodedTexts:
-    """u distinct texts of a shard of n rows."""
-
-    recalled: Recalled  # which text a row has: u of them are to be computed
-    sequences: TokenSequences  # [u]
 
 
 @dataclass(frozen=True)
@@ -112,8 +104,7 @@ class EmbedTask:
     def finish(self, computed: Embedded) -> TaskColumns:
         recalled, vectors = computed.recalled, computed.vectors
         rows = recalled.rows
-        failed = np.isin(rows, list(computed.errors))
-        errors = {int(row): computed.errors[int(rows[row])] for row in np.flatnonzero(failed)}
+        failed, errors = failed_rows(rows, computed.errors)
         if len(recalled.keys):
             good = np.ones(len(vectors), bool)
             good[list(computed.errors)] = False

@@ -17,6 +17,7 @@ from secbatch.models.transfer import Made
 from secbatch.models.untrusted_text import MASK
 from secbatch.models.windows import MaskedTexts, around_masks
 from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.encoded_texts import failed_rows
 from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.mask_columns import mask_columns, mask_fields
@@ -147,9 +148,7 @@ class FillMaskTask:
     def finish(self, computed: PredictedMasks) -> TaskColumns:
         recalled, texts = computed.recalled, computed.texts
         rows, ids, scores = recalled.rows, computed.ids, computed.scores
-        errors = {
-            int(row): computed.errors[int(rows[row])] for row in np.flatnonzero(np.isin(rows, list(computed.errors)))
-        }
+        _, errors = failed_rows(rows, computed.errors)
         if errors:
             rows = rows.copy()
             rows[list(errors)] = -1

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from secbatch.models.batch_runner import BatchReport
 from secbatch.models.sequences import spans
 from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.encoded_texts import failed_rows
 from secbatch.tasks.label_names import Problem
 from secbatch.tasks.repeats import Recalled, Repeats
 
@@ -35,6 +37,14 @@ class Scored:
     padding: int = 0
 
 
+def scored(recalled: Recalled, truncated: np.ndarray, scores: np.ndarray, report: BatchReport, model: str) -> Scored:
+    """What `model` gave for u texts (see Scored); those whose scores are no numbers are errors."""
+    broken = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()
+    sentence = f"model {model} gave scores that are no numbers (its weights may be broken)"
+    errors = report.errors | dict.fromkeys(broken, sentence)
+    return Scored(recalled, truncated, scores, errors, report.tokens, report.padding)
+
+
 def label_fields(name: str, problem: Problem) -> tuple[pa.Field, ...]:
     """The columns of a task `name` that labels texts."""
     several = [pa.field(f"{name}_labels", pa.list_(pa.string()))] if problem == "multi-label" else []
@@ -51,8 +61,7 @@ def label_columns(name: str, computed: Scored, repeats: Repeats, labelling: Labe
     """Columns of n rows, those whose results were known included; what is new is remembered in `repeats`."""
     recalled, scores, truncated = computed.recalled, computed.scores, computed.truncated
     rows = recalled.rows
-    failed = np.isin(rows, list(computed.errors))
-    errors = {int(row): computed.errors[int(rows[row])] for row in np.flatnonzero(failed)}
+    failed, errors = failed_rows(rows, computed.errors)
     packed = np.concatenate([scores, truncated[:, None]], axis=1, dtype=np.float32)  # [u, labels + 1]
     if len(recalled.keys):
         good = np.ones(len(scores), bool)

@@ -16,6 +16,7 @@ from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import Request, SharedEncoder
 from secbatch.models.transfer import Made
 from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.encoded_texts import failed_rows
 from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.label_names import check_label_count, label_names
@@ -142,7 +143,7 @@ class NerTask:
         if recalled.results:
             found = with_known_spans(found, recalled.results)
         rows = recalled.rows
-        errors = {int(row): wrong[int(rows[row])] for row in np.flatnonzero(np.isin(rows, list(wrong)))}
+        _, errors = failed_rows(rows, wrong)
         if errors:
             rows = rows.copy()
             rows[list(errors)] = -1

@@ -18,6 +18,7 @@ from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import Request, SharedEncoder
 from secbatch.models.transfer import Made
 from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.encoded_texts import failed_rows
 from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.qa_columns import answer_columns, answer_fields, packed_answers, with_known_answers
@@ -124,7 +125,7 @@ class QaTask:
             found = with_known_answers(found, recalled.results)
             contexts += [_apart(text)[1] for text in recalled.known]
         rows = recalled.rows
-        errors = {int(row): wrong[int(rows[row])] for row in np.flatnonzero(np.isin(rows, list(wrong)))}
+        _, errors = failed_rows(rows, wrong)
         if errors:
             rows = rows.copy()
             rows[list(errors)] = -1

@@ -8,10 +8,11 @@ import pyarrow as pa
 from secbatch.job import Similarity
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.nearest import NearestRows
-from secbatch.models.sequences import TokenSequences, spans
+from secbatch.models.sequences import spans
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.windows import from_start
 from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.encoded_texts import EncodedTexts, failed_rows
 from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.pooling import not_finite, pooling_request
@@ -23,14 +24,6 @@ from secbatch.tasks.text import DistinctTexts, TextSource
 CODE_VERSION = 1  # raise it when results change
 
 _NEAR = pa.struct([pa.field("id", pa.string()), pa.field("score", pa.float32())])
-
-
-@dataclass(frozen=True)
-class EncodedTexts:
-    """u distinct texts of a shard of n rows."""
-
-    recalled: Recalled  # which text a row has: u of them are to be computed
-    sequences: TokenSequences  # [u]
 
 
 @dataclass(frozen=True)
@@ -134,8 +127,7 @@ class SimilarityTask:
     def finish(self, computed: Compared) -> TaskColumns:
         recalled, near, scores = computed.recalled, computed.near, computed.scores
         rows = recalled.rows
-        failed = np.isin(rows, list(computed.errors))
-        errors = {int(row): computed.errors[int(rows[row])] for row in np.flatnonzero(failed)}
+        failed, errors = failed_rows(rows, computed.errors)
         if len(recalled.keys):
             good = np.ones(len(near), bool)
             good[list(computed.errors)] = False
