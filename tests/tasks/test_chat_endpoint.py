@@ -1,5 +1,6 @@
 """Chat through an endpoint, against a server of this test's own on 127.0.0.1."""
 
+import asyncio
 import json
 import logging
 import pickle
@@ -21,6 +22,7 @@ from secbatch.job import Chat, Job
 from secbatch.models import generation_endpoint
 from secbatch.models.generation_endpoint import pause
 from secbatch.models.generation_endpoint_response import Failure, wish
+from secbatch.models.generation_endpoint_throttle import Throttle
 from secbatch.preparing import set_up
 from secbatch.run_options import RunOptions
 from secbatch.runner import run_job
@@ -215,6 +217,54 @@ def test_a_slow_answer_is_tried_again(server: Server) -> None:
     server.script = script
     done = run(task(server.url, timeout=0.5), question=["a"])
     assert answers(done) == ["now"] and len(server.bodies) == 2
+
+
+def test_a_server_that_takes_two_at_a_time_gets_two(server: Server) -> None:
+    """With 20 at a time and few retries most rows would be rejected."""
+    room = threading.Semaphore(2)
+
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        if not room.acquire(blocking=False):
+            return 429, b""
+        time.sleep(0.05)
+        room.release()
+        return 200, said("yes")
+
+    server.script = script
+    done = run(task(server.url, concurrency=20, retries=8), question=[f"q{n}" for n in range(60)])
+    assert answers(done) == ["yes"] * 60 and done.errors == {}
+
+
+def test_the_throttle_halves_once_a_second_and_opens_again() -> None:
+    async def limits() -> list[float]:
+        throttle = Throttle(64)
+        throttle.too_many()
+        throttle.too_many()
+        seen = [throttle.limit]
+        async with throttle:
+            throttle.limit = 1.0
+            waiting = asyncio.ensure_future(throttle.__aenter__())
+            await asyncio.sleep(0)
+            assert not waiting.done()
+        await asyncio.wait_for(waiting, 5)
+        seen.append(throttle.limit)
+        for _ in range(500):
+            throttle.answered()
+        return [*seen, throttle.limit]
+
+    assert asyncio.run(limits()) == [32.0, 1.0, 64.0]
+
+
+def test_a_flaky_endpoint_rejects_one_row_and_does_not_end_the_run(server: Server) -> None:
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        hello = sum(last(body) == "Hello" for body in server.bodies)
+        return (502, b"<html>") if last(body) == "bad" or (last(body) == "Hello" and hello < 3) else (200, said("yes"))
+
+    server.script = script
+    done = run(task(server.url, concurrency=1, retries=1), question=["bad"])
+    assert answers(done) == [None]
+    assert done.errors[0].startswith("Task 'answer': the endpoint answers other questions, but not this one (2 tries")
+    assert [last(body) for body in server.bodies] == ["bad"] * 2 + ["Hello"] * 3
 
 
 def test_retry_after_is_honoured(server: Server) -> None:

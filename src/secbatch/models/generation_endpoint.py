@@ -5,6 +5,7 @@ its reason, or the endpoint as a whole, which ends the run: nothing is lost, a r
 """
 
 import asyncio
+import math
 import random
 import time
 from dataclasses import dataclass, replace
@@ -12,10 +13,13 @@ from typing import Any
 
 from secbatch.errors import ModelError
 from secbatch.models.generation_endpoint_response import Completion, Failure, Refusal, judged
+from secbatch.models.generation_endpoint_throttle import Throttle
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between tries, doubled each time
 LONGEST_WISH = 300.0  # seconds: a Retry-After beyond it is not waited for in full
 MOST_BYTES = 8 << 20  # of one response
+RECENT = 5.0  # seconds: an answer to another question shows that the endpoint works
+ASSURANCES = 3  # tries of the shortest question, before the endpoint is taken for dead
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Session:
         self.endpoint, self.key = endpoint, key
         self.places = asyncio.Semaphore(endpoint.concurrency)  # for whoever asks; each holds one request at a time
         self._doubt = asyncio.Lock()
-        self._answers = False  # it has answered something
+        self._throttle = Throttle(endpoint.concurrency)
+        self._answered = -math.inf  # monotonic time of its last answer
         self._limit_name = "max_tokens"
         self._not_before = 0.0  # monotonic time: the server has asked for a pause
         # All connections are kept: a new one for each request costs a handshake.
@@ -54,9 +59,10 @@ class Session:
         """Raises ModelError, one sentence, when the endpoint as a whole does not work."""
         number = 0
         while True:
+            begin = time.monotonic()
             outcome = await self._try(body)
             if isinstance(outcome, Completion):
-                if outcome.refused and not self._answers:
+                if outcome.refused and self._answered == -math.inf:
                     await self._check_alive(body, outcome.error or "")  # else all rows would be refused, one by one
                 return outcome
             if number == self.endpoint.retries:
@@ -64,7 +70,8 @@ class Session:
             await asyncio.sleep(self._pause(number, outcome))
             number += 1
         reason = f"{number + 1} {'tries' if number else 'try'}, the last one: {outcome.reason}"
-        await self._check_alive(body, reason)
+        if self._answered < max(begin, time.monotonic() - RECENT):
+            await self._check_alive(body, reason)
         return Completion(None, error=f"the endpoint answers other questions, but not this one ({reason})")
 
     def _pause(self, number: int, failure: Failure) -> float:
@@ -78,27 +85,44 @@ class Session:
         """Raises ModelError unless the endpoint answers the shortest question there is, asked as `body` is."""
         messages = [{"role": "user", "content": "Hello"}]
         async with self._doubt:
-            outcome = await self._try(body | {"messages": messages, "max_tokens": min(16, body["max_tokens"])})
+            outcome: Completion | Failure = Failure(reason)
+            for number in range(ASSURANCES):
+                if number and isinstance(outcome, Failure):
+                    await asyncio.sleep(pause(number, outcome))
+                begin = time.monotonic()
+                outcome = await self._try(body | {"messages": messages, "max_tokens": min(16, body["max_tokens"])})
+                if not isinstance(outcome, Failure) or self._answered >= begin:
+                    break
         if isinstance(outcome, Completion) and outcome.refused:
             raise ModelError(
                 f"endpoint {self.endpoint.url} refuses even the shortest question ({outcome.error}); see whether it"
                 f" serves model {self.endpoint.model} and takes these settings"
             )
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, Failure) and self._answered < begin:
             raise ModelError(
                 f"endpoint {self.endpoint.url} does not work ({reason}); what is done is kept: run again when it does"
             )
 
     async def _try(self, body: dict[str, Any]) -> Completion | Failure:
-        """One try; a second where the server has another name for the limit of new tokens."""
+        while (wait := self._not_before - time.monotonic()) > 0:
+            await asyncio.sleep(wait * random.uniform(1.0, 1.1))
+        async with self._throttle:
+            outcome = await self._named(body)
+        if isinstance(outcome, Completion) and outcome.text is not None:
+            self._answered = time.monotonic()
+            self._throttle.answered()
+        if isinstance(outcome, Failure) and outcome.too_many:
+            self._throttle.too_many()
+        return outcome
+
+    async def _named(self, body: dict[str, Any]) -> Completion | Failure:
+        """A second time where the server has another name for the limit of new tokens."""
         name, other = self._limit_name, "max_completion_tokens"  # what OpenAI's reasoning models call it
         outcome = await self._sent(body)
         refused = isinstance(outcome, Completion) and outcome.refused and other in (outcome.error or "")
         if refused and name != other:
             self._limit_name = other
             outcome = await self._sent(body)
-        if isinstance(outcome, Completion) and outcome.text is not None:
-            self._answers = True
         return outcome
 
     async def _sent(self, body: dict[str, Any]) -> Completion | Failure:
@@ -108,8 +132,6 @@ class Session:
             body = {name: value for name, value in body.items() if name != "max_tokens"} | {
                 self._limit_name: body["max_tokens"]
             }
-        while (wait := self._not_before - time.monotonic()) > 0:
-            await asyncio.sleep(wait * random.uniform(1.0, 1.1))
         try:
             async with asyncio.timeout(self.endpoint.timeout):
                 url = f"{self.endpoint.url}/chat/completions"

@@ -40,6 +40,7 @@ class Failure:
 
     reason: str
     pause: float | None = None  # seconds that the server asks to wait
+    too_many: bool = False  # requests at a time, it says
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def judged(status: int, headers: Mapping[str, str], content: bytes) -> Completio
     if status in (400, 413, 422, 500) and any(sign in text for sign in TOO_LONG):
         return Completion(None, error=f"the endpoint refuses it ({reason})", too_long=True)
     if status in MAY_PASS or status >= 500:
-        return Failure(reason, wish(headers.get("retry-after")))
+        return Failure(reason, wish(headers.get("retry-after")), status in (429, 529))
     if status in (401, 403, 404, 405) or status < 400:
         return Refusal(status, reason)
     return Completion(None, error=f"the endpoint refuses it ({reason})", refused=True)
