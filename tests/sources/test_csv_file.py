@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secbatch.errors import InputError, JobError
-from secbatch.sources import csv_file
+from secbatch.sources import csv_cursor, csv_file
 from secbatch.sources.csv_blocks import scan
 from secbatch.sources.csv_records import Dialect, parse_record
 
@@ -354,7 +354,8 @@ def test_large_field_in_linear_time(tmp_path):
 
 
 def test_a_record_beyond_the_limit_is_rejected(tmp_path, monkeypatch):
-    monkeypatch.setattr(csv_file, "RECORD_LIMIT", 5 << 20)
+    for module in (csv_cursor, csv_file):
+        monkeypatch.setattr(module, "RECORD_LIMIT", 5 << 20)
     big = "x" * (11 << 20)
     path = written(tmp_path, "t.csv", f'id,text\n1,{big}\n2,small\n3,"{big}"\n4,small\n')
     shards = shards_of(path)

@@ -6,7 +6,7 @@ import pytest
 from helpers import rejects_of, rows_of, shards_of, source_of, table_of, written
 
 from secbatch.errors import InputError
-from secbatch.sources import jsonl_file
+from secbatch.sources import jsonl_columns, jsonl_file, jsonl_lines
 
 
 def lines(*objects):
@@ -36,7 +36,7 @@ def test_types_are_inferred_once(tmp_path):
 
 
 def test_what_comes_later_does_not_change_types(tmp_path, monkeypatch):
-    monkeypatch.setattr(jsonl_file, "SAMPLE_BYTES", 20)
+    monkeypatch.setattr(jsonl_columns, "SAMPLE_BYTES", 20)
     path = written(
         tmp_path,
         "t.jsonl",
@@ -110,7 +110,8 @@ def test_compressed_and_truncated(tmp_path):
 
 
 def test_a_line_beyond_the_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(jsonl_file, "RECORD_LIMIT", 5 << 20)
+    for module in (jsonl_lines, jsonl_file):
+        monkeypatch.setattr(module, "RECORD_LIMIT", 5 << 20)
     path = written(tmp_path, "t.jsonl", lines({"s": "a"}, {"s": "x" * (13 << 20)}, {"s": "b"}))
     shards = shards_of(path)
     assert table_of(shards).column("s").to_pylist() == ["a", "b"]
@@ -162,7 +163,7 @@ def test_a_piece_of_many_columns_has_few_rows(tmp_path, monkeypatch):
 
 
 def test_an_integer_beyond_64_bits_in_an_integer_column_costs_its_row_only(tmp_path, monkeypatch):
-    monkeypatch.setattr(jsonl_file, "SAMPLE_BYTES", 10)
+    monkeypatch.setattr(jsonl_columns, "SAMPLE_BYTES", 10)
     path = written(tmp_path, "t.jsonl", lines({"a": 1}, {"a": -(2**63)}, {"a": 2**63}, {"a": 4}))
     (shard,) = shards_of(path)
     assert shard.table.column("a").to_pylist() == [1, -(2**63), None, 4]

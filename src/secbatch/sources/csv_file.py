@@ -12,10 +12,11 @@ import numpy as np
 
 from secbatch.sources.columns import conversion_error, from_text
 from secbatch.sources.csv_blocks import scan
+from secbatch.sources.csv_cursor import Cursor
 from secbatch.sources.csv_header import CsvLayout, delimiter_name, without_delimiter
-from secbatch.sources.csv_records import Dialect, Fault, Record, line_stop, parse_record
+from secbatch.sources.csv_records import Fault, Record, line_stop
 from secbatch.sources.input_file import InputFile
-from secbatch.sources.piece import BLOCK, RECORD_LIMIT, Piece, reject_piece
+from secbatch.sources.piece import RECORD_LIMIT, Piece, reject_piece
 from secbatch.sources.shard import RAW_LIMIT, Reject
 from secbatch.sources.streams import Utf8Stream, broken_off
 
@@ -25,68 +26,10 @@ if TYPE_CHECKING:
 CAREFUL = 64 << 10  # bytes parsed with care once something is wrong, before the fast path is tried again
 NEVER_CLOSED = "a quote opens a field and never closes it; close it, or double it and quote the field"
 INTERIOR_LINES = 50  # lines looked at to tell a long text from rows that a stray quote swallowed
-
-
 COLUMN_BYTES = 512  # of a window, at least, for each column
 WINDOW = 1 << 20  # what is made of it stays in the caches
 FIRST_WINDOW = 256 << 10
 LARGEST_BLOCK = 64 << 20
-
-
-class _Cursor:
-    """The text of a file from the current record on; knows line and offset of where it stands."""
-
-    def __init__(self, stream: Utf8Stream, dialect: Dialect) -> None:
-        self.stream = stream
-        self.dialect = dialect
-        self.text = b""
-        self.place = 0
-        self.line = 1
-        self.offset = stream.skipped  # of `place`, in the decompressed file
-        self.ended = False
-
-    @property
-    def left(self) -> int:
-        return len(self.text) - self.place
-
-    def fill(self, size: int) -> None:
-        """At least `size` bytes after `place`, or all that is left."""
-        while self.left < size and not self.ended:
-            self.grow(max(BLOCK, size - self.left))
-
-    def grow(self, size: int = 0) -> None:
-        """More text after what is there: half as much again at least, so that long records cost linear time."""
-        more = self.stream.read(max(size, BLOCK, self.left // 2))
-        self.ended = not more
-        self.text = self.text[self.place :] + more
-        self.place = 0
-
-    def advance(self, count: int) -> None:
-        stop = self.place + count
-        self.line += self.text.count(self.dialect.line_end, self.place, stop)
-        self.offset += count
-        self.place = stop
-
-    def skip_line(self) -> None:
-        """Past the end of the current line, however long it is, without keeping it."""
-        while True:
-            found = self.text.find(self.dialect.line_end, self.place)
-            if found >= 0 or self.ended:
-                self.advance((found + 1 if found >= 0 else len(self.text)) - self.place)
-                return
-            self.advance(self.left)
-            self.fill(1)
-
-    def record(self, ahead: int = 0) -> Record:
-        """The record that starts `ahead` bytes after `place`, with more text read as it needs. Its `end` is
-        relative to `place`."""
-        while True:
-            record = parse_record(self.text, self.place + ahead, self.dialect, RECORD_LIMIT)
-            waits = not record.complete and record.fault is not Fault.LONG
-            if not waits or self.ended:
-                record.end -= self.place
-                return record
-            self.grow()
 
 
 class CsvReader:
@@ -109,7 +52,7 @@ class CsvReader:
         self._block = max(block, min(self.width * COLUMN_BYTES, LARGEST_BLOCK))
         self._row = 0  # number of the last record, rejected ones counted
         self._stream: Utf8Stream | None = None
-        self._cursor: _Cursor | None = None
+        self._cursor: Cursor | None = None
 
     def position(self) -> int:
         cursor = self._cursor
@@ -119,14 +62,14 @@ class CsvReader:
         self._row = 0
         self._stream = stream = Utf8Stream(self.file, self._encoding)
         try:
-            self._cursor = cursor = _Cursor(stream, self.layout.dialect)
+            self._cursor = cursor = Cursor(stream, self.layout.dialect)
             cursor.fill(self.layout.header_end)
             cursor.advance(min(self.layout.header_end, cursor.left))
             yield from self._rows(cursor)
         finally:
             stream.close()
 
-    def _rows(self, cursor: _Cursor) -> Iterator[Piece]:
+    def _rows(self, cursor: Cursor) -> Iterator[Piece]:
         window = min(FIRST_WINDOW, self._block)  # the first rows are waited for
         while True:
             cursor.fill(window)
@@ -151,14 +94,14 @@ class CsvReader:
             reject = self._reject(cursor, broken_off(stream_failure), raw, whole_file=True)
             yield Piece(self.file.path, self.schema.empty_table(), np.empty(0, np.int64), rejects=[reject])
 
-    def _cut_off(self, cursor: _Cursor) -> bool:
+    def _cut_off(self, cursor: Cursor) -> bool:
         """Whether all that is left is half a record of a file that breaks off."""
         return cursor.ended and cursor.stream.failure is not None and not self._line_is_whole(cursor)
 
-    def _line_is_whole(self, cursor: _Cursor) -> bool:
+    def _line_is_whole(self, cursor: Cursor) -> bool:
         return cursor.text.find(self.layout.dialect.line_end, cursor.place) >= 0
 
-    def _carefully(self, cursor: _Cursor) -> Iterator[Piece]:
+    def _carefully(self, cursor: Cursor) -> Iterator[Piece]:
         """At least one record, and some more text, record by record."""
         rows: list[list[bytes]] = []
         numbers: list[int] = []
@@ -211,7 +154,7 @@ class CsvReader:
                 )
         return None
 
-    def _broken(self, cursor: _Cursor, record: Record) -> Iterator[Reject]:
+    def _broken(self, cursor: Cursor, record: Record) -> Iterator[Reject]:
         """The rejects of a record that is none; moves the cursor past them."""
         reason = self._reason(record)
         if record.fault is None:
@@ -244,13 +187,13 @@ class CsvReader:
         """Whether a broken piece ends here: a record of the right width without a quote out of place."""
         return record.fault is None and len(record.fields) == self.width and not record.literal_quote
 
-    def _damaged_row(self, cursor: _Cursor, ahead: int) -> bool:
+    def _damaged_row(self, cursor: Cursor, ahead: int) -> bool:
         """Whether a line that is no record looks like one row: several damaged rows are several rejects."""
         start = cursor.place + ahead
         stop, _ = line_stop(cursor.text, start, self.layout.dialect)
         return cursor.text.count(self.layout.dialect.delimiter, start, stop) == self.width - 1
 
-    def _line_after(self, cursor: _Cursor, ahead: int) -> int:
+    def _line_after(self, cursor: Cursor, ahead: int) -> int:
         """Start of the physical line after the one at `place + ahead`, relative to `place`; -1 if it is too
         long."""
         while True:
@@ -261,7 +204,7 @@ class CsvReader:
                 return -1
             cursor.grow()
 
-    def _swallowed_rows(self, cursor: _Cursor, record: Record) -> bool:
+    def _swallowed_rows(self, cursor: Cursor, record: Record) -> bool:
         """Whether a properly quoted record of the wrong width looks as if two stray quotes made it.
 
         Then the lines inside it are rows, or one of them holds a quote and is a row even so; in a long text with
@@ -276,11 +219,11 @@ class CsvReader:
         rows = sum(b'"' not in line and line.count(delimiter) == self.width - 1 for line in lines)
         return len(lines) > 0 and 2 * rows >= len(lines)
 
-    def _parity_lost(self, cursor: _Cursor, record: Record) -> bool:
+    def _parity_lost(self, cursor: Cursor, record: Record) -> bool:
         """Whether a record of the right width took the quotes of another one for its own: it has a quote left."""
         return record.multiline and record.literal_quote and self._row_with_quotes_inside(cursor, record)
 
-    def _row_with_quotes_inside(self, cursor: _Cursor, record: Record) -> bool:
+    def _row_with_quotes_inside(self, cursor: Cursor, record: Record) -> bool:
         """Whether a clean record with quoted fields starts at a line inside a multi-line record.
 
         Such a line can hardly read well both from its start and from inside a quoted field.
@@ -292,7 +235,7 @@ class CsvReader:
                     return True
         return False
 
-    def _interior_lines(self, cursor: _Cursor, record: Record) -> list[tuple[bytes, int]]:
+    def _interior_lines(self, cursor: Cursor, record: Record) -> list[tuple[bytes, int]]:
         """(line, its start relative to `place`) of the lines after a record's first one: some, and the last."""
         dialect = self.layout.dialect
         end = cursor.place + record.end
@@ -320,7 +263,7 @@ class CsvReader:
             f"{delimiter_name(self.layout.dialect.delimiter)}, a quote or a line end"
         )
 
-    def _reject(self, cursor: _Cursor, reason: str, raw: bytes, whole_file: bool = False) -> Reject:
+    def _reject(self, cursor: Cursor, reason: str, raw: bytes, whole_file: bool = False) -> Reject:
         offset = None if cursor.stream.recoded else cursor.offset
         return reject_piece(self.file.path, reason, raw, cursor.line, offset, whole_file)
 

@@ -1,195 +1,23 @@
 """JSON Lines: one object a line; the columns and their types are settled before the first row is read."""
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secbatch.errors import InputError
 from secbatch.sources.columns import conversion_error, failing, from_text
 from secbatch.sources.input_file import InputFile
+from secbatch.sources.jsonl_columns import as_text, kind_of_value
+from secbatch.sources.jsonl_lines import BLANK, BadLineError, lines, parse_line
 from secbatch.sources.piece import BLOCK, RECORD_LIMIT, Piece, reject_piece
-from secbatch.sources.shard import RAW_LIMIT, Reject
-from secbatch.sources.streams import UnreadableFileError, Utf8Stream, broken_off, opened
+from secbatch.sources.shard import Reject
+from secbatch.sources.streams import Utf8Stream, broken_off
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SAMPLE_BYTES = 8 << 20  # of the whole input that decide columns and types
-SAMPLE_BYTES_A_FILE = 1 << 20
 PIECE_ROWS = 8_192
-MANY_COLUMNS, LEAST_FILLED = 2_000, 0.02  # more columns than that, of which less is filled, are no table
 CELLS = 4 << 20  # of one piece at most
-DEEPEST = 500  # levels of nesting; Python cannot write again all that it can read
-BLANK = b" \t\r"
-DECODER = json.JSONDecoder()
-
-
-class BadLineError(Exception):
-    """A line that is no row; its text is the reason."""
-
-
-def parse_line(line: bytes) -> dict[str, Any]:
-    """The object on one line. Raises BadLineError."""
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadLineError(
-            f"the line is not valid UTF-8 (byte 0x{line[error.start]:02x}); if the file is in another encoding, "
-            "name it, for example `input.encoding: cp1252`"
-        ) from None
-    try:
-        value = DECODER.decode(text)
-    except json.JSONDecodeError as error:
-        raise BadLineError(f"the line is not valid JSON ({error.msg}, character {error.pos + 1})") from None
-    except (ValueError, RecursionError) as error:
-        kind = "nested too deeply" if isinstance(error, RecursionError) else "a number is too long"
-        raise BadLineError(f"the line is not usable JSON ({kind})") from None
-    if not isinstance(value, dict):
-        raise BadLineError('the line is not a JSON object; each line must be one object {"column": value, …}')
-    if line.count(b"[") + line.count(b"{") > DEEPEST and _nested_deeper(value, DEEPEST):
-        raise BadLineError("the line is not usable JSON (nested too deeply)")
-    if b"\\u" in line:
-        _refuse_half_characters(value)
-    return value
-
-
-def _nested_deeper(value: Any, limit: int) -> bool:
-    level = [value]
-    for _ in range(limit):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, (dict, list))
-        ]
-        if not level:
-            return False
-    return True
-
-
-def _refuse_half_characters(row: Mapping[str, Any]) -> None:
-    """BadLineError for a key with a lone surrogate (written as \\ud800): it cannot name a column."""
-    for key in row:
-        try:
-            key.encode("utf-8")
-        except UnicodeEncodeError:
-            raise BadLineError(f"the key {key!r} holds half a character (a lone surrogate)") from None
-
-
-def infer_types(objects: Iterable[Mapping[str, Any]], declared: "Mapping[str, pa.DataType]") -> "pa.Schema":
-    """Columns in the order of their first appearance, `declared` ones that do not appear after them.
-
-    bool, int64, float64 and string as the values are; anything mixed, nested or beyond 64 bits is text (JSON).
-    """
-    import pyarrow as pa
-
-    kinds: dict[str, set[str]] = {}
-    for row in objects:
-        for name, value in row.items():
-            kinds.setdefault(name, set()).add(_kind(value))
-    fields = []
-    for name, seen in kinds.items():
-        seen.discard("null")
-        if name in declared:
-            inferred = declared[name]
-        elif seen == {"bool"}:
-            inferred = pa.bool_()
-        elif seen == {"int"}:
-            inferred = pa.int64()
-        elif seen and seen <= {"int", "float"}:
-            inferred = pa.float64()
-        else:
-            inferred = pa.string()
-        fields.append(pa.field(name, inferred))
-    fields += [pa.field(name, kind) for name, kind in declared.items() if name not in kinds]
-    return pa.schema(fields)
-
-
-def refuse_keys_that_are_data(file: InputFile, objects: Sequence[Mapping[str, Any]], schema: "pa.Schema") -> None:
-    """InputError where nearly every object has keys of its own: they would make a table of nothing but nulls."""
-    columns = len(schema.names)
-    filled = sum(map(len, objects))
-    if columns > MANY_COLUMNS and filled < columns * len(objects) * LEAST_FILLED:
-        raise InputError(
-            f"{file.path}: the first {len(objects):,} objects have {columns:,} different keys and share too few of "
-            "them; bring the values under common keys, one object for each"
-        )
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int):
-        return "int" if -(1 << 63) <= value < 1 << 63 else "text"
-    return "float" if isinstance(value, float) else "text"
-
-
-def as_text(value: Any) -> str | None:
-    """A JSON value as text: strings as they are, everything else as JSON."""
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)
-
-
-def sample(files: Sequence[InputFile], encoding: str | None) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Objects from the start of the files, and for each file of which nothing can be read the reason."""
-    objects: list[dict[str, Any]] = []
-    unreadable: dict[str, str] = {}
-    budget = SAMPLE_BYTES
-    for file in files:
-        if file.size == 0:
-            unreadable[file.path] = "is empty: it has 0 bytes"
-            continue
-        if budget <= 0:
-            continue
-        try:
-            text = opened(file, partial(_start, file, encoding, min(budget, SAMPLE_BYTES_A_FILE)))
-        except UnreadableFileError as error:
-            unreadable[file.path] = str(error)
-            continue
-        budget -= len(text)
-        for line in text.split(b"\n"):
-            if line.strip(BLANK):
-                try:
-                    objects.append(parse_line(line))
-                except BadLineError:
-                    continue  # the reader rejects it with its line number
-    return objects, unreadable
-
-
-def _start(file: InputFile, encoding: str | None, size: int) -> bytes:
-    """About `size` bytes of a file's text, one whole line at least. Raises UnreadableFileError where there is none."""
-    stream = Utf8Stream(file, encoding)
-    try:
-        text = stream.read(size)
-        if not text.strip():
-            raise UnreadableFileError(
-                f"{stream.failure}; fetch the file again" if stream.failure else "is empty: it has only blank lines"
-            )
-        text += _rest_of_line(stream, text)
-        if stream.failure and b"\n" not in text:
-            raise UnreadableFileError(f"{stream.failure}; fetch the file again")
-        return text
-    finally:
-        stream.close()
-
-
-def _rest_of_line(stream: Utf8Stream, text: bytes) -> bytes:
-    """The end of the first line where the sample holds no whole line."""
-    parts: list[bytes] = []
-    length = 0
-    while b"\n" not in text and length < RECORD_LIMIT:
-        text = stream.read(BLOCK)
-        if not text:
-            break
-        parts.append(text[: text.find(b"\n") + 1] or text)
-        length += len(text)
-    return b"".join(parts)
 
 
 class JsonlReader:
@@ -223,7 +51,7 @@ class JsonlReader:
         waiting = 0  # bytes of the lines in `rows`
         most = max(1, min(PIECE_ROWS, CELLS // max(1, len(self.schema))))
         try:
-            for line, whole, length in _lines(stream):
+            for line, whole, length in lines(stream):
                 line_number += 1
                 here = None if stream.recoded else offset
                 offset += length
@@ -317,7 +145,7 @@ def _fitting(value: Any, kind: "pa.DataType") -> tuple[bool, Any]:
 
     if value is None:
         return True, None
-    found = _kind(value)
+    found = kind_of_value(value)
     if pa.types.is_boolean(kind):
         fits = found == "bool"
     elif pa.types.is_integer(kind):
@@ -349,32 +177,3 @@ def _text_array(texts: list[str | None]) -> "tuple[pa.Array, list[int]]":
         for place in bad:
             kept[place] = None
         return pa.array(kept, pa.string()), bad
-
-
-def _lines(stream: Utf8Stream) -> Iterator[tuple[bytes, bool, int]]:
-    """(line without its end, whether a line end closed it, bytes it takes in the text).
-
-    Of a line longer than RECORD_LIMIT only the start is given.
-    """
-    parts: list[bytes] = []  # the beginning of a line whose end is not read yet
-    held = dropped = 0
-    while block := stream.read(BLOCK):
-        lines = block.split(b"\n")
-        for line in lines[:-1]:
-            if parts or dropped:
-                length = held + len(line) + dropped + 1
-                yield b"".join([*parts, line] if not dropped else parts), True, length
-                parts, held, dropped = [], 0, 0
-            else:
-                yield line, True, len(line) + 1
-        if held > RECORD_LIMIT:  # keep what a reject shows, drop the rest
-            start = b"".join(parts)[:RAW_LIMIT]
-            dropped += held - len(start) + len(lines[-1])
-            parts, held = [start], len(start)
-        elif dropped:
-            dropped += len(lines[-1])
-        elif lines[-1]:
-            parts.append(lines[-1])
-            held += len(lines[-1])
-    if parts or stream.failure:  # a file that breaks off ends in half a line, be it an empty one
-        yield b"".join(parts), False, held + dropped

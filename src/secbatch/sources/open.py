@@ -10,7 +10,7 @@ import numpy as np
 
 from secbatch.errors import InputError, JobError
 from secbatch.job import Input
-from secbatch.sources import csv_file, csv_header, jsonl_file, parquet_file
+from secbatch.sources import csv_file, csv_header, jsonl_columns, jsonl_file, parquet_file
 from secbatch.sources.columns import check_known, column_types
 from secbatch.sources.input_file import InputFile
 from secbatch.sources.paths import find_files, settled
@@ -223,13 +223,13 @@ def _delimiter_notices(layouts: "list[tuple[InputFile, csv_header.CsvLayout]]") 
 
 
 def _jsonl(spec: Input, files: tuple[InputFile, ...], declared: "dict[str, pa.DataType]") -> _Contents:
-    objects, unreadable = jsonl_file.sample(files, spec.encoding)
+    objects, unreadable = jsonl_columns.sample(files, spec.encoding)
     looked: list[InputFile | _Unreadable] = [
         _Unreadable(file, unreadable[file.path]) if file.path in unreadable else file for file in files
     ]
     _refuse_if_nothing(looked)
-    schema = jsonl_file.infer_types(objects, declared)
-    jsonl_file.refuse_keys_that_are_data(files[0], objects, schema)
+    schema = jsonl_columns.infer_types(objects, declared)
+    jsonl_columns.refuse_keys_that_are_data(files[0], objects, schema)
     if not objects:
         raise InputError(
             f"{files[0].path}: no line at the start of the input is a JSON object; each line must be one "
