@@ -77,7 +77,7 @@ def words_of(text: str, spans: Sequence[Span]) -> tuple[tuple[int, int], ...]:
 
 
 def answers_in(value: Any, start: Any, context: str) -> tuple[Answer, ...]:
-    """Answers that stand in `context`, none for an empty cell; see `read_questions`. Raises ValueError with a reason."""
+    """Answers that stand in `context`, none for an empty cell; see `read_questions`. Raises ValueError: the reason."""
     if isinstance(value, str) and value.startswith("{"):  # as JSONL files hold it
         with contextlib.suppress(ValueError, RecursionError):
             parsed = json.loads(value)
