@@ -1,5 +1,7 @@
 """A task without a model, to test what surrounds tasks: it upper-cases a column and counts the rows it was given."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from secbatch.errors import Interrupted
 from secbatch.models.resolved import ResolvedModel
 from secbatch.tasks.base import TaskColumns
 
@@ -53,3 +56,25 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Counter:
     monkeypatch.setattr("secbatch.models.resolve.resolve", lambda name, revision=None: model)
     monkeypatch.setattr("secbatch.worker.build_task", lambda name, spec, *rest: UpperTask(name, spec, counter))
     return counter
+
+
+def install_in(folder: Path, monkeypatch: pytest.MonkeyPatch, shard_rows: tuple[int, ...]) -> Counter:
+    """As `install`, for a test that works in `folder`, with row targets of the first shards, the last for the rest."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: shard_rows)
+    return install(monkeypatch)
+
+
+@contextmanager
+def interrupted_after(rows: int) -> Iterator[None]:
+    """The run inside is interrupted once its tasks were given so many rows."""
+    compute = UpperTask.compute
+
+    def interrupted(self: UpperTask, encoded: Any) -> Any:
+        if self.counter.rows >= rows:
+            raise Interrupted("stop")
+        return compute(self, encoded)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(UpperTask, "compute", interrupted)
+        yield

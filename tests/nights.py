@@ -30,8 +30,8 @@ def write(name: str, *lines: str) -> None:
     (Path("in") / name).write_text("\n".join(lines) + "\n")
 
 
-def rows() -> pd.DataFrame:
-    return pd.read_parquet("out/data")
+def rows(path: str = "out") -> pd.DataFrame:
+    return pd.read_parquet(Path(path) / "data")
 
 
 def done(counter: Counter, **changes: Any) -> int:

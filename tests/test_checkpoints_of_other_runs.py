@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from fake_task import Counter, install
+from fake_task import Counter, install_in
 from nights import LINES, WITH_ID, job, rows, write
 
 from secbatch.job import Job
@@ -19,9 +19,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def counter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (7, 10))
-    return install(monkeypatch)
+    return install_in(tmp_path, monkeypatch, (7, 10))
 
 
 def killed_after_a_checkpoint(monkeypatch: pytest.MonkeyPatch, of: Job) -> None:

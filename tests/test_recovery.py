@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from fake_task import Counter, UpperTask, install
+from fake_task import Counter, UpperTask, install_in
 from nights import LINES, WITH_ID, done, job, rows, write
 
 from secbatch.errors import InputError, OutputError
@@ -24,9 +24,7 @@ PARTITIONED = {"path": "out", "partition_by": ["note"]}
 
 @pytest.fixture
 def counter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (7, 10))
-    return install(monkeypatch)
+    return install_in(tmp_path, monkeypatch, (7, 10))
 
 
 # As the first release made it.

@@ -7,10 +7,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_task import Counter, UpperTask, install
+from fake_task import Counter, install_in, interrupted_after
 from nights import LINES, WITH_ID, done, job, rows, write
 
-from secbatch.errors import Interrupted, OutputError
+from secbatch.errors import OutputError
 from secbatch.run_options import RunOptions
 from secbatch.runner import RunResult, run_job
 from secbatch.store.filesystem import link_durably
@@ -19,9 +19,7 @@ from secbatch.store.merge import Merger, Piece
 
 @pytest.fixture
 def counter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (7, 10))
-    return install(monkeypatch)
+    return install_in(tmp_path, monkeypatch, (7, 10))
 
 
 def test_a_row_at_the_head_of_a_file_costs_one_row(counter: Counter) -> None:
@@ -97,21 +95,10 @@ def test_superseded_rows_are_not_done_again_each_night(counter: Counter) -> None
     assert (result.read, result.superseded, result.rows_in_dataset) == (102, 2, 100)
 
 
-def test_a_job_that_changed_amid_a_run_takes_over_what_was_done(
-    counter: Counter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_that_changed_amid_a_run_takes_over_what_was_done(counter: Counter) -> None:
     write("a.csv", "id,text,note", *LINES)
-    compute = UpperTask.compute
-
-    def interrupted(self: UpperTask, encoded: Any) -> Any:
-        if self.counter.rows >= 50:
-            raise Interrupted("stop")
-        return compute(self, encoded)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(UpperTask, "compute", interrupted)
-        with pytest.raises(Interrupted):
-            run_job(job(input=WITH_ID))
+    with interrupted_after(50):
+        run_job(job(input=WITH_ID))
     up = {"type": "fill-mask", "model": "fake", "text": "text"}
     computed = counter.rows
     assert done(counter, input=WITH_ID, tasks={"up": up, "more": up}) == 200 - computed

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
-from fake_task import Counter, UpperTask, install
+from fake_task import Counter, UpperTask, install_in
 
 from secbatch.errors import InputError, Interrupted
 from secbatch.job import Job
@@ -21,9 +21,7 @@ LATEST = Path("out/_secbatch/runs/latest.json")
 
 @pytest.fixture
 def counter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (2, 3))
-    return install(monkeypatch)
+    return install_in(tmp_path, monkeypatch, (2, 3))
 
 
 def job(path: str = "in.csv", **tasks: Any) -> Job:

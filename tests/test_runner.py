@@ -2,50 +2,22 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_task import Counter, UpperTask, install
+from fake_task import Counter, install_in, interrupted_after
+from nights import job, rows, write
 
-from secbatch.errors import InputError, Interrupted, JobError, OutputError, OutputHeldError
-from secbatch.job import Job
+from secbatch.errors import InputError, JobError, OutputError, OutputHeldError
 from secbatch.runner import run_job
 from secbatch.store.lock import hold
 
 
 @pytest.fixture
 def counter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (2, 3))
-    return install(monkeypatch)
-
-
-def job(**changes: Any) -> Job:
-    values: dict[str, Any] = {
-        "name": "test",
-        "input": {"path": "in/*.csv"},
-        "tasks": {"up": {"type": "fill-mask", "model": "fake", "text": "text"}},
-        "output": {"path": "out"},
-    }
-    for key, value in changes.items():
-        top, _, rest = key.partition("__")
-        if rest:
-            values[top] = {**values[top], rest: value}
-        else:
-            values[top] = value
-    return Job.model_validate(values)
-
-
-def write(name: str, *lines: str) -> None:
-    Path("in").mkdir(exist_ok=True)
-    (Path("in") / name).write_text("\n".join(lines) + "\n")
-
-
-def rows(path: str = "out") -> pd.DataFrame:
-    return pd.read_parquet(Path(path) / "data")
+    return install_in(tmp_path, monkeypatch, (2, 3))
 
 
 def texts(path: str = "out") -> list[str]:
@@ -208,19 +180,10 @@ def test_max_rejects_as_a_share(counter: Counter) -> None:
     assert run_job(job(max_rejects="0.9%", output__path="other")).exit_code == 3
 
 
-def test_an_interrupted_run_goes_on_as_the_same_run(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_goes_on_as_the_same_run(counter: Counter) -> None:
     write("a.csv", "text", *"abcdefghijkl")
-    compute = UpperTask.compute
-
-    def interrupted(self: UpperTask, encoded: Any) -> Any:
-        if self.counter.rows >= 5:
-            raise Interrupted("stop")
-        return compute(self, encoded)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(UpperTask, "compute", interrupted)
-        with pytest.raises(Interrupted):
-            run_job(job())
+    with interrupted_after(5):
+        run_job(job())
     record = json.loads(Path("out/_secbatch/runs/latest.json").read_text())
     assert record["state"] == "interrupted"
     done = counter.rows

@@ -269,6 +269,18 @@ def make_distilbert(folder: Path, seed: int = 0, sharpen: float = 30.0) -> Path:
     return _save(DistilBertForMaskedLM, config, tokenizer, folder, seed, sharpen)
 
 
+# the generation config of facebook/blenderbot-400M-distill
+BLENDERBOT = {
+    "encoder_no_repeat_ngram_size": 3,
+    "forced_eos_token_id": 2,
+    "length_penalty": 0.65,
+    "max_length": 60,
+    "min_length": 20,
+    "no_repeat_ngram_size": 3,
+    "num_beams": 10,
+}
+
+
 def make_blenderbot(folder: Path, seed: int = 0, sharpen: float = 6.0, **changes: Any) -> Path:
     tokenizer = blenderbot_tokenizer()
     config = BlenderbotConfig(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import BLENDERBOT
 from transformers import BlenderbotConfig, BlenderbotForConditionalGeneration
 
 from secbatch.job import Generation
@@ -19,7 +20,7 @@ from secbatch.models.generation_beams import BeamLoop
 from secbatch.models.generation_blenderbot import BlenderbotSteps
 from secbatch.models.generation_loop import LOOK_EVERY
 from secbatch.models.generation_tokens import TokenLoop
-from tests.models.test_generation import BLENDERBOT, blenderbot, cut_at_end, generator, gpt2, llama, prompts, sharpened
+from tests.models.test_generation import blenderbot, cut_at_end, generator, gpt2, llama, prompts, sharpened
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import BLENDERBOT
 from transformers import (
     BlenderbotConfig,
     BlenderbotForConditionalGeneration,
@@ -26,16 +27,6 @@ from secbatch.models.generation_loop import LOOK_EVERY, NOT_FINITE, cut_at_end
 from secbatch.models.generation_settings import position_limit, settings_for
 
 VOCABULARY = 300
-# the generation config of facebook/blenderbot-400M-distill
-BLENDERBOT = {
-    "encoder_no_repeat_ngram_size": 3,
-    "forced_eos_token_id": 2,
-    "length_penalty": 0.65,
-    "max_length": 60,
-    "min_length": 20,
-    "no_repeat_ngram_size": 3,
-    "num_beams": 10,
-}
 
 
 def sharpened(model: Any, generation: dict[str, Any], **tokens: int) -> Any:

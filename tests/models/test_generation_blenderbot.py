@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import BLENDERBOT
 
 from secbatch.job import Generation
 from secbatch.models import generation_blenderbot
@@ -12,7 +13,7 @@ from secbatch.models.generation_blenderbot import ALIGNED, BlenderbotDecoder, Bl
 from secbatch.models.generation_loop import LOOK_EVERY
 from secbatch.models.generation_steps import EncoderDecoderSteps
 from tests.models.replayed import Replayed
-from tests.models.test_generation import BLENDERBOT, alone, blenderbot, generator, prompts
+from tests.models.test_generation import alone, blenderbot, generator, prompts
 
 
 def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
-from tiny_models import make_blenderbot, make_llama_chat, resolved
+from tiny_models import BLENDERBOT, make_blenderbot, make_llama_chat, resolved
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from secbatch.errors import JobError, ModelError
@@ -26,15 +26,6 @@ QUESTIONS = [
     "A SQL injection occurs when an attacker inserts code into a server. What now, and why does it matter?",
     "Naïve façade, Москва, 北京, emoji 🙂",
 ]
-BLENDERBOT = {
-    "encoder_no_repeat_ngram_size": 3,
-    "forced_eos_token_id": 2,
-    "length_penalty": 0.65,
-    "max_length": 60,
-    "min_length": 20,
-    "no_repeat_ngram_size": 3,
-    "num_beams": 10,
-}
 
 
 @pytest.fixture(scope="module")
