@@ -51,7 +51,7 @@ class Case:
 
 
 CPU_CASES = (
-    Case("Blenderbot-400M, 10 beams", blenderbot, {}, (32, 4), (3, 1), ((8, 16), (4,))),
+    Case("Blenderbot-400M, 10 beams", blenderbot, {}, (32, 4), (3, 1), ((8, 16, 32), (4,))),
     Case("Blenderbot-400M, greedy", blenderbot, {"num_beams": 1}, (64, 16), (4, 2), ((16, 64), (16,))),
     Case("small Llama, greedy", llama, {"max_new_tokens": 32}, (64, 16), (4, 2), ((16, 64), (16,))),
 )

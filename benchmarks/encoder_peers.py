@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-CPU_BATCHES, CUDA_BATCHES = (1, 8, 32), (32, 128, 512)
+# Of a pipeline: full run, quick run. It copies the scores of the whole vocabulary for each token.
+CPU_BATCHES, CUDA_BATCHES = ((1, 4, 8, 16, 32, 64), (8, 32, 64)), ((32, 128, 512), (128, 512))
+ENCODE_BATCHES = {"cpu": (8, 16, 32, 64), "cuda": (128, 512, 2048)}
 OPENVINO_BATCHES = (8, 16, 32)
 TOP_K = 10
 
@@ -35,13 +37,14 @@ class Way:
 
 def peers(task: str, model: Path, tokenizer: Any, device: str, precision: str, quick: bool) -> Iterator[list[Way]]:
     """Lists of ways; the ways of a list differ by their setting only."""
-    batches = (CUDA_BATCHES if device.startswith("cuda") else CPU_BATCHES)[quick:]
     if task == "fill-mask":
+        batches = (CUDA_BATCHES if device.startswith("cuda") else CPU_BATCHES)[quick]
         stock = list(_pipeline(model, tokenizer, device, precision, batches))
         yield [way for way in stock if not way.sort]
         yield [way for way in stock if way.sort]
     elif find_spec("sentence_transformers"):
-        yield list(_sentence_transformers(model, device, precision, batches[not quick :]))
+        sizes = ENCODE_BATCHES[device.partition(":")[0]]
+        yield list(_sentence_transformers(model, device, precision, sizes[quick:]))
     if device == "cpu" and find_spec("openvino"):
         yield list(_openvino(task, model, tokenizer, precision, quick))
 
