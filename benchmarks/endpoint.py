@@ -26,13 +26,14 @@ class Server:
         self.latency, self.spread = latency, spread
         self.at_once = self.most_at_once = self.answered = 0
         self.wanted = self.busy = 0.0  # seconds of all requests together: meant, and as it was
+        self.first = self.last = 0.0  # monotonic times of the first request and of the last answer
 
     async def serve(self, channel: Connection) -> None:
         server = await asyncio.start_server(self._connection, "127.0.0.1", 0, backlog=1024)
         channel.send(server.sockets[0].getsockname()[1])
         while not channel.poll():
             await asyncio.sleep(0.05)
-        channel.send((self.answered, self.most_at_once, self.wanted, self.busy))
+        channel.send((self.answered, self.most_at_once, self.wanted, self.busy, self.last - self.first))
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -51,10 +52,12 @@ class Server:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         begin = time.monotonic()
+        self.first = self.first or begin
         await asyncio.sleep(seconds)
         self.at_once -= 1
         self.answered, self.wanted = self.answered + 1, self.wanted + seconds
-        self.busy += time.monotonic() - begin
+        self.last = time.monotonic()
+        self.busy += self.last - begin
         value = {"choices": [{"message": {"content": "As it were."}}], "usage": {"completion_tokens": 4}}
         body = json.dumps(value).encode()
         return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
@@ -83,15 +86,16 @@ def main() -> None:
             result = run_job(job)
             seconds, processor = time.monotonic() - begin, time.process_time() - processor
         ours.send("how was it?")
-        answered, most, wanted, busy = ours.recv()
+        answered, most, wanted, busy, serving = ours.recv()
     finally:
         server.terminate()
         server.join()
     assert result.rejected == 0 and answered == asked.rows, (result, answered)
     ideal = asked.concurrency * answered / wanted  # answers a second of a server that never waits for a request
-    share = busy / seconds / asked.concurrency
+    share = busy / serving / asked.concurrency
     print(f"{answered:,} answers in {seconds:.1f} s: {answered / seconds:.0f} a second, of {ideal:.0f} at most;")
-    print(f"{busy / seconds:.1f} requests at a time on average ({share:.1%}), {most} at most;")
+    print(f"from the first request to the last answer, {serving:.1f} s, {answered / serving / ideal:.1%} of that, and")
+    print(f"{busy / serving:.1f} requests at a time on average ({share:.1%}), {most} at most;")
     print(f"{1000 * processor / answered:.2f} ms of this process's processor time a row")
 
 

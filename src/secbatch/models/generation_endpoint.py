@@ -168,6 +168,11 @@ class Session:
                 else "name the environment variable that holds the key in api_key_env"
             )
             return f"endpoint {endpoint.url} refuses access (HTTP {refusal.status}); {mend}"
+        if 300 <= refusal.status < 400:
+            return (
+                f"endpoint {endpoint.url} redirects to another address (HTTP {refusal.status}), which is not followed;"
+                " name the one that it leads to"
+            )
         return (
             f"endpoint {endpoint.url} has no chat completions for model {endpoint.model}"
             f" ({self._shown(refusal.reason)}); the endpoint's address ends with /v1 as a rule, and its /models lists"
