@@ -132,11 +132,7 @@ def enrich(
         tasks["vec"] = {"type": "embed", "model": mask_model, "text": embed, "normalize": True}
     if ask:
         tasks["answer"] = {"type": "chat", "model": chat_model, "text": ask}
-    for kind, column, model in (("classify", classify, classify_model), ("ner", ner, ner_model)):
-        if (column is None) is not (model is None):
-            raise click.UsageError(f"--{kind} and --{kind}-model go together: say which column, and by which model.")
-        if column:
-            tasks[{"classify": "class", "ner": "ents"}[kind]] = {"type": kind, "model": model, "text": column}
+    tasks |= _fine_tuned("classify", "class", classify, classify_model) | _fine_tuned("ner", "ents", ner, ner_model)
     if not tasks:
         raise click.UsageError(
             "Say what to do with which column: --mask COLUMN, --ask COLUMN, --embed COLUMN, --classify COLUMN or"
@@ -166,6 +162,13 @@ def enrich(
     with Measured(metrics_file) as measured:
         asked = RunOptions(limit, keep_tasks=not single)
         return run_watched(job, asked, log_format, measured, Path(output_path) if single else None)
+
+
+def _fine_tuned(kind: str, name: str, column: str | None, model: str | None) -> dict[str, Any]:
+    """The task `name` of a fine-tuned model; none where it is not asked for. Raises UsageError for half of it."""
+    if (column is None) is not (model is None):
+        raise click.UsageError(f"--{kind} and --{kind}-model go together: say which column, and by which model.")
+    return {name: {"type": kind, "model": model, "text": column}} if column else {}
 
 
 def load(path: str, overrides: tuple[str, ...], input_path: str | None, output_path: str | None) -> "Job":

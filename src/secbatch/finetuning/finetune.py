@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secbatch.errors import JobError
 from secbatch.finetune_job import Base, FinetuneJob
@@ -20,6 +20,9 @@ from secbatch.models.resolve import resolve
 from secbatch.models.resolved import ResolvedModel
 from secbatch.store.filesystem import explain
 from secbatch.store.lock import hold
+
+if TYPE_CHECKING:
+    from secbatch.finetuning.loop import Training
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,6 @@ def _train(
     compared: dict[str, Any] | None,
 ) -> FinetuneResult:
     import numpy as np
-    import torch
 
     from secbatch.finetuning.adapters import Adapters
     from secbatch.finetuning.batches import plan_training
@@ -191,13 +193,7 @@ def _train(
     )  # fmt: skip
     resumed = training.resume()
     if resumed:
-        reporter.notice(f"the training goes on after step {training.state.step:,} of {plan.steps:,}")
-        threads = training.threads_before, torch.get_num_threads()
-        if compute.device == "cpu" and threads[0] != threads[1]:
-            reporter.notice(
-                f"it began with {threads[0]} threads and goes on with {threads[1]}: sums are taken in another order, so"
-                " the weights will not be those of an uninterrupted training to the last bit"
-            )
+        _say_how_it_goes_on(training, plan.steps, compute, reporter)
     elif not built.new_head:
         training.state.before = evaluators["dev"]().metrics
     training.run(reporter, stop)
@@ -206,14 +202,31 @@ def _train(
     model = adapters.merge() if adapters else built.model
     rates = {"learning_rate": rate, **({"head_learning_rate": head_rate(wanted, rate)} if built.new_head else {})}
     record = make_record(job, data, base, built, compute, training.state, evaluations, rates, identity, started, _now())
-    record["compared"] = compared and {
-        "base": compared["base"]["name"],
-        "weights_hash": compared["base"]["weights_hash"],
-        "metrics": compared["metrics"],
-        "best_epoch": compared["best_epoch"],
-    }
+    record["compared"] = compared and _as_compared(compared)
     _write(folder, model, built.tokenizer.hf, record)
     return FinetuneResult(folder.path, record, trained=True, resumed=resumed)
+
+
+def _as_compared(record: dict[str, Any]) -> dict[str, Any]:
+    """What the record of a training says of the training that it is compared with."""
+    return {
+        "base": record["base"]["name"],
+        "weights_hash": record["base"]["weights_hash"],
+        "metrics": record["metrics"],
+        "best_epoch": record["best_epoch"],
+    }
+
+
+def _say_how_it_goes_on(training: "Training", steps: int, compute: Compute, reporter: TrainingReporter) -> None:
+    import torch
+
+    reporter.notice(f"the training goes on after step {training.state.step:,} of {steps:,}")
+    threads = training.threads_before, torch.get_num_threads()
+    if compute.device == "cpu" and threads[0] != threads[1]:
+        reporter.notice(
+            f"it began with {threads[0]} threads and goes on with {threads[1]}: sums are taken in another order, so"
+            " the weights will not be those of an uninterrupted training to the last bit"
+        )
 
 
 def _write(folder: ModelFolder, model: Any, tokenizer: Any, record: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ def make_record(
     started: str,
     finished: str,
 ) -> dict[str, Any]:
-    """`evaluations`: by side, of the finished model."""
+    """What training.json says of a training (docs/finetune.md). `evaluations`: by side, of the finished model."""
     import torch
 
     assert state.best is not None
@@ -42,29 +42,8 @@ def make_record(
         "fingerprint": fingerprint,
         "started": started,
         "finished": finished,
-        "base": {
-            "name": base.name,
-            "hub_id": base.hub_id,
-            "revision": base.revision,
-            "weights_hash": base.weights_hash,
-            "tokenizer_hash": base.tokenizer_hash,
-            "licence": base.licence,
-            "trained": _ancestor(base),
-        },
-        "data": {
-            "columns": job.data.model_dump(mode="json", exclude_none=True, exclude={"train", "dev", "test"}),
-            **{
-                name: {
-                    "files": [asdict(file) for file in side.files],
-                    "rows": len(side.examples),
-                    "groups": side.groups,
-                    "sequences": len(built.items[name]),
-                    "malformed": side.malformed,
-                }
-                for name, side in sides(data).items()
-            },
-            "dev_is_part_of_train": job.data.dev is None,
-        },
+        "base": _about_base(base),
+        "data": _about_data(job, data, built),
         "labels": list(data.labels),
         "hyperparameters": {
             **job.settled().model_dump(mode="json"),
@@ -88,6 +67,35 @@ def make_record(
         "precision": compute.dtype,
         "threads": torch.get_num_threads(),
         "versions": versions(),
+    }
+
+
+def _about_base(base: ResolvedModel) -> dict[str, Any]:
+    return {
+        "name": base.name,
+        "hub_id": base.hub_id,
+        "revision": base.revision,
+        "weights_hash": base.weights_hash,
+        "tokenizer_hash": base.tokenizer_hash,
+        "licence": base.licence,
+        "trained": _ancestor(base),
+    }
+
+
+def _about_data(job: FinetuneJob, data: Dataset, built: Built) -> dict[str, Any]:
+    return {
+        "columns": job.data.model_dump(mode="json", exclude_none=True, exclude={"train", "dev", "test"}),
+        **{
+            name: {
+                "files": [asdict(file) for file in side.files],
+                "rows": len(side.examples),
+                "groups": side.groups,
+                "sequences": len(built.items[name]),
+                "malformed": side.malformed,
+            }
+            for name, side in sides(data).items()
+        },
+        "dev_is_part_of_train": job.data.dev is None,
     }
 
 
