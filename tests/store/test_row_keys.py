@@ -1,8 +1,14 @@
 """Row keys as they are written."""
 
-import numpy as np
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
 
-from secbatch.store.row_keys import _order_of
+import numpy as np
+import pytest
+
+from secbatch.store import row_keys
+from secbatch.store.row_keys import RowKeys, StoredKeys, _order_of, write_keys
 
 
 def test_the_order_of_digests_is_stable() -> None:
@@ -11,3 +17,38 @@ def test_the_order_of_digests_is_stable() -> None:
         for rows in (0, 1, 2, 5, 4000):
             halves = draw.integers(0, top, rows, dtype=np.uint64)
             assert _order_of(halves).tolist() == np.argsort(halves, kind="stable").tolist()
+
+
+def random_keys(rows: int) -> RowKeys:
+    draw = np.random.default_rng(2)
+    digests = draw.integers(0, 1 << 63, (3, rows, 2), dtype=np.uint64) * np.uint64(2)
+    digests[2, ::7] = 0  # nothing to do
+    digests[0, 1::5, 0] = digests[0, ::5, 0][: len(digests[0, 1::5])]  # the same first half
+    flags = draw.integers(0, 2, rows).astype(np.uint8)
+    return RowKeys(digests[0], digests[1], draw.integers(0, 9, rows, dtype=np.uint64), flags, {"mask": digests[2]})
+
+
+@pytest.mark.parametrize("rows", [0, 1, 1000])
+def test_a_file_does_not_depend_on_the_blocks_in_which_it_is_written(
+    rows: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    keys = random_keys(rows)
+    write_keys(tmp_path / "whole", keys, {}, "part keys")
+    stored = StoredKeys(tmp_path / "whole")
+    assert stored.array("by id").tolist() == np.argsort(keys.ids[:, 0], kind="stable").tolist()
+    assert stored.array("by done mask").tolist() == np.argsort(keys.done["mask"][:, 0], kind="stable").tolist()
+    for name, column in (("ids", keys.ids), ("content", keys.content), ("place", keys.place), ("flags", keys.flags)):
+        assert (stored.array(name) == column).all(), name
+    monkeypatch.setattr(row_keys, "BLOCK", 37)
+    write_keys(tmp_path / "blocks", keys, {}, "part keys")
+    assert (tmp_path / "blocks").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_keys_of_many_rows_are_written_without_a_column_in_memory(tmp_path: Path) -> None:
+    rows = 1 << 18
+    keys = replace(random_keys(rows), done={})
+    tracemalloc.start()
+    write_keys(tmp_path / "keys", keys, {}, "part keys")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 18 * rows  # halves of digests, and what bringing an eighth of them into order takes

@@ -2,6 +2,8 @@
 and Singler 2007): new rows are looked for in every part, and nearly never found.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 BITS = 16  # for each digest
@@ -34,10 +36,16 @@ class Asked:
         return taken
 
 
-def filter_of(digests: np.ndarray) -> np.ndarray:
-    """uint64 [words] of digests (uint64 [n], evenly spread)."""
-    words = np.zeros(max(1, -(-len(digests) * BITS // 64)), np.uint64)
-    for start in range(0, len(digests), BLOCK):
-        asked = Asked(digests[start : start + BLOCK])
-        np.bitwise_or.at(words, asked.places(len(words)), asked.bits)
+def words_for(count: int) -> int:
+    """Words of a filter of so many digests."""
+    return max(1, -(-count * BITS // 64))
+
+
+def filter_of(blocks: Iterable[np.ndarray], count: int) -> np.ndarray:
+    """uint64 [words] of `count` digests (uint64, evenly spread), which are given block by block."""
+    words = np.zeros(words_for(count), np.uint64)
+    for digests in blocks:
+        for start in range(0, len(digests), BLOCK):
+            asked = Asked(digests[start : start + BLOCK])
+            np.bitwise_or.at(words, asked.places(len(words)), asked.bits)
     return words

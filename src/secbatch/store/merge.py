@@ -17,10 +17,10 @@ from secbatch.store.filesystem import link_durably, rename_durably
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Part
 from secbatch.store.parts import unreadable, write_tables
-from secbatch.store.row_keys import COLUMNS, REJECTED, REMOVED, StoredKeys, write_keys
+from secbatch.store.row_keys import BLOCK, REJECTED, REMOVED, StoredKeys, write_keys
 
 PART_BYTES = 128 << 20  # what a part is to have where there is that much
-PART_ROWS = 1 << 19  # no more than this, so that a column of its row keys fits in memory
+PART_ROWS = 1 << 19  # no more than this: what is held of its row keys while it is written is a few bytes a row
 FULL_BYTES = 24 << 20  # a part of this size is left alone; a checkpoint of it becomes one without being read
 SUPERSEDED = "_superseded"  # folder of rows that lost to a later row with their id
 
@@ -60,14 +60,16 @@ class Piece:
         masks = [mask if mask is None else np.packbits(mask).tobytes().hex() for mask in (self.taken, self.marked)]
         return [self.name, self.start, self.stop, *masks]
 
-    def key_column(self, name: str) -> np.ndarray:
-        """A column of the rows' keys, copied; the file is let go of."""
+    def key_blocks(self, name: str) -> Iterator[np.ndarray]:
+        """A column of the rows' keys, copied block by block; then the file is let go of."""
         column = self.keys.column(name)[self.start : self.stop]
-        if name == "flags" and self.marked is not None:
-            column = np.where(self.marked, column | REMOVED, column)
-        column = column.copy() if self.taken is None else column[self.taken]
+        for start in range(0, len(column), BLOCK):
+            block = column[start : start + BLOCK]
+            if name == "flags" and self.marked is not None:
+                block = np.where(self.marked[start : start + BLOCK], block | REMOVED, block)
+            yield block.copy() if self.taken is None else block[self.taken[start : start + BLOCK]]
+        del column
         self.keys.release()
-        return column
 
     def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
         """The rows in the columns of `schema`, a row group at a time."""
@@ -96,7 +98,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class PieceKeys:
-    """The keys of pieces, one after another."""
+    """The keys of pieces, one after another: see KeyColumns."""
 
     pieces: Sequence[Piece]
 
@@ -107,14 +109,8 @@ class PieceKeys:
     def tasks(self) -> list[str]:
         return list(dict.fromkeys(name for piece in self.pieces for name in piece.keys.tasks))
 
-    def column(self, name: str) -> np.ndarray:
-        kind, rest = COLUMNS.get(name, (np.uint64, (2,)))
-        whole, end = np.empty((len(self), *rest), kind), 0
-        for piece in self.pieces:  # never twice in memory
-            one = piece.key_column(name)
-            whole[end : end + len(one)] = one
-            end += len(one)
-        return whole
+    def blocks(self, name: str) -> Iterator[np.ndarray]:
+        return (block for piece in self.pieces for block in piece.key_blocks(name))
 
 
 def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -208,7 +204,7 @@ class Merger:
     ) -> tuple[int, int]:
         """Rows of the pieces, and how many of them were rejected."""
         keys = PieceKeys(pieces)
-        rows, rejected = len(keys), int(((keys.column("flags") & REJECTED) != 0).sum())
+        rows, rejected = len(keys), sum(int(((block & REJECTED) != 0).sum()) for block in keys.blocks("flags"))
         sidecar = self.layout.keys / f"{name}.keys"
         if not (file.exists() and sidecar.exists()):  # both appear whole or not at all
             facts = {"tasks": tasks, "rows": rows, "rejected": rejected, "run": self.run, "superseded": superseded}
@@ -260,7 +256,8 @@ def _grouped(pieces: list[Piece]) -> Iterator[list[Piece]]:
 def _digest_of_keys(keys: PieceKeys) -> str:
     digest = hashlib.sha256()
     for name in ("ids", *(f"done {task}" for task in keys.tasks)):
-        digest.update(keys.column(name).tobytes())
+        for block in keys.blocks(name):
+            digest.update(np.ascontiguousarray(block).data)
     return digest.hexdigest()[:24]
 
 

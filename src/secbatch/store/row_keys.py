@@ -3,6 +3,7 @@
 import json
 import math
 import mmap
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +14,10 @@ import numpy as np
 from secbatch.errors import OutputError
 from secbatch.store.digest_pairs import find_pairs
 from secbatch.store.filesystem import WatchedFile, write_atomically
-from secbatch.store.filters import Asked, filter_of
+from secbatch.store.filters import Asked, filter_of, words_for
 
 MAGIC = b"secbatch keys 1\n"
+BLOCK = 1 << 15  # rows whose keys are copied, or brought into order, at a time
 FEW = 64  # a search for fewer than this part of the rows does not bring all keys into order
 COLUMNS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {  # and what each task has done
     "ids": (np.uint64, (2,)),
@@ -43,10 +45,10 @@ class RowKeys:
     def tasks(self) -> list[str]:
         return list(self.done)
 
-    def column(self, name: str) -> np.ndarray:
+    def blocks(self, name: str) -> Iterator[np.ndarray]:
         """See KeyColumns."""
-        array: np.ndarray = getattr(self, name) if name in COLUMNS else self.done[name.removeprefix("done ")]
-        return array
+        column = getattr(self, name) if name in COLUMNS else self.done[name.removeprefix("done ")]
+        return (column[start : start + BLOCK] for start in range(0, len(column), BLOCK))
 
     def take(self, rows: np.ndarray) -> "RowKeys":
         """The keys at `rows`: positions, or a mask."""
@@ -60,15 +62,15 @@ class RowKeys:
 
 
 class KeyColumns(Protocol):
-    """Keys of n rows, a column at a time: of many rows not all of it stands in memory."""
+    """Keys of n rows, a few rows of a column at a time: of many rows not even a column stands in memory."""
 
     def __len__(self) -> int: ...
 
     @property
     def tasks(self) -> list[str]: ...
 
-    def column(self, name: str) -> np.ndarray:
-        """`name`: ids, content, place, flags, or done and a task's name."""
+    def blocks(self, name: str) -> Iterator[np.ndarray]:
+        """A column of the rows in their order. `name`: ids, content, place, flags, or done and a task's name."""
         ...
 
 
@@ -76,33 +78,61 @@ def write_keys(path: Path, keys: KeyColumns, about: dict[str, Any], step: str) -
     """Writes `keys` durably, with the orders in which they are looked up, and `about` (JSON) in the head."""
     n = len(keys)
     done = [f"done {name}" for name in keys.tasks]
-    looked_up = {}
-    for name, digests in (("id", "ids"), *((name, name) for name in done)):
-        halves = np.ascontiguousarray(keys.column(digests)[:, 0])
-        looked_up[f"by {name}"] = _order_of(halves).astype(np.uint32)
-        looked_up[f"filter {name}"] = filter_of(halves)
+    looked_up = {"id": "ids", **{name: name for name in done}}
     table, offset = {}, 0
     for name, (kind, shape) in {
         **{name: (np.dtype(kind), (n, *rest)) for name, (kind, rest) in COLUMNS.items()},
         **{name: (np.dtype(np.uint64), (n, 2)) for name in done},
-        **{name: (array.dtype, array.shape) for name, array in looked_up.items()},
+        **{f"by {name}": (np.dtype(np.uint32), (n,)) for name in looked_up},
+        **{f"filter {name}": (np.dtype(np.uint64), (words_for(n),)) for name in looked_up},
     }.items():
         table[name] = [kind.str, list(shape), offset]
         offset += -(-math.prod(shape) * kind.itemsize // 16) * 16
     head = json.dumps({"rows": n, "tasks": keys.tasks, "arrays": table, "about": about}).encode()
     head += b" " * (-(len(MAGIC) + 8 + len(head)) % 16)
 
+    def blocks(name: str) -> Iterator[np.ndarray]:
+        if name.startswith("by "):
+            return orders_of(_halves(keys, looked_up[name.removeprefix("by ")]))
+        if name.startswith("filter "):
+            return iter([filter_of(_halves(keys, looked_up[name.removeprefix("filter ")]), n)])
+        return keys.blocks(name)
+
     def write(temporary: Path) -> None:
         with WatchedFile(temporary, step) as file:
             file.write(MAGIC + len(head).to_bytes(8, "little") + head)
             for name in table:
-                array = looked_up[name] if name in looked_up else np.ascontiguousarray(keys.column(name))
-                if array.nbytes:  # there is no view of nothing
-                    file.write(array.data)
-                if array.nbytes % 16:
-                    file.write(bytes(-array.nbytes % 16))
+                size = 0
+                for block in blocks(name):
+                    if block.nbytes:  # there is no view of nothing
+                        file.write(np.ascontiguousarray(block).data)
+                        size += block.nbytes
+                if size % 16:
+                    file.write(bytes(-size % 16))
 
     write_atomically(path, write, step)
+
+
+def _halves(keys: KeyColumns, name: str) -> Iterator[np.ndarray]:
+    """The first halves of a column of digests."""
+    return (np.ascontiguousarray(block[:, 0]) for block in keys.blocks(name))
+
+
+def orders_of(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """uint32, several of them, n numbers together: the stable order of uint64 [n], which are given block by block.
+
+    Digests are spread evenly, so what is brought into order at a time is small.
+    """
+    held = list(blocks)
+    starts = np.cumsum([0, *map(len, held)]).tolist()
+    ranges = -(-starts[-1] // BLOCK)
+    kind = np.min_scalar_type(ranges)
+    numbers = [((half >> np.uint64(32)) * np.uint64(ranges) >> np.uint64(32)).astype(kind) for half in held]
+    for number in range(ranges):
+        places = [np.flatnonzero(of == number) for of in numbers]
+        rows = np.concatenate([start + place for start, place in zip(starts, places, strict=False)])
+        halves = np.concatenate([half[place] for half, place in zip(held, places, strict=True)])
+        yield rows[_order_of(halves)].astype(np.uint32)
 
 
 def _order_of(halves: np.ndarray) -> np.ndarray:
@@ -167,7 +197,7 @@ class StoredKeys:
         return {}
 
     def column(self, name: str) -> np.ndarray:
-        """See KeyColumns; zeros, which no row's key is, for a task that is not known here."""
+        """`name`: see KeyColumns; zeros, which no row's key is, for a task that is not known here."""
         return self.array(name) if name in self._arrays else np.zeros((self.rows, 2), np.uint64)
 
     def find_ids(self, ids: np.ndarray, asked: Asked | None = None) -> np.ndarray:
