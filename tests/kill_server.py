@@ -28,7 +28,7 @@ import secbatch.run_identity
 import secbatch.tasks.encoder_task
 import secbatch.trial
 import secbatch.worker
-from secbatch.cli.run import _interruptible
+from secbatch.cli.stopping import Interruptible
 from secbatch.errors import Interrupted, SecbatchError
 from secbatch.job import Job
 from secbatch.models.resolved import ResolvedModel
@@ -127,7 +127,7 @@ def child(request: dict[str, Any], seen: Seen) -> int:
         UpperTask.compute = slowly(UpperTask.compute, request["slow"])  # type: ignore[method-assign]
     secbatch.trial.start = Forked().start
     try:
-        with _interruptible():
+        with Interruptible():
             if request.get("rollback"):
                 roll_back(Layout(Path("out")))
             else:

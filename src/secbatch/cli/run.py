@@ -1,10 +1,7 @@
 """`secbatch run`, `enrich` and `plan`."""
 
-import os
-import signal
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,9 +11,10 @@ from secbatch.cli import options
 from secbatch.cli.live_report import duration
 from secbatch.cli.measured import Measured
 from secbatch.cli.plan_lines import plan_lines
+from secbatch.cli.stopping import Interruptible
 from secbatch.cli.terminal import printable
 from secbatch.cli.watch import Watch
-from secbatch.errors import EXIT_INTERRUPTED, EXIT_REJECTS, Interrupted
+from secbatch.errors import EXIT_REJECTS
 from secbatch.run_options import RunOptions, next_time
 
 if TYPE_CHECKING:
@@ -191,7 +189,7 @@ def run_watched(
 ) -> int:
     """Runs `job`, tells how it goes and returns its exit code."""
     measured.name = job.name
-    with Watch(log_format) as watch, _interruptible():
+    with Watch(log_format) as watch, Interruptible():
         watch.started(job=job.name, version=secbatch.__version__, output=str(single_file or job.output.path))
         # Imported in here so that Ctrl-C during the slow imports is an interrupt like any other.
         from secbatch.runner import run_job
@@ -207,25 +205,6 @@ def run_watched(
     record = {key: value for key, value in asdict(result).items() if key != "part_files"}
     watch.summary(_summary(result, job), record)
     return result.exit_code
-
-
-class _interruptible:  # noqa: N801  (used like a function)
-    """Makes SIGTERM and Ctrl-C raise Interrupted in the main thread; a second one ends the process at once."""
-
-    _asked = False
-
-    def __enter__(self) -> None:
-        self._before = {number: signal.signal(number, self._raise) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _raise(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
-            os._exit(EXIT_INTERRUPTED)  # as safe as a kill: what is finished is on disk
-        self._asked = True
-        raise Interrupted("Interrupted; what is finished is kept, run the same command again to go on")
 
 
 def _summary(result: "RunResult", job: "Job") -> list[tuple[str, str]]:
@@ -267,7 +246,7 @@ def _summary(result: "RunResult", job: "Job") -> list[tuple[str, str]]:
 def _show_plan(job: "Job", limit: int | None) -> None:
     from secbatch.planning import plan_job
 
-    with _interruptible():
+    with Interruptible():
         planned = plan_job(job, limit=limit)
     for name, text in plan_lines(planned):
         click.echo(f"{name:<10}  {printable(text)}")

@@ -1,22 +1,20 @@
-"""Ctrl-C and SIGTERM as a question that work asks between two steps, rather than an exception amid one."""
+"""Ctrl-C and SIGTERM: as an exception, or as a question that work asks between two steps."""
 
 import os
 import signal
 from types import FrameType
+from typing import Self
 
-from secbatch.errors import EXIT_INTERRUPTED
+from secbatch.errors import EXIT_INTERRUPTED, Interrupted
 
 
-class StopAsked:
-    """True once a signal has come; a second signal ends the process at once. Use as a context manager."""
+class _Signals:
+    """Inside, the first signal is noted; a second one ends the process at once. Use as a context manager."""
 
     def __init__(self) -> None:
         self._asked = False
 
-    def __call__(self) -> bool:
-        return self._asked
-
-    def __enter__(self) -> "StopAsked":
+    def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -28,3 +26,18 @@ class StopAsked:
         if self._asked:
             os._exit(EXIT_INTERRUPTED)  # as safe as a kill: what is finished is on disk
         self._asked = True
+
+
+class StopAsked(_Signals):
+    """True once a signal has come."""
+
+    def __call__(self) -> bool:
+        return self._asked
+
+
+class Interruptible(_Signals):
+    """The signal raises Interrupted in the main thread."""
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        super()._note(number, frame)
+        raise Interrupted("Interrupted; what is finished is kept, run the same command again to go on")
