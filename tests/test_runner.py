@@ -1,18 +1,21 @@
 """What surrounds the tasks: every row comes out once, with or without reuse, whatever the input."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_task import Counter, install_in, interrupted_after
+from fake_task import Counter, UpperTask, install_in, interrupted_after
 from nights import job, rows, write
 
 from secbatch.errors import InputError, JobError, OutputError, OutputHeldError
 from secbatch.runner import run_job
 from secbatch.store.lock import hold
+from secbatch.tasks.base import TaskColumns
 
 
 @pytest.fixture
@@ -172,6 +175,22 @@ def test_a_task_without_any_work_is_said(counter: Counter) -> None:
     Path("in/b.jsonl").write_text('{"text": null, "n": 1}\n{"text": null, "n": 2}\n')
     result = run_job(job(input={"path": "in/b.jsonl", "types": {"text": "string"}}, output__path="none"))
     assert [text for text in result.notices if "nothing to do: no enriched row of 'text' has a <mask>" in text]
+
+
+def test_what_two_tasks_say_of_a_row_alike_is_said_once(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish = UpperTask.finish
+
+    def alike(task: UpperTask, computed: Any) -> TaskColumns:
+        done = finish(task, computed)
+        more = dict.fromkeys(done.errors, "the text has 9 tokens")
+        return replace(done, errors=more if task.name != "other" else done.errors)
+
+    monkeypatch.setattr(UpperTask, "finish", alike)
+    write("a.csv", "text", "ok", "poison")
+    spec = {"type": "fill-mask", "model": "fake", "text": "text"}
+    run_job(job(tasks={"one": spec, "two": spec, "other": spec}))
+    (said,) = rows()["secbatch_error"].dropna()
+    assert said == "the text has 9 tokens Task other: this row cannot be done."
 
 
 def test_max_rejects_as_a_share(counter: Counter) -> None:

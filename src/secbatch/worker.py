@@ -194,7 +194,7 @@ class Worker:
             tokens, padding = tokens + added.tokens, padding + added.padding
             for place, sentence in added.errors.items():
                 position = int(rows[place])
-                errors[position] = f"{errors[position]} {sentence}" if position in errors else sentence
+                _note(errors, position, sentence)
         for column in self._partition_by:
             for position, value in misread_partitions(shard.table.column(column)).items():
                 shown = value if len(value) <= 40 else f"{value[:40]}…"
@@ -202,7 +202,7 @@ class Worker:
                     f"Column '{column}' has the value '{shown}', which cannot stand as a partition folder's name; "
                     "it stands as null there."
                 )
-                errors[position] = f"{errors[position]} {sentence}" if position in errors else sentence
+                _note(errors, position, sentence)
         # A label below its threshold is null, and the scores beside it are not: the fullest column counts.
         done = {name: max(_filled(columns[field.name]) for field in task.fields) for name, task in self.tasks.items()}
         n = shard.num_rows
@@ -234,6 +234,13 @@ def _scattered(field: pa.Field, reused: Reused, rows: np.ndarray, computed: Any)
     place[reused.rows] = np.arange(len(reused.rows))
     place[rows] = len(reused.rows) + np.arange(len(rows))
     return pa.concat_arrays([_conform(piece, field.type) for piece in pieces]).take(pa.array(place))
+
+
+def _note(errors: dict[int, str], position: int, sentence: str) -> None:
+    """Adds to what is wrong with a row. Tasks that share a forward may say the same of it: once is enough."""
+    before = errors.get(position, "")
+    if sentence not in before:
+        errors[position] = f"{before} {sentence}".lstrip()
 
 
 def _outcome(errors: dict[int, str], count: int) -> tuple[pa.Array, pa.Array]:
