@@ -305,10 +305,16 @@ def test_a_row_that_the_endpoint_refuses_is_rejected_alone(server: Server) -> No
     )
 
 
-def test_what_is_refused_to_all_ends_the_run_instead_of_rejecting_each_row(server: Server) -> None:
-    """`transformers serve` answers so where it has another model."""
-    server.script = lambda server, body: (400, {"detail": "Server is pinned to 'a'; requested 'big-model'."})
-    with pytest.raises(ModelError, match=r"refuses even the shortest question .*pinned to 'a'.*serves model big-model"):
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"detail": "Server is pinned to 'a'; requested 'big-model'."},  # `transformers serve`
+        {"error": {"message": "max_tokens=300 cannot be greater than max_model_len=256.", "code": 400}},  # vLLM
+    ],
+)
+def test_what_is_refused_to_all_ends_the_run_instead_of_rejecting_each_row(server: Server, refusal: Any) -> None:
+    server.script = lambda server, body: (400, refusal)
+    with pytest.raises(ModelError, match=r"refuses even the shortest question .*(pinned|max_model_len).*big-model"):
         run(task(server.url, concurrency=1), question=["a", "b", "c"])
     assert [last(body) for body in server.bodies] == ["a", "Hello"]
 

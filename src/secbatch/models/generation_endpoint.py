@@ -62,7 +62,7 @@ class Session:
             begin = time.monotonic()
             outcome = await self._try(body)
             if isinstance(outcome, Completion):
-                if outcome.refused and self._answered == -math.inf:
+                if (outcome.refused or outcome.too_long) and self._answered == -math.inf:
                     await self._check_alive(body, outcome.error or "")  # else all rows would be refused, one by one
                 return outcome
             if number == self.endpoint.retries:
@@ -90,10 +90,10 @@ class Session:
                 if number and isinstance(outcome, Failure):
                     await asyncio.sleep(pause(number, outcome))
                 begin = time.monotonic()
-                outcome = await self._try(body | {"messages": messages, "max_tokens": min(16, body["max_tokens"])})
+                outcome = await self._try(body | {"messages": messages})
                 if not isinstance(outcome, Failure) or self._answered >= begin:
                     break
-        if isinstance(outcome, Completion) and outcome.refused:
+        if isinstance(outcome, Completion) and (outcome.refused or outcome.too_long):
             raise ModelError(
                 f"endpoint {self.endpoint.url} refuses even the shortest question ({outcome.error}); see whether it"
                 f" serves model {self.endpoint.model} and takes these settings"
