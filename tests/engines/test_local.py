@@ -47,6 +47,33 @@ def test_a_failure_in_any_stage_reaches_the_caller(stage: str) -> None:
     assert not {"encode", "finish"} & {thread.name for thread in threading.enumerate()}
 
 
+@pytest.mark.parametrize("stage", ["encode", "compute"])
+def test_what_a_stage_waits_for_is_given_up_when_another_has_failed(stage: str) -> None:
+    given_up, reasons = threading.Event(), list[str]()
+
+    def numbers() -> Generator[int, None, None]:
+        yield 0
+        if stage == "encode":
+            raise ValueError(stage)
+        yield 1
+
+    def compute(item: int) -> int:
+        if stage == "compute" and item:
+            raise ValueError(stage)
+        return item
+
+    def give_up(reason: BaseException) -> None:
+        reasons.append(str(reason))
+        given_up.set()
+
+    def finish(item: int) -> None:
+        assert given_up.wait(20)  # as long as a server that answers no more
+
+    with pytest.raises(ValueError, match=stage):
+        LocalEngine(numbers(), compute, finish, give_up=give_up).run()
+    assert reasons == [stage]
+
+
 @pytest.mark.parametrize("stage", ["compute", "finish"])
 def test_a_thread_that_reads_ahead_ends_with_the_run(stage: str) -> None:
     def fail(item: int) -> int:

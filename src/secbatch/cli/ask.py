@@ -70,7 +70,8 @@ def ask(question: str | None, chat_model: str, device: str, precision: str) -> i
     from secbatch.tasks.chat import Conversation
 
     # Validated from values, so that the model's own prompt is chosen as a job file's would be.
-    spec = Chat.model_validate({"type": "chat", "model": chat_model, "text": "question"})
+    # vLLM takes a minute to start, which one question is not worth.
+    spec = Chat.model_validate({"type": "chat", "model": chat_model, "text": "question", "runtime": "torch"})
     conversation = Conversation(spec, resolve(chat_model), choose(device, precision))
     if question is not None:
         click.echo(printable(conversation.reply(question)))
