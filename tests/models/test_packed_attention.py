@@ -40,8 +40,8 @@ def test_nonsense_for_filling_stays_there(
     lengths = np.sort(draw.integers(1, 60, 40))[::-1]
     sequences = TokenSequences.of([draw.integers(5, base.config.vocab_size, length) for length in lengths])
 
-    def one_block(sequences: TokenSequences, device: str) -> list[Any]:
-        (block,) = blocks(sequences, device)
+    def one_block(sequences: TokenSequences, device: str, placeless: int | None) -> list[Any]:
+        (block,) = blocks(sequences, device, placeless)
         bounds = torch.from_numpy(sequences.offsets.astype(np.int32))
         return [replace(block, bounds=bounds, longest=int(sequences.lengths[0]))]
 
