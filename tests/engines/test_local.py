@@ -134,3 +134,23 @@ def test_finish_may_let_go_of_what_it_is_given() -> None:
 
     LocalEngine((Weighty() for _ in range(2)), lambda item: item, finish).run()
     assert found == [True, True]
+
+
+def test_few_shards_are_on_their_way_at_a_time() -> None:
+    """What a stalled stage holds up does not grow: one between each two stages, and one in each."""
+    made: list[int] = []
+    stalled = threading.Event()
+
+    def numbers() -> Generator[int, None, None]:
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    def finish(item: int) -> None:
+        if not stalled.is_set():
+            time.sleep(0.3)
+            stalled.set()
+            assert len(made) <= 5
+
+    LocalEngine(numbers(), lambda item: item, finish).run()
+    assert len(made) == 20

@@ -12,7 +12,7 @@ Encoded = TypeVar("Encoded")
 Computed = TypeVar("Computed")
 Item = TypeVar("Item")
 
-QUEUE_SHARDS = 2  # shards that wait between two stages: enough to hide jitter, few enough for memory
+QUEUE_SHARDS = 1  # shards that wait between two stages: that hides jitter, and more would cost memory
 
 
 class LocalEngine(Generic[Encoded, Computed]):

@@ -19,7 +19,7 @@ from tokenizers.models import BPE, WordPiece
 from secbatch.models.sequences import TokenSequences
 
 MOST_WORDS, MOST_BYTES = 1 << 18, 32 << 20  # remembered; beyond these all are forgotten, and learnt anew
-BLOCK_BYTES = 1 << 20  # of texts that are cut into words at a time: what is made of them stays in the caches
+BLOCK_BYTES = 1 << 19  # of texts that are cut into words at a time: what is made of them stays in the caches
 TOGETHER = 32  # new words that make a text: each text has a price of its own
 NEW_SHARE = 2  # texts of which more than one in so many words is new are tokenised as they are: that costs less
 MOST_SKIPPED = 8  # calls that are not looked at, where those before them came with too many new words
@@ -48,6 +48,7 @@ class WordTokens:
         self._number: dict[str, int] = {}
         self._bytes = 0
         self._tokens = TokenSequences(np.zeros(0, np.int32), np.zeros(1, np.int64))  # by number
+        self._known: tuple[bytes, bytes, TokenSequences] | None = None  # see `_with_frame`
 
     def encode(self, texts: Sequence[str], before: np.ndarray, after: np.ndarray) -> TokenSequences | None:
         """Tokens of each text, between those of `before` and `after` (int32); None where too many words are new."""
@@ -85,8 +86,7 @@ class WordTokens:
         numbers = self._numbers(words.dictionary.to_pylist(), len(starts))
         if numbers is None:
             return None
-        # What stands around every text are two more words.
-        known = TokenSequences.joined([self._tokens, TokenSequences.of([before, after])])
+        known = self._with_frame(before, after)
         n, first = len(offsets) - 1, np.searchsorted(starts, offsets)  # of each text, its first word
         chosen = np.empty(len(starts) + 2 * n, np.int64)
         frame = first + 2 * np.arange(n + 1)  # of each text, what stands before it
@@ -96,6 +96,14 @@ class WordTokens:
         chosen[inner] = numbers[words.indices.to_numpy()]
         tokens = known.select(chosen)
         return TokenSequences(tokens.ids, tokens.offsets[frame])
+
+    def _with_frame(self, before: np.ndarray, after: np.ndarray) -> TokenSequences:
+        """Tokens by number, and behind them what stands around every text: two more words."""
+        frame = (before.tobytes(), after.tobytes())
+        if self._known is None or self._known[:2] != frame:
+            known = TokenSequences.joined([self._tokens, TokenSequences.of([before, after])])
+            self._known = (*frame, known)
+        return self._known[2]
 
     def _numbers(self, words: list[str], count: int) -> np.ndarray | None:
         """int64: the number of each of `words`; None where too many of them are new for `count` words of text."""
@@ -110,7 +118,7 @@ class WordTokens:
             names = [words[place] for place in new.tolist()]
             learnt = self._tokenised(list(map(self._written, names)))
             numbers[new] = np.arange(len(self._tokens), len(self._tokens) + len(new))
-            self._tokens = TokenSequences.joined([self._tokens, learnt])
+            self._tokens, self._known = TokenSequences.joined([self._tokens, learnt]), None
             self._number.update(zip(names, numbers[new].tolist(), strict=True))
             self._bytes += sum(map(len, names)) + learnt.ids.nbytes
         return numbers
