@@ -30,12 +30,12 @@ def shard_rows_schedule(job: Job, cuda: bool) -> tuple[int, ...]:
     """Row targets of the first shards, before the models' speed is known (see secbatch.pacing); 0: as measured.
 
     Small ones: they are cut before the first is done, and a model may do as little as two rows a second. An endpoint
-    does at least as many at a time as may be asked of it.
+    does as many at a time as may be asked of it; the second shard has work for it while the first is published.
     """
     asked = [spec.concurrency for spec in job.tasks.values() if isinstance(spec, Chat) and spec.endpoint]
     writes = any(isinstance(spec, Chat | Seq2Seq) and not _remote(spec) for spec in job.tasks.values())
     if asked and not writes:
-        return (max(16, *asked), max(32, *asked), 0)
+        return (max(16, *asked), max(32, *(4 * count for count in asked)), 0)
     if cuda:
         return (64, 128, 0) if writes else (128, 512, 2048, 0)
     return (16, 32, 0) if writes else (16, 64, 128, 0)
