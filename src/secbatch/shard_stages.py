@@ -42,6 +42,8 @@ class ShardStages:
         self.notice = context.notice
         self.lookup, self.finished, self.poison = lookup, finished, poison
         self.about, self.metadata = about, metadata
+        # A GPU is through a shard in a fifth of a second, and a disk may take longer than that for one.
+        self._cuda = context.setup.compute.device.startswith("cuda")
         self._loaded = False
         self._landed = 0.0  # monotonic time at which the results of the last shard were there
 
@@ -54,6 +56,7 @@ class ShardStages:
             idle=lambda: self.writing.take_what_is_there(),
             end=lambda: self.writing.finish(),
             give_up=self._give_up,
+            waiting=2 if self._cuda else 1,
         )
         with InOrder[Checkpoint | None](WRITERS) as self.writing, self.poison:
             engine.run()

@@ -12,8 +12,6 @@ Encoded = TypeVar("Encoded")
 Computed = TypeVar("Computed")
 Item = TypeVar("Item")
 
-QUEUE_SHARDS = 1  # shards that wait between two stages: that hides jitter, and more would cost memory
-
 
 class LocalEngine(Generic[Encoded, Computed]):
     """Drives `encode` (its own thread) -> `compute` (the caller's thread) -> `finish` (its own thread).
@@ -30,14 +28,16 @@ class LocalEngine(Generic[Encoded, Computed]):
         idle: Callable[[], None] = lambda: None,
         end: Callable[[], None] = lambda: None,
         give_up: Callable[[BaseException], None] = lambda reason: None,
+        waiting: int = 1,
     ) -> None:
         """`encoded` is drawn on the encoding thread, so that it may do that stage's work. On the finishing thread
         `idle` is called now and then while it waits, and `end` when nothing more comes to it. `give_up(reason)` is
-        called on the thread of a stage that has raised: what the others wait for may not be wanted any more."""
+        called on the thread of a stage that has raised: what the others wait for may not be wanted any more. `waiting`:
+        shards that wait between two stages: one hides jitter, and each costs memory."""
         self._encoded, self._compute, self._finish = encoded, compute, finish
         self._idle, self._end, self._give_up = idle, end, give_up
-        self._to_compute: queue.Queue[Encoded | None] = queue.Queue(QUEUE_SHARDS)
-        self._to_finish: queue.Queue[Computed | None] = queue.Queue(QUEUE_SHARDS)
+        self._to_compute: queue.Queue[Encoded | None] = queue.Queue(waiting)
+        self._to_finish: queue.Queue[Computed | None] = queue.Queue(waiting)
         self._stopped = threading.Event()
         self._interrupted = threading.Event()
         self._failures: list[BaseException] = []
