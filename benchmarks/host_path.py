@@ -120,6 +120,7 @@ class OneAfterAnother:
         idle: Callable[[], None],
         end: Callable[[], None],
         give_up: Callable[[BaseException], None],
+        waiting: int,
     ) -> None:
         self._encoded, self._compute, self._finish, self._end = encoded, compute, finish, end
 
