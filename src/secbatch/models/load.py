@@ -10,7 +10,7 @@ from secbatch.models.device import Compute
 from secbatch.models.model_kinds import AUTO_CLASS, PURPOSE, Kind, check_kind, without_head
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.tokenizer import TextTokenizer
-from secbatch.models.transformers_calls import explained, quiet
+from secbatch.models.transformers_calls import explained, quiet, read_weights
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,7 @@ def load_model(resolved: ResolvedModel, kind: Kind, compute: Compute) -> LoadedM
                 f"model {resolved.name} was trained to fill masks ({config.architectures[0]}) and cannot serve as"
                 f" {PURPOSE[kind]}"
             )
-        with explained(resolved, "its weights"):
-            model, info = auto_class.from_pretrained(
-                resolved.folder,
-                config=config,
-                dtype=compute.torch_dtype,
-                trust_remote_code=False,
-                local_files_only=True,
-                weights_only=True,
-                ignore_mismatched_sizes=True,  # refused below, by name
-                output_loading_info=True,
-            )
+        model, info = read_weights(auto_class, resolved, config, compute.torch_dtype)
     _check_complete(resolved, kind, model, info)
     model.eval().requires_grad_(False)
     with explained(resolved, f"moving it to {compute.device}"):

@@ -6,7 +6,7 @@ from secbatch.errors import ModelError
 from secbatch.models.configuration import load_config
 from secbatch.models.load import weight_notices
 from secbatch.models.resolved import ResolvedModel
-from secbatch.models.transformers_calls import explained, quiet
+from secbatch.models.transformers_calls import quiet, read_weights
 
 
 def load_for_training(
@@ -31,17 +31,8 @@ def load_for_training(
                 f"model {resolved.name} is a {config.model_type} model, of which there is no {auto_class} in"
                 " transformers"
             )
-        with explained(resolved, "its weights"):
-            model, info = chosen.from_pretrained(
-                resolved.folder,
-                config=config,
-                dtype=torch.float32,
-                trust_remote_code=False,
-                local_files_only=True,
-                weights_only=True,
-                ignore_mismatched_sizes=True,  # refused below, by name, unless they are of a head made anew
-                output_loading_info=True,
-            )
+        # What has another shape is refused below, by name, unless it is of a head made anew.
+        model, info = read_weights(chosen, resolved, config, torch.float32)
     prefix = model.base_model_prefix + "."
 
     def of_body(key: str) -> bool:

@@ -3,9 +3,13 @@
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from secbatch.errors import ModelError
 from secbatch.models.resolved import ResolvedModel
+
+if TYPE_CHECKING:
+    import torch
 
 
 @contextmanager
@@ -25,6 +29,26 @@ def explained(resolved: ResolvedModel, what: str) -> Iterator[None]:
         lines = str(error).strip().splitlines()
         detail = lines[0][:300] if lines else type(error).__name__
         raise ModelError(f"model {resolved.name}: {what} in {resolved.folder} cannot be loaded ({detail})") from error
+
+
+def read_weights(auto_class: Any, resolved: ResolvedModel, config: Any, dtype: "torch.dtype") -> tuple[Any, Any]:
+    """A model of transformers' `auto_class` from a folder, running no code of it, and what did not fit.
+
+    Weights of another shape or that are missing are made anew; the caller refuses them by what is told. Raises
+    ModelError.
+    """
+    with explained(resolved, "its weights"):
+        model, info = auto_class.from_pretrained(
+            resolved.folder,
+            config=config,
+            dtype=dtype,
+            trust_remote_code=False,
+            local_files_only=True,
+            weights_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    return model, info
 
 
 @contextmanager
