@@ -147,12 +147,21 @@ def test_vectors_are_remembered_where_computing_them_costs_more(
     assert EmbedTask("vector", spec, TABLE.schema, encoder).repeats.remembers is remembers
 
 
-def test_a_model_whose_forward_fails_is_told_in_a_sentence(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("problem", "sentence"),
+    [
+        ("shape '[-1, 4]' is invalid for input of size 11", r"a forward over a few tokens fails .shape .* size 11"),
+        ("CUDA error: no kernel image is available", r"the GPU fails at a forward .*no kernel image.* device: cpu"),
+    ],
+)
+def test_a_model_whose_forward_fails_is_told_in_a_sentence(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, problem: str, sentence: str
+) -> None:
     def refuse(self: object, *arguments: object) -> None:
-        raise RuntimeError("shape '[-1, 4]' is invalid for input of size 11")
+        raise RuntimeError(problem)
 
     monkeypatch.setattr(StockEncoder, "__call__", refuse)
     encoder = SharedEncoder(tiny("distilbert"), CPU)
     encoder.need_states()
-    with pytest.raises(ModelError, match=r"model distilbert: a forward over a few tokens fails .shape .* size 11"):
+    with pytest.raises(ModelError, match=f"model distilbert: {sentence}"):
         encoder.load()
