@@ -122,11 +122,11 @@ class Bench:
         print(f"{task}, {precision}: looking for the best setting of each peer", flush=True)
         found: dict[str, Any] = {"task": task, "precision": precision, "searched": {}}
         best: list[Way] = []
-        if precision in ("float32", "bfloat16"):
-            for ways in peers(task, self.model, self.tokenizer, self.device, precision, self.options.quick):
+        for kind in self.options.peers or [precision]:
+            for ways in peers(task, self.model, self.tokenizer, self.device, kind, self.options.quick):
                 way, searched = self.best_setting(ways)
                 best.append(way)
-                found["searched"][way.who] = searched
+                found["searched"][f"{way.who}, {kind}"] = searched
         n = len(self.sentences)
         whole = Line(task, "secbatch", "CSV to Parquet", precision, n, 0.0)
         alone = Line(task, "secbatch", "model alone", precision, n, 0.0)
@@ -215,6 +215,9 @@ def main() -> None:
         choices=PRECISIONS,
         action="append",
         help="repeatable; float32, and what `precision: auto` is here, if left out",
+    )
+    parser.add_argument(
+        "--peers", choices=PRECISIONS, action="append", help="precision of peers, repeatable; secbatch's if left out"
     )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rows", type=int, help="sentences of a job")

@@ -10,7 +10,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
-LAYOUT_ROWS = 1024  # rows of a typical batch, which the blocked layout is chosen for; any number works
+LAYOUT_ROWS = 2048  # rows of a typical block, which the blocked layout is chosen for; any number works
 
 
 class Linear:

@@ -1,0 +1,26 @@
+import sys
+
+import pytest
+
+from secbatch.engines.short_turns import SECONDS, short_turns
+
+
+@pytest.fixture(autouse=True)
+def interval():
+    before = sys.getswitchinterval()
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_turns_are_short_inside_and_as_before_outside_also_after_an_error():
+    sys.setswitchinterval(0.02)
+    with pytest.raises(ValueError, match="inside"), short_turns():
+        assert sys.getswitchinterval() == pytest.approx(SECONDS, rel=0.05)
+        raise ValueError("inside")
+    assert sys.getswitchinterval() == pytest.approx(0.02)
+
+
+def test_a_caller_with_shorter_turns_keeps_them():
+    sys.setswitchinterval(0.0001)
+    with short_turns():
+        assert sys.getswitchinterval() == pytest.approx(0.0001, rel=0.05)
