@@ -14,9 +14,10 @@ from transformers import (
 END = 2  # the end token of both
 # The end token's logit varies this much more than others' from step to step, about a mean below theirs.
 END_SPREAD, END_MEAN = 5.0, -4.0
+GREEDY_END_MEAN = -1.0  # beams find an end sooner
 
 
-def blenderbot() -> Any:
+def blenderbot(end_mean: float = END_MEAN) -> Any:
     """facebook/blenderbot-400M-distill: its config and its generation config."""
     torch.manual_seed(0)
     layers: dict[str, Any] = {
@@ -48,7 +49,7 @@ def blenderbot() -> Any:
     )
     with torch.no_grad():
         model.model.shared.weight[END] *= END_SPREAD
-        model.final_logits_bias[0, END] = END_MEAN
+        model.final_logits_bias[0, END] = end_mean
     return model
 
 
