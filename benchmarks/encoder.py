@@ -14,7 +14,7 @@ import tempfile
 import time
 import warnings
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, get_args
@@ -221,6 +221,7 @@ def main() -> None:
     )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rows", type=int, help="sentences of a job")
+    parser.add_argument("--rounds", type=int, help="more of them where the machine is fast and slow by turns")
     parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer's files; the built-in one if left out")
     parser.add_argument("--sentences", type=Path, help="one sentence a line; the bundled reports if left out")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for encoder.json and encoder.svg")
@@ -231,6 +232,7 @@ def main() -> None:
     compute = choose(options.device)
     cuda = compute.device.startswith("cuda")
     sizes = ((CPU, CPU_QUICK), (CUDA, CUDA_QUICK))[cuda][options.quick]
+    sizes = replace(sizes, rounds=options.rounds or sizes.rounds)
     precisions = options.precision or list(dict.fromkeys(["float32", compute.dtype]))
     tasks = options.task or TASKS
     with tempfile.TemporaryDirectory() as folder:
