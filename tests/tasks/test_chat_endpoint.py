@@ -306,6 +306,18 @@ def test_a_row_that_the_endpoint_refuses_is_rejected_alone(server: Server) -> No
     )
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_firewall_that_takes_a_text_for_an_attack_does_not_end_the_run(
+    server: Server, status: int, place: int
+) -> None:
+    attack = "What does <script>alert(1)</script> do?"
+    server.script = lambda server, body: (status, b"<html>") if last(body) == attack else (200, said("fine"))
+    done = run(task(server.url, concurrency=1), question=[*"ab"[:place], attack, *"cd"])
+    assert answers(done) == ["fine"] * place + [None, "fine", "fine"]
+    assert done.errors == {place: f"Task 'answer': the endpoint refuses it (HTTP {status})."}
+
+
 @pytest.mark.parametrize(
     "refusal",
     [
@@ -406,7 +418,7 @@ def test_refusals_of_everything_end_the_run_without_the_key(
     assert KEY not in str(raised.value)
     expected = {404: "no chat completions for model big-model", 302: "redirects to another address (HTTP 302)"}
     assert expected.get(status, "ENDPOINT_KEY") in str(raised.value)
-    assert len(server.bodies) <= 3  # nothing is tried again
+    assert len(server.bodies) <= 6  # nothing is tried again, but for the shortest question
 
 
 def test_the_key_comes_from_the_environment_and_stays_out_of_everything(
@@ -543,7 +555,7 @@ def test_what_fails_for_one_shard_fails_for_all(
 
     def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
         time.sleep(0.05)
-        return (401, b"") if last(body) == "q5" else (200, said("yes"))
+        return (401, b"") if "q5" in map(last, server.bodies) else (200, said("yes"))
 
     server.script = script
     with pytest.raises(ModelError, match="refuses access"):

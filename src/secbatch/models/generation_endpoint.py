@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from secbatch.errors import ModelError
-from secbatch.models.generation_endpoint_response import Completion, Failure, Refusal, judged
+from secbatch.models.generation_endpoint_response import Completion, Failure, Outcome, Refusal, judged
 from secbatch.models.generation_endpoint_throttle import Throttle
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between tries, doubled each time
@@ -61,6 +61,10 @@ class Session:
         while True:
             begin = time.monotonic()
             outcome = await self._try(body)
+            if isinstance(outcome, Refusal):
+                # A firewall before the server says so of a text that looks like an attack, as texts about attacks do.
+                await self._check_alive(body, outcome.reason)
+                return Completion(None, error=f"the endpoint refuses it ({outcome.reason})", refused=True)
             if isinstance(outcome, Completion):
                 if (outcome.refused or outcome.too_long) and self._answered == -math.inf:
                     await self._check_alive(body, outcome.error or "")  # else all rows would be refused, one by one
@@ -85,7 +89,7 @@ class Session:
         """Raises ModelError unless the endpoint answers the shortest question there is, asked as `body` is."""
         messages = [{"role": "user", "content": "Hello"}]
         async with self._doubt:
-            outcome: Completion | Failure = Failure(reason)
+            outcome: Outcome = Failure(reason)
             for number in range(ASSURANCES):
                 if number and isinstance(outcome, Failure):
                     await asyncio.sleep(pause(number, outcome))
@@ -93,6 +97,8 @@ class Session:
                 outcome = await self._try(body | {"messages": messages})
                 if not isinstance(outcome, Failure) or self._answered >= begin:
                     break
+        if isinstance(outcome, Refusal):
+            raise ModelError(self._refused(outcome))
         if isinstance(outcome, Completion) and (outcome.refused or outcome.too_long):
             raise ModelError(
                 f"endpoint {self.endpoint.url} refuses even the shortest question ({outcome.error}); see whether it"
@@ -103,7 +109,7 @@ class Session:
                 f"endpoint {self.endpoint.url} does not work ({reason}); what is done is kept: run again when it does"
             )
 
-    async def _try(self, body: dict[str, Any]) -> Completion | Failure:
+    async def _try(self, body: dict[str, Any]) -> Outcome:
         while (wait := self._not_before - time.monotonic()) > 0:
             await asyncio.sleep(wait * random.uniform(1.0, 1.1))
         async with self._throttle:
@@ -115,7 +121,7 @@ class Session:
             self._throttle.too_many()
         return outcome
 
-    async def _named(self, body: dict[str, Any]) -> Completion | Failure:
+    async def _named(self, body: dict[str, Any]) -> Outcome:
         """A second time where the server has another name for the limit of new tokens."""
         name, other = self._limit_name, "max_completion_tokens"  # what OpenAI's reasoning models call it
         outcome = await self._sent(body)
@@ -125,7 +131,7 @@ class Session:
             outcome = await self._sent(body)
         return outcome
 
-    async def _sent(self, body: dict[str, Any]) -> Completion | Failure:
+    async def _sent(self, body: dict[str, Any]) -> Outcome:
         import httpx2 as httpx
 
         if self._limit_name != "max_tokens":
@@ -149,9 +155,7 @@ class Session:
         except httpx.HTTPError as problem:
             return Failure(self._shown(str(problem)) or type(problem).__name__)
         outcome = judged(response.status_code, response.headers, bytes(content))
-        if isinstance(outcome, Refusal):
-            raise ModelError(self._refused(outcome))
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, Failure | Refusal):
             return replace(outcome, reason=self._shown(outcome.reason))
         if outcome.error is not None:
             return replace(outcome, error=self._shown(outcome.error))
@@ -175,7 +179,7 @@ class Session:
             )
         return (
             f"endpoint {endpoint.url} has no chat completions for model {endpoint.model}"
-            f" ({self._shown(refusal.reason)}); the endpoint's address ends with /v1 as a rule, and its /models lists"
+            f" ({refusal.reason}); the endpoint's address ends with /v1 as a rule, and its /models lists"
             " what it serves"
         )
 

@@ -45,13 +45,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class Refusal:
-    """The endpoint refuses all requests, not this one: access (401, 403), or the model (404 and the like)."""
+    """It seems to refuse all requests, not this one: access (401, 403), or the model (404 and the like)."""
 
     status: int
     reason: str
 
 
-def judged(status: int, headers: Mapping[str, str], content: bytes) -> Completion | Failure | Refusal:
+Outcome = Completion | Failure | Refusal  # of one try
+
+
+def judged(status: int, headers: Mapping[str, str], content: bytes) -> Outcome:
     """`headers`: names in lower case or without regard to it. Texts of the server stand in reasons as they are."""
     try:
         value = json.loads(content)
