@@ -38,6 +38,7 @@ class Folder:
 
     def file(self, name: str, content: bytes) -> Path:
         path = self.path / name
+        path.unlink(missing_ok=True)  # ext4 flushes a file that is cut to nothing and written again
         path.write_bytes(content)
         return path
 
