@@ -60,8 +60,19 @@ class OutOfTime(Interrupted):
 
 
 def listed(names: "list[str] | tuple[str, ...]") -> str:
-    """Names for a sentence: the first 20 of many."""
-    return ", ".join(names[:20]) + (f", … ({len(names):,} in all)" if len(names) > 20 else "")
+    """Names for a sentence: the first 20 of many; in quotes where a space at its end would be lost."""
+    shown = [name if name == name.strip() != "" else f"'{name}'" for name in names[:20]]
+    return ", ".join(shown) + (f", … ({len(names):,} in all)" if len(names) > 20 else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun for a sentence: `1 row`, `2,000 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def in_job_or_option(key: str, value: str) -> str:
+    """How a key of the job's `input` is set, in a job file and on the command line of `secbatch enrich`."""
+    return f"`input.{key}: {value}` (enrich: `--{key} {value}`)"
 
 
 def nearest(word: str, known: "list[str] | tuple[str, ...]") -> str:

@@ -51,7 +51,6 @@ def run_into_file(
     beside = rejects_beside(path)
     if rejects:
         _concatenate(rejects, beside)
-        reporter.notice(f"{result.unparseable:,} lines could not be parsed; they are in {beside}.")
     else:
         beside.unlink(missing_ok=True)  # of an earlier run into the same file
     try:

@@ -117,6 +117,9 @@ def test_mask_and_ask(mask_model: str, chat_model: str, capsys: pytest.CaptureFi
         (["enrich", "twice.csv", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "text"),
         (["enrich", "taken.csv", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "mask_top"),
         (["show", "absent"], 2, "does not exist"),
+        (["enrich", "in.txt", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "(enrich: `--format csv`)"),
+        (["enrich", "latin.csv", "-o", "o", "--mask", "text"], 2, "(enrich: `--encoding cp1252`)"),
+        (["enrich", "spaced.csv", "-o", "o", "--mask", "text"], 2, "it has ' text ', n."),
         (["enrich", "in.csv", "-o", "o", "--ask", "text", "--target", "file"], 2, "say --mask COLUMN too"),
         (["enrich", "in.csv", "-o", "out.CSV", "--mask", "text", "--mask-model", "MODEL"], 2, "should be a folder or"),
         (
@@ -137,6 +140,9 @@ def test_what_is_wrong_is_one_sentence(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     write("in.csv", "text\nA <mask>\n")
     write("empty.csv", "")
+    write("in.txt", "text\nA <mask>\n")
+    write("spaced.csv", " text ,n\nA <mask>,1\n")
+    Path("latin.csv").write_bytes("texte é\nA <mask>\n".encode("latin-1"))
     write("twice.csv", "text,text\na,b\n")
     write("taken.csv", "text,mask_top\na,b\n")
     assert _run([mask_model if argument == "MODEL" else argument for argument in arguments]) == code
@@ -149,7 +155,9 @@ def test_what_is_wrong_is_one_sentence(
 def test_rejects_above_the_limit_exit_3(mask_model: str, capsys: pytest.CaptureFixture[str]) -> None:
     write("in.csv", "a,text\n1,A <mask>\n2,b,c,d\n")
     assert _run(["enrich", "in.csv", "-o", "out.parquet", "--mask", "text", "--mask-model", mask_model]) == 3
-    assert "exit code 3" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "exit code 3" in told and "1 not parseable, in out.rejects.parquet\n" in told
+    assert "out.parquet · 1 row\n" in told
     assert len(pd.read_parquet("out.parquet")) == 1
     rejects = pd.read_parquet("out.rejects.parquet")
     assert rejects["raw"].str.strip().tolist() == ["2,b,c,d"] and rejects["line"].tolist() == [3]

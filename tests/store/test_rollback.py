@@ -106,7 +106,7 @@ def test_the_commands(counter: Counter, capsys: pytest.CaptureFixture[str]) -> N
     assert lines[0].split() == ["version", "published", "rows", "run"]
     assert [line.split()[0] for line in lines[1:]] == ["1", "*"]
     assert _run(["rollback", "out"]) == 0
-    assert "shows version 1 again, as version 3 with 1 rows" in capsys.readouterr().out
+    assert "shows version 1 again, as version 3 with 1 row." in capsys.readouterr().out
     assert _run(["versions", "out", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [(v["number"], v["rows"], v["current"], v["rolled_back_to"]) for v in listed] == [

@@ -8,18 +8,16 @@ import click
 
 import secbatch
 from secbatch.cli import options
-from secbatch.cli.live_report import duration
 from secbatch.cli.measured import Measured
 from secbatch.cli.plan_lines import plan_lines
+from secbatch.cli.run_lines import run_lines
 from secbatch.cli.stopping import Interruptible
 from secbatch.cli.terminal import printable
 from secbatch.cli.watch import Watch
-from secbatch.errors import EXIT_REJECTS
 from secbatch.run_options import RunOptions, next_time
 
 if TYPE_CHECKING:
     from secbatch.job import Job
-    from secbatch.runner import RunResult
 
 OTHER_FILES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".txt", ".gz", ".zst", ".pq"}  # not a folder's
 
@@ -81,6 +79,12 @@ def plan(job_file: str, overrides: tuple[str, ...], limit: int | None) -> int:
 @click.option("--target", "targets", multiple=True, metavar="WORD", help="Rank only these words (repeatable).")
 @click.option("--sentences", metavar="COLUMN", help="Split this document column into sentence rows first.")
 @click.option("--id", "id_columns", multiple=True, metavar="COLUMN", help="Column that names a row (repeatable).")
+@click.option(
+    "--format",
+    "format_named",
+    type=click.Choice(["csv", "parquet", "jsonl"]),
+    help="Of IN; by the ending of its name when not given.",
+)
 @click.option("--delimiter", metavar="CHARACTER", help="Of a CSV file; found in its header when not given.")
 @click.option("--encoding", metavar="NAME", help="Of a CSV file: cp1252, utf-16, ...; UTF-8 when not given.")
 @click.option("--max-rejects", default="1%", show_default=True, help="Above this count or share the exit code is 3.")
@@ -105,6 +109,7 @@ def enrich(
     targets: tuple[str, ...],
     sentences: str | None,
     id_columns: tuple[str, ...],
+    format_named: str | None,
     delimiter: str | None,
     encoding: str | None,
     max_rejects: str,
@@ -145,6 +150,7 @@ def enrich(
         "name": "enrich",
         "input": {
             "path": source,
+            "format": format_named,
             "id": list(id_columns),
             "delimiter": delimiter,
             "encoding": encoding,
@@ -203,44 +209,8 @@ def run_watched(
     from dataclasses import asdict
 
     record = {key: value for key, value in asdict(result).items() if key != "part_files"}
-    watch.summary(_summary(result, job), record)
+    watch.summary(run_lines(result, job, single_file is not None), record)
     return result.exit_code
-
-
-def _summary(result: "RunResult", job: "Job") -> list[tuple[str, str]]:
-    rate = f" ({result.enriched / result.seconds:,.1f} rows/s)" if result.enriched and result.seconds else ""
-    rows = f"{result.read:,} read · {result.enriched:,} enriched · {result.reused:,} reused"
-    if result.superseded:
-        rows += f" · {result.superseded:,} superseded by a later row with the same id"
-    lines = [("Rows", rows)]
-    bad = result.rejected + result.unparseable
-    if bad:
-        kept = f"{result.rejected:,} kept with secbatch_status = rejected"
-        where = f"{result.unparseable:,} not parseable, under {result.output}/_secbatch/rejects"
-        lines.append(
-            (
-                "Rejected",
-                " · ".join(text for text, n in ((kept, result.rejected), (where, result.unparseable)) if n),
-            )
-        )
-    if result.unreadable_files:
-        lines.append(("Unreadable", f"{result.unreadable_files:,} files could not be read to their end"))
-    lines += [
-        ("Time", duration(result.seconds) + rate),
-        ("Device", f"{result.device}, {result.precision}"),
-        ("Output", f"{result.output} · {result.rows_in_dataset:,} rows"),
-    ]
-    if not result.output.endswith(".parquet"):
-        lines[-1] = (
-            "Output",
-            f"{result.output}/data · {result.rows_in_dataset:,} rows · version {result.version}",
-        )
-    if result.exit_code == EXIT_REJECTS:
-        why = f"rejects are above max_rejects ({job.max_rejects})"
-        if result.unreadable_files:
-            why = "files could not be read to their end"
-        lines.append(("Attention", f"{why}; exit code {EXIT_REJECTS}"))
-    return lines
 
 
 def _show_plan(job: "Job", limit: int | None) -> None:

@@ -10,6 +10,7 @@ import click
 from secbatch.cli import options
 from secbatch.cli.live_report import duration
 from secbatch.cli.terminal import printable
+from secbatch.errors import counted
 
 if TYPE_CHECKING:
     from secbatch.status import Status
@@ -63,7 +64,7 @@ def _progress(progress: dict[str, Any] | None) -> list[tuple[str, str]]:
     if progress is None:
         return [("Doing", "looking at models and input")]
     done = progress["enriched"] + progress["reused"]
-    text = f"{progress['fraction']:.0%} · {done:,} rows, {progress['reused']:,} of them reused"
+    text = f"{progress['fraction']:.0%} · {counted(done, 'row')}, {progress['reused']:,} of them reused"
     text += f" · {progress['rows_per_second']:,.1f} rows/s"
     if progress["seconds_left"] is not None:
         text += f" · {duration(progress['seconds_left'])} left"
@@ -82,6 +83,6 @@ def _ended(last: dict[str, Any]) -> list[tuple[str, str]]:
         ("State", f"{last['state']}, exit code {last['exit_code']}"),
         ("Run", f"{last['run']}, ended {last['finished']} after {duration(last['seconds'])}"),
         ("Rows", rows),
-        ("Output", f"version {last['output']['version']}, {counts['rows_in_dataset']:,} rows"),
+        ("Output", f"version {last['output']['version']}, {counted(counts['rows_in_dataset'], 'row')}"),
     ]
     return [*lines, ("Error", last["error"])] if last["error"] else lines

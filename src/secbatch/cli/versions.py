@@ -9,6 +9,7 @@ import click
 
 from secbatch.cli import options
 from secbatch.cli.terminal import printable
+from secbatch.errors import counted
 
 if TYPE_CHECKING:
     from secbatch.store.rollback import ListedVersion
@@ -66,9 +67,6 @@ def rollback(output: str, to: int | None, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(asdict(current)))
     else:
-        click.echo(
-            printable(
-                f"{layout.data} shows version {target} again, as version {current.number} with {current.rows:,} rows."
-            )
-        )
+        rows = "" if current.rows is None else f" with {counted(current.rows, 'row')}"
+        click.echo(printable(f"{layout.data} shows version {target} again, as version {current.number}{rows}."))
     return 0

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from secbatch.cli.live_report import LiveReport, duration
+from secbatch.errors import counted
 
 
 class Watch(LiveReport):
@@ -17,7 +18,7 @@ class Watch(LiveReport):
         elapsed = time.monotonic() - self._begin
         rate = rows / elapsed if elapsed else 0.0
         left = elapsed * (1 - fraction) / fraction if fraction else 0.0
-        status = f"{rows:,} rows · {rate:,.{0 if rate >= 10 else 1}f} rows/s · {duration(left)} left"
+        status = f"{counted(rows, 'row')} · {rate:,.{0 if rate >= 10 else 1}f} rows/s · {duration(left)} left"
         if rejected:
             status += f" · {rejected:,} rejected"
         facts = {"fraction": round(fraction, 4), "rows_per_second": round(rate, 1)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from secbatch.errors import in_job_or_option
 from secbatch.sources.columns import conversion_error, from_text
 from secbatch.sources.csv_blocks import scan
 from secbatch.sources.csv_cursor import Cursor
@@ -150,7 +151,7 @@ class CsvReader:
                     )
                 return (
                     f"column '{name}' is not valid UTF-8 (byte 0x{value[error.start]:02x}); if the file is in "
-                    "another encoding, name it, for example `input.encoding: cp1252`"
+                    f"another encoding, name it, for example {in_job_or_option('encoding', 'cp1252')}"
                 )
         return None
 

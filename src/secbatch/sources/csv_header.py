@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from secbatch.errors import InputError
+from secbatch.errors import InputError, in_job_or_option
 from secbatch.sources.csv_records import CR, QUOTE, Dialect, Fault, line_stop, parse_record
 from secbatch.sources.input_file import InputFile
 from secbatch.sources.streams import UnreadableFileError, Utf8Stream
@@ -63,7 +63,7 @@ def read_layout(file: InputFile, delimiter: str | None, encoding: str | None) ->
         little = text[1:2] == b"\0"
         raise UnreadableFileError(
             "looks like UTF-16 without a byte order mark; say "
-            f"`input.encoding: {'utf-16-le' if little else 'utf-16-be'}`"
+            f"{in_job_or_option('encoding', 'utf-16-le' if little else 'utf-16-be')}"
         )
     return _layout(file, text, named, codec if recoded else "UTF-8")
 
@@ -90,7 +90,7 @@ def _layout(file: InputFile, text: bytes, named: bytes | None, codec: str) -> Cs
     except UnicodeDecodeError as error:
         raise UnreadableFileError(
             f"has a header that is not valid {codec} (byte 0x{error.object[error.start]:02x}); "
-            "name the encoding, for example `input.encoding: cp1252`"
+            f"name the encoding, for example {in_job_or_option('encoding', 'cp1252')}"
         ) from None
     names, notices = _named(file, names)
     header_only = len(text) < FIRST_LOOK and not text[record.end :].strip()

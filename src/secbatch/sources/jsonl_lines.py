@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from secbatch.errors import in_job_or_option
 from secbatch.sources.piece import BLOCK, RECORD_LIMIT
 from secbatch.sources.shard import RAW_LIMIT
 from secbatch.sources.streams import Utf8Stream
@@ -24,7 +25,7 @@ def parse_line(line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise BadLineError(
             f"the line is not valid UTF-8 (byte 0x{line[error.start]:02x}); if the file is in another encoding, "
-            "name it, for example `input.encoding: cp1252`"
+            f"name it, for example {in_job_or_option('encoding', 'cp1252')}"
         ) from None
     try:
         value = DECODER.decode(text)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secbatch.errors import InputError, nearest
+from secbatch.errors import InputError, in_job_or_option, nearest
 from secbatch.patience import patiently
 from secbatch.redaction import redacted
 from secbatch.sources.glob_pattern import glob_regex, split_glob
@@ -127,7 +127,7 @@ def _named_file(
     if format_ is None:
         raise InputError(
             f"cannot tell the format of '{path}' from its ending; name it with "
-            "`input.format: csv`, `parquet` or `jsonl`"
+            f"{in_job_or_option('format', 'csv')}, or parquet or jsonl"
         )
     return input_file(shown, info, format_, filesystem)
 
@@ -194,7 +194,7 @@ def _of_one_format(
         if len(formats) > 1:
             raise InputError(
                 f"{what} holds files of several formats ({', '.join(formats)}); choose one with "
-                f"`input.format: {formats[0]}` or a glob such as '*.{formats[0]}'"
+                f"{in_job_or_option('format', formats[0])} or a glob such as '*.{formats[0]}'"
             )
     chosen, twice = without_links(chosen, filesystem)
     if not chosen:

@@ -4,7 +4,7 @@ import codecs
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from secbatch.errors import InputError, JobError, nearest
+from secbatch.errors import InputError, JobError, in_job_or_option, nearest
 from secbatch.sources.input_file import InputFile
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class ByteStream:
         if compression is None and head == b"\xd0\xcf\x11\xe0":
             raise UnreadableFileError("is an Excel workbook or another Office document; save it as CSV")
         if compression is None and head == b"PAR1":
-            raise UnreadableFileError("is a Parquet file; say `input.format: parquet`")
+            raise UnreadableFileError(f"is a Parquet file; say {in_job_or_option('format', 'parquet')}")
         self.compression = compression
         buffered = pa.BufferedInputStream(self._raw, max(1 << 12, min(RAW_BUFFER, self.file.size)))
         self._stream = pa.CompressedInputStream(buffered, compression) if compression else buffered
