@@ -88,6 +88,8 @@ def test_broken_yaml_and_missing_file(tmp_path: Path) -> None:
         ("? [a]\n: 1\n", "a key must be a plain word"),
         ("name: 2024-99-99\n", "put it in quotes"),
         ("&a {x: *a}\n", "nested without end"),
+        ('tasks: {a: [{b: "\\ud83d {text}"}]}\n', r"half of a character \('\\ud83d \{text\}'\); write"),
+        ('"\\udc00": 1\n', "half of a character"),
     ],
 )
 def test_odd_yaml_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:

@@ -91,6 +91,7 @@ def read_values(path: str, overrides: Sequence[str], keys: str) -> tuple[dict[st
         raise JobError(f"Job file '{path}' must be a mapping with {keys}.")
     for override in overrides:
         _apply(values, override)
+    _refuse_half_characters(values, path)
     return values, node
 
 
@@ -126,6 +127,20 @@ def _refuse_bombs(node: yaml.Node | None, path: str) -> None:
             f"Job file '{path}' has more than {MOST_VALUES:,} values, anchors and aliases written out; "
             "it is no job file."
         )
+
+
+def _refuse_half_characters(value: Any, path: str) -> None:
+    r"""An escape such as "\ud83d" is half of a character, which no file can hold and no server takes."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise JobError(
+                f"Job file '{path}' holds half of a character ({_short(value)}); write the character itself."
+            ) from None
+    parts = [part for pair in value.items() for part in pair] if isinstance(value, dict) else value
+    for part in parts if isinstance(parts, list) else ():
+        _refuse_half_characters(part, path)
 
 
 def _refuse_duplicate_keys(node: yaml.Node | None, path: str) -> None:

@@ -615,6 +615,17 @@ def test_an_interrupt_does_not_wait_for_answers(server: Server, monkeypatch: pyt
     release.set()
 
 
+def test_nothing_is_asked_once_nobody_waits_for_answers(server: Server) -> None:
+    """A stage may fail while another one is about to ask."""
+    one = task(server.url)
+    encoded = one.encode(pa.table({"question": ["a", "b"]}), pa.array(["1", "2"]), pa.array([True, True]))
+    one.abandon()
+    with pytest.raises(Interrupted):
+        one.compute(encoded).land()
+    assert server.bodies == []
+    assert not [thread for thread in threading.enumerate() if thread.name == "endpoint"]
+
+
 def test_the_fingerprint_holds_what_decides_an_answer(server: Server) -> None:
     plain = task(server.url).fingerprint()
     same = [{"concurrency": 3}, {"timeout": 5}, {"retries": 9}, {"endpoint": "https://elsewhere:1/v1"}]

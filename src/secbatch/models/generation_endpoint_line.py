@@ -40,6 +40,7 @@ class Line(Generic[Used]):
         self._connect = connect
         self._mutex = threading.Lock()
         self._connected: Connected[Used] | None = None
+        self._abandoned = False
 
     def __reduce__(self) -> tuple[type["Line[Used]"], tuple[Callable[[], Used]]]:
         return Line, (self._connect,)
@@ -52,7 +53,10 @@ class Line(Generic[Used]):
             connected = self._connected
             assert connected.loop is not None
             connected.users += 1
-            return connected.loop.start(work(connected.used)), connected
+            future = connected.loop.start(work(connected.used))
+            if self._abandoned:
+                self._close()
+            return future, connected
 
     def landed(self, connected: Connected[Used]) -> None:
         with self._mutex:
@@ -63,8 +67,12 @@ class Line(Generic[Used]):
                     self._connected = None
 
     def abandon(self) -> None:
-        """Cancels all that is under way; what is done already can still land."""
+        """Cancels all that is under way or yet to come; what is done already can still land."""
         with self._mutex:
-            connected, self._connected = self._connected, None
-            if connected is not None:
-                connected.close()
+            self._abandoned = True
+            self._close()
+
+    def _close(self) -> None:
+        connected, self._connected = self._connected, None
+        if connected is not None:
+            connected.close()
