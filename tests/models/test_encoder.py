@@ -216,6 +216,41 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on(problem: Exception)
     assert report.tokens == 95 and runner.token_budget == 25
 
 
+@pytest.mark.parametrize("lasting", [False, True])
+def test_memory_that_another_takes_for_a_moment_costs_a_moment(lasting: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is larger than all that went through is blamed at once."""
+    pauses: list[float] = []
+    monkeypatch.setattr("secbatch.models.batch_runner.time.sleep", pauses.append)
+    sequences = TokenSequences.of([[1] * length for length in (60, 50, 30, 20, 20, 10, 10, 5)])
+    runner = BatchRunner(CPU, token_budget=60)
+    done = np.zeros(8)
+
+    def work(rows: np.ndarray, batch: TokenSequences) -> Iterator[Made]:
+        if len(batch.ids) > 55 or (30 in batch.lengths and (lasting or len(pauses) < 3)):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        yield Made(done, rows, torch.ones(len(rows)))
+
+    report = runner.run(sequences, False, work)
+    assert done.tolist() == [0, 1, not lasting, 1, 1, 1, 1, 1]
+    assert sorted(report.errors) == ([0, 2] if lasting else [0])
+    assert pauses == ([0.25, 0.5, 1.0, 2.0] if lasting else [0.25, 0.5, 1.0])
+    assert runner.token_budget == (25 if lasting else 60)
+
+
+def test_a_row_without_tokens_has_its_reason_and_goes_into_no_batch() -> None:
+    sequences = TokenSequences.of([[], [1, 2], [], [1]])
+    seen: list[list[int]] = []
+
+    def work(rows: np.ndarray, batch: TokenSequences) -> list[Made]:
+        seen.append(rows.tolist())
+        return []
+
+    report = BatchRunner(CPU).run(sequences, False, work)
+    assert seen == [[1, 3]]
+    assert report.errors == dict.fromkeys([0, 2], "the tokenizer leaves nothing of the text")
+    assert BatchRunner(CPU).run(sequences.select(np.array([0, 2])), True, work).tokens == 0
+
+
 def test_another_error_is_no_lack_of_memory() -> None:
     def work(rows: np.ndarray, batch: TokenSequences) -> list[Made]:
         raise RuntimeError("shapes do not match")

@@ -1,5 +1,6 @@
 """Work on a device batch by batch, and what happens when its memory runs out."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from secbatch.models.device import Compute
 from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.transfer import Flight, Made, Transfer
+
+# A batch that had room before is tried again before it is blamed: who else has taken the memory may give it back.
+PATIENCE, PAUSE = 4, 0.25  # such tries in a row, and seconds before the first one; each pause is twice as long
 
 
 @dataclass
@@ -43,6 +47,7 @@ class BatchRunner:
         self.token_budget = token_budget or default_token_budget(compute)
         self._compute = compute
         self._transfer = Transfer(compute.device)
+        self._had_room = 0, 0  # of the batches that went through: the longest row, and the tokens beside it
 
     def run(
         self, sequences: TokenSequences, padded: bool, work: Callable[[np.ndarray, TokenSequences], Iterable[Made]]
@@ -52,34 +57,44 @@ class BatchRunner:
         Results go where `work` says; from a GPU some of them are still on their way when this returns.
 
         `padded`: a batch costs its padded rectangle, not its tokens. A row that does not fit alone becomes an
-        error.
+        error, and so does one without a token.
         """
         report = BatchReport()
         lengths = sequences.lengths
-        pending = deque(plan_batches(lengths, self.token_budget, padded=padded))
+        report.errors = dict.fromkeys(np.flatnonzero(lengths == 0).tolist(), "the tokenizer leaves nothing of the text")
+
+        def planned(rows: np.ndarray) -> deque[np.ndarray]:
+            return deque(rows[plan] for plan in plan_batches(lengths[rows], self.token_budget, padded=padded))
+
+        pending, tries = planned(np.flatnonzero(lengths)), 0
         while pending:
             rows = pending.popleft()
             batch = sequences.select(rows)
+            size = int(lengths[rows[0]]), len(batch.ids)
             try:
                 with torch.inference_mode():
                     report.flights += self._transfer.take(work(rows, batch))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if len(rows) == 1:
-                    report.errors[int(rows[0])] = (
-                        f"the text has {len(batch.ids)} tokens, more than the memory of"
-                        f" {self._compute.description} takes at once"
-                    )
-                    continue
-                rest = np.concatenate([rows, *pending])
-                self.token_budget = max(min(self.token_budget, len(batch.ids)) // 2, 1)
-                plans = plan_batches(lengths[rest], self.token_budget, padded=padded)
-                pending = deque(rest[plan] for plan in plans)
             else:
-                report.tokens += len(batch.ids)
-                if padded:
-                    report.padding += len(rows) * int(lengths[rows[0]]) - len(batch.ids)
+                self._had_room, tries = max(self._had_room, size), 0
+                report.tokens += size[1]
+                report.padding += len(rows) * size[0] - size[1] if padded else 0
+                continue
             finally:
                 del batch
+            # From here on, with the error, the tensors of the batch are gone.
+            had_room = all(number <= before for number, before in zip(size, self._had_room, strict=True))
+            if had_room and tries < PATIENCE:
+                time.sleep(PAUSE * 2**tries)
+                pending.appendleft(rows)
+                tries += 1
+            elif len(rows) > 1:
+                self.token_budget = max(min(self.token_budget, size[1]) // 2, 1)
+                pending = planned(np.concatenate([rows, *pending]))
+            else:
+                report.errors[int(rows[0])] = (
+                    f"the text has {size[1]} tokens, more than the memory of {self._compute.description} takes at once"
+                )
         return report
