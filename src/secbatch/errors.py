@@ -75,10 +75,13 @@ def in_job_or_option(key: str, value: str) -> str:
     return f"`input.{key}: {value}` (enrich: `--{key} {value}`)"
 
 
-def nearest(word: str, known: "list[str] | tuple[str, ...]") -> str:
-    """A hint ` (did you mean 'x'?)` naming the entry of `known` most like `word`, or an empty string."""
+def nearest(word: str, known: "list[str] | tuple[str, ...]", likeness: float = 0.5) -> str:
+    """A hint ` (did you mean 'x'?)` naming the entry of `known` most like `word`, or an empty string.
+
+    `likeness`: from 0 to 1, below which none is named.
+    """
     import difflib
 
     folded = {name.casefold(): name for name in known}
-    close = difflib.get_close_matches(word.casefold(), list(folded), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word.casefold(), list(folded), n=1, cutoff=likeness)
     return f" (did you mean '{folded[close[0]]}'?)" if close else ""

@@ -150,6 +150,8 @@ def test_a_misspelt_catalog_name(cache: Path) -> None:
         resolve("securbert")
     with pytest.raises(ModelError, match=r"did you mean 'ehsanaghaei/SecureBERT'\?"):
         resolve("ehsanaghaei/SecureBERTT")
+    with pytest.raises(ModelError, match=r"roberta-base-squad2 is neither a folder here nor in the local cache and"):
+        resolve("deepset/roberta-base-squad2")
     with pytest.raises(ModelError, match="neither a catalog name"):
         resolve("secure bert")
     with pytest.raises(ModelError, match=r"no built-in model builtin/mln \(did you mean 'builtin/mlm'\?\)"):

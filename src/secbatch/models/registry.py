@@ -178,9 +178,9 @@ def version_of(files: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def name_hint(name: str, known: list[str]) -> str:
+def name_hint(name: str, known: list[str], likeness: float = 0.5) -> str:
     """As `nearest`, among `known` and the registered names."""
-    return nearest(name, [*known, *registered_names()])
+    return nearest(name, [*known, *registered_names()], likeness)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

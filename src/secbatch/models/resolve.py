@@ -88,8 +88,10 @@ def _from_hub(name: str, hub_id: str, revision: str, asked: str | None, fresh: b
     try:
         return download(hub_id, revision)
     except HubUnreachableError as error:
-        known = [entry.hub_id for entry in CATALOG.values() if entry.hub_id] if "/" in hub_id else list(CATALOG)
-        hint = name_hint(hub_id, known) if hub_id not in known else ""
+        known, likeness = list(CATALOG), 0.5
+        if "/" in hub_id:  # many are alike by their family's name
+            known, likeness = [entry.hub_id for entry in CATALOG.values() if entry.hub_id], 0.8
+        hint = name_hint(hub_id, known, likeness) if hub_id not in known else ""
         called = name if name == hub_id else f"{name} ({hub_id})"
         hint += f" at revision '{asked}'" if asked else ""
         pinned = f" --revision {shlex.quote(asked)}" if asked else ""
@@ -98,12 +100,11 @@ def _from_hub(name: str, hub_id: str, revision: str, asked: str | None, fresh: b
                 f"model {called}{hint} cannot be fetched: the hub cannot be reached ({error}); the built-in"
                 " builtin/mlm and builtin/chat need no network"
             ) from None
+        where = "not in the local cache" if name in CATALOG else "neither a folder here nor in the local cache"
         raise ModelError(
-            f"model {called}{hint} is not in the local cache and the hub cannot be reached ({error}); bring"
-            " it with"
-            f" `secbatch models pull {name}{pinned}` where there is a network, or use the built-in builtin/mlm"
-            " (masks,"
-            " embeddings) or builtin/chat (answers)"
+            f"model {called}{hint} is {where} and the hub cannot be reached ({error});"
+            f" bring it with `secbatch models pull {name}{pinned}` where there is a network, or use the"
+            " built-in builtin/mlm (masks, embeddings) or builtin/chat (answers)"
         ) from None
 
 
