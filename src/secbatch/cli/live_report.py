@@ -24,13 +24,16 @@ class LiveReport:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+            console = Console(stderr=True)
+            if console.is_dumb_terminal:  # it cannot move the cursor: plain lines
+                return
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=None),
-                TextColumn("{task.percentage:>3.0f}%"),
-                TextColumn("{task.fields[status]}"),
+                # One column: on a narrow terminal all columns lose alike, and the share done is the last thing to lose.
+                TextColumn("{task.percentage:>3.0f}% {task.fields[status]}", markup=False),
                 TimeElapsedColumn(),
-                console=Console(stderr=True),
+                console=console,
                 transient=True,
             )
 
@@ -80,7 +83,7 @@ class LiveReport:
         if self._json:
             log.emit(kind, text=text)
         elif self._bar:
-            self._bar.console.print(text, markup=False, highlight=False)
+            self._bar.console.print(text, markup=False, emoji=False, highlight=False)
         else:
             print(text, file=sys.stderr, flush=True)
 
