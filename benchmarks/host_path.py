@@ -37,6 +37,7 @@ SETTINGS: dict[str, tuple[tuple[int, ...], int | None]] = {
     "steady": ((4096,), 32_768),  # shards of one size: how a long run goes on after its start
 }
 PEER_BATCHES = (1024, 4096, 16_384)  # the tokenizer alone is given the best of these
+TASKS = ("fill-mask", "embed", "both")
 STAGE_ROWS = 60_000  # of the runs that show stages and the pretended device
 # Where the time of a stage is spent; a stage inside another counts for itself alone.
 STAGES: dict[str, tuple[str, ...]] = {
@@ -146,9 +147,12 @@ class AtOnce:
 
 
 def job(source: Path, model: Path, output: Path, task: str = "fill-mask") -> Job:
+    mask = FillMask(type="fill-mask", model=str(model), text="sentence", top_k=PREDICTIONS)
+    vector = Embed(type="embed", model=str(model), text="sentence")
     specs: dict[str, dict[str, FillMask | Embed]] = {
-        "fill-mask": {"mask": FillMask(type="fill-mask", model=str(model), text="sentence", top_k=PREDICTIONS)},
-        "embed": {"vec": Embed(type="embed", model=str(model), text="sentence")},
+        "fill-mask": {"mask": mask},
+        "embed": {"vec": vector},
+        "both": {"mask": mask, "vec": vector},
     }
     return Job(
         name="host-path",
@@ -265,7 +269,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer's files; the built-in one if left out")
     parser.add_argument("--sentences", type=Path, help="one sentence a line; the bundled reports if left out")
-    parser.add_argument("--task", choices=("fill-mask", "embed"), default="fill-mask")
+    parser.add_argument("--task", choices=TASKS, default="fill-mask")
     parser.add_argument("--like", choices=sorted(SETTINGS), default="gpu", help="sizes as on that device")
     parser.add_argument("--repeats", type=int, default=1, help="the best of so many counts")
     parser.add_argument("--device-share", type=float, default=0.8, help="speed of the pretended device")

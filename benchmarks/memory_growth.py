@@ -19,7 +19,7 @@ from pathlib import Path
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # this and the next as the command line has them
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
-from host_path import SETTINGS, job, run
+from host_path import SETTINGS, TASKS, job, run
 from null_model import NullDevice, model_folder, null_tasks
 
 from secbatch.runner import run_job
@@ -38,7 +38,7 @@ def write_rows(path: Path, rows: int) -> None:
             file.write(f"{number},The {words} is a <mask>.\n")
 
 
-def one_run(folder: str, rows: int, like: str) -> dict[str, float]:
+def one_run(folder: str, rows: int, like: str, task: str) -> dict[str, float]:
     source = Path(folder) / "rows.csv"
     write_rows(source, rows)
     marks: list[tuple[float, int]] = []
@@ -50,14 +50,14 @@ def one_run(folder: str, rows: int, like: str) -> dict[str, float]:
         def notice(self, text: str) -> None:
             return
 
-    result = run(source, Path(folder) / "model", like, NullDevice(), reporter=Marks())
+    result = run(source, Path(folder) / "model", like, NullDevice(), reporter=Marks(), task=task)
     assert result.enriched == rows
     (first_time, first_rows), (last_time, last_rows) = marks[0], marks[-1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
     elapsed = last_time - first_time
     rate = (last_rows - first_rows) / elapsed if elapsed else math.nan  # one shard held all rows
     with null_tasks(NullDevice(), SETTINGS[like][1]):
-        again = run_job(job(source, Path(folder) / "model", source.with_name("out")))
+        again = run_job(job(source, Path(folder) / "model", source.with_name("out"), task))
     assert (again.enriched, again.reused) == (0, rows)
     figures = {"rows": rows, "peak_mib": peak, "rows_per_second": rate, "seconds": result.seconds}
     return {**figures, "again_seconds": again.seconds}
@@ -67,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="ROWS")
     parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer's files; the built-in one if left out")
+    parser.add_argument("--task", choices=TASKS, default="fill-mask", help="what is done with each row")
     parser.add_argument("--like", choices=sorted(SETTINGS), default="gpu", help="sizes as on that device")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
@@ -78,7 +79,7 @@ def main() -> None:
         for rows in options.sizes:
             # A pool of one, anew for each size: what fails or dies there ends this process with its failure.
             with ProcessPoolExecutor(1, mp_context=processes) as child:
-                last = child.submit(one_run, folder, rows, options.like).result()
+                last = child.submit(one_run, folder, rows, options.like, options.task).result()
             found.append(last)
             memory, rate, seconds = last["peak_mib"], last["rows_per_second"], last["seconds"]
             print(

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from secbatch.job import Job
 from secbatch.publishing import Publisher
 from secbatch.runner import run_job
 from secbatch.store import merge, parts, parts_ahead
+from secbatch.store.ledger import Checkpoint
 from secbatch.store.parts_ahead import PartsAhead
 
 ROWS = 2000
@@ -81,6 +84,34 @@ def test_the_same_bytes(case: str, place: Path, monkeypatch: pytest.MonkeyPatch)
     assert dataset(place) == expected
     assert before[0] >= len(expected)  # all were there before the last publication began
     assert not list((place / "out/_secbatch").rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_rows_of_a_shard_are_not_held_longer_than_they_are_of_use(
+    full: bool, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(place)
+    if full:
+        monkeypatch.setattr(merge, "FULL_BYTES", 1)
+    given: list[weakref.ref[pa.Table] | None] = []
+    write_one, finish = PartsAhead._write, PartsAhead.finish
+
+    def watched(self: PartsAhead, checkpoint: Checkpoint, rows: pa.Table | None) -> None:
+        given.append(None if rows is None else weakref.ref(rows))
+        write_one(self, checkpoint, rows)
+
+    def finished(self: PartsAhead) -> None:
+        deadline = time.monotonic() + 20
+        while (
+            self._waiting.qsize() or any(one and one() is not None for one in given)
+        ) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(given) > 5 and {one() if one else "nothing" for one in given} == {"nothing" if full else None}
+        finish(self)
+
+    monkeypatch.setattr(PartsAhead, "_write", watched)
+    monkeypatch.setattr(PartsAhead, "finish", finished)
+    run_job(job())
 
 
 @pytest.mark.parametrize("days", [3, 30])

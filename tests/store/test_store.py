@@ -158,3 +158,28 @@ def test_rows_that_become_large_make_smaller_row_groups(tmp_path: Path, monkeypa
         assert max(group.total_byte_size for group in found) < 4 * 100_000
         groups.add(tuple(group.num_rows for group in found))
     assert len(groups) == 1  # however the rows come
+
+
+def test_row_groups_of_a_table_are_not_copied_and_those_of_several_tables_have_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", 100_000)
+    vectors = [None if n % 7 == 3 else [n + place / 8 for place in range(n % 5 * 8)] for n in range(5003)]
+    texts = [None if n % 11 == 5 else f"row {n}" for n in range(5003)]
+    table = pa.table({"vector": pa.array(vectors, pa.list_(pa.float32())), "text": texts})
+    written: list[pa.Table] = []
+
+    class Watched(pq.ParquetWriter):
+        def write_table(self, table: pa.Table, row_group_size: int | None = None) -> None:
+            written.append(table)
+            super().write_table(table, row_group_size)
+
+    monkeypatch.setattr(pq, "ParquetWriter", Watched)
+    write_tables(tmp_path / "whole.parquet", table.schema, [table], "part")
+    values = table.column("vector").chunk(0).values.buffers()[1].address
+    assert len(written) > 2
+    assert {group.column("vector").chunk(0).values.buffers()[1].address for group in written} == {values}
+    pieces = [table.slice(start, 700) for start in range(0, 5003, 700)]
+    write_tables(tmp_path / "pieces.parquet", table.schema, pieces, "part")
+    assert (tmp_path / "whole.parquet").read_bytes() == (tmp_path / "pieces.parquet").read_bytes()
+    assert pq.read_table(tmp_path / "whole.parquet").equals(table)

@@ -29,7 +29,11 @@ def add(repeats: Repeats, texts: list[str], results: list[bytes]) -> None:
     repeats.add(text_keys(texts), np.frombuffer(b"".join(results), np.uint8), lengths)
 
 
-def test_results_of_any_length_are_found_again_by_their_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("written", [repeats_room.WRITTEN, 5000, 1])
+def test_results_of_any_length_are_found_again_by_their_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    monkeypatch.setattr(repeats_room, "WRITTEN", written)
     repeats = Repeats(tmp_path, sets=4096)
     texts = [f"text {number}" for number in range(100)]
     results = [bytes([number]) * (number * 97) for number in range(100)]
@@ -39,7 +43,11 @@ def test_results_of_any_length_are_found_again_by_their_text(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []  # a process that dies leaves nothing
 
 
-def test_the_ring_forgets_the_oldest_and_never_mixes_results_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("written", [repeats_room.WRITTEN, 400])
+def test_the_ring_forgets_the_oldest_and_never_mixes_results_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    monkeypatch.setattr(repeats_room, "WRITTEN", written)
     repeats = Repeats(tmp_path, sets=4096, capacity=4000)
     random = np.random.default_rng(0)
     wanted: dict[str, bytes] = {}

@@ -18,7 +18,7 @@ from secbatch.store.filesystem import WatchedFile, remove_file, write_atomically
 from secbatch.store.value_bytes import value_bytes
 
 ROW_GROUP_ROWS = 65_536  # keeps a reader's memory small and its skipping fine
-ROW_GROUP_BYTES = 32 << 20  # so do rows with long vectors
+ROW_GROUP_BYTES = 16 << 20  # so do rows with long vectors
 BLOCK_ROWS = 64  # after which a row group of larger rows than its first ones may end
 FIRST_ROWS = 1024  # that tell how many make a row group
 CACHED_BYTES = 256 << 20  # of row groups that are read more than once
@@ -117,30 +117,36 @@ class _RowGroupCutter:
 
     def add(self, table: pa.Table) -> Iterator[pa.Table]:
         """The row groups that are full with these rows."""
-        while table.num_rows:
+        begin = place = 0  # of the rows that are not in a group yet, and of those that are still to be looked at
+        while place < table.num_rows:
             most = self._target - self._rows
             if self._seen < FIRST_ROWS:
                 most = min(most, FIRST_ROWS - self._seen)
-            piece = table.slice(0, most)
+            piece = table.slice(place, most)
             size = value_bytes(piece)
             if self._size + size >= 2 * ROW_GROUP_BYTES:  # it may end amid this piece
-                piece = table.slice(0, min(most, BLOCK_ROWS - self._rows % BLOCK_ROWS))
+                piece = table.slice(place, min(most, BLOCK_ROWS - self._rows % BLOCK_ROWS))
                 size = value_bytes(piece)
-            self._waiting.append(piece)
+            place += piece.num_rows
             self._rows, self._size = self._rows + piece.num_rows, self._size + size
             if self._seen < FIRST_ROWS:
                 self._seen, self._seen_size = self._seen + piece.num_rows, self._seen_size + size
                 if self._seen == FIRST_ROWS:
                     self._target = min(row_group_rows(self._seen_size, self._seen), self._most_rows)
-            table = table.slice(piece.num_rows)
             much = self._size >= 2 * ROW_GROUP_BYTES and self._rows % BLOCK_ROWS == 0
-            if (self._rows >= self._target or much) and (group := self.rest()) is not None:
-                yield group
+            if self._rows >= self._target or much:
+                # One slice, which is not copied: neighbours in a table stay together.
+                self._waiting.append(table.slice(begin, place - begin))
+                begin = place
+                yield self._group()
+        if begin < place:
+            self._waiting.append(table.slice(begin))
 
     def rest(self) -> pa.Table | None:
         """What waits for more rows."""
-        if not self._waiting:
-            return None
+        return self._group() if self._waiting else None
+
+    def _group(self) -> pa.Table:
         group = pa.concat_tables(self._waiting).combine_chunks()
         self._waiting, self._rows, self._size = [], 0, 0
         return group

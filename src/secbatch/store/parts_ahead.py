@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from secbatch.store import faults
+from secbatch.store import faults, merge
 from secbatch.store.assemble import checkpoint_pieces
 from secbatch.store.filesystem import explain, make_folder, sync_file
 from secbatch.store.ledger import Checkpoint
@@ -67,6 +67,8 @@ class PartsAhead:
 
     def add(self, checkpoint: Checkpoint, rows: pa.Table | None) -> None:
         """The next checkpoint; its rows in their order, where they are at hand."""
+        if checkpoint.size >= merge.FULL_BYTES or len(checkpoint.folders) != 1 or not self._alike:
+            rows = None  # its file becomes a part as it is, or is read: they are not held meanwhile
         while not self._failures:
             with suppress(queue.Full):
                 self._waiting.put((checkpoint, rows), timeout=0.1)
@@ -95,6 +97,7 @@ class PartsAhead:
             while (found := self._waiting.get()) is not None:
                 with self._mutex:
                     self._write(*found)
+                del found  # not held while the next one is waited for
         except BaseException as failure:  # carried to whoever adds or finishes
             self._failures.append(failure)
 
@@ -114,7 +117,7 @@ class PartsAhead:
             for group in partition.grouping.add(piece):
                 self._end(partition, group)
             if partition.grouping.open:
-                self._append(partition, piece, rows if len(pieces) == 1 and self._alike else None)
+                self._append(partition, piece, rows if len(pieces) == 1 else None)
 
     def _append(self, partition: _Partition, piece: Piece, rows: pa.Table | None) -> None:
         try:

@@ -106,10 +106,11 @@ class EmbedTask:
         rows = recalled.rows
         failed, errors = failed_rows(rows, computed.errors)
         if len(recalled.keys):
-            good = np.ones(len(vectors), bool)
-            good[list(computed.errors)] = False
-            sizes = np.full(int(good.sum()), vectors.shape[1] * vectors.itemsize)
-            self.repeats.add(recalled.keys[good], vectors[good].reshape(-1).view(np.uint8), sizes)
+            keys, good = recalled.keys, vectors
+            if computed.errors:
+                keys, good = (np.delete(values, list(computed.errors), axis=0) for values in (keys, vectors))
+            sizes = np.full(len(good), good.shape[1] * good.itemsize)
+            self.repeats.add(keys, good.reshape(-1).view(np.uint8), sizes)
         if recalled.results:
             known = np.frombuffer(b"".join(recalled.results), np.float32).reshape(-1, vectors.shape[1])
             vectors = np.concatenate([vectors, known])

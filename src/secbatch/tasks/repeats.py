@@ -25,6 +25,7 @@ WAYS = 4
 SETS = 1 << 20  # 4 million texts; 64 MB
 CAPACITY = 2 << 30  # bytes of results
 FREE_SHARE = 20  # at most this fraction of the free disk
+WRITTEN = 1 << 20  # bytes of results that are laid out and written at a time
 
 MANY = 64  # shards with more than this part of a shard's texts are waited for
 PATIENCE = 5.0  # seconds
@@ -212,20 +213,20 @@ class Repeats:
         starts = ends - lengths - size
         heads = np.empty(len(checks), _HEAD)
         heads["check"], heads["length"] = checks, lengths
-        block = np.empty(total, np.uint8)
-        if (lengths == lengths[0]).all():  # as vectors are, which are long
-            records = block.reshape(len(lengths), -1)
-            records[:, :size], records[:, size:] = _bytes(heads), results.reshape(len(lengths), -1)
-        else:
-            block[(starts[:, None] + np.arange(size)).ravel()] = _bytes(heads).ravel()
-            block[spans(starts + size, lengths)] = results
         at = self._head % self._capacity
         if at + total > self._capacity:  # records do not wrap around the end
             self._head += self._capacity - at
             at = 0
-        written = 0
-        while written < total:
-            written += os.pwrite(self._file.fileno(), block[written:].data, at + written)
+        first = 0
+        while first < len(lengths):  # a few at a time: no second copy of a shard's vectors
+            begin = starts[first]
+            last = max(first + 1, int(np.searchsorted(ends, begin + WRITTEN, side="right")))
+            values = results[begin - first * size : ends[last - 1] - last * size]
+            block = _records(checks[first:last], values, lengths[first:last])
+            written = 0
+            while written < len(block):
+                written += os.pwrite(self._file.fileno(), block[written:].data, at + int(begin) + written)
+            first = last
         places = self._head + starts
         self._head += total
         return places
@@ -241,6 +242,22 @@ class Repeats:
         if end > len(record):
             record += os.pread(self._file.fileno(), end - len(record), start + len(record))
         return record[_HEAD.itemsize : end]
+
+
+def _records(checks: np.ndarray, results: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """uint8: each result behind its head."""
+    size = _HEAD.itemsize
+    heads = np.empty(len(checks), _HEAD)
+    heads["check"], heads["length"] = checks, lengths
+    starts = np.cumsum(lengths + size) - lengths - size
+    block = np.empty(len(results) + size * len(lengths), np.uint8)
+    if (lengths == lengths[0]).all():  # as vectors are, which are long
+        records = block.reshape(len(lengths), -1)
+        records[:, :size], records[:, size:] = _bytes(heads), results.reshape(len(lengths), -1)
+    else:
+        block[(starts[:, None] + np.arange(size)).ravel()] = _bytes(heads).ravel()
+        block[spans(starts + size, lengths)] = results
+    return block
 
 
 def _bytes(heads: np.ndarray) -> np.ndarray:
