@@ -1,5 +1,6 @@
 """The job file: frozen, strict models. An unknown key is an error that names the nearest known one."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -337,6 +338,14 @@ class Output(Strict):
 
     _partition_by = field_validator("partition_by", mode="before")(_one_or_several)
     _max_removed = field_validator("max_removed", mode="before")(_count_or_percent)
+
+    @field_validator("path")
+    @classmethod
+    def _known_place(cls, value: str) -> str:
+        unknown = [place for place in re.findall(r"\{[A-Za-z_-]+\}", value) if place != RUN_DATE]
+        if unknown:
+            raise ValueError(f"{unknown[0]} stands for nothing there; only {RUN_DATE} does, the day of the run")
+        return value
 
     @field_validator("partition_by")
     @classmethod

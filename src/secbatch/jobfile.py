@@ -43,6 +43,22 @@ WRITTEN_AS = {
     "device": "it must be auto, cpu, cuda or cuda:1 (or another number)",
     "[key]": "a task's name must begin with a letter and hold only letters, digits and '_'",
 }
+IN_YAML = {  # where pydantic speaks of Python
+    "string_type": "it must be text",
+    "int_type": "it must be a whole number",
+    "int_parsing": "it must be a whole number",
+    "int_from_float": "it must be a whole number",
+    "float_type": "it must be a number",
+    "float_parsing": "it must be a number",
+    "bool_type": "it must be true or false",
+    "bool_parsing": "it must be true or false",
+    "dict_type": "it must hold keys with values",
+    "mapping_type": "it must hold keys with values",
+    "model_type": "it must hold keys with values",
+    "model_attributes_type": "it must hold keys with values",
+    "list_type": "it must be a list such as [a, b]",
+    "tuple_type": "it must be a list such as [a, b]",
+}
 
 
 def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
@@ -189,12 +205,17 @@ def _sentence(problem: Any, origin: str, node: yaml.Node | None, model: type[Bas
     if kind == "missing":
         return f"{place}: '{key}' is missing; add it."
     if kind.startswith("union_tag"):
-        return f"{place}: '{key}' needs a type, one of {', '.join(TASK_TYPES)}."
+        named = problem["input"].get("type") if isinstance(problem["input"], dict) else None
+        hint = nearest(named, list(TASK_TYPES)) if isinstance(named, str) else ""
+        return f"{place}: '{key}' needs a type{hint}, one of {', '.join(TASK_TYPES)}."
     given = problem.get("input")
     shown = f" (given: {_short(given)})" if isinstance(given, str | int | float | bool) or given is None else ""
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not path and kind == "value_error":  # of the job as a whole: the message names the keys
         return f"{place}: {message}."
+    message = IN_YAML.get(kind, message)
+    if kind == "string_type" and isinstance(given, int | float):
+        message += "; put it in quotes"
     if kind == "string_pattern_mismatch":  # nobody should have to read a regular expression
         message = WRITTEN_AS[location[-1]]
     return f"{place}: '{key}' is wrong: {message[:1].lower()}{message[1:]}{shown}."
@@ -205,7 +226,11 @@ def _cut(text: str) -> str:
 
 
 def _short(given: object) -> str:
-    """A value as Python writes it, cut where it is no help any more."""
+    """A value as Python writes it, or YAML where they differ, cut where it is no help any more."""
+    if given is None:
+        return "nothing"
+    if isinstance(given, bool):
+        return str(given).lower()
     try:
         text = repr(given)
     except ValueError:  # an integer of thousands of digits

@@ -16,7 +16,7 @@ def settings_like(place: str, kind: str) -> dict[str, Any]:
     """
     path, colon, name = place.rpartition(":")
     if not colon or not path or not name:
-        raise JobError(f"--like names a task of a job file, such as jobs/nightly.yaml:topic; '{place}' does not")
+        raise JobError(f"--like names a task of a job file, such as jobs/classify.yaml:topic; '{place}' does not")
     job = load_job(path)
     if name not in job.tasks:
         names = list(job.tasks)
