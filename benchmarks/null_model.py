@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from secbatch.models.batch_runner import BatchReport, BatchRunner
+from secbatch.models.requests import Request
 from secbatch.models.sequences import TokenSequences, spans
-from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.tokenizer import TextTokenizer
 from secbatch.tasks.embed import Embedded, EmbedTask
 from secbatch.tasks.encoded_texts import EncodedTexts

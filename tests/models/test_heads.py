@@ -19,9 +19,10 @@ from secbatch.models.device import choose
 from secbatch.models.heads import SequenceHead, TokenHead
 from secbatch.models.load import load_model
 from secbatch.models.model_kinds import check_head
+from secbatch.models.requests import Request
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
-from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.tokenizer_files import load_tokenizer
 from secbatch.models.transfer import Made
 

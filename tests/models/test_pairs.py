@@ -14,8 +14,9 @@ from secbatch.models.device import choose
 from secbatch.models.heads import TokenHead, trial_pairs
 from secbatch.models.load import load_model
 from secbatch.models.pairs import PairFrame
+from secbatch.models.requests import Request
 from secbatch.models.sequences import TokenSequences
-from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.tokenizer import TextTokenizer
 from secbatch.models.tokenizer_files import load_tokenizer
 

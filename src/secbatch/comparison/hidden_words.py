@@ -24,9 +24,10 @@ from secbatch.evaluation.tally import Figure
 from secbatch.labelled.files import LabelledFiles
 from secbatch.labelled.readers import read_texts
 from secbatch.models.device import Compute
+from secbatch.models.requests import Request
 from secbatch.models.resolve import resolve
 from secbatch.models.sequences import TokenSequences, spans
-from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.tokenizer import TextTokenizer
 from secbatch.models.transfer import Made
 

@@ -1,10 +1,9 @@
 """One encoder for all tasks that name the same model: loaded once, and one forward for the texts that they share."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,31 +17,14 @@ from secbatch.models.heads import SequenceHead, TokenHead, trial_pairs
 from secbatch.models.load import LoadedModel, check_vocabulary, load_model
 from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.pairs import PairFrame
+from secbatch.models.requests import HeadKind, Request, own_report, share_of, united
 from secbatch.models.resolved import ResolvedModel
-from secbatch.models.sequences import TokenSequences, spans
+from secbatch.models.sequences import TokenSequences
 from secbatch.models.tokenizer import TextTokenizer
 from secbatch.models.tokenizer_files import load_tokenizer
 from secbatch.models.transfer import Made, on_device
 
-HeadKind = Literal["masked-lm", "sequence-classification", "token-classification", "question-answering"]
 Forward = HiddenStates | MaskedLM | SequenceHead | TokenHead
-Wanted = Callable[[TokenSequences], np.ndarray | None]
-Consume = Callable[[np.ndarray, TokenSequences, torch.Tensor], Iterable[Made]]
-
-
-@dataclass(frozen=True)
-class Request:
-    """Sequences of one task, and what it does with what the model makes of them.
-
-    `wanted`: sequences to the flat positions [m], ascending, whose states are wanted; None for all of them.
-    `consume`: rows [r] of `sequences`, longest first; these sequences; their states [m, width], in their order; to what
-    the device makes of them. It may be called again for rows that it has seen, when memory ran out amid a batch.
-    """
-
-    sequences: TokenSequences
-    wanted: Wanted
-    consume: Consume
-    head: HeadKind | None = None  # the states are for `logits_of` of this head; None: they are hidden states
 
 
 class SharedEncoder:
@@ -191,13 +173,13 @@ class SharedEncoder:
 
     def _pass(self, requests: list[Request], model: Forward) -> list[BatchReport]:
         forward = model.states if isinstance(model, MaskedLM | SequenceHead | TokenHead) else model
-        sequences, rows_of = _united([request.sequences for request in requests])
+        sequences, rows_of = united([request.sequences for request in requests])
 
         def work(rows: np.ndarray, batch: TokenSequences) -> Iterator[Made]:
             shares = [
                 (request, share)
                 for request, own in zip(requests, rows_of, strict=True)
-                if (share := _share(request, own[rows], batch)) is not None
+                if (share := share_of(request, own[rows], batch)) is not None
             ]
             wanted = [share.at for _, share in shares if share.at is not None]
             at = np.unique(np.concatenate(wanted)) if len(wanted) == len(shares) else None
@@ -210,64 +192,7 @@ class SharedEncoder:
                 yield from request.consume(share.rows, share.sequences, mine)
 
         report = self._runner.run(sequences, not model.packed, work)
-        return [_own_report(report, own, number) for number, own in enumerate(rows_of)]
-
-
-@dataclass(frozen=True)
-class _Share:
-    """What of a batch is one request's."""
-
-    rows: np.ndarray  # of the request
-    sequences: TokenSequences
-    at: np.ndarray | None  # flat positions in the batch, None: all of it
-
-
-def _share(request: Request, own: np.ndarray, batch: TokenSequences) -> _Share | None:
-    """`own`: [rows of the batch] the request's row, -1 where it has none."""
-    members = np.flatnonzero(own >= 0)
-    if not len(members):
-        return None
-    if len(members) == len(own):
-        return _Share(own, batch, request.wanted(batch))
-    sequences = batch.select(members)
-    places = spans(batch.offsets[:-1][members], sequences.lengths)
-    wanted = request.wanted(sequences)
-    return _Share(own[members], sequences, places if wanted is None else places[wanted])
-
-
-def _united(parts: list[TokenSequences]) -> tuple[TokenSequences, list[np.ndarray]]:
-    """All different sequences, and for each part which of its rows each of them is (-1: none), [u] each."""
-    if len(parts) == 1:
-        return parts[0], [np.arange(len(parts[0]))]
-    number: dict[tuple[bytes, int], int] = {}
-    whole = TokenSequences.joined(parts)
-    first: list[int] = []  # of each different sequence, its row in `whole`
-    owners: list[dict[int, int]] = []
-    before = 0
-    for part in parts:
-        times: dict[bytes, int] = {}
-        mine: dict[int, int] = {}
-        for row in range(len(part)):
-            key = part[row].tobytes() + (b"" if part.types is None else part.types_of(row).tobytes())
-            # A part's own rows stay apart, even when they look alike to the model.
-            times[key] = times.get(key, 0) + 1
-            place = number.setdefault((key, times[key]), len(number))
-            if place == len(first):
-                first.append(before + row)
-            mine[place] = row
-        owners.append(mine)
-        before += len(part)
-    rows_of = []
-    for mine in owners:
-        rows = np.full(len(first), -1, np.int64)
-        rows[list(mine.keys())] = list(mine.values())
-        rows_of.append(rows)
-    return whole.select(np.array(first, np.int64)), rows_of
-
-
-def _own_report(report: BatchReport, own: np.ndarray, number: int) -> BatchReport:
-    errors = {int(own[row]): text for row, text in report.errors.items() if own[row] >= 0}
-    return replace(report, errors=errors) if number == 0 else BatchReport(errors=errors, flights=report.flights)
+        return [own_report(report, own, number) for number, own in enumerate(rows_of)]
 
 
 @contextmanager

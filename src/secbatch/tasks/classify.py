@@ -10,8 +10,9 @@ from secbatch.job import Classify
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.configuration import load_config
 from secbatch.models.model_kinds import check_head
+from secbatch.models.requests import Request
 from secbatch.models.sequences import TokenSequences
-from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.transfer import Made
 from secbatch.models.windows import beginnings
 from secbatch.tasks.base import TaskColumns

@@ -14,8 +14,9 @@ from secbatch.errors import JobError, ModelError
 from secbatch.job import Classify
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.cloze import Cloze, cloze_texts
+from secbatch.models.requests import Request
 from secbatch.models.sequences import TokenSequences
-from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.transfer import Made
 from secbatch.models.untrusted_text import MASK
 from secbatch.tasks.base import TaskColumns

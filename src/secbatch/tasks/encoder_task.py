@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_check
 
 if TYPE_CHECKING:  # a job without such a task need not wait for the encoders to be imported
     from secbatch.models.batch_runner import BatchReport
-    from secbatch.models.shared_encoder import Request, SharedEncoder
+    from secbatch.models.requests import Request
+    from secbatch.models.shared_encoder import SharedEncoder
     from secbatch.tasks.repeats import Recalled, Repeats
 
 Computed = TypeVar("Computed", covariant=True)

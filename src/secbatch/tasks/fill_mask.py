@@ -11,8 +11,9 @@ from secbatch.errors import ModelError
 from secbatch.job import FillMask
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.generation_scores import largest
+from secbatch.models.requests import Request
 from secbatch.models.sequences import TokenSequences, spans
-from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.transfer import Made
 from secbatch.models.untrusted_text import MASK
 from secbatch.models.windows import MaskedTexts, around_masks

@@ -12,8 +12,9 @@ from secbatch.models.batch_runner import BatchReport
 from secbatch.models.configuration import load_config
 from secbatch.models.model_kinds import check_head
 from secbatch.models.overlapping import WindowedTexts, windowed
+from secbatch.models.requests import Request
 from secbatch.models.sequences import TokenSequences, spans
-from secbatch.models.shared_encoder import Request, SharedEncoder
+from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.transfer import Made
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoded_texts import failed_rows

@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 import torch
 
+from secbatch.models.requests import Request
 from secbatch.models.sequences import TokenSequences
-from secbatch.models.shared_encoder import Request
 from secbatch.models.transfer import Made, on_device
 
 Pooling = Literal["mean", "first"]
