@@ -55,8 +55,8 @@ def share_of(request: Request, own: np.ndarray, batch: TokenSequences) -> Share 
 
 def united(parts: list[TokenSequences]) -> tuple[TokenSequences, list[np.ndarray]]:
     """All different sequences, and for each part which of its rows each of them is (-1: none), [u] each."""
-    if len(parts) == 1:
-        return parts[0], [np.arange(len(parts[0]))]
+    if all(part.same_as(parts[0]) for part in parts[1:]):  # one task, or several over one column of short texts
+        return parts[0], [np.arange(len(parts[0])) for _ in parts]
     number: dict[tuple[bytes, int], int] = {}
     whole = TokenSequences.joined(parts)
     first: list[int] = []  # of each different sequence, its row in `whole`
@@ -84,6 +84,6 @@ def united(parts: list[TokenSequences]) -> tuple[TokenSequences, list[np.ndarray
 
 
 def own_report(report: BatchReport, own: np.ndarray, number: int) -> BatchReport:
-    """Of a common pass, what is request `number`'s: errors of its rows, `own` [u]; the tokens are in the first one's."""
+    """What of a common pass is request `number`'s: errors of its rows, `own` [u]; the tokens are in the first one's."""
     errors = {int(own[row]): text for row, text in report.errors.items() if own[row] >= 0}
     return replace(report, errors=errors) if number == 0 else BatchReport(errors=errors, flights=report.flights)

@@ -27,6 +27,14 @@ class TokenSequences:
         assert self.types is not None
         return self.types[self.offsets[row] : self.offsets[row + 1]]
 
+    def same_as(self, other: "TokenSequences") -> bool:
+        """Whether both are the same sequences in the same order."""
+        if self.types is None or other.types is None:
+            same_types = self.types is other.types
+        else:
+            same_types = np.array_equal(self.types, other.types)
+        return same_types and np.array_equal(self.offsets, other.offsets) and np.array_equal(self.ids, other.ids)
+
     @property
     def lengths(self) -> np.ndarray:
         """[n] int64"""
