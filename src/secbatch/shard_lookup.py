@@ -1,5 +1,6 @@
 """From the input to shards of which it is known what is done and what is left for the models."""
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -40,6 +41,7 @@ class ShardLookup:
         self.options, self.setup, self.sizes = context.options, context.setup, context.sizes
         self.rejects, self.result, self.clock = context.rejects, context.result, context.clock
         self.reuse, self.poison = reuse, poison
+        self._mutex = threading.Lock()  # shards are read ahead while one in which a row ends the process is tried
         job = context.job
         self.identities = Identities(job.input.id, job.input.sentences is not None, self.layout.scratch)
         self.read_whole = False  # whether all of the job's input was asked for and given out
@@ -85,7 +87,11 @@ class ShardLookup:
             del item
 
     def looked_up(self, identified: Identified) -> Item:
-        """Without rows that are known to end the process; also for a shard that was looked up before."""
+        """Without rows that are known to end the process; also for a shard that was looked up before. Any thread."""
+        with self._mutex:
+            return self._looked_up(identified)
+
+    def _looked_up(self, identified: Identified) -> Item:
         looked = self.reuse.look(identified)
         poison = self.poison.errors(looked.keys)
         if poison:
@@ -97,7 +103,7 @@ class ShardLookup:
         if done and done.key != key and not self._input_changed:
             self._input_changed = True
             self.reuse.take_over_own(self.ledger, self.run)
-            return self.looked_up(identified)
+            return self._looked_up(identified)
         todo = self.reuse.work(looked)
         if todo is None:
             return item
