@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from secbatch.errors import JobError
+from secbatch.finetune_jobfile import load_finetune_job
 from secbatch.job import Job
 from secbatch.jobfile import load_job
 
@@ -63,6 +64,7 @@ def test_overrides_replace_keys(tmp_path: Path) -> None:
         ("name: nightly", "name: 2026", 1, "it must be text; put it in quotes (given: 2026)"),
         ("    text: sentence", "    text: sentence\n    top_k: yes", 10, "it must be a whole number (given: true)"),
         ("    text: sentence", "    text: sentence\n    top_k: 2.5", 10, "it must be a whole number (given: 2.5)"),
+        ("  path: out", "  path: ''", 15, "it is empty; name a folder"),
         ("  path: out", "  path: out/{date}", 15, "{date} stands for nothing there; only {run_date} does"),
         ("  path: out", "  path: out\n  path: two", 16, "stands twice"),
         ("  path: out", "  path: out\nmax_rejects: lots", 16, "max_rejects must be a count"),
@@ -75,6 +77,13 @@ def test_mistakes_are_named_with_their_line(tmp_path: Path, old: str, new: str, 
     assert words in str(caught.value)
     assert f"line {line}" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_job_of_the_other_command_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="has an objective and no tasks: start it by `secbatch finetune`"):
+        load_job(str(Path(__file__).parents[1] / "jobs" / "finetune-classify.yaml"))
+    with pytest.raises(JobError, match="has tasks and no objective: start it by `secbatch run`"):
+        load_finetune_job(write(tmp_path, GOOD))
 
 
 def test_broken_yaml_and_missing_file(tmp_path: Path) -> None:

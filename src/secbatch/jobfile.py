@@ -121,6 +121,10 @@ def validate_as(model: type[Kind], values: dict[str, Any], origin: str, node: ya
     try:
         return model.model_validate(values)
     except ValidationError as error:
+        if model is Job and "objective" in values and "tasks" not in values:
+            raise JobError(f"{origin} has an objective and no tasks: start it by `secbatch finetune`.") from None
+        if model is not Job and "tasks" in values and "objective" not in values:
+            raise JobError(f"{origin} has tasks and no objective: start it by `secbatch run`.") from None
         # An unknown key first: it is what usually explains a missing one.
         found = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         more = f"; {len(found) - 1} more after this one." if len(found) > 1 else "."
