@@ -10,7 +10,7 @@ from secbatch.job import Generation
 from secbatch.models import generation_blenderbot
 from secbatch.models.generation import Generator, Prompt
 from secbatch.models.generation_blenderbot import ALIGNED, BlenderbotDecoder, BlenderbotSteps
-from secbatch.models.generation_loop import LOOK_EVERY
+from secbatch.models.generation_loop import LOOK_EVERY, in_front
 from secbatch.models.generation_steps import EncoderDecoderSteps
 from tests.models.replayed import Replayed
 from tests.models.test_generation import alone, blenderbot, generator, prompts
@@ -20,17 +20,22 @@ def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
     assert torch.allclose(ours, theirs, atol=1e-4), (ours - theirs).abs().max()
 
 
+@pytest.mark.parametrize(("staying", "at_once"), [((0, 2, 4), 32), ((0, 4, 2), 2), ((3, 1, 0), 1)])
 @torch.inference_mode()
-def test_logits_are_those_of_transformers_step_by_step() -> None:
+def test_logits_are_those_of_transformers_step_by_step(
+    staying: tuple[int, ...], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation_blenderbot, "ENTERING_AT_ONCE", at_once)
     model, texts, beams = blenderbot(), prompts(blenderbot(), 5), 3
     ours, theirs = BlenderbotSteps(BlenderbotDecoder(model), 1, 0, positions=8), EncoderDecoderSteps(model, 1, 0)
     close(ours.start(texts, beams), theirs.start(texts, beams))
-    assert ours.padding == theirs.padding > 0
+    assert theirs.padding > 0
+    assert ours.padding == theirs.padding if at_once == 32 else ours.padding < theirs.padding
     chosen = torch.Generator().manual_seed(0)
     for step in range(6):
         rows = len(ours.length)
-        if step == 3:  # rows 0, 2 and 4 stay
-            left = torch.tensor([0, 1, 2, 6, 7, 8, 12, 13, 14])
+        if step == 3:
+            left = torch.tensor([row * beams + beam for row in staying for beam in range(beams)])
             ours.keep(left)
             theirs.keep(left)
             rows = 3
@@ -39,6 +44,13 @@ def test_logits_are_those_of_transformers_step_by_step() -> None:
         theirs.reorder(source.view(-1))
         tokens = torch.randint(5, 300, (rows * beams,), generator=chosen)
         close(ours.step(tokens), theirs.step(tokens))
+
+
+def test_rows_that_stay_move_no_more_than_they_must() -> None:
+    assert in_front([0, 1, 2]) == [0, 1, 2]
+    assert in_front([1, 3]) == [3, 1]
+    assert in_front([0, 2, 5, 7, 8]) == [0, 5, 2, 7, 8]
+    assert in_front([4]) == [4] and in_front([]) == []
 
 
 @torch.inference_mode()

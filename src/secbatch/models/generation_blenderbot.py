@@ -28,6 +28,7 @@ SLOTS_AT_A_TIME = 64  # by how many slots a row the cache grows
 # sequences of which fewer take no less time, so that a step is not recorded anew for them.
 STEPS_AHEAD = 4
 FEWEST_SEQUENCES = 1024
+ENTERING_AT_ONCE = 32  # texts that the encoder gets together on a CPU: like lengths are neighbours, and padding is work
 ALIGNED = 16  # attention kernels copy a mask whose rows do not lie at multiples of 16 bytes
 
 
@@ -144,6 +145,13 @@ class BlenderbotSteps:
         return self.step(torch.full((places * copies,), self.start_token, device=device))
 
     def enter(self, places: list[int], prompts: list[list[int]]) -> None:
+        at_once = len(prompts) if self.record else ENTERING_AT_ONCE
+        self.text_mask[places] = -math.inf
+        self.visible[places], self.length[places] = False, 0
+        for start in range(0, len(prompts), at_once):
+            self._enter(places[start : start + at_once], prompts[start : start + at_once])
+
+    def _enter(self, places: list[int], prompts: list[list[int]]) -> None:
         ids = pad(prompts, NO_TOKEN, left=False, device=self.model.device)  # [B', S']
         mask = ids != NO_TOKEN
         self.padding += ids.numel() - sum(map(len, prompts))
@@ -151,9 +159,7 @@ class BlenderbotSteps:
         rows = torch.tensor(places, device=ids.device)
         encoded = self.model.model.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         longest = ids.shape[1]
-        self.text_mask[rows] = -math.inf
         self.text_mask[rows, 0, 0, :longest] = torch.where(mask, 0.0, -math.inf).to(self.text_mask.dtype)
-        self.visible[rows], self.length[rows] = False, 0
         filled = nn.functional.pad(encoded.flatten(0, 1), (0, 0, 0, -ids.numel() % ROWS))  # see packed.py
         for number, layer in enumerate(self.decoder.layers):
             pairs = layer.text(filled)[: ids.numel()].view(*ids.shape, self.heads, -1)
@@ -230,9 +236,14 @@ class BlenderbotSteps:
             self.text_mask[places],
         )
         self._recorded = None
+        moved = torch.nonzero(places != torch.arange(len(places), device=places.device)).view(-1)
         for cache in (self.own, self.text):
             for number, one in enumerate(cache):
-                cache[number] = one[places]
+                if self.record is None:
+                    one[moved] = one[places[moved]]  # the others are where they are to be
+                    cache[number] = one[: len(places)]
+                else:
+                    cache[number] = one[places]
 
     def _attend(self, query: Tensor, pairs: Tensor, mask: Tensor) -> Tensor:
         """query: [B * K, H * D]; pairs: [B, H, N, 2 * D] keys and values; mask: [B, 1, K or 1, N]. [B * K, H * D]."""

@@ -48,6 +48,13 @@ def cut_at_end(tokens: list[int], end_tokens: tuple[int, ...]) -> list[int]:
     return tokens
 
 
+def in_front(left: list[int]) -> list[int]:
+    """`left`, ascending, in an order in which as many as can be stay where they are; the last ones fill the holes."""
+    staying = {place for place in left if place < len(left)}
+    movers = iter(left[len(staying) :])
+    return [place if place in staying else next(movers) for place in range(len(left))]
+
+
 class Loop(ABC):
     """B places with K sequences each (K beams, or 1), the rows that sit in them and those that wait."""
 
@@ -182,6 +189,8 @@ class Loop(ABC):
         self.enter(entering)
 
     def _shrink(self, left: list[int], tokens: Tensor) -> Tensor:
+        """Only the rows in the places `left`, ascending, stay."""
+        left = in_front(left)
         places = torch.tensor(left, device=self.device)
         sequences = self.sequences(places)
         self.steps.keep(sequences)
