@@ -3,7 +3,9 @@
 import json
 import pickle
 import shutil
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import resolved, roberta_tokenizer
 from transformers import MPNetConfig, MPNetModel
+from transformers.utils import logging
 
 from secbatch.errors import ModelError
 from secbatch.models.configuration import load_config
@@ -223,3 +226,18 @@ def test_weights_of_another_shape(folder: Path) -> None:
     said = r"\.layer\.0\.intermediate\.dense\.bias is 128, but the configuration wants 96"
     with pytest.raises(ModelError, match=said):
         load_model(resolved(folder), "masked-lm", CPU)
+
+
+def test_two_runs_of_one_process_may_load_at_once(tiny: Tiny) -> None:
+    """transformers keeps what it is doing in the process: it would find each other's weights missing."""
+    models = [tiny("bert"), tiny("roberta"), tiny("modernbert")]
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled(), list(warnings.filters)
+
+    def load(number: int) -> tuple[str, int]:
+        loaded = load_model(models[number % 3], "masked-lm", CPU)
+        return loaded.config.model_type, load_tokenizer(models[number % 3]).top_id
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(load, range(12)))
+    assert [kind for kind, _ in found] == ["bert", "roberta", "modernbert"] * 4
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled(), list(warnings.filters)) == before

@@ -1,6 +1,7 @@
 """How transformers is called: without its log lines, and with what it raises as a sentence."""
 
 import pickle
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -51,21 +52,29 @@ def read_weights(auto_class: Any, resolved: ResolvedModel, config: Any, dtype: "
     return model, info
 
 
+_one_at_a_time = threading.RLock()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No log lines, warnings or progress bars of transformers."""
+    """No log lines, warnings or progress bars of transformers; one thread of the process at a time.
+
+    What it changes is the whole process's, and so is what transformers changes while it reads a model: of two runs in
+    one process the weights of either would be found missing.
+    """
     import warnings
 
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+    with _one_at_a_time:
+        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity(logging.CRITICAL)
+        logging.disable_progress_bar()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        finally:
+            logging.set_verbosity(level)
+            if bars:
+                logging.enable_progress_bar()
