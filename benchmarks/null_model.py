@@ -107,6 +107,8 @@ class NullMaskTask(FillMaskTask):
 class NullEmbedTask(EmbedTask):
     """Embeddings whose forward hands out vectors from a pool."""
 
+    row_bytes = 4 * WIDTH
+
     def load(self) -> None:
         self._width = WIDTH
         self._pool = np.random.default_rng(0).standard_normal((POOL, WIDTH), np.float32)

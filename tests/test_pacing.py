@@ -3,7 +3,7 @@
 import pytest
 
 from secbatch.job import Job
-from secbatch.pacing import LARGEST, ShardSizes
+from secbatch.pacing import LARGEST, RESULT_BYTES, SMALLEST, ShardSizes
 from secbatch.runner import shard_rows_schedule
 
 AHEAD = 4  # shards that are read, encoded or waiting while one is computed
@@ -61,3 +61,14 @@ def test_a_run_in_which_all_is_done_has_shards_by_the_speed_of_the_run_before() 
     assert sizes(5) == 32 and sizes.rate == 0.0  # 16 rows say too little for another run
     sizes.measured(64, 64 / 2.0)
     assert sizes.rate == 2.0
+
+
+@pytest.mark.parametrize(
+    ("floats", "rows"), [(0, LARGEST), (768, LARGEST), (1024, 12_288), (4096, 3072), (10**9, SMALLEST)]
+)
+def test_wide_rows_make_small_shards(floats: int, rows: int) -> None:
+    sizes = ShardSizes((128, 4096, 0), expected=50_000.0)
+    sizes.hold(4 * floats)
+    cut = [sizes(shard) for shard in range(8)]
+    assert max(cut) == rows and (rows == SMALLEST or rows * 4 * floats <= RESULT_BYTES)
+    assert cut[:2] == [min(128, rows), min(4096, rows)]

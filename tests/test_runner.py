@@ -361,3 +361,15 @@ def test_a_version_amid_a_run_has_each_id_once(counter: Counter, monkeypatch: py
     monkeypatch.setattr(FinishedShards, "publish", spy)
     run_job(job(input__id="n"))
     assert len(shown) > 3 and all(len(ids) == len(set(ids)) for ids in shown)
+
+
+def test_wide_rows_go_in_smaller_shards(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("a.csv", "n,text", *(f"{n},word {n}" for n in range(100)))
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (8, 50))
+    assert run_job(job(output__path="narrow")).shards == 3
+    monkeypatch.setattr("secbatch.pacing.RESULT_BYTES", 20_000)
+    monkeypatch.setattr(UpperTask, "row_bytes", 500, raising=False)
+    task = {"type": "fill-mask", "model": "fake", "text": "text"}
+    two = run_job(job(output__path="wide", tasks={"up": task, "more": task}))  # 20 rows of two times 500 bytes
+    assert (two.shards, two.enriched) == (1 + 5, 100)
+    assert rows("wide")["n"].tolist() == rows("narrow")["n"].tolist()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 SECONDS = 30.0  # of work in a shard
 SMALLEST, LARGEST = 16, 16_384  # rows
 EASY = 2048  # rows; larger shards grow step by step, so that the next is read before the one before it is computed
+RESULT_BYTES = 48 << 20  # of a shard: several of them are in memory at a time
 TELLING = 64  # rows of a shard whose time says something about a long run
 
 
@@ -29,6 +30,11 @@ class ShardSizes:
         self._rate = 0.0  # rows a second
         self._most = 0  # rows of the largest shard that was measured
         self._expected = expected
+        self._largest = LARGEST
+
+    def hold(self, row_bytes: int) -> None:
+        """What becomes of a row takes so many bytes, as far as that is known beforehand: large rows, smaller shards."""
+        self._largest = max(SMALLEST, min(LARGEST, RESULT_BYTES // max(1, row_bytes)))
 
     def __call__(self, shard: int) -> int:
         if shard not in self._fixed:
@@ -71,7 +77,7 @@ class ShardSizes:
     def _choose(self, shard: int) -> int:
         rate = self._rate or self._expected
         if not self._measures or not rate or shard < len(self._first):
-            return self._first[min(shard, len(self._first) - 1)]
+            return min(self._largest, self._first[min(shard, len(self._first) - 1)])
         before = self._fixed.get(shard - 1, LARGEST)
         rows = max(1, min(int(rate * SECONDS), 2 * max(before, EASY)))
-        return max(SMALLEST, min(LARGEST, 1 << (rows.bit_length() - 1)))
+        return max(SMALLEST, min(self._largest, 1 << (rows.bit_length() - 1)))

@@ -88,6 +88,7 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
         plan.padding_share = speed.padding_share
         if not grouped:  # conversations are cut into shards before the speed is known
             sizes = ShardSizes(runner.shard_rows_schedule(job, setup.compute.device.startswith("cuda")))
+            sizes.hold(setup.worker.row_bytes)
             plan.shards = plan.reused_shards + sizes.expected(plan.todo_rows, 1 / speed.seconds)
     return plan
 

@@ -82,6 +82,7 @@ class Run:
         known_output = self.ledger.latest_version() > 0
         try:
             self.setup = set_up(self.job, self.run, self._pace)
+            self.sizes.hold(self.setup.worker.row_bytes)
             for text in notices:
                 self._notice(text)
             self._settle_settings()

@@ -13,7 +13,7 @@ from secbatch.job import Job
 from secbatch.run_date import run_dates
 from secbatch.store.partitions import misread_partitions
 from secbatch.task_keys import conversation_column
-from secbatch.tasks.base import Begun, OnItsWay, RemoteTask, Task, TaskColumns
+from secbatch.tasks.base import Begun, OnItsWay, RemoteTask, Task, TaskColumns, WideTask
 from secbatch.tasks.encoder_task import EncoderTask, compute_together
 from secbatch.tasks.registry import Encoders, build_task
 
@@ -116,6 +116,11 @@ class Worker:
         ]
         _refuse_collisions(schema, fields[len(schema) :])
         self.schema = pa.schema(fields)
+
+    @property
+    def row_bytes(self) -> int:
+        """What the tasks' columns take in a row, as far as that is known beforehand and may be much."""
+        return sum(task.row_bytes for task in self.tasks.values() if isinstance(task, WideTask))
 
     def load(self) -> None:
         for task in self.tasks.values():

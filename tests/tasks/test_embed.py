@@ -19,7 +19,7 @@ from secbatch.models.load import load_model
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.tokenizer_files import load_tokenizer
-from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.base import TaskColumns, WideTask
 from secbatch.tasks.embed import EmbedTask
 
 CPU = choose("cpu", "float32")
@@ -103,6 +103,11 @@ def test_the_dimension_is_checked_before_any_work(tiny: Tiny) -> None:
     for kind in ("distilbert", "blenderbot"):
         with pytest.raises(JobError, match="have 64"):
             make_task(tiny(kind), table, dimension=768)
+
+
+def test_what_a_row_takes_is_known_before_the_weights_are_there(tiny: Tiny) -> None:
+    task = make_task(tiny("roberta"), pa.table({"text": TEXTS}))
+    assert task.row_bytes == 64 * 4 and isinstance(task, WideTask)
 
 
 def test_the_fingerprint_follows_what_decides_results(tiny: Tiny) -> None:

@@ -70,6 +70,16 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class WideTask(Protocol):
+    """A task whose columns may take much room in each row."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that they take in memory, about; 0 where that is not known. Needs no weights."""
+        ...
+
+
+@runtime_checkable
 class RemoteTask(Task, Protocol):
     """A task that others compute: `compute` is `ask`, and waiting until there may be room for another shard."""
 

@@ -46,8 +46,9 @@ class EmbedTask:
         self._spec = spec
         self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
         self.reads = self._text.columns
-        self._check_dimension(getattr(load_config(encoder.model), "hidden_size", None))
-        self._width = 0
+        width = getattr(load_config(encoder.model), "hidden_size", None)
+        self._width = width if isinstance(width, int) else 0  # until its weights are there
+        self._check_dimension(self._width)
         # A GPU computes a vector in less time than a file takes to remember it.
         self.repeats = Repeats(None if encoder.compute.device.startswith("cuda") else encoder.scratch)
 
@@ -72,9 +73,13 @@ class EmbedTask:
         self._width = self.encoder.width()
         self._check_dimension(self._width)
 
-    def _check_dimension(self, width: int | None) -> None:
+    @property
+    def row_bytes(self) -> int:
+        return self._width * np.dtype(np.float32).itemsize
+
+    def _check_dimension(self, width: int) -> None:
         wanted = self._spec.dimension
-        if wanted is not None and width is not None and width != wanted:
+        if wanted is not None and width and width != wanted:
             raise JobError(
                 f"tasks.{self.name}.dimension is {wanted}, but vectors of model {self.encoder.model.name} have {width}"
             )

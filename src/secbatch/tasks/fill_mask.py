@@ -28,6 +28,7 @@ from secbatch.tasks.targets import target_ids
 from secbatch.tasks.text import DistinctTexts, TextSource
 
 CODE_VERSION = 1  # raise it when results change
+PREDICTION_BYTES = 24  # of a word and its score, about: as numbers, and then as columns
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,10 @@ class FillMaskTask:
     @property
     def fields(self) -> tuple[pa.Field, ...]:
         return mask_fields(self.name)
+
+    @property
+    def row_bytes(self) -> int:
+        return self._spec.top_k * PREDICTION_BYTES
 
     def fingerprint(self) -> str:
         targets = list(self._spec.targets) if self._spec.targets is not None else None
