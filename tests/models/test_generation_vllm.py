@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from tiny_models import make_blenderbot, make_llama_chat, resolved
 
-from secbatch.errors import ModelError
+from secbatch.errors import Interrupted, ModelError
 from secbatch.job import Chat
 from secbatch.models import generation_vllm
 from secbatch.models.device import Compute
@@ -132,6 +132,14 @@ class TestWhoGenerates:
         for again in (self.runtime(llama, "vllm", GPU), self.runtime(llama, "auto", GPU, do_sample=True)):
             with pytest.raises(ModelError, match="vLLM cannot run model"):
                 again.load()
+
+    def test_an_interrupt_is_no_breakdown(self, vllm: Any, llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupted(*_: Any, **__: Any) -> None:
+            raise Interrupted("stop")
+
+        monkeypatch.setattr(vllm, "generate", interrupted)
+        with pytest.raises(Interrupted):
+            answered(llama, "vllm")
 
     def test_when_vllm_breaks_down_the_run_ends(self, vllm: Any, llama: Path) -> None:
         vllm.breaks = "EngineCore died\nsomewhere"

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import resolved, roberta_tokenizer
-from transformers import MPNetConfig, MPNetModel
+from transformers import AutoConfig, MPNetConfig, MPNetModel
 from transformers.utils import logging
 
-from secbatch.errors import ModelError
+from secbatch.errors import Interrupted, ModelError
 from secbatch.models.configuration import load_config
 from secbatch.models.device import choose
 from secbatch.models.load import check_vocabulary, load_model
@@ -226,6 +226,15 @@ def test_weights_of_another_shape(folder: Path) -> None:
     said = r"\.layer\.0\.intermediate\.dense\.bias is 128, but the configuration wants 96"
     with pytest.raises(ModelError, match=said):
         load_model(resolved(folder), "masked-lm", CPU)
+
+
+def test_an_interrupt_is_no_fault_of_the_model(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise Interrupted("stop")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", interrupted)
+    with pytest.raises(Interrupted):
+        load_config(tiny("bert"))
 
 
 def test_two_runs_of_one_process_may_load_at_once(tiny: Tiny) -> None:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from secbatch.errors import ModelError
+from secbatch.errors import ModelError, SecbatchError
 from secbatch.models.generation_settings import GenerationSettings
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ class VllmGenerator:
                     [self._sampling(prompts[place]) for place in asked],
                     use_tqdm=False,
                 )
+            except SecbatchError:  # an interrupt
+                raise
             except Exception as problem:  # its engine has died: nothing can be asked of it any more
                 raise ModelError(f"vLLM broke down: {_first_line(problem)}") from problem
             for place, output in zip(asked, done, strict=True):

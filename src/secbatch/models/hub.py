@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from secbatch.errors import ModelError
+from secbatch.errors import ModelError, SecbatchError
 from secbatch.models.content_hash import weight_files
 from secbatch.patience import patiently
 
@@ -91,7 +91,7 @@ def download(hub_id: str, revision: str) -> Snapshot:
             raise HubUnreachableError(_first_line(error)) from None
         except HfHubHTTPError as error:
             raise ModelError(f"model {hub_id}: the hub answered with an error ({_first_line(error)})") from None
-        except ImportError:
+        except (ImportError, SecbatchError):  # the latter: an interrupt
             raise
         except Exception as error:
             # Transport errors: their classes belong to whichever HTTP client huggingface_hub uses.

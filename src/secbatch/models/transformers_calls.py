@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from secbatch.errors import ModelError
+from secbatch.errors import ModelError, SecbatchError
 from secbatch.models.resolved import ResolvedModel
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def explained(resolved: ResolvedModel, what: str) -> Iterator[None]:
     """Turns whatever a loading library raises into one sentence that names the model."""
     try:
         yield
-    except ModelError:
+    except SecbatchError:  # said already, or an interrupt
         raise
     except pickle.UnpicklingError as error:
         # torch's own words advise to read it with the loader that runs its code
