@@ -20,7 +20,13 @@ from drawn import JOB, parquet_files
 
 CHECKS = {"csv": check_csv, "jsonl": check_jsonl, "parquet": check_parquet, "job": check_job}
 SEEDS = {
-    "csv": [b'a,b\n1,"x ""y"", z"\n2,\n', b"a;b\r\n1;2\r\n", b'\xef\xbb\xbfa,b\n"1\n2",3\n"x,4\n5,6\n', b"a\n1\n\n2\n"],
+    "csv": [
+        b'a,b\n1,"x ""y"", z"\n2,\n',
+        b"a;b\r\n1;2\r\n",
+        b'\xef\xbb\xbfa,b\n"1\n2",3\n"x,4\n5,6\n',
+        b"a\n1\n\n2\n",
+        b'a\nx"\xff"y\n"z\n"\n',
+    ],
     "jsonl": [
         b'{"a": 1, "b": "x"}\n{"a": 1.5, "b": [1, {"c": null}]}\n',
         b'{"a": true}\nnot json\n\n[]\n{"a": "\\ud800"}\n',

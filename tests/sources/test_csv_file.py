@@ -416,6 +416,15 @@ def test_the_byte_ff_in_lines_of_text_is_invalid_utf8(tmp_path):
         source_of(written(tmp_path, "h.csv", b"sent\xffence\none\n"))
 
 
+def test_the_byte_ff_beside_stray_quotes_in_lines_of_text_is_a_reject(tmp_path):
+    """It parts such a line into fields: one ends with a quote, one is quoted and ends where a clean row starts."""
+    path = written(tmp_path, "t.csv", b'sentence\none\nx"\xff"y\n"two\nlines"\nthree\n')
+    shards = shards_of(path)
+    assert table_of(shards).column("sentence").to_pylist() == ["one", "two\nlines", "three"]
+    (reject,) = rejects_of(shards)
+    assert (reject.line, reject.raw) == (3, b'x"\xff"y\n')
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_a_quote_inside_a_header_name_is_a_character(tmp_path, delimiter):
     path = written(tmp_path, "t.csv", f'5" disk{delimiter}"a ""b"""{delimiter}c"\n1{delimiter}2{delimiter}3\n')

@@ -157,13 +157,11 @@ class CsvReader:
 
     def _broken(self, cursor: Cursor, record: Record) -> Iterator[Reject]:
         """The rejects of a record that is none; moves the cursor past them."""
-        reason = self._reason(record)
-        if record.fault is None:
-            if not self._swallowed_rows(cursor, record):
-                yield self._reject(cursor, reason, cursor.text[cursor.place : cursor.place + record.end])
-                cursor.advance(record.end)
-                return
-            reason = NEVER_CLOSED
+        if record.fault is None and not self._swallowed_rows(cursor, record):
+            yield self._reject(cursor, self._reason(record), cursor.text[cursor.place : cursor.place + record.end])
+            cursor.advance(record.end)
+            return
+        reason = NEVER_CLOSED if record.fault is None else self._reason(record)
         end = self._line_after(cursor, 0)
         while True:
             if end < 0:  # a line without an end in sight
