@@ -75,6 +75,13 @@ def in_job_or_option(key: str, value: str) -> str:
     return f"`input.{key}: {value}` (enrich: `--{key} {value}`)"
 
 
+def with_keys_of(place: str, text: str) -> str:
+    """A sentence about a job's `input`, where the same keys stand in `place`, which `secbatch enrich` knows not."""
+    import re
+
+    return re.sub(r"\binput\.(\w+)(?:(: [^`]*`) \(enrich: `[^`]*`\))?", rf"{place}.\1\2", text)
+
+
 def nearest(word: str, known: "list[str] | tuple[str, ...]", likeness: float = 0.5) -> str:
     """A hint ` (did you mean 'x'?)` naming the entry of `known` most like `word`, or an empty string.
 

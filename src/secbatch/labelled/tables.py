@@ -1,13 +1,12 @@
 """Rows of labelled CSV, Parquet and JSONL files, through the product's own sources."""
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from secbatch.errors import InputError, JobError, listed, nearest
+from secbatch.errors import InputError, JobError, listed, nearest, with_keys_of
 from secbatch.job import Input
 from secbatch.labelled.examples import DataFile, Malformed, Place
 from secbatch.labelled.files import LabelledFiles, hashed
@@ -15,7 +14,6 @@ from secbatch.sources.open import Source, open_source
 from secbatch.tasks.text import TextSource
 
 SHARD_ROWS = 100_000
-_INPUT_KEY = re.compile(r"\binput\.(format|encoding|delimiter)\b")
 
 
 @dataclass
@@ -79,8 +77,7 @@ def read_table(files: LabelledFiles) -> LabelledTable:
         wrong = sorted(shard.errors)
         for reject in shard.rejects:
             place = Place(reject.source, reject.line or 0, "line")
-            reason = _INPUT_KEY.sub(r"data.\1", reject.reason)
-            malformed.append(Malformed(place, f"the line cannot be read ({reason})"))
+            malformed.append(Malformed(place, f"the line cannot be read ({with_keys_of('data', reject.reason)})"))
         names = shard.source.to_pylist()
         numbers = shard.row.to_pylist()
         here = [Place(name, number) for name, number in zip(names, numbers, strict=True)]
@@ -101,5 +98,7 @@ def _opened(files: LabelledFiles) -> Source:
     try:
         return open_source(spec, lambda _: SHARD_ROWS)
     except (InputError, JobError) as error:  # in its sentences the keys are those of a job's input
-        told = _INPUT_KEY.sub(r"data.\1", str(error))
-        raise type(error)(told.replace("`parquet` or `jsonl`", "`parquet`, `jsonl`, or for ner `conll`")) from None
+        told = with_keys_of("data", str(error)).replace(
+            "`parquet` or `jsonl`", "`parquet`, `jsonl`, or for ner `conll`"
+        )
+        raise type(error)(told) from None

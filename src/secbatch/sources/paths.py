@@ -127,7 +127,7 @@ def _named_file(
     if format_ is None:
         raise InputError(
             f"cannot tell the format of '{path}' from its ending; name it with "
-            f"{in_job_or_option('format', 'csv')}, or parquet or jsonl"
+            f"{in_job_or_option('format', 'csv')}, `parquet` or `jsonl`"
         )
     return input_file(shown, info, format_, filesystem)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from secbatch.errors import InputError, JobError, SecbatchError, listed, nearest
+from secbatch.errors import InputError, JobError, SecbatchError, listed, nearest, with_keys_of
 from secbatch.job import Input
 from secbatch.row_hash import digests
 from secbatch.sources.open import Source, open_source
@@ -90,7 +90,8 @@ def _source(spec: "Spec", key: str) -> Source:
 
 def _of_reference(sentence: str) -> str:
     """What the sources say of an input, with the names that a reference's keys have."""
-    for theirs, ours in (("input.", "reference."), ("input path", "path"), ("input folder", "folder")):
+    sentence = with_keys_of("reference", sentence)
+    for theirs, ours in (("input path", "path"), ("input folder", "folder")):
         sentence = sentence.replace(theirs, ours)
     return sentence
 

@@ -1,0 +1,15 @@
+"""Sentences that several rooms say."""
+
+from secbatch.errors import counted, in_job_or_option, listed, with_keys_of
+
+
+def test_a_sentence_about_the_input_is_told_of_another_place() -> None:
+    told = f"name it, for example {in_job_or_option('encoding', 'cp1252')}; name it in `input.encoding`"
+    assert "`input.encoding: cp1252` (enrich: `--encoding cp1252`)" in told
+    assert with_keys_of("data", told) == "name it, for example `data.encoding: cp1252`; name it in `data.encoding`"
+
+
+def test_numbers_and_names() -> None:
+    assert [counted(number, "row") for number in (0, 1, 2_000)] == ["0 rows", "1 row", "2,000 rows"]
+    assert listed(["a b", " c", ""]) == "a b, ' c', ''"
+    assert listed([str(number) for number in range(30)]).endswith("19, … (30 in all)")
