@@ -245,3 +245,13 @@ def test_messages_are_sentences() -> None:
 def test_python_m_secbatch_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "secbatch", "--version"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("secbatch, version")
+
+
+@pytest.mark.parametrize("group", [[], ["models"]])
+def test_no_command_is_described_by_half_a_sentence(
+    group: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert _run([*group, "--help"]) == 0
+    listed = capsys.readouterr().out.partition("Commands:\n")[2].splitlines()
+    assert len(listed) >= 7 and all(line.endswith(".") and not line.endswith("...") for line in listed)

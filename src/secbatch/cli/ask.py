@@ -48,7 +48,7 @@ def mask(sentence: str, mask_model: str, top_k: int, targets: tuple[str, ...], d
     return 0
 
 
-@click.command()
+@click.command(short_help="Answer one question, or hold a conversation.")
 @click.argument("question", required=False)
 @options.chat_model
 @options.device

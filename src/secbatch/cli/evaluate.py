@@ -38,7 +38,7 @@ _NEEDS = {
 }
 
 
-@click.command()
+@click.command(short_help="Measure models on a labelled file.")
 @click.argument("models", metavar="MODEL [MODEL ...]", nargs=-1, required=True)
 @click.option("--data", metavar="FILE", help="Labelled CSV, Parquet, JSONL or (ner) CoNLL: file, glob or folder.")
 @click.option("--objective", type=click.Choice(OBJECTIVES), help="What the labels are.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SHOWN_LABELS = 12  # of a plan
 
 
-@click.command()
+@click.command(short_help="Train a model on labelled examples.")
 @click.argument("job_file", metavar="JOB.yaml")
 @options.overrides
 @click.option("--output", "output_path", metavar="FOLDER", help="Write here instead of the job's output.")

@@ -21,7 +21,7 @@ def models(context: click.Context) -> None:
         context.invoke(list_models)
 
 
-@models.command("list")
+@models.command("list", short_help="List promoted models and the catalog.")
 def list_models() -> int:
     """Names for jobs: the models promoted on this host, and the catalog with what is at hand of it."""
     from secbatch.models.catalog import CATALOG
@@ -43,7 +43,7 @@ def list_models() -> int:
     return 0
 
 
-@models.command("pull")
+@models.command("pull", short_help="Fetch a model into the local cache.")
 @click.argument("name")
 @click.option("--revision", help="Branch, tag or commit; the catalog's pinned one when not given.")
 def pull_model(name: str, revision: str | None) -> int:
@@ -55,7 +55,7 @@ def pull_model(name: str, revision: str | None) -> int:
     return 0
 
 
-@models.command("verify")
+@models.command("verify", short_help="Compare a model with SecureBERT's published predictions.")
 @click.argument("name", default="securebert")
 @options.device
 @options.precision
@@ -67,7 +67,7 @@ def verify_model(name: str, device: str, precision: str) -> int:
     return 0
 
 
-@models.command("promote")
+@models.command("promote", short_help="Give a trained model a name that jobs can use.")
 @click.argument("what", metavar="NAME=PATH")
 @click.option("--rollback", is_flag=True, help="With NAME alone: go back to the version before the current one.")
 @click.option("--to", metavar="VERSION", help="With --rollback: the version to go to, by the start of its hash.")
@@ -124,7 +124,7 @@ def history(name: str) -> int:
     return 0
 
 
-@models.command("remove")
+@models.command("remove", short_help="Forget a promoted model and delete its versions.")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove_model(name: str, yes: bool) -> int:

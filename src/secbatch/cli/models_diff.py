@@ -16,7 +16,7 @@ SHOWN = 10  # shares and changes
 SHOWN_CHARACTERS = 300
 
 
-@click.command("diff")
+@click.command("diff", short_help="Compare what two models say of the same rows.")
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @click.option("--input", "path", required=True, metavar="FILE", help="CSV, Parquet or JSONL; no labels needed.")

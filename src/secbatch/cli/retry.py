@@ -13,7 +13,7 @@ from secbatch.errors import InputError
 from secbatch.run_options import RunOptions
 
 
-@click.command()
+@click.command(short_help="Run the rejected rows of an output again.")
 @click.argument("output", metavar="OUT")
 @click.option("--job", "job_file", metavar="JOB.yaml", help="The job, instead of the recorded one.")
 @options.metrics_file

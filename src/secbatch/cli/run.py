@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 OTHER_FILES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".txt", ".gz", ".zst", ".pq"}  # not a folder's
 
 
-@click.command()
+@click.command(short_help="Run a job; a second run goes on where the first stopped.")
 @click.argument("job_file", metavar="JOB.yaml")
 @options.overrides
 @click.option("--input", "input_path", metavar="PATH", help="Read this instead of the job's input.path.")
@@ -53,7 +53,7 @@ def run(
         return run_watched(job, RunOptions(limit, partial=input_path is not None, until=stop), log_format, measured)
 
 
-@click.command()
+@click.command(short_help="Show what a run would do: rows, tokens, time, what is done.")
 @click.argument("job_file", metavar="JOB.yaml")
 @options.overrides
 @options.limit

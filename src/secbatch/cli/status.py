@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from secbatch.status import Status
 
 
-@click.command()
+@click.command(short_help="Tell how far a run is, or how the last one ended.")
 @click.argument("output", metavar="OUT")
 @options.as_json
 def status(output: str, as_json: bool) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from secbatch.store.rollback import ListedVersion
 
 
-@click.command()
+@click.command(short_help="List the versions of an output that are kept.")
 @click.argument("output", metavar="OUT")
 @options.as_json
 def versions(output: str, as_json: bool) -> int:
@@ -49,7 +49,7 @@ def _table(found: "list[ListedVersion]") -> list[str]:
     ]
 
 
-@click.command()
+@click.command(short_help="Show an earlier version of an output again.")
 @click.argument("output", metavar="OUT")
 @click.option("--to", type=click.IntRange(min=1), metavar="N", help="The version before the current one if not given.")
 @options.as_json
