@@ -146,7 +146,7 @@ class AtOnce:
         pass
 
 
-def job(source: Path, model: Path, output: Path, task: str = "fill-mask") -> Job:
+def job(source: Path, model: Path, output: Path, task: str = "fill-mask", partition_by: tuple[str, ...] = ()) -> Job:
     mask = FillMask(type="fill-mask", model=str(model), text="sentence", top_k=PREDICTIONS)
     vector = Embed(type="embed", model=str(model), text="sentence")
     specs: dict[str, dict[str, FillMask | Embed]] = {
@@ -158,7 +158,7 @@ def job(source: Path, model: Path, output: Path, task: str = "fill-mask") -> Job
         name="host-path",
         input=Input(path=str(source)),
         tasks=specs[task],
-        output=Output(path=str(output)),
+        output=Output(path=str(output), partition_by=partition_by),
         device="cpu",
         precision="float32",
     )
@@ -171,13 +171,14 @@ def run(
     device: NullDevice,
     reporter: Reporter | None = None,
     task: str = "fill-mask",
+    partition_by: tuple[str, ...] = (),
 ) -> RunResult:
     """One whole run into a fresh output."""
     output = source.with_name("out")
     shutil.rmtree(output, ignore_errors=True)
     shards, token_budget = SETTINGS[like]
     with null_tasks(device, token_budget), patch("secbatch.runner.shard_rows_schedule", lambda *_: shards):
-        result = run_job(job(source, model, output, task), reporter=reporter)
+        result = run_job(job(source, model, output, task, partition_by), reporter=reporter)
     assert result.rejected == 0
     return result
 

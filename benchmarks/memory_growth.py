@@ -28,19 +28,20 @@ WORDS = ("malware", "host", "domain", "user", "server", "file", "mail", "script"
 SIZES = (20_000, 200_000, 1_000_000, 2_000_000)
 
 
-def write_rows(path: Path, rows: int) -> None:
-    """Short sentences, all different, so that two million of them are done in minutes."""
+def write_rows(path: Path, rows: int, partitions: int = 1) -> None:
+    """Short sentences, all different, so that two million of them are done in minutes; partitions take turns."""
     with path.open("w", encoding="utf-8") as file:
-        file.write("line,sentence\n")
+        file.write("line,part,sentence\n")
         for number in range(rows):
             digits = str(number)
             words = " ".join(WORDS[int(digit)] for digit in digits)
-            file.write(f"{number},The {words} is a <mask>.\n")
+            file.write(f"{number},p{number % partitions},The {words} is a <mask>.\n")
 
 
-def one_run(folder: str, rows: int, like: str, task: str) -> dict[str, float]:
+def one_run(folder: str, rows: int, like: str, task: str, partitions: int) -> dict[str, float]:
     source = Path(folder) / "rows.csv"
-    write_rows(source, rows)
+    write_rows(source, rows, partitions)
+    partition_by = ("part",) if partitions > 1 else ()
     marks: list[tuple[float, int]] = []
 
     class Marks:
@@ -50,14 +51,16 @@ def one_run(folder: str, rows: int, like: str, task: str) -> dict[str, float]:
         def notice(self, text: str) -> None:
             return
 
-    result = run(source, Path(folder) / "model", like, NullDevice(), reporter=Marks(), task=task)
+    result = run(
+        source, Path(folder) / "model", like, NullDevice(), reporter=Marks(), task=task, partition_by=partition_by
+    )
     assert result.enriched == rows
     (first_time, first_rows), (last_time, last_rows) = marks[0], marks[-1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
     elapsed = last_time - first_time
     rate = (last_rows - first_rows) / elapsed if elapsed else math.nan  # one shard held all rows
     with null_tasks(NullDevice(), SETTINGS[like][1]):
-        again = run_job(job(source, Path(folder) / "model", source.with_name("out"), task))
+        again = run_job(job(source, Path(folder) / "model", source.with_name("out"), task, partition_by))
     assert (again.enriched, again.reused) == (0, rows)
     figures = {"rows": rows, "peak_mib": peak, "rows_per_second": rate, "seconds": result.seconds}
     return {**figures, "again_seconds": again.seconds}
@@ -68,6 +71,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="ROWS")
     parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer's files; the built-in one if left out")
     parser.add_argument("--task", choices=TASKS, default="fill-mask", help="what is done with each row")
+    parser.add_argument("--partitions", type=int, default=1, help="of the output, with as many rows in each")
     parser.add_argument("--like", choices=sorted(SETTINGS), default="gpu", help="sizes as on that device")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
@@ -79,7 +83,7 @@ def main() -> None:
         for rows in options.sizes:
             # A pool of one, anew for each size: what fails or dies there ends this process with its failure.
             with ProcessPoolExecutor(1, mp_context=processes) as child:
-                last = child.submit(one_run, folder, rows, options.like, options.task).result()
+                last = child.submit(one_run, folder, rows, options.like, options.task, options.partitions).result()
             found.append(last)
             memory, rate, seconds = last["peak_mib"], last["rows_per_second"], last["seconds"]
             print(

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from secbatch.store.encoding import parquet_options, scratch_options, size_in_part
+from secbatch.store.encoding import SIZED_ROWS, parquet_options, scratch_options, size_in_part
 
 ROWS = 3_000
 PREDICTION = pa.struct([pa.field("token", pa.string()), pa.field("score", pa.float32())])
@@ -80,4 +80,5 @@ def test_the_size_in_a_part_is_known_without_writing_it(tmp_path: Path) -> None:
     assert 0.5 < size_in_part(table) / part < 2 < scratch / part
     assert size_in_part(table) == size_in_part(pa.concat_tables([table.slice(0, 7), table.slice(7)]))
     assert pq.read_table(tmp_path / "scratch.parquet").equals(table)
+    assert size_in_part(table) == size_in_part(table.slice(0, SIZED_ROWS), table.num_rows)
     assert size_in_part(table.slice(0, 0)) == 0

@@ -160,6 +160,11 @@ def test_rows_that_become_large_make_smaller_row_groups(tmp_path: Path, monkeypa
     assert len(groups) == 1  # however the rows come
 
 
+def test_row_groups_of_vectors_are_smaller_than_those_of_narrow_rows() -> None:
+    rows = [part_files.row_group_rows(width * 1000, 1000) for width in (0, 100, 400, 3100, 100_000)]
+    assert rows == [65_536, 65_536, (16 << 20) // 400, (8 << 20) // 3100, 1024]
+
+
 def test_row_groups_of_a_table_are_not_copied_and_those_of_several_tables_have_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

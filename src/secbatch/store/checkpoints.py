@@ -1,13 +1,13 @@
 """Checkpoints: rows of one finished shard, kept until a version holds them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from secbatch.store import merge
-from secbatch.store.encoding import parquet_options, scratch_options, size_in_part
+from secbatch.store.encoding import SIZED_ROWS, parquet_options, scratch_options, size_in_part
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Checkpoint, Ledger
 from secbatch.store.partitions import partition_folders
@@ -40,13 +40,15 @@ def write_checkpoint(
     name = f"{run}-{shard:06d}-{key[:32]}"
     sorted_keys = keys.take(order)
     write_keys(layout.checkpoints / f"{name}.keys", sorted_keys, dict(about), "checkpoint keys")
-    rows = table.take(pa.array(order)) if len(folders) > 1 else table
+    first, rows, most_rows = table, iter([table]), ROW_GROUP_ROWS
+    if len(folders) > 1:
+        # Each partition is read alone, and costs the row groups that it has rows in.
+        most_rows = max(FEWEST_ROWS, table.num_rows // ROW_GROUPS)
+        first, rows = table.take(pa.array(order[:SIZED_ROWS])), _in_order(table, order, most_rows)
     # What is large enough becomes a part as it is; the rest is read once more, when it is merged.
-    size = size_in_part(rows)
+    size = size_in_part(first, table.num_rows)
     options = parquet_options if size >= merge.FULL_BYTES else scratch_options
-    # Each partition is read alone, and costs the row groups that it has rows in.
-    most_rows = ROW_GROUP_ROWS if len(folders) == 1 else max(FEWEST_ROWS, rows.num_rows // ROW_GROUPS)
-    write_tables(layout.checkpoints / f"{name}.parquet", table.schema, [rows], "checkpoint", options, most_rows)
+    write_tables(layout.checkpoints / f"{name}.parquet", table.schema, rows, "checkpoint", options, most_rows)
     done = Checkpoint(
         run,
         shard,
@@ -60,6 +62,11 @@ def write_checkpoint(
     )
     ledger.add_checkpoint(done)
     return done
+
+
+def _in_order(table: pa.Table, order: np.ndarray, rows: int) -> Iterator[pa.Table]:
+    """The rows of `table` as `order` has them, so many at a time: they do not stand in memory twice."""
+    return (table.take(pa.array(order[start : start + rows])) for start in range(0, len(order), rows))
 
 
 def whole(layout: Layout, checkpoint: Checkpoint) -> bool:

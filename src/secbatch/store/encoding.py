@@ -35,13 +35,17 @@ def scratch_options(table: pa.Table) -> dict[str, Any]:
     return {"compression": "none", "use_dictionary": False, "write_statistics": False}
 
 
-def size_in_part(table: pa.Table) -> int:
-    """About how many bytes the rows take with `parquet_options`; a pure function of the table."""
+def size_in_part(table: pa.Table, rows: int | None = None) -> int:
+    """About how many bytes the rows take with `parquet_options`; a pure function of the table.
+
+    `rows`: how many there are, where the table has only the first SIZED_ROWS of them.
+    """
+    rows = table.num_rows if rows is None else rows
     width = max(1, value_bytes(table.slice(0, SIZED_ROWS)) // SIZED_ROWS)
     few = table.slice(0, max(32, min(SIZED_ROWS, SIZED_BYTES // width))).replace_schema_metadata(None)
     sink = io.BytesIO()
     pq.write_table(few, sink, **parquet_options(few))
-    return sink.tell() * table.num_rows // max(1, few.num_rows)
+    return sink.tell() * rows // max(1, few.num_rows)
 
 
 def _sample(table: pa.Table, name: str) -> pa.Array:

@@ -18,7 +18,11 @@ from secbatch.store.filesystem import WatchedFile, remove_file, write_atomically
 from secbatch.store.value_bytes import value_bytes
 
 ROW_GROUP_ROWS = 65_536  # keeps a reader's memory small and its skipping fine
-ROW_GROUP_BYTES = 16 << 20  # so do rows with long vectors
+ROW_GROUP_BYTES = 16 << 20  # so do rows with much in them
+WIDE_BYTES, WIDE_ROW_BYTES = (
+    8 << 20,
+    1 << 10,
+)  # of rows as long vectors make them: to write a number takes twice its size
 BLOCK_ROWS = 64  # after which a row group of larger rows than its first ones may end
 FIRST_ROWS = 1024  # that tell how many make a row group
 CACHED_BYTES = 256 << 20  # of row groups that are read more than once
@@ -26,7 +30,9 @@ CACHED_BYTES = 256 << 20  # of row groups that are read more than once
 
 def row_group_rows(size: int, rows: int) -> int:
     """Rows of a row group for rows such as these, of so many bytes together."""
-    return max(FIRST_ROWS, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // max(1, size // max(1, rows))))
+    width = max(1, size // max(1, rows))
+    most = ROW_GROUP_BYTES if width < WIDE_ROW_BYTES else min(WIDE_BYTES, ROW_GROUP_BYTES)
+    return max(FIRST_ROWS, min(ROW_GROUP_ROWS, most // width))
 
 
 def write_tables(
