@@ -102,9 +102,7 @@ def test_rows_of_a_shard_are_not_held_longer_than_they_are_of_use(
 
     def finished(self: PartsAhead) -> None:
         deadline = time.monotonic() + 20
-        while (
-            self._waiting.qsize() or any(one and one() is not None for one in given)
-        ) and time.monotonic() < deadline:
+        while (len(self._waiting) or any(one and one() is not None for one in given)) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert len(given) > 5 and {one() if one else "nothing" for one in given} == {"nothing" if full else None}
         finish(self)

@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Generator
 
 import pytest
+from interrupted_anywhere import interrupted_at_each_step
 
 from secbatch.engines.local import LocalEngine
 from secbatch.engines.read_ahead import read_ahead
@@ -155,3 +156,18 @@ def test_few_shards_are_on_their_way_at_a_time(waiting: int) -> None:
 
     LocalEngine(numbers(), lambda item: item, finish, waiting=waiting).run()
     assert len(made) == 20
+
+
+def test_an_interrupt_that_comes_amid_a_lock_leaves_nobody_waiting() -> None:
+    done: list[int] = []
+
+    def work() -> None:
+        engine = LocalEngine((n for n in range(2)), lambda item: item, done.append)
+        try:
+            engine.run()
+        finally:
+            assert engine._over == {"encode", "finish"}
+
+    steps = list(interrupted_at_each_step(work, ("queue.py", "waiting.py")))
+    assert len(steps) > 10
+    assert done[-2:] == [0, 1]

@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Generic, TypeVar
 
 from secbatch.errors import Interrupted
+from secbatch.waiting import BoundedQueue, wait_until
 
 Encoded = TypeVar("Encoded")
 Computed = TypeVar("Computed")
@@ -36,11 +37,12 @@ class LocalEngine(Generic[Encoded, Computed]):
         shards that wait between two stages: one hides jitter, and each costs memory."""
         self._encoded, self._compute, self._finish = encoded, compute, finish
         self._idle, self._end, self._give_up = idle, end, give_up
-        self._to_compute: queue.Queue[Encoded | None] = queue.Queue(waiting)
-        self._to_finish: queue.Queue[Computed | None] = queue.Queue(waiting)
+        self._to_compute: BoundedQueue[Encoded] = BoundedQueue(waiting)
+        self._to_finish: BoundedQueue[Computed] = BoundedQueue(waiting)
         self._stopped = threading.Event()
         self._interrupted = threading.Event()
         self._failures: list[BaseException] = []
+        self._over: set[str] = set()  # names of threads that are through
 
     @property
     def stopping(self) -> bool:
@@ -50,9 +52,11 @@ class LocalEngine(Generic[Encoded, Computed]):
     def run(self) -> None:
         first = threading.Thread(target=self._guard, args=(self._encode_all,), name="encode", daemon=True)
         last = threading.Thread(target=self._guard, args=(self._finish_all,), name="finish", daemon=True)
-        first.start()
-        last.start()
+        begun: dict[str, threading.Thread] = {}
         try:
+            for thread in (first, last):
+                thread.start()
+                begun[thread.name] = thread
             while not self._stopped.is_set():
                 item = self._get(self._to_compute)
                 if item is None:
@@ -66,23 +70,16 @@ class LocalEngine(Generic[Encoded, Computed]):
             self._give_up(reason)
             raise
         finally:
-            if not self._failures:
-                self._drain_into_finish(last)
-            self._stopped.set()
-            first.join()
-            last.join()
+            try:
+                self._to_finish.end()
+                wait_until(lambda: last.name not in begun or last.name in self._over or bool(self._failures))
+            finally:  # also when the interrupt comes as late as that
+                self._stopped.set()
+                wait_until(lambda: self._over.issuperset(begun))
+                for thread in begun.values():
+                    thread.join()
         if self._failures:
             raise self._failures[0]
-
-    def _drain_into_finish(self, last: threading.Thread) -> None:
-        while last.is_alive() and not self._failures:
-            try:
-                self._to_finish.put(None, timeout=0.1)
-                break
-            except queue.Full:
-                continue
-        while last.is_alive() and not self._failures:
-            last.join(timeout=0.1)
 
     def _guard(self, stage: Callable[[], None]) -> None:
         try:
@@ -93,6 +90,8 @@ class LocalEngine(Generic[Encoded, Computed]):
             self._failures.append(failure)
             self._stopped.set()
             self._give_up(failure)
+        finally:
+            self._over.add(threading.current_thread().name)
 
     def _encode_all(self) -> None:
         with closing(self._encoded):  # what reads ahead for it has ended, too, when the run is over
@@ -100,7 +99,7 @@ class LocalEngine(Generic[Encoded, Computed]):
                 if not self._put(self._to_compute, item):
                     return
                 del item  # not held while the next one is made
-        self._put(self._to_compute, None)
+        self._to_compute.end()
 
     def _finish_all(self) -> None:
         while (item := self._get(self._to_finish, self._idle)) is not None:
@@ -109,16 +108,13 @@ class LocalEngine(Generic[Encoded, Computed]):
             self._finish(given.pop())  # which alone holds it, and may let go of it early
         self._end()
 
-    def _put(self, target: "queue.Queue[Item | None]", item: "Item | None") -> bool:
+    def _put(self, target: "BoundedQueue[Item]", item: Item) -> bool:
         while not self._stopped.is_set():
-            try:
-                target.put(item, timeout=0.1)
+            if target.put(item, timeout=0.1):
                 return True
-            except queue.Full:
-                continue
         return False
 
-    def _get(self, source: "queue.Queue[Item | None]", idle: Callable[[], None] = lambda: None) -> "Item | None":
+    def _get(self, source: "BoundedQueue[Item]", idle: Callable[[], None] = lambda: None) -> "Item | None":
         while not self._stopped.is_set():
             try:
                 return source.get(timeout=0.1)

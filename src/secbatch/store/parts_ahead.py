@@ -4,7 +4,6 @@ They get the names that the publication gives them, so it finds them there; what
 all that no version holds.
 """
 
-import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from secbatch.store.ledger import Checkpoint
 from secbatch.store.merge import Grouping, Merger, Piece, conformed
 from secbatch.store.parts import TableWriter, remove_files
 from secbatch.store.value_bytes import read_back_alike
+from secbatch.waiting import BoundedQueue, wait_until
 
 WAITING = 1  # checkpoints whose rows are held for the writer, besides the one that it writes
 MOST_PARTITIONS = 4  # open at a time: each holds the rows of a row group
@@ -46,7 +46,8 @@ class PartsAhead:
         self._partitions: dict[str, _Partition] = {}
         self._given_up = False
         self._mutex = threading.Lock()
-        self._waiting: queue.Queue[tuple[Checkpoint, pa.Table | None] | None] = queue.Queue(WAITING)
+        self._waiting: BoundedQueue[tuple[Checkpoint, pa.Table | None]] = BoundedQueue(WAITING)
+        self._over = False  # whether the thread is through
         self._failures: list[BaseException] = []
         self._thread = threading.Thread(target=self._write_all, name="parts", daemon=True)
         self._thread.start()
@@ -70,8 +71,7 @@ class PartsAhead:
         if checkpoint.size >= merge.FULL_BYTES or len(checkpoint.folders) != 1 or not self._alike:
             rows = None  # its file becomes a part as it is, or is read: they are not held meanwhile
         while not self._failures:
-            with suppress(queue.Full):
-                self._waiting.put((checkpoint, rows), timeout=0.1)
+            if self._waiting.put((checkpoint, rows), timeout=0.1):
                 return
         raise self._failures[0]
 
@@ -86,10 +86,8 @@ class PartsAhead:
         self._partitions = {}
 
     def _stop(self) -> None:
-        while self._thread.is_alive():
-            with suppress(queue.Full):
-                self._waiting.put(None, timeout=0.1)
-                break
+        self._waiting.end()
+        wait_until(lambda: self._over)
         self._thread.join()
 
     def _write_all(self) -> None:
@@ -100,6 +98,8 @@ class PartsAhead:
                 del found  # not held while the next one is waited for
         except BaseException as failure:  # carried to whoever adds or finishes
             self._failures.append(failure)
+        finally:
+            self._over = True
 
     def _write(self, checkpoint: Checkpoint, rows: pa.Table | None) -> None:
         if self._given_up:

@@ -150,13 +150,13 @@ class Repeats:
         def free() -> bool:
             return not any(int(_in_sorted(keys[:, 0], one).sum()) * MANY > len(keys) for one in self._awaited)
 
-        with self._added:
+        with self._mutex:  # not by way of `_added`, which takes it in Python: a signal that comes there leaves it taken
             if not self._added.wait_for(free, PATIENCE):
                 self._awaited.clear()  # what is awaited will not come: a stage has failed
 
     def add(self, keys: np.ndarray, results: np.ndarray, lengths: np.ndarray) -> None:
         """Remembers results under `keys` [n, 2]: `results` uint8, one after another, `lengths` [n] int64."""
-        with self._added:
+        with self._mutex:
             if not self._closed and len(keys):
                 self._remember(keys, results, lengths)
             if self._awaited:
