@@ -11,9 +11,10 @@ WAIT = 0.005  # seconds between two looks
 
 
 def wait_until(over: Callable[[], bool]) -> None:
-    """Where a thread says itself that it is through.
+    """Where a thread says itself how far it is.
 
-    A `join` that an interrupt breaks off takes a thread that goes on for one that has ended:
+    `Event.wait` takes a lock in Python, as `queue.Queue` does: see BoundedQueue. A `join` that an interrupt breaks off
+    takes a thread that goes on for one that has ended:
     https://github.com/python/cpython/issues/90882
     """
     while not over():

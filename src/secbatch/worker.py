@@ -16,6 +16,7 @@ from secbatch.task_keys import conversation_column
 from secbatch.tasks.base import Begun, OnItsWay, RemoteTask, Task, TaskColumns, WideTask
 from secbatch.tasks.encoder_task import EncoderTask, compute_together
 from secbatch.tasks.registry import Encoders, build_task
+from secbatch.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,7 +164,7 @@ class Worker:
         for tasks in sharing.values():
             done |= compute_together(tasks, work.stage)
         for one in asked.values():
-            one.begun.wait()
+            wait_until(one.begun.is_set)
         return replace(work, stage=done)
 
     def abandon(self) -> None:

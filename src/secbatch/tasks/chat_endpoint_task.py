@@ -19,6 +19,7 @@ from secbatch.tasks.chat_history import Turn
 from secbatch.tasks.chat_reply import Reply, continued
 from secbatch.tasks.chat_rows import ChatRows, ComputedChat, EncodedChat
 from secbatch.tasks.repeats import Repeats
+from secbatch.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +68,7 @@ class EndpointChatTask(ChatRows):
     def compute(self, encoded: EncodedChat) -> UnderWay:
         """Returns when there may be room for the next shard beside this one: each conversation has its place."""
         under_way = self.ask(encoded)
-        under_way.begun.wait()
+        wait_until(under_way.begun.is_set)
         return under_way
 
     def finish(self, computed: "ComputedChat | UnderWay") -> TaskColumns:
