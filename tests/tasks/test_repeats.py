@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from interrupted_anywhere import interrupted_at_each_step
 
 from secbatch.job import Embed, FillMask
 from secbatch.models.device import choose
@@ -141,6 +142,23 @@ def test_shards_that_are_encoded_before_the_first_is_done(tiny: Tiny, tmp_path: 
     for (_, columns), (_, others) in zip(got, wanted, strict=True):
         assert all(column.equals(others[name]) for name, column in columns.items())
     assert got[0][0] == wanted[0][0] and 0 < got[1][0] < wanted[1][0] and got[2][0] == 0
+
+
+def test_an_interrupt_amid_its_lock_leaves_nobody_waiting(tmp_path: Path) -> None:
+    keys, lengths = text_keys(["a", "b"]), np.full(2, 4)
+    results = np.arange(8, dtype=np.uint8)
+
+    def work() -> None:
+        repeats = Repeats(tmp_path)
+        try:
+            repeats.wait_for(keys)
+            repeats.expect(keys)
+            repeats.add(keys, results, lengths)
+        finally:
+            repeats.add(keys, results, lengths)  # as another thread does
+        assert len(repeats.find(keys)) == 2
+
+    assert len(list(interrupted_at_each_step(work, ("threading.py",)))) > 5
 
 
 def test_a_shard_that_never_comes_is_not_waited_for_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
