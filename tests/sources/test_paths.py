@@ -3,9 +3,9 @@ import gzip
 import pytest
 from helpers import source_of, table_of, written
 
-from secbatch.errors import InputError
+from secbatch.errors import InputError, SourceLostError
 from secbatch.sources import paths
-from secbatch.sources.paths import find_files
+from secbatch.sources.paths import bounded, find_files, from_uri
 
 CSV = "id,text\n1,a\n"
 
@@ -171,3 +171,26 @@ def test_impossible_paths_and_patterns_are_one_sentence(tmp_path):
         find_files(f"{tmp_path}/a\0.csv")
     with pytest.raises(InputError, match=r"'\[z-a\]\.csv' is no pattern of file names: bad character range z-a"):
         find_files(f"{tmp_path}/[z-a].csv")
+
+
+def test_googles_client_does_not_try_for_a_quarter_of_an_hour():
+    assert bounded("gs://bucket/a.csv") == "gs://bucket/a.csv?retry_limit_seconds=5"
+    assert bounded("gs://b/a.csv?scheme=http") == "gs://b/a.csv?scheme=http&retry_limit_seconds=5"
+    for uri in ("gs://b/a.csv?retry_limit_seconds=60", "s3://b/a.csv?region=eu-west-1"):
+        assert bounded(uri) == uri
+    assert from_uri("gs://bucket/a.csv")[1] == "bucket/a.csv"
+
+
+def test_a_store_that_does_not_answer_is_no_mistake_of_the_job(monkeypatch):
+    for error, kind in (
+        (OSError("curlCode: 6, Could not resolve hostname"), SourceLostError),
+        (OSError("no"), InputError),
+    ):
+        monkeypatch.setattr(paths, "from_uri", lambda uri, error=error: _raise(error))
+        monkeypatch.setattr(paths, "may_pass", lambda error: "curlCode" in str(error))
+        with pytest.raises(kind, match="cannot be reached"):
+            find_files("s3://bucket/a.csv")
+
+
+def _raise(error):
+    raise error

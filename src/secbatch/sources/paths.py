@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secbatch.errors import InputError, in_job_or_option, nearest
+from secbatch.errors import InputError, SecbatchError, SourceLostError, in_job_or_option, nearest
 from secbatch.patience import patiently
 from secbatch.redaction import redacted
 from secbatch.sources.glob_pattern import glob_regex, split_glob
@@ -23,6 +23,8 @@ from secbatch.sources.remote import ATTEMPTS, may_pass
 
 if TYPE_CHECKING:
     import pyarrow.fs as pafs
+
+GOOGLE_SECONDS = 5  # of each try; whoever has no network should be told so
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def find_files(path: str, format_named: str | None = None) -> Found:
     except PermissionError:
         raise InputError(f"input path '{path}' may not be read: permission denied") from None
     except OSError as error:
-        raise InputError(f"input path '{path}' cannot be read: {_first_line(error)}") from None
+        raise _away(path, error)(f"input path '{path}' cannot be read: {_first_line(error)}") from None
 
 
 def settled(found: Found, seconds: float) -> Found:
@@ -108,16 +110,28 @@ def _locate(path: str) -> "tuple[pafs.FileSystem, str, str, str]":
     except (pa.ArrowInvalid, ValueError) as error:
         raise InputError(f"input path '{path}' is no usable URI: {_first_line(error)}") from None
     except OSError as error:
-        raise InputError(f"input path '{path}' cannot be reached: {_first_line(error)}") from None
+        raise _away(path, error)(f"input path '{path}' cannot be reached: {_first_line(error)}") from None
     return filesystem, root.rstrip("/") or root, redacted(base), pattern  # the name goes into data and rejects
+
+
+def _away(path: str, error: OSError) -> type[SecbatchError]:
+    """A store that does not answer is nothing that the job has wrong: a later run may find it."""
+    return SourceLostError if "://" in path and may_pass(error) else InputError
 
 
 def from_uri(uri: str) -> "tuple[pafs.FileSystem, str]":
     """(file system, path inside it) of a URI such as s3://bucket/folder."""
     import pyarrow.fs as pafs
 
-    filesystem, path = patiently(lambda: pafs.FileSystem.from_uri(uri), ATTEMPTS, may_pass)
+    filesystem, path = patiently(lambda: pafs.FileSystem.from_uri(bounded(uri)), ATTEMPTS, may_pass)
     return filesystem, path
+
+
+def bounded(uri: str) -> str:
+    """`uri` with a limit on how long Google's client tries on its own: a quarter of an hour, deaf to signals."""
+    if not uri.startswith(("gs://", "gcs://")) or "retry_limit_seconds=" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}retry_limit_seconds={GOOGLE_SECONDS}"
 
 
 def _named_file(
