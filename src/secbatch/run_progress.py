@@ -11,6 +11,7 @@ from secbatch.run_result import RunResult
 from secbatch.sources.open import Source
 from secbatch.stages import StageClock
 from secbatch.store.rejects import RejectWriter
+from secbatch.time_left import TimeLeft
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class RunProgress:
     source: Source
     rejects: RejectWriter
     clock: StageClock
+    left: TimeLeft
 
     def fraction(self) -> float:
         """Of the input that is done, 0 to 1."""
@@ -38,8 +40,10 @@ class RunProgress:
 
     def snapshot(self) -> dict[str, Any]:
         """What `secbatch status` shows of this run while it goes on."""
-        seconds = time.monotonic() - self.begin
+        moment = time.monotonic()
+        seconds = moment - self.begin
         fraction = self.fraction()
+        left = self.left.seconds(moment, fraction)
         result = self.result
         return {
             "run": self.result.run,
@@ -56,5 +60,5 @@ class RunProgress:
             "fraction": round(fraction, 4),
             "rows_per_second": rate(result.enriched, seconds),
             "seconds": round(seconds, 1),
-            "seconds_left": round(seconds * (1 - fraction) / fraction, 1) if fraction else None,
+            "seconds_left": None if left is None else round(left, 1),
         }

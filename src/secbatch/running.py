@@ -41,6 +41,7 @@ from secbatch.store.progress import ProgressFile
 from secbatch.store.rejects import RejectWriter
 from secbatch.store.run_files import write_run_file
 from secbatch.store.versions import prune
+from secbatch.time_left import TimeLeft
 
 SPEED = "rows a second"  # in the ledger's settings: of the last run that measured it
 
@@ -145,7 +146,15 @@ class Run:
         job, result, clock = self.job, self.result, self.clock
         rejects = RejectWriter(self.layout.rejects, self.run)
         progress = RunProgress(
-            job.name, self.options.limit, self.started, self.begin, result, setup.source, rejects, clock
+            job.name,
+            self.options.limit,
+            self.started,
+            self.begin,
+            result,
+            setup.source,
+            rejects,
+            clock,
+            TimeLeft(self.begin),
         )
         return RunContext(
             self.run,

@@ -5,6 +5,7 @@ from typing import Any
 
 from secbatch.cli.live_report import LiveReport, duration
 from secbatch.errors import counted
+from secbatch.time_left import TimeLeft
 
 
 class Watch(LiveReport):
@@ -13,12 +14,15 @@ class Watch(LiveReport):
     def __init__(self, log_format: str) -> None:
         super().__init__(log_format, "enriching")
         self._begin = time.monotonic()
+        self._left = TimeLeft(self._begin)
 
     def progress(self, rows: int, rejected: int, fraction: float) -> None:
         elapsed = time.monotonic() - self._begin
         rate = rows / elapsed if elapsed else 0.0
-        left = elapsed * (1 - fraction) / fraction if fraction else 0.0
-        status = f"{counted(rows, 'row')} · {rate:,.{0 if rate >= 10 else 1}f} rows/s · {duration(left)} left"
+        left = self._left.seconds(time.monotonic(), fraction)
+        status = f"{counted(rows, 'row')} · {rate:,.{0 if rate >= 10 else 1}f} rows/s"
+        if left is not None:
+            status += f" · {duration(left)} left"
         if rejected:
             status += f" · {rejected:,} rejected"
         facts = {"fraction": round(fraction, 4), "rows_per_second": round(rate, 1)}

@@ -1,0 +1,46 @@
+"""The time left follows the speed of the last minutes, not the minutes in which a model was loaded."""
+
+import pytest
+
+from secbatch.time_left import WINDOW, TimeLeft
+
+
+def test_nothing_is_told_before_the_first_rows() -> None:
+    assert TimeLeft(0.0).seconds(5.0, 0.0) is None
+
+
+def test_the_first_shard_alone_tells_with_all_that_was_before_it() -> None:
+    assert TimeLeft(100.0).seconds(120.0, 0.1) == pytest.approx(180)
+
+
+def test_from_the_second_shard_on_the_loading_does_not_count() -> None:
+    left = TimeLeft(0.0)
+    left.seconds(60.0, 0.1)
+    assert left.seconds(70.0, 0.2) == pytest.approx(80)
+    assert left.seconds(80.0, 0.3) == pytest.approx(70)
+
+
+def test_it_goes_down_while_a_shard_is_waited_for_and_up_when_that_is_late() -> None:
+    left = TimeLeft(0.0)
+    left.seconds(60.0, 0.1)
+    left.seconds(70.0, 0.2)
+    assert left.seconds(75.0, 0.2) == pytest.approx(75)
+    assert left.seconds(80.0, 0.2) == pytest.approx(70)
+    assert left.seconds(90.0, 0.2) == pytest.approx(150)
+
+
+def test_a_run_that_becomes_slower_is_believed_after_a_while() -> None:
+    left, now, done = TimeLeft(0.0), 0.0, 0.0
+    for _ in range(40):  # what is known already passes quickly
+        now, done = now + 1, done + 0.01
+        left.seconds(now, done)
+    for _ in range(20):
+        now, done = now + WINDOW / 10, done + 0.001
+        told = left.seconds(now, done)
+    assert told == pytest.approx((1 - done) / 0.001 * WINDOW / 10, rel=0.01)
+
+
+def test_all_done_is_no_time() -> None:
+    left = TimeLeft(0.0)
+    left.seconds(1.0, 0.5)
+    assert left.seconds(2.0, 1.0) == 0.0
