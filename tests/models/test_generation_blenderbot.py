@@ -54,6 +54,31 @@ def test_rows_that_stay_move_no_more_than_they_must() -> None:
 
 
 @torch.inference_mode()
+def test_rows_that_stay_are_not_copied_when_others_leave() -> None:
+    steps = BlenderbotSteps(BlenderbotDecoder(blenderbot()), 1, 0, positions=8)
+    steps.start(prompts(blenderbot(), 5), 1)
+    before = [cache[0].data_ptr() for cache in (steps.own, steps.text)]
+    steps.keep(torch.tensor([0, 4, 2]))
+    assert [cache[0].data_ptr() for cache in (steps.own, steps.text)] == before
+    assert [len(cache[0]) for cache in (steps.own, steps.text)] == [3, 3]
+
+
+def test_a_loop_lets_rows_stay_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[list[int]] = []
+    keep = BlenderbotSteps.keep
+
+    def seen(self: Any, rows: torch.Tensor) -> None:
+        kept.append(rows.tolist())
+        keep(self, rows)
+
+    monkeypatch.setattr(BlenderbotSteps, "keep", seen)
+    texts = [Prompt(text, seed) for seed, text in enumerate(prompts(blenderbot(), 24))]
+    generator(blenderbot(**BLENDERBOT), Generation(num_beams=1)).generate(texts)
+    assert any(rows != list(range(len(rows))) for rows in kept)
+    assert all(rows[row] == row for rows in kept for row in rows if row < len(rows))
+
+
+@torch.inference_mode()
 def test_a_row_that_enters_later_is_computed_as_from_the_beginning() -> None:
     model, texts = blenderbot(), prompts(blenderbot(), 4)
     texts = sorted(texts, key=len, reverse=True)

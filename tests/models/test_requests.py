@@ -38,3 +38,8 @@ def test_every_row_of_every_request_has_one_place(parts: list[TokenSequences], p
             assert whole[place].tolist() == part[rows[place]].tolist()
             if part.types is not None:
                 assert whole.types_of(place).tolist() == part.types_of(rows[place]).tolist()
+
+
+def test_requests_for_the_same_sequences_are_not_looked_at_row_by_row() -> None:
+    parts = [TokenSequences.of(ROWS), TokenSequences.of(ROWS)]
+    assert united(parts)[0] is parts[0]

@@ -146,17 +146,18 @@ class BlenderbotSteps:
 
     def enter(self, places: list[int], prompts: list[list[int]]) -> None:
         at_once = len(prompts) if self.record else ENTERING_AT_ONCE
-        self.text_mask[places] = -math.inf
-        self.visible[places], self.length[places] = False, 0
+        rows = torch.tensor(places, device=self.model.device)
+        self.text_mask[rows] = -math.inf
+        self.visible[rows], self.length[rows] = False, 0
         for start in range(0, len(prompts), at_once):
-            self._enter(places[start : start + at_once], prompts[start : start + at_once])
+            self._enter(rows[start : start + at_once], prompts[start : start + at_once])
 
-    def _enter(self, places: list[int], prompts: list[list[int]]) -> None:
+    def _enter(self, rows: Tensor, prompts: list[list[int]]) -> None:
+        """The texts of `rows` [B'], to whose places nothing of others belongs any more."""
         ids = pad(prompts, NO_TOKEN, left=False, device=self.model.device)  # [B', S']
         mask = ids != NO_TOKEN
         self.padding += ids.numel() - sum(map(len, prompts))
         ids = ids.masked_fill(~mask, self.pad_token)
-        rows = torch.tensor(places, device=ids.device)
         encoded = self.model.model.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         longest = ids.shape[1]
         self.text_mask[rows, 0, 0, :longest] = torch.where(mask, 0.0, -math.inf).to(self.text_mask.dtype)
@@ -236,14 +237,15 @@ class BlenderbotSteps:
             self.text_mask[places],
         )
         self._recorded = None
-        moved = torch.nonzero(places != torch.arange(len(places), device=places.device)).view(-1)
         for cache in (self.own, self.text):
             for number, one in enumerate(cache):
-                if self.record is None:
-                    one[moved] = one[places[moved]]  # the others are where they are to be
-                    cache[number] = one[: len(places)]
-                else:
-                    cache[number] = one[places]
+                cache[number] = one[places] if self.record else self._moved(one, places)
+
+    def _moved(self, cache: Tensor, places: Tensor) -> Tensor:
+        """`cache[places]` in the memory of `cache`: rows that are where they are to be are not copied."""
+        others = torch.nonzero(places != torch.arange(len(places))).view(-1)
+        cache[others] = cache[places[others]]
+        return cache[: len(places)]
 
     def _attend(self, query: Tensor, pairs: Tensor, mask: Tensor) -> Tensor:
         """query: [B * K, H * D]; pairs: [B, H, N, 2 * D] keys and values; mask: [B, 1, K or 1, N]. [B * K, H * D]."""
