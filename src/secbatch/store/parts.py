@@ -19,10 +19,8 @@ from secbatch.store.value_bytes import value_bytes
 
 ROW_GROUP_ROWS = 65_536  # keeps a reader's memory small and its skipping fine
 ROW_GROUP_BYTES = 16 << 20  # so do rows with much in them
-WIDE_BYTES, WIDE_ROW_BYTES = (
-    8 << 20,
-    1 << 10,
-)  # of rows as long vectors make them: to write a number takes twice its size
+WIDE_ROW_BYTES = 1 << 10  # of rows as long vectors make them: to write a number takes twice its size, so
+WIDE_BYTES = 8 << 20  # their row groups have less
 BLOCK_ROWS = 64  # after which a row group of larger rows than its first ones may end
 FIRST_ROWS = 1024  # that tell how many make a row group
 CACHED_BYTES = 256 << 20  # of row groups that are read more than once

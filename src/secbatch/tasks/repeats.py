@@ -211,8 +211,6 @@ class Repeats:
         if total > self._capacity // 2:
             return None
         starts = ends - lengths - size
-        heads = np.empty(len(checks), _HEAD)
-        heads["check"], heads["length"] = checks, lengths
         at = self._head % self._capacity
         if at + total > self._capacity:  # records do not wrap around the end
             self._head += self._capacity - at
