@@ -2,7 +2,8 @@
 
 Runs of 20,000, 200,000, 1,000,000 and 2,000,000 rows with a model that costs nothing, each in a process of its own:
 its peak memory, its rows a second from the first finished shard to the last (so without imports and loading), and the
-seconds of a second run, for which nothing is left to do.
+seconds of a second run, for which nothing is left to do. With --real the model is a RoBERTa of two layers of 64 with
+random weights, and everything runs as in any job.
 """
 
 import argparse
@@ -11,9 +12,11 @@ import math
 import multiprocessing
 import os
 import resource
+import shutil
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # this and the next as the command line has them
@@ -38,7 +41,27 @@ def write_rows(path: Path, rows: int, partitions: int = 1) -> None:
             file.write(f"{number},p{number % partitions},The {words} is a <mask>.\n")
 
 
-def one_run(folder: str, rows: int, like: str, task: str, partitions: int) -> dict[str, float]:
+def small_model(tokenizer: Path | None, target: Path) -> None:
+    """Saves a RoBERTa with random weights, small enough for millions of rows on a CPU."""
+    import torch
+    import transformers
+    from encoder_model import model_tokenizer
+
+    torch.manual_seed(0)
+    words = model_tokenizer(tokenizer)
+    config = transformers.RobertaConfig(
+        vocab_size=len(words),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        pad_token_id=words.pad_token_id,
+    )
+    transformers.RobertaForMaskedLM(config).save_pretrained(target)
+    words.save_pretrained(target)
+
+
+def one_run(folder: str, rows: int, like: str, task: str, partitions: int, real: bool) -> dict[str, float]:
     source = Path(folder) / "rows.csv"
     write_rows(source, rows, partitions)
     partition_by = ("part",) if partitions > 1 else ()
@@ -51,16 +74,21 @@ def one_run(folder: str, rows: int, like: str, task: str, partitions: int) -> di
         def notice(self, text: str) -> None:
             return
 
-    result = run(
-        source, Path(folder) / "model", like, NullDevice(), reporter=Marks(), task=task, partition_by=partition_by
-    )
+    model, output = Path(folder) / "model", source.with_name("out")
+    asked = job(source, model, output, task, partition_by)
+    if real:
+        shutil.rmtree(output, ignore_errors=True)
+        result = run_job(asked, reporter=Marks())
+    else:
+        result = run(source, model, like, NullDevice(), reporter=Marks(), task=task, partition_by=partition_by)
     assert result.enriched == rows
     (first_time, first_rows), (last_time, last_rows) = marks[0], marks[-1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
     elapsed = last_time - first_time
     rate = (last_rows - first_rows) / elapsed if elapsed else math.nan  # one shard held all rows
-    with null_tasks(NullDevice(), SETTINGS[like][1]):
-        again = run_job(job(source, Path(folder) / "model", source.with_name("out"), task, partition_by))
+    nothing: AbstractContextManager[None] = nullcontext() if real else null_tasks(NullDevice(), SETTINGS[like][1])
+    with nothing:
+        again = run_job(asked)
     assert (again.enriched, again.reused) == (0, rows)
     figures = {"rows": rows, "peak_mib": peak, "rows_per_second": rate, "seconds": result.seconds}
     return {**figures, "again_seconds": again.seconds}
@@ -73,17 +101,19 @@ def main() -> None:
     parser.add_argument("--task", choices=TASKS, default="fill-mask", help="what is done with each row")
     parser.add_argument("--partitions", type=int, default=1, help="of the output, with as many rows in each")
     parser.add_argument("--like", choices=sorted(SETTINGS), default="gpu", help="sizes as on that device")
+    parser.add_argument("--real", action="store_true", help="a small model with weights; sizes as on this machine")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
     found = []
     processes = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        model_folder(options.tokenizer, Path(folder) / "model")
+        (small_model if options.real else model_folder)(options.tokenizer, Path(folder) / "model")
         print(f"{'rows':>10}{'peak memory':>14}{'rows/s':>10}{'whole run':>12}{'again':>10}")
         for rows in options.sizes:
             # A pool of one, anew for each size: what fails or dies there ends this process with its failure.
             with ProcessPoolExecutor(1, mp_context=processes) as child:
-                last = child.submit(one_run, folder, rows, options.like, options.task, options.partitions).result()
+                settings = options.like, options.task, options.partitions, options.real
+                last = child.submit(one_run, folder, rows, *settings).result()
             found.append(last)
             memory, rate, seconds = last["peak_mib"], last["rows_per_second"], last["seconds"]
             print(

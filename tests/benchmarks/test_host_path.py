@@ -26,10 +26,11 @@ def test_the_host_path_is_measured_stage_by_stage(tmp_path: Path) -> None:
     assert 0 < found["pretended_device"]["busy_share"] <= 1
 
 
-def test_memory_and_growth_are_measured_in_processes_of_their_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", [[], ["--real"]])
+def test_memory_and_growth_are_measured_in_processes_of_their_own(tmp_path: Path, model: list[str]) -> None:
     figures = tmp_path / "figures.json"
     command = [sys.executable, str(BENCHMARKS / "memory_growth.py"), "--sizes", "2000", "4000", "--like", "cpu"]
-    done = subprocess.run([*command, "--json", str(figures)], capture_output=True, text=True)
+    done = subprocess.run([*command, *model, "--json", str(figures)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(figures.read_text())
     assert [run["rows"] for run in found] == [2000, 4000]
