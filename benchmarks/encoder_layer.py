@@ -20,6 +20,7 @@ from gemm import INNER, OUTER, ROWS
 
 from secbatch.models.device import choose
 from secbatch.models.encoder_bert import PackedBert
+from secbatch.models.freed_memory import keep_freed_memory
 from secbatch.models.linear import Linear
 from secbatch.models.packed import Block
 from secbatch.models.packed_attention_groups import attend_by_groups
@@ -85,6 +86,7 @@ def parts_of(net: PackedBert, rows: int, length: int, dtype: torch.dtype) -> lis
 
 @torch.inference_mode()
 def measure(options: argparse.Namespace) -> None:
+    keep_freed_memory()  # as in a job: otherwise parts would pay for new pages
     compute = choose("cpu", options.precision)
     dtype = compute.torch_dtype
     torch.manual_seed(0)

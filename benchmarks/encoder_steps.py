@@ -1,10 +1,13 @@
 """What each step of the encoders' fast path brings: python benchmarks/encoder_steps.py [--precision P] [--device D]
 
-Today's code with its steps taken back one by one, in turn over the same sentences, the model stage alone: fill-mask
-on a model of RoBERTa-base's shape with random weights, one mask a sentence. With --budget, batch sizes instead.
+Today's code with its steps taken back one by one, in random order over the same sentences, the model stage alone:
+fill-mask on a model of RoBERTa-base's shape with random weights, one mask a sentence. With --budget or --block, sizes
+of batches or of a batch's blocks instead. Each is held against plain products right before and after it, so that a
+machine which is fast at one moment and slow at the next does not matter.
 """
 
 import argparse
+import random
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -74,11 +77,21 @@ def whole_batches(stack: ExitStack) -> None:
     stack.enter_context(patch.object(packed, "BLOCK_TOKENS", 1 << 30))
 
 
+def blocks_of(tokens: int) -> Change:
+    """So many tokens a block."""
+
+    def change(stack: ExitStack) -> None:
+        stack.enter_context(patch.object(packed, "BLOCK_TOKENS", tokens))
+
+    return change
+
+
 def odd_keys(stack: ExitStack) -> None:
     """Attention to as many keys as there are, also where they fill no vector."""
     stack.enter_context(patch.object(packed_attention_groups, "FEWEST", packed_attention_groups.LANES))
 
 
+PRODUCTS_SECONDS = 0.15
 SMALL_BATCH = 2048  # tokens, where batches are not cut into blocks
 
 # In the order of history; each has what those before it have.
@@ -108,14 +121,21 @@ class Variant:
     changes: tuple[Change, ...] = ()
     budget: int | None = None
     spent: list[float] = field(default_factory=list)  # seconds
+    products: list[float] = field(default_factory=list)  # operations a second of plain products beside each
 
-    def measure(self, warming: bool) -> None:
+    def measure(self, gemm: GemmRate, warming: bool) -> None:
         if self.budget:
             self.model.encoder.token_budget = self.budget
+        before = gemm.measure(PRODUCTS_SECONDS)
         with taken_back(self.changes):
             seconds = self.model.seconds()
         if not warming:
             self.spent.append(seconds)
+            self.products.append((before + gemm.measure(PRODUCTS_SECONDS)) / 2)
+
+    def share(self, flops: float) -> float:
+        """Of the products' rate."""
+        return float(np.median(flops / np.array(self.spent) / np.array(self.products)))
 
 
 def measure(options: argparse.Namespace, folder: Path) -> None:
@@ -124,19 +144,22 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     vocabulary = roberta_base(tokenizer, folder)
     compute = choose(options.device, options.precision)
     made: list[Variant] = []
-    for name, changes in STEPS if not options.budget else ():
+    for name, changes in STEPS if not (options.budget or options.block) else ():
         with taken_back(changes):
             model = ModelAlone("fill-mask", folder, sentences, options.device, compute.dtype)
             small = SMALL_BATCH if compute.device == "cpu" and whole_batches in changes else None
             made.append(Variant(name, model, changes, small))
-    if options.budget:
+    if not made:
         model = ModelAlone("fill-mask", folder, sentences, options.device, compute.dtype)
-        made = [Variant(f"{budget:,} tokens a batch", model, budget=budget) for budget in options.budget]
+        made = [
+            Variant(f"{budget:,} tokens a batch, {block:,} a block", model, (blocks_of(block),), budget)
+            for budget in options.budget or [model.encoder.token_budget]
+            for block in options.block or [packed.BLOCK_TOKENS]
+        ]
     gemm = GemmRate(compute.device, compute.torch_dtype)
     for turn in range(options.rounds + 1):
-        gemm.measure()
-        for variant in made:
-            variant.measure(warming=turn == 0)
+        for variant in random.sample(made, len(made)):
+            variant.measure(gemm, warming=turn == 0)
     tokens = made[0].model.tokens
     print(
         f"{len(sentences):,} sentences of {tokens / len(sentences):.1f} tokens; {compute.description}, {compute.dtype}"
@@ -148,8 +171,8 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
         if everywhere in variant.changes:
             flops = model_flops(tokens) + head_flops(len(sentences), vocabulary)
         seconds = float(np.median(variant.spent))
-        rate = flops / seconds
-        print(f"{variant.name:50}{len(sentences) / seconds:>12,.1f}{rate / 1e9:>10,.0f}{rate / gemm.median:>17.0%}")
+        rate, share = flops / seconds, variant.share(flops)
+        print(f"{variant.name:50}{len(sentences) / seconds:>12,.1f}{rate / 1e9:>10,.0f}{share:>17.0%}")
 
 
 def main() -> None:
@@ -159,6 +182,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--budget", type=int, nargs="+", help="compare these tokens a batch instead")
+    parser.add_argument("--block", type=int, nargs="+", help="compare these tokens a block of a CPU's batch instead")
     parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer's files; the built-in one if left out")
     parser.add_argument("--sentences", type=Path, help="one sentence a line; the bundled reports if left out")
     options = parser.parse_args()
