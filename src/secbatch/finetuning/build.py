@@ -16,7 +16,7 @@ from secbatch.finetuning.ner import Ner
 from secbatch.finetuning.objective import Objective, class_weights
 from secbatch.finetuning.pairs import Pairs
 from secbatch.finetuning.questions import Questions
-from secbatch.models.configuration import load_config
+from secbatch.models.configuration import load_config, padding_id, text_config
 from secbatch.models.device import Compute
 from secbatch.models.load import check_vocabulary
 from secbatch.models.resolved import ResolvedModel
@@ -64,8 +64,8 @@ def build(job: FinetuneJob, data: Dataset, resolved: ResolvedModel, compute: Com
             new_head = True
     if wanted.dropout is not None:
         _set_dropout(model, wanted.dropout)
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_id
+    if padding_id(model.config) is None:
+        text_config(model.config).pad_token_id = tokenizer.pad_id
     check_vocabulary(resolved, tokenizer, model)
     sides = {"train": data.train, "dev": data.dev} | ({"test": data.test} if data.test else {})
     items = {name: objective.items(side.examples, tokenizer, max_length) for name, side in sides.items()}

@@ -31,6 +31,19 @@ def load_config(resolved: ResolvedModel) -> Any:
             return AutoConfig.from_pretrained(resolved.folder, trust_remote_code=False, local_files_only=True)
 
 
+def text_config(config: Any) -> Any:
+    """What a configuration says of the text: all of it, or, of a model that also takes images or sound, a part."""
+    try:
+        return config.get_text_config()
+    except ValueError:  # there are several such parts
+        return config
+
+
+def padding_id(config: Any) -> int | None:
+    """The token that a model itself takes for padding, if any."""
+    return getattr(text_config(config), "pad_token_id", None)
+
+
 def _read_json(resolved: ResolvedModel, name: str) -> dict[str, Any]:
     path = resolved.folder / name
     try:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from secbatch.models import encoder_bert, encoder_modernbert
+from secbatch.models.configuration import padding_id
 from secbatch.models.device import Compute
 from secbatch.models.encoder_generic import StockEncoder, over_real_tokens
 from secbatch.models.load import LoadedModel
@@ -74,7 +75,7 @@ def trial_sequences(model: Any) -> TokenSequences:
     """Short sequences, two of one length; one reaches beyond the window of ModernBERT's local layers."""
     longest = min(model.config.sliding_window + 8, 200) if model.config.model_type == "modernbert" else 11
     lengths = (longest, 5, 5, 2)
-    vocabulary, pad_id = vocabulary_size(model), model.config.pad_token_id
+    vocabulary, pad_id = vocabulary_size(model), padding_id(model.config)
     ids = np.arange(1, sum(lengths) + 1) * 7919 % vocabulary
     ids[ids == pad_id] = (ids.min() if ids.min() != pad_id else ids.max()) if pad_id is not None else 0
     return TokenSequences.of(np.split(ids.astype(np.int32), np.cumsum(lengths)[:-1]))

@@ -35,7 +35,12 @@ class StockEncoder:
 
         def forward(ids: torch.Tensor, mask: torch.Tensor, **types: torch.Tensor) -> torch.Tensor:
             states: torch.Tensor = self._base(input_ids=ids, attention_mask=mask, **types)[0]
-            return states
+            if states.dim() == 3:
+                return states
+            # DPR gives one vector a text, and all others on demand
+            every = self._base(input_ids=ids, attention_mask=mask, output_hidden_states=True, **types).hidden_states
+            last: torch.Tensor = every[-1]
+            return last
 
         states = over_real_tokens(forward, sequences, self._pad_id, self._device, not self.packed)
         return states if at is None else states[torch.from_numpy(at).to(self._device)]

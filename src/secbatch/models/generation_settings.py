@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secbatch.errors import JobError, ModelError
+from secbatch.models.configuration import text_config
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PretrainedConfig
@@ -103,7 +104,7 @@ def read_generation_config(folder: Path, config: "PretrainedConfig") -> "Generat
 def position_limit(config: "PretrainedConfig") -> int | None:
     """How many positions the model has for one sequence, None where they are relative and unlimited."""
     for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length"):
-        value = getattr(config.get_text_config(), name, None)
+        value = getattr(text_config(config), name, None)
         if isinstance(value, int) and value > 0:
             return None if config.model_type in ("t5", "mt5", "umt5", "longt5") else value
     return None

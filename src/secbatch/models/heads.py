@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from secbatch.models.configuration import padding_id, text_config
 from secbatch.models.device import Compute
 from secbatch.models.encoder import HiddenStates, agrees, hidden_states, trial_sequences
 from secbatch.models.encoder_generic import StockEncoder, over_real_tokens
@@ -90,9 +91,9 @@ class SequenceHead:
     @torch.inference_mode()
     def __init__(self, loaded: LoadedModel, tokenizer: TextTokenizer, compute: Compute) -> None:
         self._model, self._pad_id, self._device = loaded.model, tokenizer.pad_id, compute.device
-        if self._model.config.pad_token_id is None:
+        if padding_id(self._model.config) is None:
             # Decoders find a sequence's last token by it: no token is padding, not even the one that ends a text.
-            self._model.config.pad_token_id = -1
+            text_config(self._model.config).pad_token_id = -1
         sample = _trial_texts(loaded.model, tokenizer)
         whole = self._full(sample, pad=False)
         self.labels = int(whole.shape[-1])

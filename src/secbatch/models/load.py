@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from secbatch.errors import ModelError
-from secbatch.models.configuration import load_config
+from secbatch.models.configuration import load_config, text_config
 from secbatch.models.content_hash import weight_files
 from secbatch.models.device import Compute
 from secbatch.models.model_kinds import AUTO_CLASS, PURPOSE, Kind, check_kind, without_head
@@ -43,14 +43,23 @@ def load_model(resolved: ResolvedModel, kind: Kind, compute: Compute) -> LoadedM
         model, info = read_weights(auto_class, resolved, config, compute.torch_dtype)
     _check_complete(resolved, kind, model, info)
     model.eval().requires_grad_(False)
+    if kind not in ("seq2seq", "causal"):
+        text_config(model.config).use_cache = False  # of a decoder: nothing goes on from where a text ends
     with explained(resolved, f"moving it to {compute.device}"):
         model.to(compute.device)
     return LoadedModel(model, config, notices)
 
 
 def check_vocabulary(resolved: ResolvedModel, tokenizer: TextTokenizer, model: Any) -> None:
-    """Raises ModelError when the tokenizer can give ids for which the model has no embedding."""
-    entries, embeddings = tokenizer.top_id + 1, model.get_input_embeddings().weight.shape[0]
+    """Raises ModelError when the tokenizer can give ids for which the model has no embedding, or it has none."""
+    try:
+        embeddings = model.get_input_embeddings().weight.shape[0]
+    except (AttributeError, NotImplementedError):
+        raise ModelError(
+            f"model {resolved.name} is a {model.config.model_type} model without embeddings of tokens, so it cannot"
+            " read texts by themselves; name a model of texts"
+        ) from None
+    entries = tokenizer.top_id + 1
     if entries > embeddings:
         raise ModelError(
             f"model {resolved.name}: its tokenizer has {entries} entries and its weights only {embeddings};"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from secbatch.errors import ModelError
+from secbatch.errors import ModelError, SecbatchError
 from secbatch.models.batch_runner import BatchReport, BatchRunner
 from secbatch.models.device import Compute
 from secbatch.models.encoder import HiddenStates, MaskedLM, hidden_states
@@ -200,8 +200,8 @@ def _tried(model: ResolvedModel) -> Iterator[None]:
     """Around a model's first forward: what it raises by itself is a fault of its files or the device, not of a row."""
     try:
         yield
-    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        if is_out_of_memory(error):
+    except Exception as error:
+        if isinstance(error, SecbatchError) or is_out_of_memory(error):
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
         if "CUDA" in lines[0]:  # a driver, a build of torch for other GPUs: no fault of the model's

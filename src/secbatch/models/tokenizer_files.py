@@ -3,7 +3,7 @@
 from typing import Any
 
 from secbatch.errors import ModelError
-from secbatch.models.configuration import load_config
+from secbatch.models.configuration import load_config, padding_id, text_config
 from secbatch.models.content_hash import VOCABULARY_FILES
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.tokenizer import TextTokenizer
@@ -65,7 +65,7 @@ def _lost_lstrip(resolved: ResolvedModel, hf: Any) -> bool:
 
 def max_positions(config: Any, hf: Any) -> int:
     """How many tokens one sequence can have, special tokens counted."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    text = text_config(config)
     bound = next(
         (
             value
@@ -76,7 +76,7 @@ def max_positions(config: Any, hf: Any) -> int:
     )
     if bound is not None and config.model_type in _OFFSET_POSITIONS:
         # MPNet counts them from one place, whatever its padding.
-        bound -= 2 if config.model_type == "mpnet" else (config.pad_token_id or 0) + 1
+        bound -= 2 if config.model_type == "mpnet" else (padding_id(config) or 0) + 1
     stated = hf.model_max_length if hf.model_max_length < 1_000_000 else None
     known = [value for value in (bound, stated) if value]
     return int(min(known)) if known else _MANY_POSITIONS

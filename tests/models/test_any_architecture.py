@@ -1,0 +1,110 @@
+"""Architectures that are laid out in another way than most: each gives what its own forward gives, or says why not."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import bert_tokenizer, resolved
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    DPRConfig,
+    DPRQuestionEncoder,
+    LlamaForCausalLM,
+    ModernVBertConfig,
+    ModernVBertForMaskedLM,
+)
+
+from secbatch.errors import ModelError
+from secbatch.models.device import choose
+from secbatch.models.encoder import MaskedLM, hidden_states
+from secbatch.models.load import LoadedModel, load_model
+from secbatch.models.resolved import ResolvedModel
+from secbatch.models.sequences import TokenSequences
+from secbatch.models.shared_encoder import SharedEncoder
+
+CPU = choose("cpu", "float32")
+VOCABULARY = 120
+SMALL: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 80,
+}
+
+
+def some_sequences() -> TokenSequences:
+    generator = np.random.default_rng(1)
+    return TokenSequences.of([generator.integers(5, VOCABULARY, length) for length in (60, 41, 41, 20, 7, 3, 1)])
+
+
+def rows(sequences: TokenSequences) -> list[torch.Tensor]:
+    return [torch.from_numpy(sequences[row].astype(np.int64))[None] for row in range(len(sequences))]
+
+
+def saved(model: Any, folder: Path) -> ResolvedModel:
+    model.save_pretrained(folder)
+    bert_tokenizer().save_pretrained(folder)
+    return resolved(folder)
+
+
+def test_a_model_that_also_takes_images_reads_texts() -> None:
+    """What its configuration says of the text stands in a part of it."""
+    torch.manual_seed(0)
+    own = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+    text = {"model_type": "modernbert", "vocab_size": VOCABULARY, "local_attention": 16, **SMALL, **own}
+    image = {"model_type": "siglip_vision_model", "image_size": 8, "patch_size": 4, **SMALL}
+    config = ModernVBertConfig(text_config=text, vision_config=image, image_token_id=5)
+    assert not hasattr(config, "pad_token_id")
+    model = ModernVBertForMaskedLM(config).eval()
+    lm = MaskedLM(LoadedModel(model, config), 0, CPU)
+    sequences, positions = some_sequences(), np.array([0, 70, 150])
+    sequences.ids[sequences.ids == config.image_token_id] = 6
+    with torch.inference_mode():
+        (got,) = [logits for _, logits in lm.logits(sequences, positions)]
+        wanted = torch.cat([model(input_ids=ids).logits[0] for ids in rows(sequences)])[positions]
+    assert torch.allclose(got, wanted, atol=1e-5)
+
+
+def test_a_model_that_gives_one_vector_a_text_is_asked_for_all_of_them() -> None:
+    torch.manual_seed(0)
+    base = DPRQuestionEncoder(DPRConfig(vocab_size=VOCABULARY, **SMALL)).eval()
+    sequences = some_sequences()
+    path = hidden_states(base, 0, CPU)
+    with torch.inference_mode():
+        wanted = torch.cat(
+            [base(input_ids=ids, output_hidden_states=True).hidden_states[-1][0] for ids in rows(sequences)]
+        )
+        assert torch.allclose(path(sequences), wanted, atol=1e-5)
+
+
+def test_a_model_without_embeddings_of_tokens_is_refused(tmp_path: Path) -> None:
+    config = CLIPConfig(
+        text_config={"vocab_size": VOCABULARY, **SMALL}, vision_config={**SMALL, "image_size": 8, "patch_size": 4}
+    )
+    encoder = SharedEncoder(saved(CLIPModel(config), tmp_path), CPU)
+    encoder.need_states()
+    with pytest.raises(ModelError, match="tiny is a clip model without embeddings of tokens, so it cannot read texts"):
+        encoder.load()
+
+
+def test_whatever_a_first_forward_raises_is_told(
+    tiny: Callable[[str], ResolvedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = SharedEncoder(tiny("distilbert"), CPU)
+    encoder.need_states()
+    monkeypatch.setattr("transformers.DistilBertModel.forward", lambda *_, **__: None.last)  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match=r"a forward over a few tokens fails \('NoneType' object has no attribute"):
+        encoder.load()
+
+
+def test_a_decoder_that_embeds_keeps_no_keys_and_values(tiny: Callable[[str], ResolvedModel]) -> None:
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.inference_mode():
+        assert load_model(tiny("llama_chat"), "encoder", CPU).model(input_ids=ids).past_key_values is None
+        generating = load_model(tiny("llama_chat"), "causal", CPU).model
+        assert isinstance(generating, LlamaForCausalLM) and generating(input_ids=ids).past_key_values is not None
