@@ -20,8 +20,8 @@ class BeamLoop(Loop):
     def begin(self) -> None:
         places, beams = len(self.rows), self.copies
         self.longest = max(start.limit for start in self.starts)
-        self.running = torch.empty(places, beams, device=self.device)  # summed log probabilities
-        self.finished_scores = torch.empty(places, beams, device=self.device)
+        self.running = torch.empty(places, beams, dtype=torch.float32, device=self.device)  # summed log probabilities
+        self.finished_scores = torch.empty(places, beams, dtype=torch.float32, device=self.device)
         self.finished = torch.empty(places, beams, dtype=torch.bool, device=self.device)
         self.improvable = torch.empty(places, dtype=torch.bool, device=self.device)
         self.finished_tokens = torch.empty(places, beams, self.longest, dtype=torch.long, device=self.device)

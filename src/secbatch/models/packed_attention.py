@@ -100,7 +100,7 @@ def _is_right(
     groups = tuple((int(first), 1, length) for first, length in zip(ends, lengths, strict=False))
     block = Block(torch.zeros(0), torch.zeros(0), None, tokens, groups)
     with torch.inference_mode(), torch.cuda.device(device):
-        numbers = torch.linspace(-2.0, 2.0, 3 * tokens * 2 * width, device=device).mul(99).sin()
+        numbers = torch.linspace(-2.0, 2.0, 3 * tokens * 2 * width, dtype=torch.float32, device=device).mul(99).sin()
         qkv = numbers.view(tokens, 3, 2, width).to(dtype)
         try:
             got = kernel(qkv, torch.from_numpy(ends.astype(np.int32)).to(device), longest, *window)

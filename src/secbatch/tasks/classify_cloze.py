@@ -61,7 +61,7 @@ class ClozeTask:
         labels = tuple(spec.labels)
         kept = {"all": len(labels), "best": 1}.get(str(spec.scores), spec.scores)
         self._labelling = Labelling(labels, "single-label", int(kept), spec.threshold)
-        self._prior = torch.zeros(len(labels))  # log shares of texts without content
+        self._prior = torch.zeros(len(labels), dtype=torch.float32)  # log shares of texts without content
         self.repeats = Repeats(encoder.scratch)
         encoder.need_head("masked-lm")
 
