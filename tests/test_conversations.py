@@ -206,3 +206,30 @@ def test_the_probe_of_a_plan_has_the_turns_before(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(probing, "ROWS", 12)
     plan = plan_job(job())
     assert plan.todo_rows == 48 and max(seen) == TURNS_THAT_FIT
+
+
+@pytest.mark.parametrize("flush", [100, 32 << 20])  # spilled to disk, and held in memory
+def test_the_later_row_of_the_input_counts_in_whichever_conversation_and_shard(
+    flush: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secbatch.sources.grouped.FLUSH_BYTES", flush)
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (2, 2, 0))
+    Path("in").mkdir()
+    talks = "".join(f"{talk}{turn},{talk},{turn},{talk} {turn}\n" for talk in "cdef" for turn in range(3))
+    Path("in/a.csv").write_text(
+        "n,thread,turn,text\n1,a,0,first\n2,b,0,old of 2\n3,b,1,second\n4,a,5,old of 4\n"
+        f"{talks}2,a,1,new of 2\n4,a,2,new of 4\n5,f,0,old of 5\n5,c,9,new of 5\n"
+    )
+    given = job(id_columns=("n",))
+    planned, result = plan_job(given), run_job(given)
+    assert (result.read, result.enriched, result.superseded) == (20, 17, 3)
+    assert (planned.rows, planned.todo_rows, planned.superseded) == (20, 17, 3)
+    seen = rows()
+    assert not seen.text.str.startswith("old").any() and seen.text.str.startswith("new").sum() == 3
+    assert seen[seen.thread == "a"].text.tolist() == ["first", "new of 2", "new of 4"]
+    # Nothing of a replaced row is history, whatever the shards are.
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (100,))
+    run_job(job("fresh", id_columns=("n",)))
+    pd.testing.assert_frame_equal(rows(), rows("fresh"))
+    again = run_job(given)
+    assert (again.read, again.enriched, again.reused, again.superseded) == (20, 0, 17, 3)

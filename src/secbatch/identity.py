@@ -68,6 +68,11 @@ class Identities:
         content = _with_errors(hash_content(shard.table), shard.errors)
         return Identified(shard, ids, superseded, keys, content, hash_places(shard.source, shard.row))
 
+    def keys(self, shard: Shard) -> np.ndarray:
+        """uint64 [n, 2]: digests of the names of all rows, by their `id` columns."""
+        ids, _ = self._by_columns(shard)
+        return digests(ids.cast(pa.binary()).to_pylist())
+
     def _by_content(self, shard: Shard) -> Identified:
         content = hash_content(shard.table)
         numbers = self._occurrences.count(content[:, 0])

@@ -101,7 +101,8 @@ def _count(setup: Setup, reuse: Reuse, plan: Plan, limit: int | None, scratch: P
     for shard in input_shards(setup, scratch / "conversations", limit):
         plan.unparseable += len(shard.rejects)
         plan.rejected += len(shard.errors)
-        plan.rows += shard.num_rows
+        plan.rows += shard.num_rows + shard.superseded
+        plan.superseded += shard.superseded
         if not shard.num_rows:
             continue
         plan.shards += 1

@@ -75,7 +75,8 @@ class ShardLookup:
         """Shards read, their rows named and looked up."""
         for shard in self._shards(stopped):
             self.rejects.add(shard.rejects)
-            self.result.read += shard.num_rows
+            self.result.read += shard.num_rows + shard.superseded
+            self.result.superseded += shard.superseded
             if not shard.num_rows:
                 continue
             with self.clock("identify"):

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from secbatch.errors import Interrupted, JobError
+from secbatch.identity import Identities
 from secbatch.job import Chat
+from secbatch.later_rows import LaterRows
 from secbatch.preparing import Setup
 from secbatch.sources.shard import Shard
 from secbatch.store.filesystem import make_folder
@@ -16,7 +18,8 @@ def input_shards(
 ) -> Iterator[Shard]:
     """The shards of the first `limit` rows (None: of all); raises Interrupted between two once `stopped()`.
 
-    Where a task holds conversations, these are whole and in order (grouped under `spill`).
+    Where a task holds conversations, these are whole and in order (grouped under `spill`), without the rows that a
+    later row of the input with their id replaces: the order of the shards no longer tells which of two is the later.
     """
     return _limited(_grouped(setup, spill, stopped), limit)
 
@@ -40,7 +43,11 @@ def _grouped(setup: Setup, spill: Path, stopped: Callable[[], bool]) -> Iterator
     shutil.rmtree(spill, ignore_errors=True)  # what a killed run has left
     make_folder(spill)
     name, order = groupings.pop()
-    return group_by_conversation(_until(setup.source.shards(), stopped), name, order, setup.shard_rows, spill)
+    shards, given = _until(setup.source.shards(), stopped), setup.job.input
+    if not given.id:
+        return group_by_conversation(shards, name, order, setup.shard_rows, spill)
+    later = LaterRows(Identities(given.id, given.sentences is not None, spill), spill / "identities")
+    return group_by_conversation(later.noted(shards), name, order, setup.shard_rows, spill, later.superseded)
 
 
 def _limited(shards: Iterator[Shard], limit: int | None) -> Iterator[Shard]:
@@ -58,4 +65,4 @@ def _limited(shards: Iterator[Shard], limit: int | None) -> Iterator[Shard]:
 def _head(shard: Shard, rows: int) -> Shard:
     errors = {position: text for position, text in shard.errors.items() if position < rows}
     table, source, row = shard.table.slice(0, rows), shard.source.slice(0, rows), shard.row.slice(0, rows)
-    return Shard(shard.index, table, source, row, errors, shard.rejects)
+    return Shard(shard.index, table, source, row, errors, shard.rejects, shard.superseded)

@@ -31,6 +31,7 @@ def group_by_conversation(
     order_column: str,
     shard_rows: Callable[[int], int],
     spill_dir: Path,
+    superseded: Callable[[], np.ndarray] | None = None,
 ) -> Iterator[Shard]:
     """The rows of `shards` with each conversation whole, in one shard, in the order of `order_column`.
 
@@ -39,6 +40,8 @@ def group_by_conversation(
     conversation of its own. All input is read before the first row comes out, to files under `spill_dir` where
     it is more than FLUSH_BYTES (less stays in memory, and conversations come in the order of their first rows);
     shards without rows carry the rejects on in the meantime. The files are removed at the end.
+    `superseded`, asked once all input is read, names rows that are left out: their places in the whole input,
+    ascending.
     Deterministic. Raises InputError (no such column) and OutputError (disk full).
     """
     index = 0
@@ -54,6 +57,9 @@ def group_by_conversation(
                 index += 1
             buckets.add(shard)
         buckets.finish()
+        if superseded:
+            buckets.left_out = superseded()
+        lost = len(buckets.left_out)  # told with the first shard
         pending: list[pa.Table] = []
         rows = size = 0
         for table, starts in buckets.conversations(id_column, order_column):
@@ -64,15 +70,15 @@ def group_by_conversation(
                 full = rows + stop - first >= max(1, shard_rows(index))
                 if full or size + (stop - first) * row_bytes >= SHARD_BYTES:
                     pending.append(table.slice(first, stop - first))
-                    yield _shard(index, pending)
+                    yield _shard(index, pending, lost)
                     index += 1
-                    pending, rows, size, first = [], 0, 0, stop
+                    pending, rows, size, first, lost = [], 0, 0, stop, 0
             if first < table.num_rows:
                 pending.append(table.slice(first))
                 rows += table.num_rows - first
                 size += int((table.num_rows - first) * row_bytes)
         if pending:
-            yield _shard(index, pending)
+            yield _shard(index, pending, lost)
     except OSError as error:
         if error.errno != errno.ENOSPC and "No space left" not in str(error):
             raise
@@ -83,7 +89,7 @@ def group_by_conversation(
         shutil.rmtree(spill, ignore_errors=True)
 
 
-def _shard(index: int, tables: "list[pa.Table]") -> Shard:
+def _shard(index: int, tables: "list[pa.Table]", superseded: int) -> Shard:
     import pyarrow as pa
 
     table = pa.concat_tables(tables).combine_chunks()
@@ -94,7 +100,7 @@ def _shard(index: int, tables: "list[pa.Table]") -> Shard:
     )
     source = pa.concat_arrays(table.column(SOURCE).chunks).dictionary_encode()
     row = pa.concat_arrays(table.column(ROW).chunks)
-    return Shard(index, table.drop_columns([SOURCE, ROW, SEQUENCE, ERROR]), source, row, errors)
+    return Shard(index, table.drop_columns([SOURCE, ROW, SEQUENCE, ERROR]), source, row, errors, superseded=superseded)
 
 
 class _Buckets:
@@ -107,6 +113,7 @@ class _Buckets:
         self._held: list[pa.Table] = []
         self._bytes = 0
         self._next = 0  # place of the next row in the whole input
+        self.left_out = np.empty(0, np.int64)  # places of rows that are not given out, ascending
 
     def add(self, shard: Shard) -> None:
         import pyarrow as pa
@@ -158,14 +165,23 @@ class _Buckets:
         import pyarrow as pa
 
         if self._held:
-            yield _ordered(pa.concat_tables(self._held).unify_dictionaries().combine_chunks(), id_column, order_column)
+            table = self._without_left_out(pa.concat_tables(self._held).unify_dictionaries().combine_chunks())
+            yield _ordered(table, id_column, order_column)
         for number in sorted(self._writers):
             path = self._path(number)
             with pa.OSFile(str(path)) as file:
                 table = pa.ipc.open_stream(file).read_all().unify_dictionaries().combine_chunks()
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
-            yield _ordered(table, id_column, order_column)
+            table = self._without_left_out(table)
+            if table.num_rows:
+                yield _ordered(table, id_column, order_column)
+
+    def _without_left_out(self, table: "pa.Table") -> "pa.Table":
+        import pyarrow as pa
+
+        places = table.column(SEQUENCE).to_numpy()
+        return table.filter(pa.array(~np.isin(places, self.left_out))) if len(self.left_out) else table
 
 
 def _plain_ids(column: "pa.ChunkedArray") -> "pa.ChunkedArray":

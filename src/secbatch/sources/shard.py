@@ -36,6 +36,7 @@ class Shard:
     row: "pa.Array"  # int64: 1-based data row of each row in its file
     errors: dict[int, str] = field(default_factory=dict)
     rejects: tuple[Reject, ...] = ()  # lines rejected since the previous shard
+    superseded: int = 0  # rows left out since the previous shard, as a later row of the input has their id
 
     @property
     def num_rows(self) -> int:
