@@ -29,7 +29,7 @@ from rich.table import Table
 from secbatch.job import Generation
 from secbatch.models.device import choose, cpu_has_amx_bf16
 from secbatch.models.generation import Generator, Prompt
-from secbatch.models.generation_loop import cut_at_end
+from secbatch.models.generation_batch import cut_at_end
 from secbatch.models.generation_settings import position_limit, settings_for
 
 QUICK_TOKENS = 24  # the longest answers of a quick run

@@ -220,7 +220,7 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on(problem: Exception)
 def test_memory_that_another_takes_for_a_moment_costs_a_moment(lasting: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what is larger than all that went through is blamed at once."""
     pauses: list[float] = []
-    monkeypatch.setattr("secbatch.models.batch_runner.time.sleep", pauses.append)
+    monkeypatch.setattr("secbatch.models.memory_patience.time.sleep", pauses.append)
     sequences = TokenSequences.of([[1] * length for length in (60, 50, 30, 20, 20, 10, 10, 5)])
     runner = BatchRunner(CPU, token_budget=60)
     done = np.zeros(8)
@@ -233,7 +233,7 @@ def test_memory_that_another_takes_for_a_moment_costs_a_moment(lasting: bool, mo
     report = runner.run(sequences, False, work)
     assert done.tolist() == [0, 1, not lasting, 1, 1, 1, 1, 1]
     assert sorted(report.errors) == ([0, 2] if lasting else [0])
-    assert pauses == ([0.25, 0.5, 1.0, 2.0] if lasting else [0.25, 0.5, 1.0])
+    assert pauses == ([0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0] if lasting else [0.25, 0.5, 1.0])
     assert runner.token_budget == (25 if lasting else 60)
 
 

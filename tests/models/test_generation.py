@@ -23,7 +23,8 @@ from transformers import (
 
 from secbatch.job import Generation
 from secbatch.models.generation import Generator, Prompt
-from secbatch.models.generation_loop import LOOK_EVERY, NOT_FINITE, cut_at_end
+from secbatch.models.generation_batch import cut_at_end
+from secbatch.models.generation_loop import LOOK_EVERY, NOT_FINITE
 from secbatch.models.generation_settings import position_limit, settings_for
 
 VOCABULARY = 300
@@ -226,54 +227,6 @@ def test_scores_that_are_no_numbers_spoil_only_their_row() -> None:
             assert answers[place].error is None
             # token 299 cannot be fed back without spoiling the row, so these rows must not have met it
             assert answers[place].tokens == expected[place]
-
-
-def test_out_of_memory_halves_the_budget_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = llama()
-    texts = prompts(model)
-    made = generator(model, Generation(max_new_tokens=8), budget=10_000)
-    expected = made.generate([Prompt(text) for text in texts]).answers
-    together = made._together
-
-    def cramped(starts: Any) -> Any:
-        if len(starts) > 3:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return together(starts)
-
-    monkeypatch.setattr(made, "_together", cramped)
-    assert made.generate([Prompt(text) for text in texts]).answers == expected
-    assert made.budget < 10_000
-
-    def full(starts: Any) -> Any:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(made, "_together", full)
-    assert "do not fit in the device's memory" in str(made.generate([Prompt(texts[0])]).answers[0].error)
-
-
-def test_a_recording_that_memory_broke_off_counts_as_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = generator(llama(), Generation(max_new_tokens=8))
-    together = made._together
-
-    def broken_off(starts: Any) -> Any:
-        if len(starts) > 3:
-            try:
-                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-            finally:
-                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
-        return together(starts)
-
-    rows = [Prompt(text) for text in prompts(llama())]
-    expected = made.generate(rows).answers
-    monkeypatch.setattr(made, "_together", broken_off)
-    assert made.generate(rows).answers == expected
-
-    def other(starts: Any) -> Any:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
-
-    monkeypatch.setattr(made, "_together", other)
-    with pytest.raises(RuntimeError, match="illegal memory access"):
-        made.generate(rows)
 
 
 def test_a_state_that_is_no_cache_of_keys_and_values_is_generated_alone() -> None:

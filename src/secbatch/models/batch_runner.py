@@ -1,6 +1,5 @@
 """Work on a device batch by batch, and what happens when its memory runs out."""
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -10,12 +9,10 @@ import torch
 
 from secbatch.models.batching import plan_batches
 from secbatch.models.device import Compute
+from secbatch.models.memory_patience import MemoryPatience, Next
 from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.transfer import Flight, Made, Transfer
-
-# A batch that had room before is tried again before it is blamed: who else has taken the memory may give it back.
-PATIENCE, PAUSE = 4, 0.25  # such tries in a row, and seconds before the first one; each pause is twice as long
 
 
 @dataclass
@@ -45,9 +42,8 @@ class BatchRunner:
 
     def __init__(self, compute: Compute, token_budget: int | None = None) -> None:
         self.token_budget = token_budget or default_token_budget(compute)
-        self._compute = compute
         self._transfer = Transfer(compute.device)
-        self._had_room = 0, 0  # of the batches that went through: the longest row, and the tokens beside it
+        self._patience = MemoryPatience(compute.description)
 
     def run(
         self, sequences: TokenSequences, padded: bool, work: Callable[[np.ndarray, TokenSequences], Iterable[Made]]
@@ -66,11 +62,15 @@ class BatchRunner:
         def planned(rows: np.ndarray) -> deque[np.ndarray]:
             return deque(rows[plan] for plan in plan_batches(lengths[rows], self.token_budget, padded=padded))
 
-        pending, tries = planned(np.flatnonzero(lengths)), 0
-        while pending:
+        pending, last = planned(np.flatnonzero(lengths)), False
+        alone: list[np.ndarray] = []  # rows for which there was no memory even alone, longest first
+        while pending or (alone and not last):
+            if not pending:  # all others are through; the shortest has the best chance
+                pending, alone, last = deque(reversed(alone)), [], True
             rows = pending.popleft()
             batch = sequences.select(rows)
-            size = int(lengths[rows[0]]), len(batch.ids)
+            longest, tokens = int(lengths[rows[0]]), len(batch.ids)
+            size = longest, len(rows) * longest if padded else tokens
             try:
                 with torch.inference_mode():
                     report.flights += self._transfer.take(work(rows, batch))
@@ -78,23 +78,21 @@ class BatchRunner:
                 if not is_out_of_memory(error):
                     raise
             else:
-                self._had_room, tries = max(self._had_room, size), 0
-                report.tokens += size[1]
-                report.padding += len(rows) * size[0] - size[1] if padded else 0
+                self._patience.went_through(size)
+                report.tokens += tokens
+                report.padding += size[1] - tokens
                 continue
             finally:
                 del batch
             # From here on, with the error, the tensors of the batch are gone.
-            had_room = all(number <= before for number, before in zip(size, self._had_room, strict=True))
-            if had_room and tries < PATIENCE:
-                time.sleep(PAUSE * 2**tries)
-                pending.appendleft(rows)
-                tries += 1
-            elif len(rows) > 1:
-                self.token_budget = max(min(self.token_budget, size[1]) // 2, 1)
-                pending = planned(np.concatenate([rows, *pending]))
-            else:
-                report.errors[int(rows[0])] = (
-                    f"the text has {size[1]} tokens, more than the memory of {self._compute.description} takes at once"
-                )
+            match self._patience.after_failure(size, len(rows) == 1, last):
+                case Next.AGAIN:
+                    pending.appendleft(rows)
+                case Next.FEWER:
+                    self.token_budget = max(min(self.token_budget, size[1]) // 2, 1)
+                    pending = planned(np.concatenate([rows, *pending]))
+                case Next.LATER:
+                    alone.append(rows)
+                case Next.NEVER:
+                    report.errors[int(rows[0])] = f"the text has {tokens} tokens, {self._patience.lack(size)}"
         return report

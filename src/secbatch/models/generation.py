@@ -7,18 +7,19 @@ Prompts of like length share a batch; finished rows leave it, and in Blenderbot'
 transformers' own `generate`, one prompt at a time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from secbatch.models.generation_batch import Answer, Batch, Start, cut_at_end
 from secbatch.models.generation_beams import BeamLoop
 from secbatch.models.generation_blenderbot import BlenderbotDecoder, BlenderbotSteps, is_blenderbot
-from secbatch.models.generation_loop import Answer, Start, cut_at_end
 from secbatch.models.generation_settings import GenerationSettings
 from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps, NoKeysAndValuesError, Steps
 from secbatch.models.generation_tokens import TokenLoop
+from secbatch.models.memory_patience import MemoryPatience, Next
 from secbatch.models.out_of_memory import is_out_of_memory
 
 # Positions of keys and values in one batch (sequences times their longest length). A CPU's matrix products are
@@ -64,6 +65,7 @@ class Generator:
         self.model, self.settings, self.tokenizer = model, settings, tokenizer
         self.encoder_decoder = bool(model.config.is_encoder_decoder)
         self.budget = budget or (CUDA_BUDGET if model.device.type == "cuda" else CPU_BUDGET)
+        self._patience = MemoryPatience(f"the device {model.device}")
         self.stock = bool(settings.stock) or bool(getattr(model, "_is_stateful", False))
         self.refills = is_blenderbot(model) and not self.stock
         self._decoder = BlenderbotDecoder(model, owned) if self.refills else None
@@ -76,10 +78,36 @@ class Generator:
         answers: list[Answer | None] = [self._refusal(prompt) for prompt in prompts]
         starts = [self._start(prompt) for prompt in prompts]
         self._padding = 0
-        for batch in self._batches(starts, [place for place, answer in enumerate(answers) if answer is None]):
-            done = self._run([starts[place] for place in batch])
-            for place, answer in zip(batch, done, strict=True):
+        todo = [place for place, answer in enumerate(answers) if answer is None]
+        todo.sort(key=lambda place: -len(starts[place].prompt))
+        alone: list[int] = []  # rows for which there was no memory even alone, longest first
+        last = False
+        while todo or (alone and not last):
+            if not todo:  # all others are through; the shortest has the best chance
+                todo, alone, last = alone[::-1], [], True
+            places, at_once = self._next(starts, todo, last)
+            batch = Batch([starts[place] for place in places])
+            ran_out = self._ran_out_of_memory(batch)
+            for place, answer in zip(places, batch.answers, strict=True):
                 answers[place] = answer
+            left = [place for place in places if answers[place] is None]
+            todo = left + todo[len(places) :]
+            if len(left) < len(places):
+                self._patience.went_through(batch.had_room)
+            if not ran_out:
+                continue
+            match self._patience.after_failure(batch.wanted, min(at_once, len(left)) == 1, last):
+                case Next.AGAIN:
+                    pass
+                case Next.FEWER:
+                    self.budget = max(1, min(self.budget, at_once * self._positions(batch.starts[0])) // 2)
+                case Next.LATER:
+                    alone.append(todo.pop(0))
+                case Next.NEVER:
+                    start = starts[todo[0]]
+                    most = len(start.prompt) + start.limit
+                    lack = self._patience.lack(batch.wanted)
+                    answers[todo.pop(0)] = Answer([], f"prompt and answer have up to {most} tokens, {lack}")
         whole = [answer for answer in answers if answer is not None]
         tokens = sum(len(prompt.tokens) for prompt in prompts) + sum(len(answer.tokens) for answer in whole)
         return Generated(whole, tokens, self._padding)
@@ -97,65 +125,63 @@ class Generator:
             return None
         return Answer([], f"the tokenizer gives token {max(prompt.tokens)}, but the model has only {entries}")
 
-    def _batches(self, starts: list[Start], todo: list[int]) -> Iterator[list[int]]:
-        """Positions `todo` in `starts`, longest prompts first; a pure function of the two and the budget."""
-        order = sorted(todo, key=lambda place: -len(starts[place].prompt))
-        taken = 0
-        while taken < len(order):
-            first = starts[order[taken]]
-            size = len(order) if self.refills else 1 if self.stock else self._places(first)
-            batch = order[taken : taken + size]
-            if not self.pads:
-                batch = [place for place in batch if len(starts[place].prompt) == len(first.prompt)]
-            yield batch
-            taken += len(batch)
+    def _next(self, starts: list[Start], todo: list[int], alone: bool) -> tuple[list[int], int]:
+        """The first of `todo`, longest prompts first, that make a batch; and how many of them sit in it at a time.
 
-    def _places(self, longest: Start) -> int:
-        """How many rows as long as `longest` the budget allows at a time."""
-        return max(1, self.budget // (self.settings.num_beams * (len(longest.prompt) + longest.limit)))
+        A pure function of its arguments and the budget. `alone`: one row, whatever the budget.
+        """
+        first = starts[todo[0]]
+        at_once = 1 if self.stock or alone else max(1, self.budget // self._positions(first))
+        places = todo if self.refills and at_once > 1 else todo[:at_once]
+        if not self.pads:
+            places = [place for place in places if len(starts[place].prompt) == len(first.prompt)]
+        return places, min(at_once, len(places))
 
-    def _run(self, starts: list[Start]) -> list[Answer]:
+    def _positions(self, start: Start) -> int:
+        """Positions of keys and values that a row may come to."""
+        return self.settings.num_beams * (len(start.prompt) + start.limit)
+
+    def _ran_out_of_memory(self, batch: Batch) -> bool:
+        """Works on a batch until its rows have their answers, or there is no memory to go on with."""
         try:
-            return [self._alone(start) for start in starts] if self.stock else self._together(starts)
+            if self.stock:
+                self._alone(batch)
+            else:
+                self._together(batch)
+            return False
         except NoKeysAndValuesError:
-            self.stock = True
-            return [answer for start in starts for answer in self._run([start])]
+            self.stock = True  # from the next batch on
+            return False
         except (RuntimeError, MemoryError) as problem:
             if not _is_out_of_memory(problem):
                 raise
         # out of the except block, so that the failed batch's tensors are free
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
-        if len(starts) == 1:
-            need = len(starts[0].prompt) + starts[0].limit
-            return [Answer([], f"{need} tokens (prompt and answer) do not fit in the device's memory")]
-        at_once = min(self._places(starts[0]), len(starts)) if self.refills else len(starts)
-        self.budget = max(1, self.budget // 2)
-        if self.refills and at_once > 1:
-            return self._run(starts)
-        half = max(1, at_once // 2)
-        return self._run(starts[:half]) + self._run(starts[half:])
+        return True
 
-    def _together(self, starts: list[Start]) -> list[Answer]:
-        """Answers in the order of `starts`, which has the longest prompts first."""
-        pad_token = self.model.generation_config.pad_token_id or 0
+    def _together(self, batch: Batch) -> None:
+        starts, pad_token = batch.starts, self.model.generation_config.pad_token_id or 0
         start_token = self.settings.decoder_start_token_id
         places = len(starts)
         steps: Steps
         if start_token is None:
             steps = DecoderSteps(self.model, pad_token)
         elif self.refills and self._decoder is not None:
-            places = self._places(starts[0])
+            places = max(1, self.budget // self._positions(starts[0]))
             steps = BlenderbotSteps(self._decoder, start_token, pad_token, max(s.limit for s in starts))
         else:
             steps = EncoderDecoderSteps(self.model, start_token, pad_token)
         loop = BeamLoop if self.settings.num_beams > 1 else TokenLoop
-        answers = loop(steps, starts, self.settings, places, self.model.device).run()
-        self._padding += steps.padding
-        return answers
+        try:
+            loop(steps, batch, self.settings, places, self.model.device).run()
+        finally:
+            self._padding += steps.padding
 
-    def _alone(self, start: Start) -> Answer:
-        """transformers' own `generate`, its random numbers seeded by the row."""
+    def _alone(self, batch: Batch) -> None:
+        """transformers' own `generate` of one row, its random numbers seeded by it."""
+        (start,) = batch.starts
+        batch.asks(len(start.prompt), 1, self._positions(start))
         ids = torch.tensor([start.prompt], device=self.model.device)
         devices = [self.model.device] if self.model.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
@@ -164,8 +190,9 @@ class Generator:
             if self.model.generation_config.stop_strings is not None:
                 overrides["tokenizer"] = self.tokenizer
             out = self.model.generate(ids, attention_mask=torch.ones_like(ids), **overrides)
+        batch.got()
         new = out[0, 1 if self.encoder_decoder else len(start.prompt) :].tolist()
-        return Answer(cut_at_end(new, self.settings.end_tokens))
+        batch.answers[0] = Answer(cut_at_end(new, self.settings.end_tokens))
 
 
 def _is_out_of_memory(problem: BaseException) -> bool:

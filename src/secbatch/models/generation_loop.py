@@ -5,12 +5,11 @@ the tokens that it gets alone: rules, stopping and random numbers are its own.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from secbatch.models.generation_batch import Answer, Batch, cut_at_end
 from secbatch.models.generation_scores import RowFacts
 from secbatch.models.generation_settings import GenerationSettings
 from secbatch.models.generation_steps import NO_TOKEN, EnteringSteps, Steps, pad
@@ -24,30 +23,6 @@ REFILL_AT = 0.125
 LOOK_EVERY = {"cpu": 1, "cuda": 4}
 
 
-@dataclass(frozen=True)
-class Start:
-    """One row to generate for."""
-
-    prompt: list[int]  # of the encoder, or of the decoder in a decoder-only model
-    limit: int  # the most new tokens
-    seed: int  # of the row's own random numbers
-
-
-@dataclass(frozen=True)
-class Answer:
-    """New tokens up to the first end token, which is left out; or why there are none."""
-
-    tokens: list[int]
-    error: str | None = None
-
-
-def cut_at_end(tokens: list[int], end_tokens: tuple[int, ...]) -> list[int]:
-    for place, token in enumerate(tokens):
-        if token in end_tokens or token == NO_TOKEN:
-            return tokens[:place]
-    return tokens
-
-
 def in_front(left: list[int]) -> list[int]:
     """`left`, ascending, in an order in which as many as can be stay where they are; the last ones fill the holes."""
     staying = {place for place in left if place < len(left)}
@@ -59,36 +34,31 @@ class Loop(ABC):
     """B places with K sequences each (K beams, or 1), the rows that sit in them and those that wait."""
 
     def __init__(
-        self,
-        steps: Steps,
-        starts: Sequence[Start],
-        settings: GenerationSettings,
-        places: int,
-        device: torch.device,
+        self, steps: Steps, batch: Batch, settings: GenerationSettings, places: int, device: torch.device
     ) -> None:
-        """`starts`: longest prompts first; more of them than `places` only for `EnteringSteps`."""
-        self.steps, self.starts, self.settings, self.device = steps, starts, settings, device
+        """`batch`: more rows than `places` only for `EnteringSteps`."""
+        self.steps, self.batch, self.settings, self.device = steps, batch, settings, device
+        self.starts, self.answers = batch.starts, batch.answers
         self.entering = steps if isinstance(steps, EnteringSteps) else None
-        self.answers: list[Answer | None] = [None] * len(starts)
-        self.rows = list(range(min(places, len(starts))))  # which start sits in each place
-        self.waiting = list(range(len(self.rows), len(starts)))
+        self.rows = list(range(min(places, len(self.starts))))  # which start sits in each place
+        self.waiting = list(range(len(self.rows), len(self.starts)))
         self.new = [0] * len(self.rows)  # new tokens in each place
         self.count = torch.zeros(len(self.rows), dtype=torch.long, device=device)  # [B] the same, on the device
         self.done = torch.zeros(len(self.rows), dtype=torch.bool, device=device)  # [B] rows that are through
         self.broken = self.done.clone()  # [B] of these: rows whose scores are no numbers
         self.look_every = LOOK_EVERY.get(device.type, 1)
-        self.copies, self.steps_taken = settings.num_beams, 0
+        self.copies, self.steps_taken, self.places = settings.num_beams, 0, len(self.rows)
         self.history = torch.empty(0)  # [B * K, L] int64, ending at the newest token; see apply_rules
         self.facts: RowFacts
 
-    def run(self) -> list[Answer]:
-        """Answers in the order of `starts`."""
-        if not self.starts:
-            return []
+    def run(self) -> None:
+        """Puts an answer in its place in the batch as soon as a row is through."""
+        self._ask()
         self.history, self.facts = self._fresh(self.rows)
         self.begin()
         logits = self.steps.start([self.starts[row].prompt for row in self.rows], self.copies)
         while True:
+            self.batch.got()
             tokens = self.choose(logits)  # [B * K]
             self.steps_taken += 1
             self.count = self.count + 1
@@ -96,14 +66,20 @@ class Loop(ABC):
             if self._look():
                 free = self._collect()
                 if len(free) == len(self.rows) and not self.waiting:
-                    return [answer for answer in self.answers if answer is not None]
+                    return
                 if self.waiting and self.entering:
                     if len(free) >= max(1, len(self.rows) * REFILL_AT):
                         self._refill(self.entering, free[: len(self.waiting)], tokens)
                 elif free and (self._at_limit(free) or len(free) >= len(self.rows) * self.steps.shrink_at):
                     tokens = self._shrink([place for place in range(len(self.rows)) if self.is_open(place)], tokens)
             self._trim()
+            self._ask()
             logits = self.steps.step(tokens)
+
+    def _ask(self) -> None:
+        longest = len(self.starts[0].prompt)
+        positions = len(self.rows) * self.copies * (longest + max(self.new) + 1)
+        self.batch.asks(longest, self.places, positions)
 
     def _look(self) -> bool:
         """Whether rows may have ended that must not go on, or it is time."""

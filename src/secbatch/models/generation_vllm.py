@@ -83,7 +83,7 @@ class VllmGenerator:
     def generate(self, prompts: "Sequence[Prompt]") -> "Generated":
         """Answers for `prompts`. Raises ModelError when vLLM breaks down."""
         from secbatch.models.generation import Generated
-        from secbatch.models.generation_loop import Answer, cut_at_end
+        from secbatch.models.generation_batch import Answer, cut_at_end
 
         answers = [
             Answer([], None if prompt.tokens else "the tokenizer leaves nothing of the question") for prompt in prompts

@@ -1,0 +1,84 @@
+"""Who is to blame when there is no memory for a batch, and what is done about it."""
+
+import time
+from enum import Enum, auto
+
+from secbatch.errors import SecbatchError
+
+PAUSE, PAUSES = 0.25, 8  # seconds of the first pause, and how many: each is twice as long, about a minute in all
+RENEWED = 600.0  # seconds after which it may be waited again, whatever came of it
+HOPELESS = 8  # rows, one after another, of which none has room
+
+
+class Next(Enum):
+    """What is to be done with a batch that had no room."""
+
+    AGAIN = auto()  # the same batch once more
+    FEWER = auto()  # half as many rows at a time, for good
+    LATER = auto()  # the row alone, once others are through
+    NEVER = auto()  # the row is rejected
+
+
+class MemoryPatience:
+    """What has had room on a device; what then has none is no larger than the device, but for once in somebody's way.
+
+    So it is waited for, as another process may give the memory back, and for no more than a minute. What is larger
+    than all before is blamed at once. Sizes are tuples of whatever a batch takes memory for, always the same numbers.
+    """
+
+    def __init__(self, device: str) -> None:
+        """`device`: its name for messages."""
+        self._device = device
+        self._room: tuple[int, ...] = ()  # the largest of each number that went through
+        self._pauses = 0  # made so far
+        self._waited_for: tuple[int, ...] = ()
+        self._since = 0.0  # monotonic time of the first of the pauses
+        self._without = 0  # rows that had no room even alone, since something had
+
+    def went_through(self, size: tuple[int, ...]) -> None:
+        """A batch had room, or a part of it that need not be done again."""
+        self._room = tuple(map(max, self._room or size, size))
+        self._without = 0
+        if _fits(self._waited_for, size) or time.monotonic() - self._since > RENEWED:
+            self._pauses = 0
+
+    def had_room(self, size: tuple[int, ...]) -> bool:
+        """Whether something as large went through before."""
+        return bool(size) and bool(self._room) and _fits(size, self._room)
+
+    def lack(self, size: tuple[int, ...]) -> str:
+        """Why a row of this size is rejected, as the end of a sentence that says how long it is."""
+        if self.had_room(size):
+            return f"for which {self._device} has no memory any more, though it had before"
+        return f"more than the memory of {self._device} takes at once"
+
+    def after_failure(self, size: tuple[int, ...], alone: bool, last: bool) -> Next:
+        """What to do with a batch of one row (`alone`) or of several; it may wait first.
+
+        `last`: everything else was tried, so that a row can only wait, or be rejected. Raises SecbatchError where
+        that is no row's fault: one after another has had no room, the shortest too, and longer ones had it before.
+        """
+        if (self.had_room(size) or (last and not self._room)) and self._pauses < PAUSES:
+            self._wait(size)
+            return Next.AGAIN
+        if not alone:
+            return Next.FEWER
+        if not last:
+            self._without += 1
+            return Next.LATER
+        if self.had_room(size) and self._without >= HOPELESS:
+            raise SecbatchError(
+                f"There is no memory left on {self._device}, not even for less than had room before: another process"
+                " must have taken it; run the same command again once there is some, what is finished is kept"
+            )
+        return Next.NEVER
+
+    def _wait(self, size: tuple[int, ...]) -> None:
+        if not self._pauses:
+            self._since, self._waited_for = time.monotonic(), size
+        time.sleep(PAUSE * 2**self._pauses)
+        self._pauses += 1
+
+
+def _fits(size: tuple[int, ...], room: tuple[int, ...]) -> bool:
+    return all(number <= most for number, most in zip(size, room, strict=False))
