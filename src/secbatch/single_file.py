@@ -37,6 +37,7 @@ def run_into_file(
     check_output_place(path)
     _check_free(job, Path(with_run_date(str(path), run_identity.new_run_id())))
     work = path.with_name(f".{path.name}.secbatch")
+    check_output_place(work)
     output = job.output.model_copy(update={"path": str(work)})
     result = run_job(
         job.model_copy(update={"output": output}), limit=limit, options=options, reporter=reporter, ended=ended

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from secbatch.cli.streams import unfailing
 from secbatch.cli.terminal import printable
 
 _mutex = threading.Lock()
@@ -113,7 +114,7 @@ def _redirected_descriptor(stream: TextIO) -> Iterator[TextIO]:
     os.dup2(writer, 2)
     os.close(writer)
     pump = threading.Thread(target=_pump, args=(reader,), name="stderr", daemon=True)
-    with os.fdopen(kept, "w", encoding="utf-8", errors="backslashreplace", closefd=False) as real:
+    with unfailing(kept) as real:
         pump.start()
         try:
             yield real

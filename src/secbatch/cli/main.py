@@ -16,6 +16,7 @@ from secbatch.cli.retry import retry
 from secbatch.cli.run import enrich, plan, run
 from secbatch.cli.show import show
 from secbatch.cli.status import status
+from secbatch.cli.streams import hold_streams
 from secbatch.cli.terminal import printable, sentence
 from secbatch.cli.versions import rollback, versions
 from secbatch.collector import set_aside_once
@@ -42,6 +43,7 @@ for command in commands:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits. SECBATCH_DEBUG=1 shows tracebacks."""
+    hold_streams()
     # They are read when the libraries are imported, so they are set before any command imports them.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -83,6 +85,11 @@ def _dispatch(arguments: Sequence[str]) -> int:
         # The reader of a pipe has seen enough (`| head`). Keep Python from complaining while it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
+    except OSError as error:
+        if debug:
+            raise
+        place = f" '{error.filename}'" if error.filename else ""
+        return _fail(f"The system refused to go on{place and ' at'}{place}: {error.strerror or error}", EXIT_FAILURE)
     except Exception as error:
         if debug:
             raise

@@ -30,7 +30,14 @@ def check_output_place(path: Path) -> None:
     """Refuses what cannot keep the promises of the store: object stores and network file systems."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a URI; Path has made one slash of two
         raise OutputError(f"Output '{path}' is not a local folder; write to a local disk and copy it from there.")
-    kind = _file_system_type(path)
+    try:
+        if not path.exists() and path.is_symlink():
+            raise OutputError(
+                f"Output '{path}' is a link to '{path.readlink()}', which is not there; make that folder."
+            )
+        kind = _file_system_type(path)
+    except (OSError, RuntimeError) as error:  # a name that is too long; links that lead in a circle
+        raise explain(error if isinstance(error, OSError) else OSError(error), path) from None
     if kind in NETWORK_FILE_SYSTEMS or (kind or "").startswith(NETWORK_FUSE):
         raise OutputError(
             f"Output '{path}' is on a network file system ({kind}), where renames and locks are not reliable; "
