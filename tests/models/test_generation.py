@@ -15,8 +15,6 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
-    MambaConfig,
-    MambaForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -227,16 +225,6 @@ def test_scores_that_are_no_numbers_spoil_only_their_row() -> None:
             assert answers[place].error is None
             # token 299 cannot be fed back without spoiling the row, so these rows must not have met it
             assert answers[place].tokens == expected[place]
-
-
-def test_a_state_that_is_no_cache_of_keys_and_values_is_generated_alone() -> None:
-    torch.manual_seed(0)
-    config = MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4)
-    model = sharpened(MambaForCausalLM(config), {}, pad_token_id=0)
-    model._is_stateful = False  # as a model that does not say so
-    texts = prompts(model, 4)
-    answers = generator(model, Generation(max_new_tokens=6)).generate([Prompt(text) for text in texts]).answers
-    assert [answer.tokens for answer in answers] == [alone(model, text, max_new_tokens=6) for text in texts]
 
 
 def test_tokens_that_the_model_lacks_reject_the_row() -> None:

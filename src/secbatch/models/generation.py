@@ -3,7 +3,7 @@
 Greedy search, beam search and sampling, for sequence-to-sequence and decoder-only models of transformers.
 Prompts of like length share a batch; finished rows leave it, and in Blenderbot's waiting rows take their places
 (transformers' own caches hold rows of one length). What the batched loops do not know (see
-`generation_settings.STOCK_ONLY`, and models whose state is no cache of keys and values) goes through
+`generation_settings.STOCK_ONLY`, and models that give something else in batches: `generation_trial`) goes through
 transformers' own `generate`, one prompt at a time.
 """
 
@@ -17,8 +17,9 @@ from secbatch.models.generation_batch import Answer, Batch, Start, cut_at_end
 from secbatch.models.generation_beams import BeamLoop
 from secbatch.models.generation_blenderbot import BlenderbotDecoder, BlenderbotSteps, is_blenderbot
 from secbatch.models.generation_settings import GenerationSettings
-from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps, NoKeysAndValuesError, Steps
+from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps, Steps
 from secbatch.models.generation_tokens import TokenLoop
+from secbatch.models.generation_trial import batched_way, check_beams
 from secbatch.models.memory_patience import MemoryPatience, Next
 from secbatch.models.out_of_memory import is_out_of_memory
 
@@ -57,7 +58,8 @@ class Generator:
         tokenizer: Any = None,
         owned: bool = False,
     ) -> None:
-        """`model`: a transformers model for (conditional) generation, in eval mode on its device.
+        """`model`: a transformers model for (conditional) generation, in eval mode on its device. It generates a few
+        tokens, and what it raises then is not caught. Raises JobError for beams that transformers has not for it.
 
         `tokenizer`: transformers' tokenizer, which only `stop_strings` of a model's generation config needs.
         `owned`: nobody else uses the model, so that weights that are laid out anew need not be kept twice.
@@ -66,11 +68,15 @@ class Generator:
         self.encoder_decoder = bool(model.config.is_encoder_decoder)
         self.budget = budget or (CUDA_BUDGET if model.device.type == "cuda" else CPU_BUDGET)
         self._patience = MemoryPatience(f"the device {model.device}")
-        self.stock = bool(settings.stock) or bool(getattr(model, "_is_stateful", False))
+        self.stock = bool(settings.stock)  # one prompt at a time, by transformers' own loop
         self.refills = is_blenderbot(model) and not self.stock
         self._decoder = BlenderbotDecoder(model, owned) if self.refills else None
-        # A decoder that takes no position ids may count padding as text: batches of equal lengths only.
-        self.pads = self.encoder_decoder or DecoderSteps(model, 0).accepts_positions
+        self.pads = True  # whether a batch may hold prompts of different lengths
+        if not (self.stock or self.refills):
+            way = batched_way(model, self._stock_steps)
+            self.stock, self.pads = way == "alone", way == "padded"
+        if self.stock and settings.num_beams > 1:
+            check_beams(model, settings.num_beams)
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt]) -> Generated:
@@ -149,9 +155,6 @@ class Generator:
             else:
                 self._together(batch)
             return False
-        except NoKeysAndValuesError:
-            self.stock = True  # from the next batch on
-            return False
         except (RuntimeError, MemoryError) as problem:
             if not _is_out_of_memory(problem):
                 raise
@@ -161,22 +164,28 @@ class Generator:
         return True
 
     def _together(self, batch: Batch) -> None:
-        starts, pad_token = batch.starts, self.model.generation_config.pad_token_id or 0
-        start_token = self.settings.decoder_start_token_id
-        places = len(starts)
-        steps: Steps
-        if start_token is None:
-            steps = DecoderSteps(self.model, pad_token)
-        elif self.refills and self._decoder is not None:
+        starts, start_token = batch.starts, self.settings.decoder_start_token_id
+        places, steps = len(starts), self._stock_steps()
+        if self._decoder is not None and start_token is not None:
             places = max(1, self.budget // self._positions(starts[0]))
-            steps = BlenderbotSteps(self._decoder, start_token, pad_token, max(s.limit for s in starts))
-        else:
-            steps = EncoderDecoderSteps(self.model, start_token, pad_token)
+            longest = max(start.limit for start in starts)
+            steps = BlenderbotSteps(self._decoder, start_token, self._pad_token, longest)
         loop = BeamLoop if self.settings.num_beams > 1 else TokenLoop
         try:
             loop(steps, batch, self.settings, places, self.model.device).run()
         finally:
             self._padding += steps.padding
+
+    @property
+    def _pad_token(self) -> int:
+        return self.model.generation_config.pad_token_id or 0
+
+    def _stock_steps(self) -> Steps:
+        """A model of transformers, with nothing in it yet."""
+        start_token = self.settings.decoder_start_token_id
+        if start_token is None:
+            return DecoderSteps(self.model, self._pad_token)
+        return EncoderDecoderSteps(self.model, start_token, self._pad_token)
 
     def _alone(self, batch: Batch) -> None:
         """transformers' own `generate` of one row, its random numbers seeded by it."""

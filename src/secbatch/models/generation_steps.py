@@ -19,7 +19,7 @@ NEVER = math.inf
 
 
 class NoKeysAndValuesError(Exception):
-    """The model's state is no cache of keys and values whose rows can be taken apart (Mamba and others)."""
+    """The model's state is no cache whose rows can be taken apart (RWKV and others)."""
 
 
 class Steps(Protocol):
@@ -74,19 +74,20 @@ def _checked(cache: Any) -> Any:
         caches = [cache.self_attention_cache, cache.cross_attention_cache]
     for one in caches:
         layers = getattr(one, "layers", None)
-        if not layers or not all(hasattr(layer, "batch_select_indices") for layer in layers):
+        if not layers or not all(hasattr(layer, "reorder_cache") for layer in layers):
             raise NoKeysAndValuesError
     return cache
 
 
 def _select(cache: Any, rows: Tensor) -> None:
-    for layer in cache.layers:
-        layer.batch_select_indices(rows)
+    """Sequence i of the cache becomes what rows[i] was, in all that its layers keep."""
+    for layer in cache.layers:  # not batch_select_indices: that of a layer with keys and a state forgets the state
+        layer.reorder_cache(rows)
 
 
-def _repeat(cache: Any, copies: int) -> None:
-    for layer in cache.layers:
-        layer.batch_repeat_interleave(copies)
+def _copies(rows: int, copies: int, device: torch.device) -> Tensor:
+    """0, 0, 1, 1, … for two copies of each row."""
+    return torch.arange(rows, device=device).repeat_interleave(copies)
 
 
 class EncoderDecoderSteps:
@@ -112,8 +113,9 @@ class EncoderDecoderSteps:
             return logits
         self.encoded = self.encoded.repeat_interleave(copies, 0)
         self.mask = self.mask.repeat_interleave(copies, 0)
-        _repeat(self.cache.self_attention_cache, copies)
-        _repeat(self.cache.cross_attention_cache, copies)
+        rows = _copies(len(prompts), copies, self.model.device)
+        _select(self.cache.self_attention_cache, rows)
+        _select(self.cache.cross_attention_cache, rows)
         return logits.repeat_interleave(copies, 0)
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -149,6 +151,7 @@ class DecoderSteps:
         self.model, self.pad_token, self.padding = model, pad_token, 0
         accepts = inspect.signature(model.forward).parameters
         self.accepts_positions = "position_ids" in accepts
+        self.cache_name = "cache_params" if "cache_params" in accepts else "past_key_values"  # the first is Mamba's
         self.extra = {"logits_to_keep": 1} if "logits_to_keep" in accepts else {}
 
     def start(self, prompts: list[list[int]], copies: int) -> Tensor:
@@ -164,7 +167,7 @@ class DecoderSteps:
             return logits
         self.mask = None if self.mask is None else self.mask.repeat_interleave(copies, 0)
         self.positions = self.positions.repeat_interleave(copies, 0)
-        _repeat(self.cache, copies)
+        _select(self.cache, _copies(len(prompts), copies, self.model.device))
         return logits.repeat_interleave(copies, 0)
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -178,13 +181,13 @@ class DecoderSteps:
         out = self.model(
             input_ids=ids,
             attention_mask=self.mask,
-            past_key_values=self.cache,
             use_cache=True,
             return_dict=True,
+            **{self.cache_name: self.cache},
             **positions,
             **self.extra,
         )
-        self.cache = _checked(getattr(out, "past_key_values", None))
+        self.cache = _checked(getattr(out, self.cache_name, None))
         logits: Tensor = out.logits[:, -1].float()
         return logits
 

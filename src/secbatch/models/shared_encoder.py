@@ -1,21 +1,19 @@
 """One encoder for all tasks that name the same model: loaded once, and one forward for the texts that they share."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from secbatch.errors import ModelError, SecbatchError
 from secbatch.models.batch_runner import BatchReport, BatchRunner
 from secbatch.models.device import Compute
 from secbatch.models.encoder import HiddenStates, MaskedLM, hidden_states
+from secbatch.models.first_forward import first_forward
 from secbatch.models.freed_memory import keep_freed_memory
 from secbatch.models.heads import SequenceHead, TokenHead, trial_pairs
 from secbatch.models.load import LoadedModel, check_vocabulary, load_model
-from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.pairs import PairFrame
 from secbatch.models.requests import HeadKind, Request, own_report, share_of, united
 from secbatch.models.resolved import ResolvedModel
@@ -110,7 +108,7 @@ class SharedEncoder:
         for kind in self._needed_heads:
             loaded = load_model(self.model, kind, self.compute)
             check_vocabulary(self.model, self.tokenizer, loaded.model)
-            with _tried(self.model):
+            with first_forward(self.model):
                 head = self._heads[kind] = _head(kind, loaded, self.tokenizer, self.compute)
             self.notices = tuple(dict.fromkeys((*self.notices, *loaded.notices)))
             if self.root is not self and head.hidden is not None:
@@ -123,7 +121,7 @@ class SharedEncoder:
         if self._needs_states and self._hidden is None:
             loaded = load_model(self.model, "encoder", self.compute)
             check_vocabulary(self.model, self.tokenizer, loaded.model)
-            with _tried(self.model):
+            with first_forward(self.model):
                 self._hidden = hidden_states(loaded.model, self.tokenizer.pad_id, self.compute)
             self.notices = tuple(dict.fromkeys((*self.notices, *loaded.notices)))
         self._loaded = True
@@ -193,26 +191,6 @@ class SharedEncoder:
 
         report = self._runner.run(sequences, not model.packed, work)
         return [own_report(report, own, number) for number, own in enumerate(rows_of)]
-
-
-@contextmanager
-def _tried(model: ResolvedModel) -> Iterator[None]:
-    """Around a model's first forward: what it raises by itself is a fault of its files or the device, not of a row."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, SecbatchError) or is_out_of_memory(error):
-            raise
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        if "CUDA" in lines[0]:  # a driver, a build of torch for other GPUs: no fault of the model's
-            raise ModelError(
-                f"model {model.name}: the GPU fails at a forward over a few tokens ({lines[0][:300]}); see whether this"
-                " torch suits it and its driver, or run with device: cpu"
-            ) from error
-        raise ModelError(
-            f"model {model.name}: a forward over a few tokens fails ({lines[0][:300]}); its config.json does not suit"
-            " its architecture, or wants something that texts alone do not give"
-        ) from error
 
 
 def _head(

@@ -116,12 +116,14 @@ class TextGenerator:
                 if self._runtime == "vllm" or self.settings.do_sample:
                     raise
                 self.notices = (*self.notices, f"{problem}; torch runs it instead (runtime: torch)")
+        from secbatch.models.first_forward import first_forward
         from secbatch.models.generation import Generator
 
         kind: Any = "seq2seq" if self.encoder_decoder else "causal"
         loaded = load_model(self._resolved, kind, self._compute)
         self.notices = (*self.notices, *loaded.notices)
-        self._generator = Generator(loaded.model, self.settings, tokenizer=self.hf, owned=True)
+        with first_forward(self._resolved):
+            self._generator = Generator(loaded.model, self.settings, tokenizer=self.hf, owned=True)
 
     def write(self, prompts: Sequence[list[int]], rows: Sequence[str]) -> list[Written]:
         """A text for each prompt; `rows` names the row of each, which seeds its sampling.

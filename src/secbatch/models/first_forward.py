@@ -1,0 +1,28 @@
+"""A model's first forward, which shows whether its files fit together."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from secbatch.errors import ModelError, SecbatchError
+from secbatch.models.out_of_memory import is_out_of_memory
+from secbatch.models.resolved import ResolvedModel
+
+
+@contextmanager
+def first_forward(model: ResolvedModel) -> Iterator[None]:
+    """Around a model's first forward: what it raises by itself is a fault of its files or the device, not of a row."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, SecbatchError) or is_out_of_memory(error):
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        if "CUDA" in lines[0]:  # a driver, a build of torch for other GPUs: no fault of the model's
+            raise ModelError(
+                f"model {model.name}: the GPU fails at a forward over a few tokens ({lines[0][:300]}); see whether this"
+                " torch suits it and its driver, or run with device: cpu"
+            ) from error
+        raise ModelError(
+            f"model {model.name}: a forward over a few tokens fails ({lines[0][:300]}); its config.json does not suit"
+            " its architecture, or wants something that texts alone do not give"
+        ) from error

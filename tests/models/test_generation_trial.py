@@ -1,0 +1,125 @@
+"""Which way a model generates in batches: padded, in equal lengths, or alone; always the tokens that it gives alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from test_generation import VOCABULARY, alone, generator, llama, sharpened, t5
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    CpmAntConfig,
+    FalconH1Config,
+    Lfm2Config,
+    MambaConfig,
+    PretrainedConfig,
+    RwkvConfig,
+)
+
+from secbatch.errors import JobError, ModelError
+from secbatch.job import Generation
+from secbatch.models.device import choose
+from secbatch.models.generation import Generator, Prompt
+from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps
+from secbatch.models.resolved import ResolvedModel
+from secbatch.models.trial_tokens import special_tokens, trial_tokens
+from secbatch.tasks.text_generator import TextGenerator
+
+SMALL = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2}
+HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64}
+STATE = {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 8}
+RWKV = "a state of its own kind"
+# Names of the attributes `stock` and `pads` of a Generator that are true.
+ARCHITECTURES: dict[str, tuple[PretrainedConfig, list[str]]] = {
+    "positions by the mask": (BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4), ["pads"]),
+    "keys and a convolution": (Lfm2Config(**SMALL, **HEADS, layer_types=["conv", "full_attention"]), ["pads"]),
+    "keys and a state in one layer": (FalconH1Config(**SMALL, **HEADS, **STATE), ["pads"]),
+    "a state that padding changes": (MambaConfig(**SMALL, state_size=4), []),
+    RWKV: (RwkvConfig(**SMALL, context_length=64), ["stock"]),
+    "steps of its own kind": (
+        CpmAntConfig(**SMALL, num_attention_heads=4, dim_head=8, dim_ff=64, prompt_length=4, prompt_types=4),
+        ["stock"],
+    ),
+}
+
+
+def made_of(generated: Generator) -> list[str]:
+    return [name for name in ("stock", "pads") if getattr(generated, name)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "beams"), [(kind, beams) for kind in ARCHITECTURES for beams in (1, 3) if (kind, beams) != (RWKV, 3)]
+)
+def test_any_state_gives_the_tokens_that_a_prompt_gets_alone(kind: str, beams: int) -> None:
+    config, ways = ARCHITECTURES[kind]
+    torch.manual_seed(0)
+    model = sharpened(AutoModelForCausalLM.from_config(config), {}, pad_token_id=0)
+    generated = generator(model, Generation(max_new_tokens=8, num_beams=beams))
+    assert made_of(generated) == ways
+    texts = [list(range(start, start + length)) for start, length in ((40, 9), (90, 9), (7, 4), (150, 4), (200, 1))]
+    end = alone(model, texts[0], max_new_tokens=8)[3]  # so that a row leaves the others
+    model.generation_config.eos_token_id = [2, end]
+    generated = generator(model, Generation(max_new_tokens=8, num_beams=beams))
+    answers = generated.generate([Prompt(text) for text in texts]).answers
+    for text, answer in zip(texts, answers, strict=True):
+        wanted = alone(model, text, max_new_tokens=8, num_beams=beams)
+        assert answer.tokens == (wanted[: wanted.index(end)] if end in wanted else wanted)
+
+
+@pytest.mark.parametrize("build", [llama, t5])
+@pytest.mark.parametrize("fault", ["mask", "order", "error"])
+def test_a_way_that_gives_other_scores_is_not_taken(build: Any, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = EncoderDecoderSteps if build is t5 else DecoderSteps
+    start, reorder = kind.start, kind.reorder
+
+    def unmasked(self: Any, prompts: list[list[int]], copies: int) -> torch.Tensor:
+        longest = max(map(len, prompts))
+        return start(self, [[0] * (longest - len(prompt)) + prompt for prompt in prompts], copies)
+
+    def broken(self: Any, prompts: list[list[int]], copies: int) -> torch.Tensor:
+        raise IndexError("one key too many")
+
+    if fault == "mask":
+        monkeypatch.setattr(kind, "start", unmasked)
+    elif fault == "order":
+        monkeypatch.setattr(kind, "reorder", lambda self, source: reorder(self, source.flip(0)))
+    else:
+        monkeypatch.setattr(kind, "start", broken)
+    generated = generator(build(), Generation(max_new_tokens=4))
+    assert made_of(generated) == ([] if fault == "mask" else ["stock"])
+
+
+def test_memory_that_runs_out_in_the_trial_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(DecoderSteps, "start", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        generator(llama(), Generation(max_new_tokens=4))
+
+
+def test_beams_that_transformers_has_not_for_a_model_are_refused_at_once() -> None:
+    model = sharpened(AutoModelForCausalLM.from_config(ARCHITECTURES[RWKV][0]), {}, pad_token_id=0)
+    with pytest.raises(
+        JobError, match=r"num_beams is 3, which transformers has not for this model \(Rwkv.*set it to 1"
+    ):
+        generator(model, Generation(num_beams=3))
+
+
+def test_a_model_that_cannot_generate_is_one_sentence(
+    tiny: Callable[[str], ResolvedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = TextGenerator(Generation(max_new_tokens=4), tiny("llama_chat"), choose("cpu", "float32"))
+    monkeypatch.setattr("transformers.LlamaForCausalLM.forward", lambda *_, **__: None.last)  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match=r"a forward over a few tokens fails \('NoneType' object has no attribute"):
+        made.load()
+
+
+def test_trial_tokens_are_ordinary_ones() -> None:
+    model = llama()
+    model.config.image_token_id, model.config.eos_token_id = 7, [2, 9]
+    assert special_tokens(model.config) >= {1, 2, 7, 9}
+    tokens = trial_tokens(model, 400)
+    assert tokens.max() < VOCABULARY and not set(tokens.tolist()) & {2, 7, 9}
+    assert (tokens[1:] != tokens[:-1]).all()
