@@ -192,7 +192,14 @@ def test_a_conversation_that_does_not_fit_loses_its_oldest_turns_and_says_so(ser
 
 @pytest.mark.parametrize(
     "trouble",
-    [(429, {"error": {"message": "slow down"}}), (500, b"oops"), (503, b""), (200, b"<html>"), (200, {"choices": []})],
+    [
+        (429, {"error": {"message": "slow down"}}),
+        (500, b"oops"),
+        (503, b""),
+        (200, b"<html>"),
+        (200, {"choices": []}),
+        (202, b""),
+    ],
 )
 def test_what_passes_is_tried_again(server: Server, trouble: tuple[int, Any]) -> None:
     seen: dict[str, int] = {}
@@ -200,7 +207,7 @@ def test_what_passes_is_tried_again(server: Server, trouble: tuple[int, Any]) ->
     def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
         with server.guard:
             seen[last(body)] = seen.get(last(body), 0) + 1
-        return trouble if seen[last(body)] < 3 else (200, said(f"to {last(body)}"))
+        return trouble if seen[last(body)] < 3 else (201, said(f"to {last(body)}"))
 
     server.script = script
     done = run(task(server.url), question=["a", "b"])

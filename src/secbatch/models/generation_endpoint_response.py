@@ -60,7 +60,7 @@ def judged(status: int, headers: Mapping[str, str], content: bytes) -> Outcome:
         value = json.loads(content)
     except (ValueError, RecursionError):
         value = None
-    if status == 200:
+    if 200 <= status < 300:  # some gateways say 201: a completion was created
         return _completion(value)
     said = message(value)
     reason = f"HTTP {status}" + (f": {said}" if said else "")
