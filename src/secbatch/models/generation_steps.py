@@ -69,20 +69,9 @@ def pad(sequences: list[list[int]], fill: int, left: bool, device: "torch.device
 
 
 def _checked(cache: Any) -> Any:
-    caches = [cache]
-    if hasattr(cache, "self_attention_cache"):
-        caches = [cache.self_attention_cache, cache.cross_attention_cache]
-    for one in caches:
-        layers = getattr(one, "layers", None)
-        if not layers or not all(hasattr(layer, "reorder_cache") for layer in layers):
-            raise NoKeysAndValuesError
+    if not hasattr(cache, "reorder_cache"):
+        raise NoKeysAndValuesError
     return cache
-
-
-def _select(cache: Any, rows: Tensor) -> None:
-    """Sequence i of the cache becomes what rows[i] was, in all that its layers keep."""
-    for layer in cache.layers:  # not batch_select_indices: that of a layer with keys and a state forgets the state
-        layer.reorder_cache(rows)
 
 
 def _copies(rows: int, copies: int, device: torch.device) -> Tensor:
@@ -113,9 +102,7 @@ class EncoderDecoderSteps:
             return logits
         self.encoded = self.encoded.repeat_interleave(copies, 0)
         self.mask = self.mask.repeat_interleave(copies, 0)
-        rows = _copies(len(prompts), copies, self.model.device)
-        _select(self.cache.self_attention_cache, rows)
-        _select(self.cache.cross_attention_cache, rows)
+        self.cache.reorder_cache(_copies(len(prompts), copies, self.model.device))
         return logits.repeat_interleave(copies, 0)
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -133,12 +120,11 @@ class EncoderDecoderSteps:
 
     def reorder(self, source: Tensor) -> None:
         # the keys of the encoder's text are the same for all beams of a row
-        _select(self.cache.self_attention_cache, source)
+        self.cache.self_attention_cache.reorder_cache(source)
 
     def keep(self, rows: Tensor) -> None:
         self.encoded, self.mask = self.encoded[rows], self.mask[rows]
-        _select(self.cache.self_attention_cache, rows)
-        _select(self.cache.cross_attention_cache, rows)
+        self.cache.reorder_cache(rows)
 
 
 class DecoderSteps:
@@ -167,7 +153,8 @@ class DecoderSteps:
             return logits
         self.mask = None if self.mask is None else self.mask.repeat_interleave(copies, 0)
         self.positions = self.positions.repeat_interleave(copies, 0)
-        _select(self.cache, _copies(len(prompts), copies, self.model.device))
+        # not batch_repeat_interleave: that of a layer with keys and a state forgets the state
+        self.cache.reorder_cache(_copies(len(prompts), copies, self.model.device))
         return logits.repeat_interleave(copies, 0)
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -192,9 +179,9 @@ class DecoderSteps:
         return logits
 
     def reorder(self, source: Tensor) -> None:
-        _select(self.cache, source)
+        self.cache.reorder_cache(source)
 
     def keep(self, rows: Tensor) -> None:
         self.mask = None if self.mask is None else self.mask[rows]
         self.positions = self.positions[rows]
-        _select(self.cache, rows)
+        self.cache.reorder_cache(rows)
