@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from secbatch.errors import SecbatchError
 from secbatch.models.nearest import FILLED, NearestRows, top
+from tests.models.lacking import Clock
 
 
 def brute_force(matrix: np.ndarray, vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -67,6 +69,7 @@ def test_the_first_of_equal_scores_come_first() -> None:
 
 
 def test_out_of_memory_takes_fewer_vectors_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
     chosen = np.random.default_rng(3)
     matrix, vectors = (chosen.normal(size=(n, 8)).astype(np.float32) for n in (20, 300))
     nearest = NearestRows(matrix, "cpu")
@@ -81,3 +84,18 @@ def test_out_of_memory_takes_fewer_vectors_and_goes_on(monkeypatch: pytest.Monke
     monkeypatch.setattr(nearest, "_best", cramped)
     got = nearest.best(vectors, 2)
     assert np.array_equal(got[1], wanted[1]) and np.array_equal(got[0], wanted[0])
+    assert clock.waited == 3.75  # there was memory for as many before
+
+    def passing(given: np.ndarray, count: int) -> Any:
+        if clock.pauses < 6:
+            raise torch.OutOfMemoryError("out of memory")
+        return whole(given, count)
+
+    nearest = NearestRows(matrix, "cpu")
+    whole, clock.pauses = nearest._best, 3
+    monkeypatch.setattr(nearest, "_best", passing)
+    assert np.array_equal(nearest.best(vectors, 2)[1], wanted[1]) and clock.pauses == 6
+    clock.pauses = -100
+    monkeypatch.setattr(nearest, "_vectors", 1)
+    with pytest.raises(SecbatchError, match="no memory on cpu to compare a text with the 20 rows of the reference"):
+        nearest.best(vectors, 2)

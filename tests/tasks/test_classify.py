@@ -16,6 +16,7 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 
 from secbatch.errors import JobError, ModelError
 from secbatch.job import Classify
+from secbatch.models.batch_runner import BatchReport, BatchRunner
 from secbatch.models.device import choose
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.shared_encoder import SharedEncoder
@@ -241,6 +242,16 @@ def test_a_label_has_the_share_of_its_words(tiny: Tiny, kind: str, calibrate: bo
         mine = {one["label"]: one["score"] for one in scores}
         assert np.allclose([mine[label] for label in labels], shares, atol=1e-4 if calibrate else 1e-5)
     assert [scores[0]["label"] for scores in got["topic_scores"]] == got["topic"]
+
+
+def test_a_calibration_that_fails_is_no_calibration_by_nothing(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = BatchReport(errors={0: "the text has 8 tokens, more than the memory of cuda:0 takes at once"})
+    monkeypatch.setattr(BatchRunner, "run", lambda *arguments: report)
+    with pytest.raises(
+        ModelError, match=r"tasks.topic cannot be calibrated: the text has 8 tokens, .* calibrate: false"
+    ):
+        make_task(tiny("roberta"), **CLOZE).load()
+    make_task(tiny("roberta"), **CLOZE, calibrate=False).load()
 
 
 def test_the_templates_mask_is_asked_whatever_the_text_holds(tiny: Tiny) -> None:

@@ -100,7 +100,7 @@ class Generator:
             todo = left + todo[len(places) :]
             if len(left) < len(places):
                 self._patience.went_through(batch.had_room)
-            if not ran_out:
+            if not (ran_out and left):
                 continue
             match self._patience.after_failure(batch.wanted, min(at_once, len(left)) == 1, last):
                 case Next.AGAIN:

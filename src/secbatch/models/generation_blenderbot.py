@@ -108,7 +108,7 @@ class BlenderbotSteps:
         """`positions`: T, the most decoder positions that any row of the batch needs."""
         self.decoder, self.model = decoder, decoder.model
         self.start_token, self.pad_token, self.positions = start_token, pad_token, positions
-        self.heads, self.padding = decoder.heads, 0
+        self.heads, self.padding, self.slots = decoder.heads, 0, 0
         width = self.model.config.d_model // self.heads
         self.attention = attention(self.model.device, self.model.dtype, width)
         # On a GPU a step's shapes stay as they are until there is no room left, so that it can be recorded.

@@ -54,6 +54,13 @@ class Loop(ABC):
     def run(self) -> None:
         """Puts an answer in its place in the batch as soon as a row is through."""
         self._ask()
+        try:
+            self._run()
+        except (RuntimeError, MemoryError):
+            self._ask()  # for what it had come to want
+            raise
+
+    def _run(self) -> None:
         self.history, self.facts = self._fresh(self.rows)
         self.begin()
         logits = self.steps.start([self.starts[row].prompt for row in self.rows], self.copies)
@@ -78,8 +85,8 @@ class Loop(ABC):
 
     def _ask(self) -> None:
         longest = len(self.starts[0].prompt)
-        positions = len(self.rows) * self.copies * (longest + max(self.new) + 1)
-        self.batch.asks(longest, self.places, positions)
+        of_a_row = longest + self.entering.slots if self.entering else self.copies * (longest + self.steps_taken)
+        self.batch.asks(longest, self.places, len(self.rows) * of_a_row)
 
     def _look(self) -> bool:
         """Whether rows may have ended that must not go on, or it is time."""

@@ -56,6 +56,8 @@ class EnteringSteps(Protocol):
     Those on transformers' caches do not: these hold rows of one length.
     """
 
+    slots: int  # keys and values of its answer for which a row has room
+
     def enter(self, places: list[int], prompts: list[list[int]]) -> None:
         """Puts a prompt in each of `places`; the next step takes its first token."""
         ...

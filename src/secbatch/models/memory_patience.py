@@ -6,6 +6,7 @@ from enum import Enum, auto
 from secbatch.errors import SecbatchError
 
 PAUSE, PAUSES = 0.25, 8  # seconds of the first pause, and how many: each is twice as long, about a minute in all
+FEW = 4  # of them for a row that may be too long, four seconds, before it is rejected
 RENEWED = 600.0  # seconds after which it may be waited again, whatever came of it
 HOPELESS = 8  # rows, one after another, of which none has room
 
@@ -22,13 +23,14 @@ class Next(Enum):
 class MemoryPatience:
     """What has had room on a device; what then has none is no larger than the device, but for once in somebody's way.
 
-    So it is waited for, as another process may give the memory back, and for no more than a minute. What is larger
-    than all before is blamed at once. Sizes are tuples of whatever a batch takes memory for, always the same numbers.
+    So it is waited for, as another process may give the memory back, and for no more than a minute. A batch larger
+    than all before is blamed at once, and a row alone after a few seconds. Sizes are tuples of whatever takes memory,
+    always the same numbers.
     """
 
-    def __init__(self, device: str) -> None:
-        """`device`: its name for messages."""
-        self._device = device
+    def __init__(self, device: str, most: int = PAUSES) -> None:
+        """`device`: its name for messages. `most`: pauses; fewer where an interrupt cannot end them."""
+        self._device, self._most = device, most
         self._room: tuple[int, ...] = ()  # the largest of each number that went through
         self._pauses = 0  # made so far
         self._waited_for: tuple[int, ...] = ()
@@ -58,7 +60,7 @@ class MemoryPatience:
         `last`: everything else was tried, so that a row can only wait, or be rejected. Raises SecbatchError where
         that is no row's fault: one after another has had no room, the shortest too, and longer ones had it before.
         """
-        if (self.had_room(size) or (last and not self._room)) and self._pauses < PAUSES:
+        if self._pauses < self._allowed(size, last):
             self._wait(size)
             return Next.AGAIN
         if not alone:
@@ -73,9 +75,16 @@ class MemoryPatience:
             )
         return Next.NEVER
 
+    def _allowed(self, size: tuple[int, ...], last: bool) -> int:
+        """Pauses, with those that were made. Without any knowledge, what is left at the end is no larger than all."""
+        if self.had_room(size) or (last and not self._room):
+            return self._most
+        return min(FEW, self._most) if last else 0
+
     def _wait(self, size: tuple[int, ...]) -> None:
         if not self._pauses:
-            self._since, self._waited_for = time.monotonic(), size
+            self._since = time.monotonic()
+        self._waited_for = size
         time.sleep(PAUSE * 2**self._pauses)
         self._pauses += 1
 

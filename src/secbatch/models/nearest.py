@@ -8,13 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secbatch.errors import SecbatchError
 from secbatch.models.generation_scores import largest
 from secbatch.models.linear import Linear, has_blocked_layers
+from secbatch.models.memory_patience import MemoryPatience, Next
 from secbatch.models.out_of_memory import is_out_of_memory
 
 # Rows of the matrix, and vectors, whose products exist at a time: 64 MB on a CPU, 1 GB on a GPU.
 CPU_BLOCK, CUDA_BLOCK = (16_384, 1024), (65_536, 4096)
 KEPT = 1 << 30  # bytes of the matrix that stay on the device in the layout of the product; a larger one is brought anew
+PAUSES = 4  # for memory, four seconds in all: results of a GPU are compared on a thread that no interrupt reaches
 FILLED = 64  # vectors are filled up to a multiple: fewer sizes of product, each row the same in all of them
 
 
@@ -26,6 +29,7 @@ class NearestRows:
         self._rows, self._vectors = block or (CUDA_BLOCK if device.startswith("cuda") else CPU_BLOCK)
         self._kept: dict[int, Linear] = {}
         self._keeps = matrix.nbytes <= KEPT
+        self._patience = MemoryPatience(device, PAUSES)
 
     @property
     def batch_free(self) -> bool:
@@ -37,6 +41,7 @@ class NearestRows:
         """The best `count` rows for each of `vectors` [n, width] float32, or all rows where there are fewer.
 
         Returns scores [n, k] float32, best first, and their rows [n, k] int64. A score that is no number comes first.
+        Raises SecbatchError when the device has no memory for a single vector.
         """
         count = min(count, len(self.matrix))
         scores = np.empty((len(vectors), count), np.float32)
@@ -44,16 +49,25 @@ class NearestRows:
         start = 0
         while start < len(vectors):
             part = slice(start, min(start + self._vectors, len(vectors)))
+            size = part.stop - start
             try:
                 best, place = self._best(_filled(vectors[part]), count)
+                scores[part], rows[part] = best[:size].cpu().numpy(), place[:size].cpu().numpy()
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or self._vectors == 1:
+                if not is_out_of_memory(error):
                     raise
-                self._vectors = max(1, self._vectors // 2)
+            else:
+                self._patience.went_through((size,))
+                start = part.stop
                 continue
-            size = part.stop - start
-            scores[part], rows[part] = best[:size].cpu().numpy(), place[:size].cpu().numpy()
-            start = part.stop
+            match self._patience.after_failure((size,), alone=size == 1, last=True):
+                case Next.FEWER:
+                    self._vectors = max(1, min(self._vectors, size) // 2)
+                case Next.NEVER:
+                    raise SecbatchError(
+                        f"there is no memory on {self.device} to compare a text with the {len(self.matrix):,} rows of"
+                        " the reference; run the same command again once there is some, what is finished is kept"
+                    )
         return scores, rows
 
     def _best(self, vectors: np.ndarray, count: int) -> tuple[Tensor, Tensor]:

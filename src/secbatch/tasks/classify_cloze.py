@@ -89,8 +89,10 @@ class ClozeTask:
         self.encoder.load()
         if self._spec.calibrate:
             nothing = Recalled(np.arange(len(WITHOUT_CONTENT)), list(WITHOUT_CONTENT), np.zeros((0, 2), np.uint64), [])
-            shares = self.compute(self.encoded(nothing)).scores
-            self._prior = torch.from_numpy(shares).mean(dim=0).log()
+            done = self.compute(self.encoded(nothing))
+            for sentence in done.errors.values():  # shares that are zeros would calibrate every row by nothing
+                raise ModelError(f"tasks.{self.name} cannot be calibrated: {sentence}; see calibrate: false")
+            self._prior = torch.from_numpy(done.scores).mean(dim=0).log()
 
     def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> CutTexts:
         texts = DistinctTexts.of(self._text.render(table), usable)
