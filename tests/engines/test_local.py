@@ -8,6 +8,7 @@ from interrupted_anywhere import interrupted_at_each_step
 
 from secbatch.engines.local import LocalEngine
 from secbatch.engines.read_ahead import read_ahead
+from secbatch.errors import Interrupted
 
 
 def test_order_is_kept_and_stages_have_their_threads() -> None:
@@ -99,6 +100,32 @@ def test_what_was_computed_before_an_interrupt_is_finished() -> None:
     with pytest.raises(KeyboardInterrupt):
         LocalEngine((item for item in range(10)), compute, done.append).run()
     assert done == [0, 1, 2, 3, 4]
+
+
+def test_after_an_interrupt_nothing_more_is_begun_while_the_last_is_finished() -> None:
+    told, done = threading.Event(), []
+
+    def items() -> Generator[int, None, None]:
+        yield from (0, 1)
+        while not engine.stopping:  # as what is long at work on an item asks now and then
+            time.sleep(0.01)
+        told.set()
+        raise Interrupted("no longer wanted")
+
+    def compute(item: int) -> int:
+        if item:
+            raise KeyboardInterrupt
+        return item
+
+    def finish(item: int) -> None:
+        assert told.wait(5)
+        time.sleep(0.05)  # the other thread is over before it
+        done.append(item)
+
+    engine = LocalEngine(items(), compute, finish)
+    with pytest.raises(KeyboardInterrupt):
+        engine.run()
+    assert done == [0]
 
 
 class Weighty:
