@@ -14,9 +14,14 @@ def first_forward(model: ResolvedModel) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, SecbatchError) or is_out_of_memory(error):
+        if isinstance(error, SecbatchError):
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
+        if is_out_of_memory(error):
+            raise ModelError(
+                f"model {model.name}: memory runs out at a forward over a few tokens ({lines[0][:300]}); see what else"
+                " has taken it, or name a smaller model"
+            ) from error
         if "CUDA" in lines[0]:  # a driver, a build of torch for other GPUs: no fault of the model's
             raise ModelError(
                 f"model {model.name}: the GPU fails at a forward over a few tokens ({lines[0][:300]}); see whether this"

@@ -7,8 +7,8 @@ _SIGNS = (
     "could not create a primitive",  # oneDNN, which says the same of whatever its allocations are for
     "could not create a memory",
     "bad_alloc",  # C++
-    "CUDA error: out of memory",  # CUDA's own calls, such as those for page-locked memory
-    "CUBLAS_STATUS_ALLOC_FAILED",
+    "out of memory",  # CUDA's own calls, such as those for page-locked memory; its driver; Triton; other makers' GPUs
+    "_STATUS_ALLOC_FAILED",  # cuBLAS and its sisters
 )
 
 
