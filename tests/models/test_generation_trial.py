@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_generation import VOCABULARY, alone, generator, llama, sharpened, t5
+from test_generation import VOCABULARY, alone, generator, llama, prompts, sharpened, t5
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -14,6 +14,8 @@ from transformers import (
     Lfm2Config,
     MambaConfig,
     PretrainedConfig,
+    ProphetNetConfig,
+    ProphetNetForConditionalGeneration,
     RwkvConfig,
 )
 
@@ -65,6 +67,23 @@ def test_any_state_gives_the_tokens_that_a_prompt_gets_alone(kind: str, beams: i
     for text, answer in zip(texts, answers, strict=True):
         wanted = alone(model, text, max_new_tokens=8, num_beams=beams)
         assert answer.tokens == (wanted[: wanted.index(end)] if end in wanted else wanted)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_an_encoder_s_output_is_handed_on_as_it_is(beams: int) -> None:
+    torch.manual_seed(0)
+    layers = {"num_encoder_layers": 2, "num_decoder_layers": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}
+    heads = {"num_encoder_attention_heads": 4, "num_decoder_attention_heads": 4, "max_position_embeddings": 64}
+    config = ProphetNetConfig(vocab_size=VOCABULARY, hidden_size=32, **layers, **heads)
+    tokens = {"pad_token_id": 0, "decoder_start_token_id": 1}
+    model = sharpened(ProphetNetForConditionalGeneration(config), {}, **tokens)
+    generated = generator(model, Generation(max_new_tokens=8, num_beams=beams))
+    assert made_of(generated) == ["pads"]
+    texts = prompts(model, 6)
+    answers = generated.generate([Prompt(text) for text in texts]).answers
+    assert [answer.tokens for answer in answers] == [
+        alone(model, text, max_new_tokens=8, num_beams=beams) for text in texts
+    ]
 
 
 @pytest.mark.parametrize("build", [llama, t5])

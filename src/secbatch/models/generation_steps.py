@@ -97,19 +97,18 @@ class EncoderDecoderSteps:
         self.padding += self.mask.numel() - int(self.mask.sum())
         ids = ids.masked_fill(ids == NO_TOKEN, self.pad_token)
         encoder = self.model.get_encoder()
-        self.encoded = encoder(input_ids=ids, attention_mask=self.mask, return_dict=True).last_hidden_state
+        self.encoded = encoder(input_ids=ids, attention_mask=self.mask, return_dict=True)
         self.cache = None
         logits = self.step(torch.full((len(prompts),), self.start_token, device=self.model.device))
         if copies == 1:
             return logits
-        self.encoded = self.encoded.repeat_interleave(copies, 0)
-        self.mask = self.mask.repeat_interleave(copies, 0)
-        self.cache.reorder_cache(_copies(len(prompts), copies, self.model.device))
-        return logits.repeat_interleave(copies, 0)
+        rows = _copies(len(prompts), copies, self.model.device)
+        self.keep(rows)
+        return logits[rows]
 
     def step(self, tokens: Tensor) -> Tensor:
         out = self.model(
-            encoder_outputs=(self.encoded,),  # [R, S, width]
+            encoder_outputs=self.encoded,
             attention_mask=self.mask,
             decoder_input_ids=tokens[:, None],
             past_key_values=self.cache,
@@ -125,7 +124,9 @@ class EncoderDecoderSteps:
         self.cache.self_attention_cache.reorder_cache(source)
 
     def keep(self, rows: Tensor) -> None:
-        self.encoded, self.mask = self.encoded[rows], self.mask[rows]
+        # the output that the encoder gave, not only its states [R, S, width]: ProphetNet and others ask it for more
+        self.encoded["last_hidden_state"] = self.encoded.last_hidden_state[rows]
+        self.mask = self.mask[rows]
         self.cache.reorder_cache(rows)
 
 
@@ -153,11 +154,9 @@ class DecoderSteps:
         logits = self._forward(ids.masked_fill(~real, self.pad_token))
         if copies == 1:
             return logits
-        self.mask = None if self.mask is None else self.mask.repeat_interleave(copies, 0)
-        self.positions = self.positions.repeat_interleave(copies, 0)
-        # not batch_repeat_interleave: that of a layer with keys and a state forgets the state
-        self.cache.reorder_cache(_copies(len(prompts), copies, self.model.device))
-        return logits.repeat_interleave(copies, 0)
+        rows = _copies(len(prompts), copies, self.model.device)
+        self.keep(rows)
+        return logits[rows]
 
     def step(self, tokens: Tensor) -> Tensor:
         if self.mask is not None:
@@ -186,4 +185,4 @@ class DecoderSteps:
     def keep(self, rows: Tensor) -> None:
         self.mask = None if self.mask is None else self.mask[rows]
         self.positions = self.positions[rows]
-        self.cache.reorder_cache(rows)
+        self.cache.reorder_cache(rows)  # not batch_select_indices: a layer with keys and a state forgets the state
