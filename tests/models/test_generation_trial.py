@@ -1,17 +1,21 @@
 """Which way a model generates in batches: padded, in equal lengths, or alone; always the tokens that it gives alone."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from test_generation import VOCABULARY, alone, generator, llama, prompts, sharpened, t5
+from tiny_models import chat_tokenizer, resolved
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     CpmAntConfig,
     FalconH1Config,
     Lfm2Config,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     MambaConfig,
     PretrainedConfig,
     ProphetNetConfig,
@@ -133,6 +137,24 @@ def test_a_model_that_cannot_generate_is_one_sentence(
     monkeypatch.setattr("transformers.LlamaForCausalLM.forward", lambda *_, **__: None.last)  # type: ignore[attr-defined]
     with pytest.raises(ModelError, match=r"a forward over a few tokens fails \('NoneType' object has no attribute"):
         made.load()
+
+
+def test_a_model_that_also_takes_images_answers(tmp_path: Path) -> None:
+    words = chat_tokenizer()
+    text = {"model_type": "llama", "vocab_size": len(words), "hidden_size": 32, "num_hidden_layers": 2, **HEADS}
+    image = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {"model_type": "clip_vision_model", "image_size": 8, "patch_size": 4}
+    config = LlavaConfig(text_config=text, vision_config=image | sizes, image_token_index=len(words) - 1)
+    torch.manual_seed(0)
+    model = sharpened(LlavaForConditionalGeneration(config), {}, pad_token_id=0)
+    model.save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    made = TextGenerator(Generation(max_new_tokens=6), resolved(tmp_path), choose("cpu", "float32"))
+    made.load()
+    assert isinstance(made._generator, Generator) and made_of(made._generator) == ["pads"]
+    texts = [[40, 41, 42, 43, 44], [90, 91], [7, 8, 9]]
+    answers = made._generator.generate([Prompt(text) for text in texts]).answers
+    assert [answer.tokens for answer in answers] == [alone(model, text, max_new_tokens=6) for text in texts]
 
 
 def test_trial_tokens_are_ordinary_ones() -> None:

@@ -56,6 +56,18 @@ def test_ids_are_those_of_the_chat_template(template: str | None) -> None:
         assert (rendered.kept, rendered.truncated, rendered.error) == (count, False, None)
 
 
+def test_a_template_may_want_contents_in_parts() -> None:
+    """As those of models that also take images; of a content that is one string it makes nothing, or an error."""
+    hf = chat_tokenizer()
+    text = "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+    for before in ("", "{% if m['content'][0].type == 'image' %}{{ '<image>' }}{% endif %}"):
+        hf.chat_template = f"{{% for m in messages %}}{{{{ '<|im_start|>' }}}}{before}{text}{{% endfor %}}"
+        turns = CONVERSATION[:2]
+        given = [one | {"content": [{"type": "text", "text": one["content"]}]} for one in messages(turns)]
+        wanted = hf.apply_chat_template(given, add_generation_prompt=True, return_dict=True)["input_ids"]
+        assert renderer(hf).render([turns])[0].tokens == list(wanted)
+
+
 def test_a_system_message_has_its_place() -> None:
     hf = chat_tokenizer()
     ours = renderer(hf, system="You are an analyst.")

@@ -7,7 +7,7 @@ from secbatch.errors import ModelError
 from secbatch.models.configuration import load_config, text_config
 from secbatch.models.content_hash import weight_files
 from secbatch.models.device import Compute
-from secbatch.models.model_kinds import AUTO_CLASS, PURPOSE, Kind, check_kind, without_head
+from secbatch.models.model_kinds import PURPOSE, Kind, auto_class, check_kind, without_head
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.tokenizer import TextTokenizer
 from secbatch.models.transformers_calls import explained, quiet, read_weights
@@ -31,16 +31,13 @@ def load_model(resolved: ResolvedModel, kind: Kind, compute: Compute) -> LoadedM
     config = load_config(resolved)
     notices = weight_notices(resolved)
     with quiet():
-        import transformers
-
         check_kind(resolved, config, kind)
-        auto_class = getattr(transformers, AUTO_CLASS[kind])
         if kind == "causal" and hasattr(config, "is_decoder") and _trained_for_masks(config):
             raise ModelError(
                 f"model {resolved.name} was trained to fill masks ({config.architectures[0]}) and cannot serve as"
                 f" {PURPOSE[kind]}"
             )
-        model, info = read_weights(auto_class, resolved, config, compute.torch_dtype)
+        model, info = read_weights(auto_class(config, kind), resolved, config, compute.torch_dtype)
     _check_complete(resolved, kind, model, info)
     model.eval().requires_grad_(False)
     if kind not in ("seq2seq", "causal"):

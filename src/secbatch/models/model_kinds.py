@@ -15,14 +15,16 @@ Kind = Literal[
     "causal",
 ]
 
-AUTO_CLASS = {
-    "masked-lm": "AutoModelForMaskedLM",
-    "sequence-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "question-answering": "AutoModelForQuestionAnswering",
-    "encoder": "AutoModel",
-    "seq2seq": "AutoModelForSeq2SeqLM",
-    "causal": "AutoModelForCausalLM",
+# Those of transformers' classes that choose a model by its configuration; the first that knows it is taken.
+AUTO_CLASSES = {
+    "masked-lm": ("AutoModelForMaskedLM",),
+    "sequence-classification": ("AutoModelForSequenceClassification",),
+    "token-classification": ("AutoModelForTokenClassification",),
+    "question-answering": ("AutoModelForQuestionAnswering",),
+    "encoder": ("AutoModel",),
+    "seq2seq": ("AutoModelForSeq2SeqLM",),
+    # Decoders that also take images or sound answer questions of texts alone.
+    "causal": ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForSeq2SeqLM"),
 }
 PURPOSE = {
     "masked-lm": "a masked language model (fill-mask)",
@@ -54,18 +56,22 @@ _HEAD = {
 }
 
 
-def model_class(config: Any, kind: Kind) -> Any:
-    """The class of transformers that models of `kind` with this configuration have; check_kind comes first."""
+def auto_class(config: Any, kind: Kind) -> Any:
+    """The class of transformers that loads models of `kind` with this configuration, None where there is none."""
     import transformers
 
-    return getattr(transformers, AUTO_CLASS[kind])._model_mapping[type(config)]
+    classes = (getattr(transformers, name) for name in AUTO_CLASSES[kind])
+    return next((one for one in classes if type(config) in one._model_mapping), None)
+
+
+def model_class(config: Any, kind: Kind) -> Any:
+    """The class of transformers that models of `kind` with this configuration have; check_kind comes first."""
+    return auto_class(config, kind)._model_mapping[type(config)]
 
 
 def check_kind(resolved: ResolvedModel, config: Any, kind: Kind) -> None:
     """Raises ModelError when no model of `kind` has the architecture that `config` describes. Loads no weights."""
-    import transformers
-
-    if type(config) not in getattr(transformers, AUTO_CLASS[kind])._model_mapping:
+    if auto_class(config, kind) is None:
         raise ModelError(f"model {resolved.name} is a {config.model_type} model and cannot serve as {PURPOSE[kind]}")
 
 

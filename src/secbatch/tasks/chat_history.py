@@ -66,6 +66,8 @@ class ChatRenderer:
         if not self.template and system is not None:
             raise JobError(f"system: model {model} has no chat template and so no place for a system message")
         self._frames: dict[int, tuple[str | int, ...]] = {}  # by number of contents; kept, as rendering is slow
+        # Templates of models that also take images may want contents in parts.
+        self._in_parts = self.template and not self._shows("zq", False) and self._shows("zq", True)
         # Some templates trim what is put in: then it is trimmed here, as the frame is rendered without it.
         self._trims = self.template and " x " not in self._apply([{"role": "user", "content": " x "}])
 
@@ -156,11 +158,22 @@ class ChatRenderer:
             text = text.replace(name, self._secret[name])
         return text
 
+    def _shows(self, content: str, in_parts: bool) -> bool:
+        """Whether the template shows a question's content when it is given in this form."""
+        self._in_parts = in_parts
+        try:
+            return content in self._apply([{"role": "user", "content": content}])
+        except ModelError:
+            return False
+
     def _apply(self, messages: list[dict[str, str]]) -> str:
         from jinja2 import TemplateError
 
+        given: list[Any] = messages
+        if self._in_parts:
+            given = [one | {"content": [{"type": "text", "text": one["content"]}]} for one in messages]
         try:
-            return str(self._hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            return str(self._hf.apply_chat_template(given, tokenize=False, add_generation_prompt=True))
         except (TemplateError, TypeError, ValueError) as problem:
             raise ModelError(f"model {self.model}: its chat template cannot be rendered: {problem}") from None
 
