@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from secbatch.models.batch_runner import default_token_budget
 from secbatch.models.batching import plan_batches
+from secbatch.models.device import Compute
+from secbatch.models.packed import BLOCK_TOKENS
 
 lengths = st.lists(st.integers(1, 60), max_size=80).map(lambda values: np.array(values, np.int64))
 
@@ -31,6 +34,14 @@ def test_longest_first_and_stable(lengths: np.ndarray, budget: int) -> None:
 def test_batches_are_filled() -> None:
     plan = plan_batches(np.full(100, 10), 100)
     assert [len(rows) for rows in plan] == [10] * 10
+
+
+def test_a_gpu_gets_larger_batches_than_a_cpu() -> None:
+    budgets = [
+        default_token_budget(Compute(device, dtype, device))
+        for device, dtype in (("cpu", "bfloat16"), ("cpu", "float32"), ("cuda:0", "float32"), ("cuda:1", "bfloat16"))
+    ]
+    assert budgets == [BLOCK_TOKENS, 4 * BLOCK_TOKENS, 65_536, 65_536]
 
 
 def test_a_budget_of_nothing_is_refused() -> None:

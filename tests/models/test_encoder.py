@@ -16,6 +16,7 @@ from secbatch.models.encoder_generic import StockEncoder, over_real_tokens
 from secbatch.models.linear import Linear, has_blocked_layers
 from secbatch.models.load import LoadedModel, load_model
 from secbatch.models.packed import ROWS
+from secbatch.models.packed_encoder import PackedEncoder
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.transfer import Made
@@ -280,6 +281,17 @@ def test_chosen_positions_have_the_states_that_they_have_among_all(tiny: Tiny, k
     at = np.array([0, 59, 60, 61, 150, len(sequences.ids) - 1])
     with torch.inference_mode():
         assert torch.allclose(path(sequences, at), path(sequences)[torch.from_numpy(at)], atol=1e-6, rtol=0)
+
+
+def test_a_batch_of_numbers_goes_through_once(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = load_model(tiny("roberta"), "encoder", CPU).model
+    path, sequences = hidden_states(base, 0, CPU), random_sequences(base.config.vocab_size)
+    assert isinstance(path, PackedEncoder)
+    passes, through = [], path._through
+    monkeypatch.setattr(path, "_through", lambda parts: passes.append(1) or through(parts))
+    with torch.inference_mode():
+        path(sequences), path(sequences, sequences.offsets[:-1])
+    assert len(passes) == 2
 
 
 @pytest.mark.parametrize("kind", ["roberta", "bert", "modernbert"])

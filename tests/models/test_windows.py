@@ -43,6 +43,15 @@ def test_the_window_goes_around_the_mask(tokenizer: TextTokenizer, before: int, 
 
 
 @kinds
+def test_a_text_of_exactly_as_many_tokens_as_fit_is_whole(tokenizer: TextTokenizer) -> None:
+    texts = [f"<mask>{' the' * more}" for more in range(20, 40)]
+    seen = around_masks(texts, tokenizer)
+    whole = tokenizer.encode(texts).lengths
+    assert tokenizer.max_length in whole.tolist()
+    assert seen.truncated.tolist() == (whole > tokenizer.max_length).tolist()
+
+
+@kinds
 def test_masks_that_fit_together_are_seen_together(tokenizer: TextTokenizer) -> None:
     text = "the code " * 100 + "<mask> in the <mask>" + " the code" * 100
     seen = around_masks([text], tokenizer)
