@@ -23,7 +23,8 @@ import pyarrow as pa
 from secbatch.identity import Identified, Identities
 from secbatch.pacing import LARGEST
 from secbatch.sources.shard import Shard
-from secbatch.store.merge import PART_ROWS, Piece, PieceKeys
+from secbatch.store.merge import PART_ROWS
+from secbatch.store.pieces import Piece, PieceKeys
 from secbatch.store.pool import Pool, Stored
 from secbatch.store.present import Present
 from secbatch.store.row_keys import RowKeys, StoredKeys, write_keys

@@ -19,7 +19,7 @@ from secbatch.errors import OutputError
 from secbatch.job import Job
 from secbatch.publishing import Publisher
 from secbatch.runner import run_job
-from secbatch.store import merge, parts, parts_ahead
+from secbatch.store import merge, parts, parts_ahead, pieces
 from secbatch.store.ledger import Checkpoint
 from secbatch.store.parts_ahead import PartsAhead
 
@@ -70,7 +70,7 @@ def test_the_same_bytes(case: str, place: Path, monkeypatch: pytest.MonkeyPatch)
     if case == "small row groups":
         monkeypatch.setattr(parts, "row_group_rows", lambda size, rows: 130)
     if case == "parts of one shard":
-        monkeypatch.setattr(merge, "FULL_BYTES", 1)
+        monkeypatch.setattr(pieces, "FULL_BYTES", 1)
     expected = without_them(place, monkeypatch)
     before: list[int] = []
     finish = PartsAhead.finish
@@ -92,7 +92,7 @@ def test_rows_of_a_shard_are_not_held_longer_than_they_are_of_use(
 ) -> None:
     write(place)
     if full:
-        monkeypatch.setattr(merge, "FULL_BYTES", 1)
+        monkeypatch.setattr(pieces, "FULL_BYTES", 1)
     given: list[weakref.ref[pa.Table] | None] = []
     write_one, finish = PartsAhead._write, PartsAhead.finish
 

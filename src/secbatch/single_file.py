@@ -15,7 +15,8 @@ from secbatch.run_date import with_run_date
 from secbatch.run_options import RunOptions
 from secbatch.runner import RunResult, run_job
 from secbatch.sources.paths import find_files
-from secbatch.store.filesystem import check_output_place, explain, write_atomically
+from secbatch.store.durable_files import write_atomically
+from secbatch.store.filesystem import check_output_place, explain
 from secbatch.store.layout import Layout, rejects_beside
 from secbatch.store.parts import write_tables
 

@@ -13,7 +13,8 @@ import pytest
 
 from secbatch.errors import JobError, OutputError, OutputHeldError
 from secbatch.store import parts as part_files
-from secbatch.store.filesystem import check_output_place, write_atomically
+from secbatch.store.durable_files import write_atomically
+from secbatch.store.filesystem import check_output_place
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger, Part
 from secbatch.store.lock import hold

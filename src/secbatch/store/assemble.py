@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from secbatch.store.checkpoints import checkpoint_keys
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Checkpoint, Part
-from secbatch.store.merge import Piece
 from secbatch.store.parts import RowGroups
+from secbatch.store.pieces import Piece
 from secbatch.store.present import KEPT, Winners, place_of
 from secbatch.store.row_keys import REMOVED, StoredKeys
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from secbatch.store import merge
+from secbatch.store import pieces
 from secbatch.store.encoding import SIZED_ROWS, parquet_options, scratch_options, size_in_part
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Checkpoint, Ledger
@@ -47,7 +47,7 @@ def write_checkpoint(
         first, rows = table.take(pa.array(order[:SIZED_ROWS])), _in_order(table, order, most_rows)
     # What is large enough becomes a part as it is; the rest is read once more, when it is merged.
     size = size_in_part(first, table.num_rows)
-    options = parquet_options if size >= merge.FULL_BYTES else scratch_options
+    options = parquet_options if size >= pieces.FULL_BYTES else scratch_options
     write_tables(layout.checkpoints / f"{name}.parquet", table.schema, rows, "checkpoint", options, most_rows)
     done = Checkpoint(
         run,

@@ -6,7 +6,8 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from secbatch.errors import OutputError
 from secbatch.store import faults
 
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "lustre", "9p", "afs"}
+FEW, SYNCERS = 4, 8  # files that are fsynced one after another, and threads for more
 NETWORK_FUSE = ("fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone", "fuse.goofys", "fuse.blobfuse")
 
 
@@ -62,28 +64,69 @@ def _file_system_type(path: Path) -> str | None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes `path` and what is missing above it; the names are made durable by whoever puts a file there."""
+    """Makes `path` and what is missing above it, durably."""
+    for parent in add_folder(path):
+        try:
+            sync_folder(parent)
+        except OSError as error:
+            raise explain(error, path) from None
+
+
+def add_folder(path: Path) -> list[Path]:
+    """Makes `path` and what is missing above it. Returns the folders whose new names are to be made durable."""
     if path.is_dir():
-        return
+        return []
     try:
-        make_folder(path.parent)
+        changed = add_folder(path.parent)
         if path.exists():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         path.mkdir(exist_ok=True)
         faults.record("folder", path)
-        sync_folder(path.parent)
     except OSError as error:
         raise explain(error, path) from None
+    return [*changed, path.parent]
 
 
 def sync_folder(path: Path) -> None:
     """Makes the names in a folder durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path)
+    faults.record("fsync folder", path)
+
+
+def sync_folders(paths: Iterable[Path]) -> None:
+    """Makes the names in several folders durable, each once. Raises OutputError."""
+    folders = list(dict.fromkeys(paths))
+    sync_together([(folder, folder) for folder in folders])
+    for folder in folders:
+        faults.record("fsync folder", folder)
+
+
+def sync_together(files: Sequence[tuple[Path, Path]]) -> None:
+    """fsyncs files or folders side by side: what the disk does for one serves all that wait.
+
+    Each comes with the path that the OutputError names where the disk refuses.
+    """
+
+    def sync(file: tuple[Path, Path]) -> None:
+        try:
+            _sync(file[0])
+        except OSError as error:
+            raise explain(error, file[1]) from None
+
+    if len(files) < FEW:
+        for file in files:
+            sync(file)
+        return
+    with ThreadPoolExecutor(SYNCERS, "fsync") as pool:
+        list(pool.map(sync, files))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-    faults.record("fsync folder", path)
 
 
 def settle_names(root: Path, inside: Path) -> None:
@@ -95,12 +138,7 @@ def settle_names(root: Path, inside: Path) -> None:
     for folder in root.parents:
         with contextlib.suppress(PermissionError):  # a folder that may not be read was not made by a run
             sync_folder(folder)
-    try:
-        sync_folder(root)
-        for place, _, _ in os.walk(inside):
-            sync_folder(Path(place))
-    except OSError as error:
-        raise explain(error, root) from None
+    sync_folders([root, *(Path(place) for place, _, _ in os.walk(inside))])
 
 
 class WatchedFile(io.FileIO):
@@ -119,24 +157,6 @@ class WatchedFile(io.FileIO):
         faults.record("write", self._place, start, bytes(whole) if faults._record else b"")
         faults.reach(f"{self._step}: amid the write")
         return written
-
-
-def write_atomically(path: Path, write: Callable[[Path], None], step: str = "file") -> None:
-    """`write` fills a temporary file, which is fsynced and then renamed to `path`: whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    make_folder(path.parent)
-    try:
-        faults.reach(f"{step}: before the write")
-        write(temporary)
-        faults.reach(f"{step}: before its fsync")
-        sync_file(temporary)
-        faults.reach(f"{step}: after its fsync")
-        rename(temporary, path)
-        faults.reach(f"{step}: after its rename")
-    except OSError as error:
-        with contextlib.suppress(OSError):  # a disk that has become read-only keeps it
-            temporary.unlink()
-        raise explain(error, path) from None
 
 
 def link_durably(source: Path, path: Path, step: str) -> None:
@@ -166,11 +186,7 @@ def rename_durably(written: Path, path: Path, step: str) -> None:
 
 
 def sync_file(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    _sync(path)
     faults.record("fsync", path)
 
 

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from secbatch.errors import OutputError
 from secbatch.store import faults
+from secbatch.store.durable_files import DurableFiles, write_atomically
 from secbatch.store.encoding import parquet_options
-from secbatch.store.filesystem import WatchedFile, remove_file, write_atomically
+from secbatch.store.filesystem import WatchedFile, remove_file
 from secbatch.store.value_bytes import value_bytes
 
 ROW_GROUP_ROWS = 65_536  # keeps a reader's memory small and its skipping fine
@@ -40,24 +41,21 @@ def write_tables(
     step: str,
     options: Callable[[pa.Table], dict[str, Any]] = parquet_options,
     most_rows: int = ROW_GROUP_ROWS,
-) -> int:
+    files: DurableFiles | None = None,
+) -> None:
     """Writes the rows of `tables`, which have `schema`, as one file, durably; never more than a row group in memory.
 
     `options`: the file's layout, worked out from its first row group. `most_rows`: of a row group. The row groups are
-    a pure function of the rows, not of how they are cut into tables. Returns the file's bytes. Raises OutputError when
-    the disk refuses.
+    a pure function of the rows, not of how they are cut into tables. `files`: with which it becomes durable, if not
+    alone. Raises OutputError when the disk refuses.
     """
-    writer = None
 
     def write(temporary: Path) -> None:
-        nonlocal writer
         with TableWriter(temporary, schema, step, options, most_rows) as writer:
             for table in tables:
                 writer.add(table)
 
-    write_atomically(path, write, step)
-    assert writer is not None
-    return writer.size
+    (files.write if files else write_atomically)(path, write, step)
 
 
 class TableWriter:
@@ -72,7 +70,6 @@ class TableWriter:
         most_rows: int = ROW_GROUP_ROWS,
     ) -> None:
         """See `write_tables`."""
-        self.size = 0  # bytes, once it is whole
         self._schema, self._options = schema, options
         self._groups = _RowGroupCutter(most_rows)
         self._open = ExitStack()
@@ -88,7 +85,6 @@ class TableWriter:
                 self._write(self._groups.rest())
                 assert self._writer is not None
                 self._writer.close()
-                self.size = self._file.tell()
 
     def abandon(self) -> None:
         """Lets go of a file that is not to be whole."""

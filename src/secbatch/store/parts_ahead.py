@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from secbatch.store import faults, merge
+from secbatch.store import faults, pieces
 from secbatch.store.assemble import checkpoint_pieces
 from secbatch.store.filesystem import explain, make_folder, sync_file
 from secbatch.store.ledger import Checkpoint
-from secbatch.store.merge import Grouping, Merger, Piece, conformed
+from secbatch.store.merge import Grouping, Merger
 from secbatch.store.parts import TableWriter, remove_files
+from secbatch.store.pieces import Piece, conformed
 from secbatch.store.value_bytes import read_back_alike
 from secbatch.waiting import BoundedQueue, wait_until
 
@@ -68,7 +69,7 @@ class PartsAhead:
 
     def add(self, checkpoint: Checkpoint, rows: pa.Table | None) -> None:
         """The next checkpoint; its rows in their order, where they are at hand."""
-        if checkpoint.size >= merge.FULL_BYTES or len(checkpoint.folders) != 1 or not self._alike:
+        if checkpoint.size >= pieces.FULL_BYTES or len(checkpoint.folders) != 1 or not self._alike:
             rows = None  # its file becomes a part as it is, or is read: they are not held meanwhile
         while not self._failures:
             if self._waiting.put((checkpoint, rows), timeout=0.1):
@@ -104,12 +105,12 @@ class PartsAhead:
     def _write(self, checkpoint: Checkpoint, rows: pa.Table | None) -> None:
         if self._given_up:
             return
-        pieces = checkpoint_pieces(self._merger.layout, checkpoint, self._tasks, np.ones(checkpoint.rows, bool))
-        for piece in pieces:
+        found = checkpoint_pieces(self._merger.layout, checkpoint, self._tasks, np.ones(checkpoint.rows, bool))
+        if len({*self._partitions, *(piece.folder for piece in found)}) > MOST_PARTITIONS:
+            self._give_up()
+            return
+        for piece in found:
             if piece.folder not in self._partitions:
-                if len(self._partitions) == MOST_PARTITIONS:
-                    self._give_up()
-                    return
                 number = len(self._partitions)
                 path = self._merger.layout.parts / piece.folder / f".ahead-{number}.tmp"
                 self._partitions[piece.folder] = _Partition(path)
@@ -117,7 +118,7 @@ class PartsAhead:
             for group in partition.grouping.add(piece):
                 self._end(partition, group)
             if partition.grouping.open:
-                self._append(partition, piece, rows if len(pieces) == 1 else None)
+                self._append(partition, piece, rows if len(found) == 1 else None)
 
     def _append(self, partition: _Partition, piece: Piece, rows: pa.Table | None) -> None:
         try:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from secbatch.sources.shard import RAW_LIMIT, Reject
-from secbatch.store.filesystem import write_atomically
+from secbatch.store.durable_files import write_atomically
 
 SCHEMA = pa.schema(
     [

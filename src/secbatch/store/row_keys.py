@@ -13,7 +13,8 @@ import numpy as np
 
 from secbatch.errors import OutputError
 from secbatch.store.digest_pairs import find_pairs
-from secbatch.store.filesystem import WatchedFile, write_atomically
+from secbatch.store.durable_files import DurableFiles, write_atomically
+from secbatch.store.filesystem import WatchedFile
 from secbatch.store.filters import Asked, filter_of, words_for
 
 MAGIC = b"secbatch keys 1\n"
@@ -45,9 +46,20 @@ class RowKeys:
     def tasks(self) -> list[str]:
         return list(self.done)
 
+    @property
+    def nbytes(self) -> int:
+        return sum(column.nbytes for column in (self.ids, self.content, self.place, self.flags, *self.done.values()))
+
+    def column(self, name: str) -> np.ndarray:
+        """`name`: see KeyColumns; zeros, which no row's key is, for a task that is not known here."""
+        if name in COLUMNS:
+            return np.asarray(getattr(self, name))
+        done = self.done.get(name.removeprefix("done "))
+        return np.zeros((len(self), 2), np.uint64) if done is None else done
+
     def blocks(self, name: str) -> Iterator[np.ndarray]:
         """See KeyColumns."""
-        column = getattr(self, name) if name in COLUMNS else self.done[name.removeprefix("done ")]
+        column = self.column(name)
         return (column[start : start + BLOCK] for start in range(0, len(column), BLOCK))
 
     def take(self, rows: np.ndarray) -> "RowKeys":
@@ -74,8 +86,13 @@ class KeyColumns(Protocol):
         ...
 
 
-def write_keys(path: Path, keys: KeyColumns, about: dict[str, Any], step: str) -> None:
-    """Writes `keys` durably, with the orders in which they are looked up, and `about` (JSON) in the head."""
+def write_keys(
+    path: Path, keys: KeyColumns, about: dict[str, Any], step: str, files: DurableFiles | None = None
+) -> None:
+    """Writes `keys` durably, with the orders in which they are looked up, and `about` (JSON) in the head.
+
+    `files`: with which they become durable, if not alone.
+    """
     n = len(keys)
     done = [f"done {name}" for name in keys.tasks]
     looked_up = {"id": "ids", **{name: name for name in done}}
@@ -110,7 +127,7 @@ def write_keys(path: Path, keys: KeyColumns, about: dict[str, Any], step: str) -
                 if size % 16:
                     file.write(bytes(-size % 16))
 
-    write_atomically(path, write, step)
+    (files.write if files else write_atomically)(path, write, step)
 
 
 def _halves(keys: KeyColumns, name: str) -> Iterator[np.ndarray]:
@@ -174,6 +191,21 @@ class StoredKeys:
         kind, shape, offset = self._arrays[name]
         array = np.frombuffer(self._memory, np.dtype(kind), math.prod(shape), self._base + offset)
         return array.reshape(shape)
+
+    def read(self, start: int, stop: int) -> RowKeys:
+        """The keys from row `start` up to but without `stop`, in memory; the file is not mapped for it."""
+        with self.path.open("rb", buffering=0) as file:
+
+            def read(name: str) -> np.ndarray:
+                kind, (_, *shape), offset = self._arrays[name]
+                array = np.empty((stop - start, *shape), np.dtype(kind))
+                file.seek(self._base + offset + start * (array.nbytes // max(1, stop - start)))
+                if file.readinto(array.data.cast("B")) != array.nbytes:
+                    raise OutputError(f"'{self.path}' is cut; remove it and run again.")
+                return array
+
+            done = {name: read(f"done {name}") for name in self.tasks}
+            return RowKeys(read("ids"), read("content"), read("place"), read("flags"), done)
 
     def release(self) -> None:
         """Lets go of what is held and mapped; it comes back when it is asked for."""

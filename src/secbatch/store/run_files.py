@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from secbatch.store.filesystem import write_atomically
+from secbatch.store.durable_files import write_atomically
 
 
 def write_run_file(folder: Path, run: str, record: dict[str, Any]) -> None:

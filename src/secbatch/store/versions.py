@@ -5,7 +5,7 @@ from pathlib import Path
 
 from secbatch.errors import OutputError
 from secbatch.store import faults
-from secbatch.store.filesystem import explain, make_folder, remove_file, remove_tree, rename, sync_folder
+from secbatch.store.filesystem import add_folder, explain, remove_file, remove_tree, rename, sync_folders
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger, Part
 from secbatch.store.parts import remove_files
@@ -28,19 +28,15 @@ def publish(
         faults.reach("version: before its folder")
         if building.exists():
             remove_tree(building)
-        make_folder(building)
-        folders = {building}
+        folders = [*add_folder(building), building]
         for position, part in enumerate(parts):
             for file in part.files:
                 target = building / link_name(position, file)
-                if target.parent not in folders:
-                    make_folder(target.parent)
-                    folders.add(target.parent)
+                folders += [*add_folder(target.parent), target.parent]
                 target.hardlink_to(layout.parts / file)
                 faults.record("link", layout.parts / file, target)
                 faults.reach("version: amid its links")
-        for made in folders:
-            sync_folder(made)
+        sync_folders(folders)
         faults.reach("version: before its rename")
         rename(building, folder)
         faults.reach("version: after its rename")

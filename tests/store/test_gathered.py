@@ -1,0 +1,102 @@
+"""Many small parts at once: gathered rows make the files that reading piece by piece makes, and fsyncs are shared."""
+
+from collections import Counter as Counts
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fake_task import Counter, install_in
+from kills import dataset
+from nights import WITH_ID, job
+
+from secbatch.runner import run_job
+from secbatch.store import faults, gathered, merge
+
+PARTITIONS, ROWS = 12, 220
+OUTPUT = {"path": "out", "partition_by": ["day"], "removed": "mark"}
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter:
+    monkeypatch.setattr("secbatch.run_identity.new_run_id", lambda: "tonight")
+    return install_in(tmp_path, monkeypatch, (40, 90))
+
+
+def write_night(night: int, note: pa.DataType) -> None:
+    """Nested values and nulls; later nights change, add and drop rows, and give some ids a second row."""
+    rows: list[dict[str, Any]] = []
+    for number in range(ROWS + 50 * night):
+        changed = bool(night) and number % 11 == 0
+        if not (night and number % 97 == 5):
+            text = f"text {number} of night {night if changed else 0}"
+            values = None if number % 7 == 0 else [{"a": f"a {number % 5}", "b": [number, None]}] * (number % 3)
+            day = f"d{(number + changed) % PARTITIONS}"
+            rows.append({"id": number, "day": day, "text": text, "note": f"note {number % 9}", "values": values})
+    rows += [{**rows[place], "text": f"again in night {night}"} for place in range(0, 60, 13)]
+    Path("in").mkdir(exist_ok=True)
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table.set_column(3, "note", table.column("note").cast(note)), "in/a.parquet")
+
+
+def two_nights(monkeypatch: pytest.MonkeyPatch, folder: Path, note: pa.DataType) -> Iterator[dict[str, str]]:
+    """The dataset after each."""
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for night in range(2):
+        monkeypatch.setattr("secbatch.run_identity.new_run_id", lambda night=night: f"night{night}")
+        write_night(night, note)
+        run_job(job(input={**WITH_ID, "path": "in/*.parquet"}, output=OUTPUT))
+        yield dataset(folder)
+
+
+@pytest.mark.parametrize("case", ["at once", "small batches", "too much for the memory", "dictionaries"])
+def test_gathered_rows_make_the_same_files(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, case: str
+) -> None:
+    note = pa.dictionary(pa.int32(), pa.string()) if case == "dictionaries" else pa.string()
+    with monkeypatch.context() as patch:
+        patch.setattr(merge, "gathered", lambda groups, schema: [None] * len(groups))
+        expected = list(two_nights(monkeypatch, tmp_path / "one by one", note))
+    gives: list[bool] = []
+
+    def watched(groups: list[Any], schema: pa.Schema) -> list[Any]:
+        found = list(gathered.gathered(groups, schema))
+        gives.extend(one is not None for one in found if "note" in schema.names)
+        return found
+
+    fits: list[bool] = []
+    add = gathered._Found.add
+    monkeypatch.setattr(gathered._Found, "add", lambda self, pieces: fits.append(add(self, pieces)) or fits[-1])
+    monkeypatch.setattr(merge, "gathered", watched)
+    if case == "small batches":
+        monkeypatch.setattr(gathered, "BATCH_PARTS", 5)
+    if case == "too much for the memory":
+        monkeypatch.setattr(gathered, "GATHERED_BYTES", 12_000)
+    assert list(two_nights(monkeypatch, tmp_path / case, note)) == expected
+    assert len(expected[0]) == PARTITIONS
+    assert any(gives) == (case != "dictionaries")
+    assert False in fits if case == "too much for the memory" else False not in fits
+
+
+def test_fsyncs_of_many_partitions_are_few(counter: Counter) -> None:
+    """A folder of keys, of parts and of the version each has one, and so has each file; what is above them as well."""
+    Path("in").mkdir()
+    lines = [f"{number},d{number % 50},text {number}" for number in range(300)]
+    Path("in/a.csv").write_text("\n".join(["id,day,text", *lines]) + "\n")
+    steps: Counts[tuple[str, str]] = Counts()
+    faults.install(record=lambda operation, path, *rest: steps.update([(operation, str(path))]))
+    try:
+        run_job(job(input=WITH_ID, output=OUTPUT))
+    finally:
+        faults.install()
+    versions = 2  # the first shard is shown by itself
+    shown = {
+        path: count for (operation, path), count in steps.items() if operation == "fsync folder" and "day=" in path
+    }
+    assert len(shown) == 2 * 50 + 50 + 40 and max(shown.values()) == versions
+    assert sum(shown.values()) <= versions * 3 * 50
+    above = [count for (operation, path), count in steps.items() if operation == "fsync folder" and "day=" not in path]
+    assert sum(above) < 60  # eight checkpoints have two each
