@@ -124,7 +124,7 @@ def test_an_output_made_read_only_is_a_sentence(counter: Counter, monkeypatch: p
     import secbatch.store.filesystem as filesystem
 
     write("a.csv", "id,text,note", *LINES)
-    sync = filesystem.sync_file
+    sync = filesystem._sync
 
     def refused(path: Path) -> None:
         if "parts" in str(path):
@@ -132,7 +132,7 @@ def test_an_output_made_read_only_is_a_sentence(counter: Counter, monkeypatch: p
         sync(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(filesystem, "sync_file", refused)
+        patch.setattr(filesystem, "_sync", refused)
         with pytest.raises(OutputError, match="is not writable"):
             run_job(job(input=WITH_ID))
     before = counter.rows
