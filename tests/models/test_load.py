@@ -221,6 +221,23 @@ def test_layers_are_never_random(folder: Path) -> None:
             load_model(model, purpose, CPU)  # type: ignore[arg-type]
 
 
+def test_more_layers_than_the_configuration_names_are_said(folder: Path) -> None:
+    assert load_model(resolved(folder), "masked-lm", CPU).notices == ()
+    assert load_model(resolved(folder), "encoder", CPU).notices == ()  # a head that is not used is no layer
+    edit(folder / "config.json", num_hidden_layers=2)
+    (notice,) = load_model(resolved(folder), "masked-lm", CPU).notices
+    assert "fewer layers than its weights hold (roberta.encoder.layer.2." in notice
+
+
+def test_a_configuration_without_end(folder: Path) -> None:
+    edit(folder / "config.json", num_hidden_layers=10**9)
+    with pytest.raises(ModelError, match=r"asks for 1,000,000,000 layers \(num_hidden_layers\)"):
+        load_config(resolved(folder))
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ModelError, match="cannot be read as JSON"):
+        load_config(resolved(folder))
+
+
 def test_weights_of_another_shape(folder: Path) -> None:
     edit(folder / "config.json", intermediate_size=96)
     said = r"\.layer\.0\.intermediate\.dense\.bias is 128, but the configuration wants 96"

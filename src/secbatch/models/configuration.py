@@ -7,6 +7,8 @@ from secbatch.errors import ModelError
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.transformers_calls import explained, quiet
 
+MOST_LAYERS = 10_000  # the deepest models have a few hundred
+
 
 def load_config(resolved: ResolvedModel) -> Any:
     """The model's configuration. Raises ModelError when it is missing, broken, or asks to run code."""
@@ -27,6 +29,7 @@ def load_config(resolved: ResolvedModel) -> Any:
                 " which this version of transformers does not know"
             )
         _refuse_kernels(resolved, raw)
+        _refuse_endless_layers(resolved, raw)
         with explained(resolved, "its config.json"):
             return AutoConfig.from_pretrained(resolved.folder, trust_remote_code=False, local_files_only=True)
 
@@ -50,11 +53,20 @@ def _read_json(resolved: ResolvedModel, name: str) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"model {resolved.name}: no {name} in {resolved.folder}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"model {resolved.name}: {path} cannot be read as JSON ({error})") from None
     if not isinstance(value, dict):
         raise ModelError(f"model {resolved.name}: {path} is no JSON object")
     return value
+
+
+def _refuse_endless_layers(resolved: ResolvedModel, value: dict[str, Any]) -> None:
+    """Layers are made one by one before the first weight is looked for, as many as the file asks for."""
+    for key, entry in value.items():
+        if key.endswith(("layers", "layer")) and isinstance(entry, int) and entry > MOST_LAYERS:
+            raise ModelError(f"model {resolved.name}: its config.json asks for {entry:,} layers ({key})")
+        if isinstance(entry, dict):
+            _refuse_endless_layers(resolved, entry)
 
 
 def _refuse_kernels(resolved: ResolvedModel, value: Any) -> None:

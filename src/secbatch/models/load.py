@@ -1,5 +1,6 @@
 """Weights to a model on a device: tensors only, never code."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,7 @@ def load_model(resolved: ResolvedModel, kind: Kind, compute: Compute) -> LoadedM
         text_config(model.config).use_cache = False  # of a decoder: nothing goes on from where a text ends
     with explained(resolved, f"moving it to {compute.device}"):
         model.to(compute.device)
-    return LoadedModel(model, config, notices)
+    return LoadedModel(model, config, (*notices, *_left_out_layers(resolved, model, info)))
 
 
 def check_vocabulary(resolved: ResolvedModel, tokenizer: TextTokenizer, model: Any) -> None:
@@ -104,6 +105,21 @@ def _check_complete(resolved: ResolvedModel, kind: Kind, model: Any, info: dict[
     raise ModelError(
         f"model {resolved.name}: {len(missing)} weights are missing from its checkpoint (the first is {missing[0]})"
     )
+
+
+def _left_out_layers(resolved: ResolvedModel, model: Any, info: dict[str, Any]) -> tuple[str, ...]:
+    """Says so where the checkpoint has more layers than the configuration: meant or not, it is another model."""
+    own = {_NUMBER.sub(".N.", name) for name, _ in model.named_parameters()}
+    more = sorted(name for name in info["unexpected_keys"] if _NUMBER.search(name) and _NUMBER.sub(".N.", name) in own)
+    if not more:
+        return ()
+    return (
+        f"model {resolved.name}: its config.json names fewer layers than its weights hold ({more[0]} is not used);"
+        " see whether the two belong together",
+    )
+
+
+_NUMBER = re.compile(r"\.\d+\.")
 
 
 def _shape(shape: Any) -> str:
