@@ -35,6 +35,10 @@ class SourceLostError(SecbatchError):
     """A storage that held the input does not answer any more, however often it is asked."""
 
 
+class InputChangedError(SecbatchError):
+    """A file is not any more what it was when the input was listed; a run that lists it anew goes on."""
+
+
 class ModelError(SecbatchError):
     """A model cannot be had, is not what the task needs, or its files are broken."""
 

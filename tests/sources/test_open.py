@@ -1,11 +1,13 @@
+import os
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers import rejects_of, shards_of, source_of, table_of, written
 
-from secbatch.errors import InputError
+from secbatch.errors import InputChangedError, InputError
 from secbatch.job import Input
 from secbatch.sources import slicing
 from secbatch.sources.open import open_source
@@ -40,8 +42,9 @@ def test_a_file_that_vanishes(tmp_path):
     path = written(tmp_path, "a.csv", "id,text\n1,a\n")
     source = source_of(path)
     path.unlink()
-    with pytest.raises(InputError, match=r"a\.csv' is gone"):
+    with pytest.raises(InputChangedError, match=r"a\.csv' is gone") as raised:
         list(source.shards())
+    assert raised.value.exit_code == 1  # a scheduler that tries again is right
 
 
 def test_shards_are_the_same_every_time(tmp_path):
@@ -109,3 +112,36 @@ def test_progress_counts_the_rows_given_out_and_not_those_read_ahead(tmp_path: P
         assert source.rows_given == given
         assert abs(source.bytes_given / source.bytes_total - given / 2000) < 0.02
     assert given == 2000 and source.bytes_given == source.bytes_total
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_file_with_other_columns_than_when_it_was_listed_is_not_misread(tmp_path, ending):
+    def put(**columns):
+        pd.DataFrame(columns).pipe(
+            lambda frame: frame.to_csv(path, index=False) if ending == "csv" else frame.to_parquet(path)
+        )
+
+    path = tmp_path / f"a.{ending}"
+    put(id=["1"], text=["a"])
+    source = source_of(path)
+    put(id=["1", "2"], text=["b", "c"])  # other rows are fine
+    assert table_of(list(source.shards())).column("text").to_pylist() == ["b", "c"]
+    put(text=["b"], id=["1"])
+    with pytest.raises(InputChangedError, match="than when the input was listed; run again"):
+        list(source.shards())
+    path.unlink()
+    with pytest.raises(InputChangedError, match="is gone since"):
+        list(source.shards())
+
+
+@pytest.mark.parametrize(("ending", "header"), [("csv", "text\n"), ("jsonl", "")])
+def test_a_file_that_becomes_shorter_while_it_is_read_breaks_off(tmp_path, ending, header):
+    line = f'{{"text": "{"x" * 100}"}}\n' if ending == "jsonl" else "x" * 100 + "\n"
+    path = written(tmp_path, f"a.{ending}", header + line * 100_000)
+    shards = source_of(path, rows=100).shards()
+    first = next(shards)
+    os.truncate(path, 1000)  # as `copytruncate` of logrotate does
+    rest = list(shards)
+    rejects = [reject for shard in rest for reject in shard.rejects]
+    assert 0 < sum(shard.num_rows for shard in (first, *rest)) < 100_000
+    assert len(rejects) == 1 and rejects[0].whole_file and "became shorter while it was read" in rejects[0].reason

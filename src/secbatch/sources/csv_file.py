@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secbatch.errors import in_job_or_option
+from secbatch.errors import InputChangedError, in_job_or_option
 from secbatch.sources.columns import conversion_error, from_text
 from secbatch.sources.csv_blocks import scan
 from secbatch.sources.csv_cursor import Cursor
-from secbatch.sources.csv_header import CsvLayout, delimiter_name, without_delimiter
+from secbatch.sources.csv_header import CsvLayout, delimiter_name, header_digest, without_delimiter
 from secbatch.sources.csv_records import Fault, Record, line_stop
 from secbatch.sources.input_file import InputFile
 from secbatch.sources.piece import RECORD_LIMIT, Piece, reject_piece
@@ -65,6 +65,10 @@ class CsvReader:
         try:
             self._cursor = cursor = Cursor(stream, self.layout.dialect)
             cursor.fill(self.layout.header_end)
+            if header_digest(cursor.text[cursor.place : cursor.place + self.layout.header_end]) != self.layout.digest:
+                raise InputChangedError(
+                    f"'{self.file.path}' has another header than when the input was listed; run again"
+                )
             cursor.advance(min(self.layout.header_end, cursor.left))
             yield from self._rows(cursor)
         finally:

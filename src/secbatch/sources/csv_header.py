@@ -1,5 +1,6 @@
 """The header of a CSV file: encoding, line ends, delimiter and column names."""
 
+import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -27,6 +28,12 @@ class CsvLayout:
     found: bool  # the delimiter was found, not named
     header_only: bool  # no rows follow
     notices: tuple[str, ...] = ()
+    digest: bytes = b""  # of the text before the first row
+
+
+def header_digest(text: bytes) -> bytes:
+    """Tells whether a file that is read has the header by which it was listed."""
+    return hashlib.blake2b(text, digest_size=16).digest()
 
 
 def delimiter_name(delimiter: bytes) -> str:
@@ -94,7 +101,8 @@ def _layout(file: InputFile, text: bytes, named: bytes | None, codec: str) -> Cs
         ) from None
     names, notices = _named(file, names)
     header_only = len(text) < FIRST_LOOK and not text[record.end :].strip()
-    return CsvLayout(tuple(names), dialect, record.end, named is None, header_only, notices)
+    digest = header_digest(text[: record.end])
+    return CsvLayout(tuple(names), dialect, record.end, named is None, header_only, notices, digest)
 
 
 def _named(file: InputFile, names: list[str]) -> tuple[list[str], tuple[str, ...]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from secbatch.errors import InputError, JobError
+from secbatch.errors import InputChangedError, InputError, JobError
 from secbatch.job import Input
 from secbatch.sources import csv_file, csv_header, jsonl_columns, jsonl_file, parquet_file
 from secbatch.sources.columns import check_known, column_types
@@ -122,13 +122,13 @@ class Source:
 
 
 def _naming_file(file: InputFile, pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """`pieces`, with a failure of the storage as an InputError that names the file."""
+    """`pieces`, with a failure of the storage as an error that names the file."""
     end = object()
     try:
         while (piece := opened(file, lambda: next(pieces, end))) is not end:
             yield piece
     except UnreadableFileError as error:
-        raise InputError(f"{file.path} {error}; it has changed since the input was listed") from None
+        raise InputChangedError(f"{file.path} {error}; it has changed since the input was listed") from None
 
 
 def open_source(spec: Input, shard_rows: Callable[[int], int]) -> Source:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secbatch.errors import InputError
+from secbatch.errors import InputChangedError, InputError
 from secbatch.sources.columns import conversion_error, convert, failing
 from secbatch.sources.input_file import InputFile
 from secbatch.sources.piece import Piece, reject_piece
@@ -165,12 +165,18 @@ class ParquetReader:
         self._done = 0
         try:
             with _open(self.file) as parquet:
+                if not parquet.schema_arrow.remove_metadata().equals(self.layout.schema):
+                    raise InputChangedError(
+                        f"'{self.file.path}' has other columns than when the input was listed; run again"
+                    )
                 for group in range(parquet.num_row_groups):
                     rows = batch_rows(parquet.metadata.row_group(group))
                     batches = parquet.iter_batches(batch_size=min(rows, DECODED_ROWS), row_groups=[group])
                     for table in joined(batches, rows):
                         yield self._piece(table)
         except (pa.ArrowException, OSError, ValueError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
             reason = (
                 f"the file is corrupt after row {self._done} ({_first_line(error)}); rows before this place "
                 "are kept, fetch the file again for the rest"

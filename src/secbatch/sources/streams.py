@@ -4,7 +4,14 @@ import codecs
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from secbatch.errors import InputError, JobError, in_job_or_option, nearest
+from secbatch.errors import (
+    InputChangedError,
+    InputError,
+    JobError,
+    SourceLostError,
+    in_job_or_option,
+    nearest,
+)
 from secbatch.sources.input_file import InputFile
 
 if TYPE_CHECKING:
@@ -53,7 +60,8 @@ def broken_off(failure: str) -> str:
 class ByteStream:
     """A file's bytes after decompression. Full blocks: a short read is the end.
 
-    `failure` is set when the compressed data break off or are corrupt; what came before is served first.
+    `failure` is set when the compressed data break off or are corrupt, or a file becomes shorter while it is read; what
+    came before is served first.
     """
 
     def __init__(self, file: InputFile) -> None:
@@ -68,6 +76,7 @@ class ByteStream:
         import pyarrow as pa
 
         self._raw = self.file.open()
+        self._size = self._raw.size()
         head = self._raw.read(4)
         self._raw.seek(0)
         compression = self.file.compression or next((c for m, c in MAGIC if head.startswith(m)), None)
@@ -101,11 +110,19 @@ class ByteStream:
                 self._served += len(part)
                 break
             if not part:
+                self._check_length()
                 break
             parts.append(part)
             self._served += len(part)
             wanted -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _check_length(self) -> None:
+        """What was cut off, by a log rotation for example, must not count as rows that are gone."""
+        assert self._raw is not None
+        read = self._raw.tell()
+        if not self.compression and read < self._size:
+            self.failure = f"became shorter while it was read ({read:,} of {self._size:,} bytes were there)"
 
     def _rest_before_failure(self, wanted: int) -> bytes:
         """The bytes between the last good read and the place where decompression fails."""
@@ -221,12 +238,12 @@ class Utf8Stream:
 
 
 def opened(file: InputFile, action: Callable[[], Any]) -> Any:
-    """`action()`, with a failure of the storage as an InputError that names the file."""
+    """`action()`, with a failure of the storage as an error that names the file."""
     try:
         return action()
     except FileNotFoundError:
-        raise InputError(f"'{file.path}' is gone since the input was listed; run again") from None
+        raise InputChangedError(f"'{file.path}' is gone since the input was listed; run again") from None
     except PermissionError:
         raise InputError(f"'{file.path}' may not be read: permission denied") from None
     except OSError as error:
-        raise InputError(f"'{file.path}' cannot be read: {str(error).splitlines()[0]}") from None
+        raise SourceLostError(f"'{file.path}' cannot be read: {str(error).splitlines()[0]}") from None
