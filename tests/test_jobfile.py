@@ -41,6 +41,13 @@ def test_a_good_job_loads_with_defaults(tmp_path: Path) -> None:
     assert job.output.mode == "incremental"
 
 
+def test_a_tilde_is_the_home_for_the_output_as_for_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_job(write(tmp_path, GOOD), ["output.path=~/out"]).output.path == f"{tmp_path}/out"
+    with pytest.raises(JobError, match="a name that nobody has here"):
+        load_job(write(tmp_path, GOOD), ["output.path=~no-such-person/out"])
+
+
 def test_overrides_replace_keys(tmp_path: Path) -> None:
     job = load_job(write(tmp_path, GOOD), ["tasks.mask.top_k=5", "output.partition_by=[day]", "device=cpu"])
     assert (job.tasks["mask"].top_k, job.output.partition_by, job.device) == (5, ("day",), "cpu")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -347,7 +348,12 @@ class Output(Strict):
         unknown = [place for place in re.findall(r"\{[A-Za-z_-]+\}", value) if place != RUN_DATE]
         if unknown:
             raise ValueError(f"{unknown[0]} stands for nothing there; only {RUN_DATE} does, the day of the run")
-        return value
+        if not value.startswith("~"):
+            return value
+        try:
+            return str(Path(value).expanduser())  # as for input.path
+        except RuntimeError:
+            raise ValueError("it begins with '~' and a name that nobody has here; write the whole path") from None
 
     @field_validator("partition_by")
     @classmethod

@@ -32,6 +32,8 @@ def check_output_place(path: Path) -> None:
     """Refuses what cannot keep the promises of the store: object stores and network file systems."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a URI; Path has made one slash of two
         raise OutputError(f"Output '{path}' is not a local folder; write to a local disk and copy it from there.")
+    if str(path).startswith("~"):  # Arrow takes it for somebody's home, and Python for a name like any other
+        raise OutputError(f"Output '{path}' begins with '~', which is not known here; write the whole path.")
     try:
         if not path.exists() and path.is_symlink():
             raise OutputError(
@@ -78,6 +80,8 @@ def add_folder(path: Path) -> list[Path]:
         return []
     try:
         changed = add_folder(path.parent)
+        if path.is_dir():  # `a/..` is there once `a` is
+            return changed
         if path.exists():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         path.mkdir(exist_ok=True)
