@@ -145,3 +145,14 @@ def test_a_file_that_becomes_shorter_while_it_is_read_breaks_off(tmp_path, endin
     rejects = [reject for shard in rest for reject in shard.rejects]
     assert 0 < sum(shard.num_rows for shard in (first, *rest)) < 100_000
     assert len(rejects) == 1 and rejects[0].whole_file and "became shorter while it was read" in rejects[0].reason
+
+
+def test_a_thousand_files_without_rows_are_one_line(tmp_path):
+    for number in range(5):
+        written(tmp_path, f"{number}.csv", "text\na\n" if number == 4 else "text\n" if number % 2 else "")
+    notices = source_of(tmp_path).notices
+    assert [notice for notice in notices if "header only" in notice] == [
+        f"{tmp_path}/1.csv and 1 more hold the header only, no rows"
+    ]
+    (empty,) = (notice for notice in notices if "is empty" in notice)
+    assert empty.startswith(f"{tmp_path}/0.csv and 1 more: is empty")

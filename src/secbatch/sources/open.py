@@ -182,7 +182,23 @@ def _refuse_if_nothing(results: Sequence[Any]) -> None:
 
 
 def _unreadable_notices(results: Sequence[Any]) -> list[str]:
-    return [f"{r.file.path} {r.reason}" for r in results if isinstance(r, _Unreadable)]
+    by_reason: dict[str, list[str]] = {}
+    for result in results:
+        if isinstance(result, _Unreadable):
+            by_reason.setdefault(result.reason, []).append(result.file.path)
+    return [
+        f"{_first_of(paths)}: {reason}" if len(paths) > 1 else f"{paths[0]} {reason}"
+        for reason, paths in by_reason.items()
+    ]
+
+
+def _without_rows(paths: list[str], what: str) -> list[str]:
+    """One line, however many files hold `what` and no rows."""
+    return [f"{_first_of(paths)} {'hold' if len(paths) > 1 else 'holds'} {what}"] if paths else []
+
+
+def _first_of(paths: list[str]) -> str:
+    return f"{paths[0]} and {len(paths) - 1:,} more" if len(paths) > 1 else paths[0]
 
 
 def _csv(spec: Input, files: tuple[InputFile, ...], declared: "dict[str, pa.DataType]") -> _Contents:
@@ -201,7 +217,7 @@ def _csv(spec: Input, files: tuple[InputFile, ...], declared: "dict[str, pa.Data
         for file, x in zip(files, looked, strict=True)
     )
     notices = [*_delimiter_notices(layouts), *first.notices, *_unreadable_notices(looked)]
-    notices += [f"{file.path} holds the header only, no rows" for file, x in layouts if x.header_only]
+    notices += _without_rows([file.path for file, x in layouts if x.header_only], "the header only, no rows")
     return _Contents(schema, readers, tuple(notices))
 
 
@@ -255,5 +271,5 @@ def _parquet(spec: Input, files: tuple[InputFile, ...]) -> _Contents:
         for file, x in zip(files, looked, strict=True)
     )
     notices = _unreadable_notices(looked)
-    notices += [f"{file.path} holds no rows" for file, layout in layouts if layout.num_rows == 0]
+    notices += _without_rows([file.path for file, layout in layouts if layout.num_rows == 0], "no rows")
     return _Contents(schema, readers, tuple(notices))
