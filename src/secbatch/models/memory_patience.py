@@ -4,6 +4,7 @@ import time
 from enum import Enum, auto
 
 from secbatch.errors import SecbatchError
+from secbatch.models.out_of_memory import onednn_is_stuck
 
 PAUSE, PAUSES = 0.25, 8  # seconds of the first pause, and how many: each is twice as long, about a minute in all
 FEW = 4  # of them for a row that may be too long, four seconds, before it is rejected
@@ -58,7 +59,8 @@ class MemoryPatience:
         """What to do with a batch of one row (`alone`) or of several; it may wait first.
 
         `last`: everything else was tried, so that a row can only wait, or be rejected. Raises SecbatchError where
-        that is no row's fault: one after another has had no room, the shortest too, and longer ones had it before.
+        that is no row's fault: one after another has had no room, the shortest too, and longer ones had it before; or
+        where nothing can be computed any more because memory has run out.
         """
         if self._pauses < self._allowed(size, last):
             self._wait(size)
@@ -68,6 +70,11 @@ class MemoryPatience:
         if not last:
             self._without += 1
             return Next.LATER
+        if onednn_is_stuck():
+            raise SecbatchError(
+                "Memory ran out, and oneDNN, which computes on the CPU, does not get over that in a process; run"
+                " the same command again where there is more, what is finished is kept"
+            )
         if self.had_room(size) and self._without >= HOPELESS:
             raise SecbatchError(
                 f"There is no memory left on {self._device}, not even for less than had room before: another process"

@@ -1,4 +1,6 @@
-"""What a lack of memory looks like."""
+"""What a lack of memory looks like, and what it can leave behind."""
+
+from itertools import count
 
 import torch
 
@@ -17,3 +19,19 @@ def is_out_of_memory(problem: BaseException) -> bool:
     if isinstance(problem, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(problem, RuntimeError) and any(sign in str(problem) for sign in _SIGNS)
+
+
+_fresh_sizes = count(1_000)
+
+
+def onednn_is_stuck() -> bool:
+    """Whether oneDNN can make nothing new on this thread, for ever.
+
+    What generates its code (Xbyak) keeps an error once it had no memory, on each thread by itself, and nobody clears
+    it. What was made before still works, so it is asked for a size that nobody has used.
+    """
+    try:
+        torch.nn.functional.gelu(torch.zeros(next(_fresh_sizes)))
+    except RuntimeError as problem:
+        return is_out_of_memory(problem)
+    return False

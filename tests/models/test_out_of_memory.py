@@ -1,0 +1,48 @@
+"""What a lack of memory leaves behind."""
+
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from secbatch.errors import SecbatchError
+from secbatch.models.memory_patience import MemoryPatience, Next
+from secbatch.models.out_of_memory import is_out_of_memory, onednn_is_stuck
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is limited as on Linux")
+def test_onednn_that_has_once_had_no_memory_ends_the_run_and_rejects_nobody() -> None:
+    import resource
+
+    texts = [torch.zeros(height, 8) for height in range(500, 510)]
+    found: list[object] = []
+
+    def work() -> None:  # on a thread of its own, as what is left behind is the thread's
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (1 << 16), before[1]))
+        try:
+            for text in texts:
+                torch.nn.functional.gelu(text)
+        except RuntimeError as problem:
+            found.append(problem)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+        try:
+            found.append(MemoryPatience("cpu").after_failure((1, 1), alone=True, last=False))
+            patience = MemoryPatience("cpu", most=0)
+            patience.after_failure((1, 1), alone=True, last=True)
+        except SecbatchError as problem:
+            found.append(str(problem))
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not onednn_is_stuck()
+    if not found or not isinstance(found[0], RuntimeError):
+        pytest.skip("this build of torch computes a GELU without oneDNN")
+    assert is_out_of_memory(found[0])
+    assert found[1] is Next.LATER
+    assert "oneDNN" in str(found[2]) and "run the same command again" in str(found[2])
