@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from fake_task import Counter, install_in
+from fake_task import Counter, install_in, interrupted_after
 from nights import LINES, WITH_ID, job, rows, write
 
 from secbatch.job import Job
@@ -89,3 +89,56 @@ def test_a_text_that_comes_again_after_its_first_shard_was_written(
     killed_after_a_checkpoint(monkeypatch, job(input=WITH_ID, output={"path": "out", "mode": "overwrite"}))
     run_job(job(input=WITH_ID))
     check_rows(*(line.split(",")[1] for line in lines))
+
+
+def left() -> int:
+    return len(list(Path("out/_secbatch/checkpoints").glob("*.parquet")))
+
+
+OTHERS = {
+    "a look": {"limit": 5},
+    "another input": {"input": {**WITH_ID, "path": "other/*.csv"}},
+    "another job": {"input": {**WITH_ID, "path": "other/*.csv"}, "name": "other"},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_run_of_another_job_leaves_what_an_interrupted_one_has_done(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    write("a.csv", "id,text,note", *LINES[:5])
+    run_job(job(input=WITH_ID))
+    write("a.csv", "id,text,note", *LINES)
+    with interrupted_after(counter.rows + 50):
+        run_job(job(input=WITH_ID))
+    checkpointed, before = left(), counter.rows
+    assert checkpointed >= 3
+    Path("other").mkdir()
+    Path("other/b.csv").write_text("id,text,note\nx,other,\n")
+    changes = dict(OTHERS[other])
+    limit = changes.pop("limit", None)
+    run_job(job(**{"input": WITH_ID, **changes}), options=RunOptions(limit, partial=other == "another input"))
+    assert left() == checkpointed
+    assert counter.rows - before <= 1
+    before = counter.rows
+    run_job(job(input=WITH_ID))
+    assert counter.rows - before <= 100 - 50 and left() == 0
+    check_rows(*(line.split(",")[1] for line in LINES), *(["other"] if "another" in other else []))
+
+
+@pytest.mark.parametrize("second", ["another task", "overwrite", "many looks"])
+def test_what_nobody_comes_back_for_goes(counter: Counter, monkeypatch: pytest.MonkeyPatch, second: str) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    with interrupted_after(50):
+        run_job(job(input=WITH_ID))
+    assert left() >= 3
+    if second == "another task":  # all that it has left was looked up
+        run_job(job(input=WITH_ID, tasks__up={"type": "fill-mask", "model": "fake", "text": "note"}))
+    elif second == "overwrite":
+        run_job(job(input=WITH_ID, output={"path": "out", "mode": "overwrite"}), limit=5)
+    else:
+        monkeypatch.setattr("secbatch.publishing.LEFT_FOR_RUNS", 3)
+        for number in range(3):
+            run_job(job(input=WITH_ID), limit=1 + number)
+            assert (left() > 0) == (number < 2)
+    assert left() == 0

@@ -1,5 +1,6 @@
 """From finished shards to a version that readers see."""
 
+import json
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from secbatch.store.present import Winners
 from secbatch.store.versions import link_name, prune, publish
 from secbatch.worker import Worker
 
+LEFT_FOR_RUNS = 10  # that finish, until what another job's unfinished run has left is given up
 REMOVERS = 4  # threads: a file system frees the space of several files at a time
 
 
@@ -150,11 +152,36 @@ class Publisher:
                 if not path.name.startswith(f"{self.run}-"):
                     remove_file(path)
         faults.reach("clearing: before checkpoints go")
-        self.ledger.forget_checkpoints()
+        self.ledger.forget_checkpoints(self._left_to_others(complete))
+        held = {checkpoint.part for checkpoint in self.ledger.checkpoints()}
+        gone = [path for path in self.layout.checkpoints.iterdir() if path.stem not in held]
         with ThreadPoolExecutor(REMOVERS) as pool:
-            list(pool.map(_remove, self.layout.checkpoints.iterdir()))
+            list(pool.map(_remove, gone))
         if self.layout.scratch.exists():
             remove_tree(self.layout.scratch)
+
+    def _left_to_others(self, complete: bool) -> list[str]:
+        """Runs of other jobs whose checkpoints stay: they hold rows that this run was not given.
+
+        A look with `--limit`, a run of another input, or of another job that adds to the same dataset must not cost the
+        hours of one that was interrupted. All that was in this run's own input was looked up, and an overwriting run
+        is asked to keep nothing. What nobody comes back for goes after so many finished runs.
+        """
+        if self.job.output.mode == "overwrite":
+            return []
+        runs = self.ledger.unfinished_runs()
+        own = next(run.job for run, _ in runs if run.run == self.run)
+
+        def given(job: str) -> bool:
+            return job == own or (complete and _input(job) == _input(own))
+
+        # This run is the last of those that have finished since.
+        return [run.run for run, later in runs if later + 1 < LEFT_FOR_RUNS and not given(run.job)]
+
+
+def _input(job: str) -> Any:
+    """What the job reads, as the ledger has it."""
+    return json.loads(job)["job"]["input"]
 
 
 def _remove(path: Path) -> None:

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,6 +165,15 @@ class Ledger:
         rows = self._read("SELECT run, job, state FROM runs ORDER BY rowid DESC LIMIT 1")
         return rows[0][0] if rows and rows[0][1] == job and rows[0][2] != "finished" else None
 
+    def unfinished_runs(self) -> list[tuple[Run, int]]:
+        """Each run that did not come to its end, oldest first, with the number of runs after it that did."""
+        rows = self._read(
+            "SELECT run, job, state, started, (SELECT COUNT(*) FROM runs AS later"
+            " WHERE later.rowid > runs.rowid AND later.state = 'finished')"
+            " FROM runs WHERE state != 'finished' ORDER BY rowid"
+        )
+        return [(Run(*facts), later) for *facts, later in rows]
+
     def newest_run(self) -> Run | None:
         rows = self._read("SELECT run, job, state, started FROM runs ORDER BY rowid DESC LIMIT 1")
         return Run(*rows[0]) if rows else None
@@ -198,9 +207,10 @@ class Ledger:
     def checkpoints(self) -> list[Checkpoint]:
         return [_checkpoint(row) for row in self._read("SELECT * FROM checkpoints ORDER BY run, shard")]
 
-    def forget_checkpoints(self) -> None:
-        """All of them, and the boundaries of their shards: what they hold is in a version."""
-        self._write_all([("DELETE FROM checkpoints", ()), ("DELETE FROM shard_rows", ())])
+    def forget_checkpoints(self, kept: Collection[str] = ()) -> None:
+        """All but those of the runs `kept`, and the boundaries of shards, which only the newest run goes on with."""
+        chosen = f" WHERE run NOT IN ({', '.join('?' * len(kept))})"
+        self._write_all([(f"DELETE FROM checkpoints{chosen}", tuple(kept)), ("DELETE FROM shard_rows", ())])
 
     # -- parts
 
