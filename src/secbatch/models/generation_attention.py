@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from secbatch.models.out_of_memory import is_out_of_memory
+
 Attention = Callable[..., Tensor]
 
 
@@ -44,7 +46,9 @@ def _own(device: torch.device, dtype: torch.dtype, width: int) -> Attention | No
             mask[0, :, :, 3:], mask[1, :, :, :140] = -torch.inf, -torch.inf
             try:
                 got = attend(*inputs, mask)
-            except (RuntimeError, OSError, SubprocessError, TritonError):  # no C compiler, an older GPU
+            except (RuntimeError, OSError, SubprocessError, TritonError) as problem:  # no C compiler, an older GPU
+                if is_out_of_memory(problem):  # which says nothing of the kernel: it is tried again
+                    raise
                 return None
             if not torch.allclose(got.float(), by_torch(*inputs, mask).float(), atol=0.02):
                 return None
