@@ -16,6 +16,8 @@ from transformers import (
     LlamaForCausalLM,
     ModernVBertConfig,
     ModernVBertForMaskedLM,
+    ReformerConfig,
+    ReformerModel,
 )
 
 from secbatch.errors import ModelError
@@ -80,6 +82,32 @@ def test_a_model_that_gives_one_vector_a_text_is_asked_for_all_of_them() -> None
             [base(input_ids=ids, output_hidden_states=True).hidden_states[-1][0] for ids in rows(sequences)]
         )
         assert torch.allclose(path(sequences), wanted, atol=1e-5)
+
+
+def test_an_architecture_that_padding_disturbs_in_longer_texts_only_is_not_padded() -> None:
+    """Reformer sorts a text's tokens and looks at them chunk by chunk: padding moves them."""
+    torch.manual_seed(0)
+    chunks = {"lsh_attn_chunk_length": 16, "local_attn_chunk_length": 16}
+    shape = {"attention_head_size": 8, "axial_pos_shape": [8, 16], "axial_pos_embds_dim": [16, 16], "hash_seed": 0}
+    layers = {"attn_layers": ["local", "lsh"], "num_buckets": 4, "feed_forward_size": 64, "num_attention_heads": 4}
+    config = ReformerConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        max_position_embeddings=128,
+        is_decoder=False,
+        **shape,
+        **layers,
+        **chunks,
+    )
+    base = ReformerModel(config).eval()
+    for weight in base.parameters():
+        if weight.dim() > 1:
+            weight.data.mul_(5)
+    sequences = TokenSequences.of([np.arange(5, 5 + length) for length in (100, 70, 70, 20, 3)])
+    path = hidden_states(base, 0, CPU)
+    with torch.inference_mode():
+        wanted = torch.cat([base(input_ids=ids, attention_mask=torch.ones_like(ids))[0][0] for ids in rows(sequences)])
+        assert torch.allclose(path(sequences), wanted, atol=1e-4)
 
 
 def test_a_model_without_embeddings_of_tokens_is_refused(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from secbatch.models.sequences import TokenSequences
 
 # Of the largest value: rounding stays well below, a wrong path is far above.
 _TOLERANCE = {"float32": 2e-4, "bfloat16": 0.1}
-
+# Reformer sorts a text's tokens into chunks, and padding moves them, but only in texts longer than any trial.
+_NEVER_PADDED = frozenset({"reformer"})
 
 Head = Callable[[torch.Tensor], torch.Tensor]  # [M, hidden] to [M, vocabulary]
 
@@ -51,6 +52,8 @@ def hidden_states(base: Any, pad_id: int, compute: Compute, sample: TokenSequenc
         places = np.arange(0, len(sample.ids), 4)
         if agrees(fast(sample, places), wanted[torch.from_numpy(places)], compute):
             return fast
+    if base.config.model_type in _NEVER_PADDED:
+        return alone
     padded = StockEncoder(encoder, pad_id, compute.device, pad=True)
     return padded if agrees(padded(sample), wanted, compute) else alone
 
