@@ -228,3 +228,34 @@ def test_files_that_are_still_being_written_wait(counter: Counter) -> None:
     os.utime("in/b.csv")
     with pytest.raises(InputError, match="run again later"):
         run_job(job(input=spec, output=drop))
+
+
+@pytest.mark.parametrize("partition_by", [[], ["note"]])
+def test_files_of_the_dataset_that_are_gone_are_made_again(counter: Counter, partition_by: list[str]) -> None:
+    def data() -> list[Path]:
+        return sorted(Path("out/data").rglob("*.parquet"))
+
+    def dataset() -> dict[str, str]:
+        return rows().set_index("secbatch_id")["up"].to_dict()
+
+    parts = Path("out/_secbatch/parts")
+    given: dict[str, Any] = {"input": WITH_ID, "output": {"path": "out", "partition_by": partition_by}}
+    write("a.csv", "id,text,note", *(f"{n},word {n},n{n % 3}" for n in range(100)))
+    done(counter, **given)
+    write("b.csv", "id,text,note", *(f"x{n},more {n},n1" for n in range(30)))
+    done(counter, **given)
+    before, shown = dataset(), data()
+    assert len(before) == 130 and len(shown) == (3 if partition_by else 1)
+    shown[0].unlink()  # one of a file's two names is enough, whichever it is
+    for part in [part for part in parts.rglob("*.parquet") if part.name not in shown[0].name]:
+        part.unlink()
+    assert done(counter, **given) == 0 and data() == shown and dataset() == before
+    lost = data()[0]
+    count = len(pd.read_parquet(lost))
+    lost.unlink()
+    (parts / lost.relative_to("out/data")).with_name(lost.name.partition("-")[2]).unlink()
+    result = run_job(job(**given))
+    assert any("1 file of the dataset in 'out' is gone" in text for text in result.notices)
+    assert result.enriched <= count  # an earlier version that is kept has the rest
+    assert dataset() == before and result.rows_in_dataset == 130
+    assert done(counter, **given) == 0

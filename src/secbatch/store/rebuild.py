@@ -1,4 +1,4 @@
-"""A ledger that is gone or damaged, made anew from the versions, the parts and their row keys."""
+"""A ledger that is gone, damaged or ahead of the files, made anew from the versions, the parts and their row keys."""
 
 import json
 import re
@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from secbatch.errors import counted
 from secbatch.store.filesystem import link_durably, settle_names
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Checkpoint, DamagedLedgerError, Ledger, Part
 from secbatch.store.merge import SUPERSEDED
 from secbatch.store.row_keys import StoredKeys
+from secbatch.store.versions import link_name
 
 SETTINGS = ("id", "sentences", "partition_by")
 
@@ -29,15 +31,41 @@ def _opened(layout: Layout) -> tuple[Ledger, str | None]:
     lost = not layout.ledger.exists() and layout.data.is_symlink()
     if not lost:
         try:
-            return Ledger(layout.ledger), None
+            ledger = Ledger(layout.ledger)
         except DamagedLedgerError as error:
             aside = _set_aside(layout)
             what = f"The ledger was damaged ({error.why}) and is kept as {aside.name}"
+        else:
+            gone = _gone(layout, ledger)
+            if not gone:
+                return ledger, None
+            ledger.close()
+            aside = _set_aside(layout)
+            what = (
+                f"{counted(len(gone), 'file')} of the dataset in '{layout.root}' {'is' if len(gone) == 1 else 'are'}"
+                f" gone (parts/{gone[0]}): rows of the input that were there are done again. The ledger that names "
+                f"what was there is kept as {aside.name}"
+            )
     else:
         what = f"The ledger of '{layout.root}' was gone"
     ledger = Ledger(layout.ledger)
     versions = _restore(layout, ledger)
     return ledger, f"{what}; a new one was made from the parts of {versions} version{'s' if versions != 1 else ''}."
+
+
+def _gone(layout: Layout, ledger: Ledger) -> list[str]:
+    """Part files of the dataset that somebody has removed, or a disk has lost; one of its two names is put back."""
+    number, gone = ledger.latest_version(), []
+    for position, part in enumerate(ledger.version_parts(number)):
+        for file in part.files:
+            own, shown = layout.parts / file, layout.versions / f"{number:06d}" / link_name(position, file)
+            if own.exists() and shown.exists():
+                continue
+            if own.exists() or shown.exists():
+                link_durably(*((own, shown) if own.exists() else (shown, own)), "part")
+            else:
+                gone.append(file)
+    return gone
 
 
 def _set_aside(layout: Layout) -> Path:
