@@ -15,6 +15,9 @@ from secbatch.store.present import Present
 from secbatch.worker import Enriched
 
 PUBLISH_SECONDS = 600.0  # how often a first run shows what it has so far
+# As long as it takes no longer than this. What is shown grows, and with many partitions all of it is written anew: a
+# publication that takes longer is followed by as much more of work.
+QUICK_SECONDS = 30.0
 
 
 class FinishedShards:
@@ -35,7 +38,7 @@ class FinishedShards:
         self.lookup, self.publisher, self.ahead, self.reporter = lookup, publisher, ahead, reporter
         self.present = Present(self.layout.scratch) if self.job.input.id or publisher.reuse.base else None
         self.checkpoints: list[Checkpoint] = []
-        self.last_published = time.monotonic()
+        self.last_published, self._pause = time.monotonic(), PUBLISH_SECONDS
 
     def add(self, shard: int, kept: KeptRows, checkpoint: Checkpoint | None, enriched: Enriched | None = None) -> None:
         """A shard is durable. `enriched`: where this try has made its checkpoint."""
@@ -63,7 +66,7 @@ class FinishedShards:
             self.result.rejected + self.rejects.count,
             self.progress.fraction(),
         )
-        due = time.monotonic() - self.last_published > PUBLISH_SECONDS or self.result.shards == 1
+        due = time.monotonic() - self.last_published > self._pause or self.result.shards == 1
         if due and not self.publisher.reuse.base and self.job.output.mode != "overwrite":
             with self.clock("publish"):
                 self.publish(final=False)
@@ -76,7 +79,7 @@ class FinishedShards:
 
     def publish(self, final: bool) -> None:
         """Shows readers what is done. `final`: nothing more comes, so the base's rows are settled, too."""
-        self.last_published = time.monotonic()
+        begin = time.monotonic()
         broken = self.rejects.broken_files if final else set()
         files = [file.path for file in self.setup.source.files] if final and self.lookup.read_whole else []
         with self.ahead.paused() if self.ahead else nullcontext(()) as on_their_way:
@@ -96,3 +99,5 @@ class FinishedShards:
         self.result.version = published.number
         self.result.rows_in_dataset = published.rows
         self.result.part_files = published.files
+        self.last_published = time.monotonic()
+        self._pause = PUBLISH_SECONDS * max(1.0, (self.last_published - begin) / QUICK_SECONDS)

@@ -5,7 +5,7 @@ import math
 import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -165,6 +165,13 @@ def _order_of(halves: np.ndarray) -> np.ndarray:
     return order
 
 
+@lru_cache(256)
+def _head(written: bytes) -> dict[str, Any]:
+    """Nobody changes it: checkpoints of as many rows have the same, and thousands of them may be open at a time."""
+    head: dict[str, Any] = json.loads(written)
+    return head
+
+
 class StoredKeys:
     """The keys of one part, read from disk where and when they are looked at."""
 
@@ -176,7 +183,7 @@ class StoredKeys:
             if start[: len(MAGIC)] != MAGIC:
                 raise OutputError(f"'{path}' holds no row keys of this release; remove it and run again.")
             size = int.from_bytes(start[len(MAGIC) :], "little")
-            head = json.loads(file.read(size))
+            head = _head(file.read(size))
         self._base, self._arrays = len(start) + size, head["arrays"]
         self.rows: int = head["rows"]
         self.tasks: list[str] = head["tasks"]
