@@ -113,6 +113,13 @@ def test_a_way_that_gives_other_scores_is_not_taken(build: Any, fault: str, monk
     assert made_of(generated) == ([] if fault == "mask" else ["stock"])
 
 
+def test_a_model_that_looks_at_chosen_keys_is_not_padded() -> None:
+    """Of keys with equal scores it takes those in certain columns, in texts that are longer than the trial's."""
+    model = llama()
+    model.config.index_topk = 2048  # as DeepSeek V3.2's
+    assert made_of(generator(model, Generation(max_new_tokens=4))) == []
+
+
 def test_memory_that_runs_out_in_the_trial_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -47,6 +47,15 @@ def padding_id(config: Any) -> int | None:
     return getattr(text_config(config), "pad_token_id", None)
 
 
+def padding_moves_tokens(config: Any) -> bool:
+    """Whether padding changes what a text's tokens look at, in texts that are longer than any trial.
+
+    Reformer sorts tokens into chunks; DeepSeek V3.2 and others look at the keys with the best scores, and of equal
+    ones at those in certain columns.
+    """
+    return config.model_type == "reformer" or getattr(text_config(config), "index_topk", None) is not None
+
+
 def _read_json(resolved: ResolvedModel, name: str) -> dict[str, Any]:
     path = resolved.folder / name
     try:

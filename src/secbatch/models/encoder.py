@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from secbatch.models import encoder_bert, encoder_modernbert
-from secbatch.models.configuration import padding_id
+from secbatch.models.configuration import padding_id, padding_moves_tokens
 from secbatch.models.device import Compute
 from secbatch.models.encoder_generic import StockEncoder, over_real_tokens
 from secbatch.models.load import LoadedModel
@@ -21,8 +21,6 @@ from secbatch.models.sequences import TokenSequences
 
 # Of the largest value: rounding stays well below, a wrong path is far above.
 _TOLERANCE = {"float32": 2e-4, "bfloat16": 0.1}
-# Reformer sorts a text's tokens into chunks, and padding moves them, but only in texts longer than any trial.
-_NEVER_PADDED = frozenset({"reformer"})
 
 Head = Callable[[torch.Tensor], torch.Tensor]  # [M, hidden] to [M, vocabulary]
 
@@ -52,7 +50,7 @@ def hidden_states(base: Any, pad_id: int, compute: Compute, sample: TokenSequenc
         places = np.arange(0, len(sample.ids), 4)
         if agrees(fast(sample, places), wanted[torch.from_numpy(places)], compute):
             return fast
-    if base.config.model_type in _NEVER_PADDED:
+    if padding_moves_tokens(base.config):
         return alone
     padded = StockEncoder(encoder, pad_id, compute.device, pad=True)
     return padded if agrees(padded(sample), wanted, compute) else alone

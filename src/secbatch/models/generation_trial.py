@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from secbatch.errors import JobError
+from secbatch.models.configuration import padding_moves_tokens
 from secbatch.models.generation_steps import NoKeysAndValuesError, Steps
 from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.transformers_calls import quiet
@@ -44,7 +45,7 @@ def batched_way(model: Any, steps: Callable[[], Steps]) -> Way:
     """
     ids = trial_tokens(model, 2 * LONG + SHORT).tolist()
     long, short = _alone(model, ids[:LONG]), _alone(model, ids[LONG : LONG + SHORT])
-    if _agree(steps, [long, short], model.dtype):
+    if not padding_moves_tokens(model.config) and _agree(steps, [long, short], model.dtype):
         return "padded"
     if _agree(steps, [long, _alone(model, ids[-LONG:])], model.dtype):
         return "equal"
