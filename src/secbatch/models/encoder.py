@@ -17,6 +17,7 @@ from secbatch.models.encoder_generic import StockEncoder, over_real_tokens
 from secbatch.models.load import LoadedModel
 from secbatch.models.masked_lm_head import MaskedLMHead
 from secbatch.models.masked_lm_head_packed import PackedMaskedLMHead
+from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.sequences import TokenSequences
 
 # Of the largest value: rounding stays well below, a wrong path is far above.
@@ -67,7 +68,9 @@ def _fast_path(base: Any, device: str) -> HiddenStates | None:
         if config.model_type in kinds:
             try:
                 return path(base, device)
-            except (AttributeError, RuntimeError, TypeError):  # modules laid out in another way
+            except (AttributeError, RuntimeError, TypeError) as error:  # modules laid out in another way
+                if is_out_of_memory(error):
+                    raise
                 return None
     return None
 
@@ -164,7 +167,9 @@ class MaskedLM:
             try:
                 head: Head = kind(self._model)
                 apart = head(base(sample)[places])
-            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                if is_out_of_memory(error):
+                    raise
                 continue
             if agrees(apart, whole[places], compute):
                 return head

@@ -10,6 +10,8 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
+from secbatch.models.out_of_memory import is_out_of_memory
+
 LAYOUT_ROWS = 2048  # rows of a typical block, which the blocked layout is chosen for; any number works
 
 
@@ -72,6 +74,8 @@ def has_blocked_layers(dtype: torch.dtype) -> bool:
             blocked = torch.ops.mkldnn._reorder_linear_weight(weight, LAYOUT_ROWS)
             got = torch.ops.mkldnn._linear_pointwise(x, blocked, bias, "gelu", [], "none")
             torch.ops.mkldnn._linear_pointwise.binary(x, got, blocked, bias, "add")
-    except (AttributeError, RuntimeError):  # another build, or a number format that it does not know
+    except (AttributeError, RuntimeError) as error:  # another build, or a number format that it does not know
+        if is_out_of_memory(error):  # which says nothing of either
+            raise
         return False
     return bool(torch.allclose(got.float(), F.gelu(F.linear(x, weight, bias)).float(), atol=0.05))
