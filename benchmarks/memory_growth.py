@@ -31,12 +31,16 @@ WORDS = ("malware", "host", "domain", "user", "server", "file", "mail", "script"
 SIZES = (20_000, 200_000, 1_000_000, 2_000_000)
 
 
-def write_rows(path: Path, rows: int, partitions: int = 1) -> None:
-    """Short sentences of one length, all different, so that two million are done in minutes; partitions take turns."""
+def write_rows(path: Path, rows: int, partitions: int = 1, different: float = 1.0) -> None:
+    """Short sentences of one length, so that two million are done in minutes; partitions take turns.
+
+    `different`: the share of sentences that are the first of their kind; then they come again from the beginning.
+    """
+    kinds = max(1, round(rows * different))
     with path.open("w", encoding="utf-8") as file:
         file.write("line,part,sentence\n")
         for number in range(rows):
-            digits = f"{number:08}"  # as many words whatever the number: a row costs the same in any file
+            digits = f"{number % kinds:08}"  # as many words whatever the number: a row costs the same in any file
             words = " ".join(WORDS[int(digit)] for digit in digits)
             file.write(f"{number},p{number % partitions},The {words} is a <mask>.\n")
 
@@ -61,9 +65,11 @@ def small_model(tokenizer: Path | None, target: Path) -> None:
     words.save_pretrained(target)
 
 
-def one_run(folder: str, rows: int, like: str, task: str, partitions: int, real: bool) -> dict[str, float]:
+def one_run(
+    folder: str, rows: int, like: str, task: str, partitions: int, different: float, real: bool
+) -> dict[str, float]:
     source = Path(folder) / "rows.csv"
-    write_rows(source, rows, partitions)
+    write_rows(source, rows, partitions, different)
     partition_by = ("part",) if partitions > 1 else ()
     marks: list[tuple[float, int]] = []
 
@@ -101,6 +107,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer's files; the built-in one if left out")
     parser.add_argument("--task", choices=TASKS, default="fill-mask", help="what is done with each row")
     parser.add_argument("--partitions", type=int, default=1, help="of the output, with as many rows in each")
+    parser.add_argument("--different", type=float, default=1.0, help="share of sentences that no earlier one is like")
     parser.add_argument("--like", choices=sorted(SETTINGS), default="gpu", help="sizes as on that device")
     parser.add_argument("--real", action="store_true", help="a small model with weights; sizes as on this machine")
     parser.add_argument("--json", type=Path, help="write the figures there too")
@@ -113,7 +120,7 @@ def main() -> None:
         for rows in options.sizes:
             # A pool of one, anew for each size: what fails or dies there ends this process with its failure.
             with ProcessPoolExecutor(1, mp_context=processes) as child:
-                settings = options.like, options.task, options.partitions, options.real
+                settings = options.like, options.task, options.partitions, options.different, options.real
                 last = child.submit(one_run, folder, rows, *settings).result()
             found.append(last)
             memory, rate, seconds = last["peak_mib"], last["rows_per_second"], last["seconds"]
