@@ -62,6 +62,7 @@ def _gathered(groups: Sequence[list[Piece]], schema: pa.Schema) -> Iterator[Gath
         return
     found = _Found(schema)
     if not all(found.add(pieces) for pieces in _by_file(groups)):  # too much: half of them at a time
+        del found  # what was read by now is not held meanwhile
         half = len(groups) // 2
         yield from _gathered(groups[:half], schema)
         yield from _gathered(groups[half:], schema)
