@@ -23,6 +23,7 @@ from secbatch.models.encoder_bert import PackedBert
 from secbatch.models.freed_memory import keep_freed_memory
 from secbatch.models.linear import Linear
 from secbatch.models.packed import Block
+from secbatch.models.packed_attention import attend
 from secbatch.models.packed_attention_groups import attend_by_groups
 
 HEADS = 12
@@ -42,7 +43,8 @@ def same_length(rows: int, length: int) -> Block:
     """Sequences of one length; the rows that are left over are filling."""
     nothing = torch.zeros(0, dtype=torch.int64)
     count = rows // length
-    return Block(nothing, nothing, None, count * length, ((0, count, length),))
+    bounds = torch.arange(count + 1, dtype=torch.int32) * length
+    return Block(nothing, nothing, None, count * length, ((0, count, length),), bounds, length)
 
 
 def parts_of(net: PackedBert, rows: int, length: int, dtype: torch.dtype) -> list[Part]:
@@ -72,7 +74,8 @@ def parts_of(net: PackedBert, rows: int, length: int, dtype: torch.dtype) -> lis
         Part("layer, in 4 blocks", whole(4), layer),
         Part("layer without attention", without_attention, layer),
         Part("query, key, value", lambda n: layers[n].qkv(x), flops(HIDDEN, 3 * HIDDEN)),
-        Part("attention", lambda n: attend_by_groups(qkv, block.groups, None, True), 0),
+        Part("attention", lambda n: attend(qkv, block), 0),
+        Part("attention, by groups", lambda n: attend_by_groups(qkv, block.groups, None, True), 0),
         Part("attention's output", lambda n: layers[n].out(x), flops(HIDDEN, HIDDEN)),
         Part("attention's output, sum within", lambda n: layers[n].out.plus(x, x), flops(HIDDEN, HIDDEN)),
         Part("up", lambda n: layers[n].up(x), flops(HIDDEN, WIDE)),

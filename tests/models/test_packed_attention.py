@@ -1,8 +1,6 @@
 """Attention of all lengths in one kernel, as a GPU has it, with a stand-in for the kernel."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from secbatch.models.device import choose
 from secbatch.models.encoder import hidden_states
 from secbatch.models.encoder_generic import StockEncoder
 from secbatch.models.load import load_model
-from secbatch.models.packed import Block, blocks
+from secbatch.models.packed import Block
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
 
@@ -40,14 +38,9 @@ def test_nonsense_for_filling_stays_there(
     lengths = np.sort(draw.integers(1, 60, 40))[::-1]
     sequences = TokenSequences.of([draw.integers(5, base.config.vocab_size, length) for length in lengths])
 
-    def one_block(sequences: TokenSequences, device: str, placeless: int | None) -> list[Any]:
-        (block,) = blocks(sequences, device, placeless)
-        bounds = torch.from_numpy(sequences.offsets.astype(np.int32))
-        return [replace(block, bounds=bounds, longest=int(sequences.lengths[0]))]
-
     asked: list[int | None] = []
     monkeypatch.setattr("secbatch.models.packed.BLOCK_TOKENS", 1 << 20)
-    monkeypatch.setattr("secbatch.models.packed_encoder.blocks", one_block)
+    monkeypatch.setattr("secbatch.models.packed_attention.native.is_native", lambda *_: False)
     monkeypatch.setattr(packed_attention, "flash_attention", one_kernel)
     monkeypatch.setattr(
         packed_attention,

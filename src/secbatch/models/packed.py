@@ -10,7 +10,7 @@ Rows are filled up to a multiple of ROWS. oneDNN makes, and keeps, kernels and b
 meets: left to the texts, that is some thousand numbers and gigabytes in a long run.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ class Block:
     types: torch.Tensor | None  # [T] int64, which of two texts a token is of; None: 0 for all
     tokens: int  # those that are no filling
     groups: tuple[tuple[int, int, int], ...]  # (first token, sequences, their length), in order
-    bounds: torch.Tensor | None = None  # [n + 1] int32 on a GPU: where sequences begin and end
+    bounds: torch.Tensor | None = None  # [n + 1] int32: where sequences begin and end; None: only groups are looked at
     longest: int = 0  # no sequence has more tokens
     neighbours: bool = True  # whether a sequence that is no numbers may spoil another one: packed_attention_groups.py
 
@@ -95,10 +95,9 @@ def _block(sequences: TokenSequences, first: int, end: int, device: str, placele
         on_device(filled(numbers.astype(np.int64)), device)
         for numbers in (part.ids, places, *(() if part.types is None else (part.types,)))
     )
-    block = Block(ids, positions, types[0] if types else None, tokens, tuple(part.groups()))
-    if device == "cpu":
-        return block
-    return replace(block, bounds=on_device(part.offsets.astype(np.int32), device), longest=int(part.lengths[0]))
+    bounds = on_device(part.offsets.astype(np.int32), device)
+    groups, longest = tuple(part.groups()), int(part.lengths[0])
+    return Block(ids, positions, types[0] if types else None, tokens, groups, bounds, longest)
 
 
 def _positions(part: TokenSequences, placeless: int | None) -> np.ndarray:

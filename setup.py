@@ -1,0 +1,23 @@
+"""What pyproject.toml cannot say yet but as an experiment: code that is compiled. All the rest is there."""
+
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+FOLDER = Path("src/secbatch/models/native")
+
+setup(
+    ext_modules=[
+        # Attention on processors with AVX-512, about twice as fast as torch's (docs/performance/encoder.md). Without a
+        # C compiler, or for other processors, the package is installed without it and goes torch's way.
+        Extension(
+            "secbatch.models.native.attention",
+            sources=[str(FOLDER / name) for name in ("module.c", "attention.c", "threads.c")],
+            depends=[str(FOLDER / name) for name in ("attention.h", "threads.h", "vectors.h")],
+            extra_compile_args=["-std=c11", "-O3", "-g0"],
+            py_limited_api=True,
+            optional=True,
+        )
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)
