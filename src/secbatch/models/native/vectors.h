@@ -51,7 +51,7 @@ static inline int whole_vectors(int count) { return (count + LANES - 1) & -LANES
 /* Lanes from `low` to before `high`, which may lie anywhere. */
 INLINE __mmask16 lanes_between(int low, int high)
 {
-    return (__mmask16)(0xffff << smaller(larger(low, 0), LANES) & 0xffff >> smaller(larger(LANES - high, 0), LANES));
+    return (__mmask16)(0xffffu << smaller(larger(low, 0), LANES) & 0xffffu >> smaller(larger(LANES - high, 0), LANES));
 }
 
 /* e^x for x <= 0, to 2 units in the last place, by the usual reduction to 2^n * e^r and a polynomial for e^r
