@@ -5,6 +5,8 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 FOLDER = Path("src/secbatch/models/native")
+SOURCES = ("module.c", "sequence_attention.c", "cache_attention.c", "threads.c")
+HEADERS = ("attention.h", "attention_parts.h", "threads.h", "vectors.h")
 
 setup(
     ext_modules=[
@@ -12,8 +14,8 @@ setup(
         # C compiler, or for other processors, the package is installed without it and goes torch's way.
         Extension(
             "secbatch.models.native.attention",
-            sources=[str(FOLDER / name) for name in ("module.c", "attention.c", "threads.c")],
-            depends=[str(FOLDER / name) for name in ("attention.h", "threads.h", "vectors.h")],
+            sources=[str(FOLDER / name) for name in SOURCES],
+            depends=[str(FOLDER / name) for name in HEADERS],
             extra_compile_args=["-std=c11", "-O3", "-g0"],
             py_limited_api=True,
             optional=True,

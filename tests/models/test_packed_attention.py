@@ -40,7 +40,7 @@ def test_nonsense_for_filling_stays_there(
 
     asked: list[int | None] = []
     monkeypatch.setattr("secbatch.models.packed.BLOCK_TOKENS", 1 << 20)
-    monkeypatch.setattr("secbatch.models.packed_attention.native.is_native", lambda *_: False)
+    monkeypatch.setattr("secbatch.models.packed_attention.native.runs", lambda *_: False)
     monkeypatch.setattr(packed_attention, "flash_attention", one_kernel)
     monkeypatch.setattr(
         packed_attention,

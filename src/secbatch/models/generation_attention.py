@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from secbatch.models import native
 from secbatch.models.out_of_memory import is_out_of_memory
 
 Attention = Callable[..., Tensor]
@@ -18,6 +19,8 @@ def attention(device: torch.device, dtype: torch.dtype, width: int) -> Attention
 
     Its third argument is a mask [B, 1, K or 1, N] of 0 and minus infinity. D is `width`.
     """
+    if native.runs(device, dtype, width):
+        return native.attend_cache
     return _own(device, dtype, width) or by_torch
 
 

@@ -2,7 +2,7 @@
 
 Everywhere it can run on groups of sequences of one length, which are contiguous because batches are sorted by length: a
 group is a [count, heads, length, head_dim] view (packed_attention_groups.py). On a CPU with AVX-512 code of our own
-takes sequences of all lengths but the longest (packed_attention_native.py). On a GPU in half precision one kernel takes
+takes sequences of all lengths but the longest (native). On a GPU in half precision one kernel takes
 them all: for short ones our own, where Triton runs, for others torch's, where it has it.
 """
 
@@ -13,7 +13,7 @@ from subprocess import SubprocessError
 import numpy as np
 import torch
 
-from secbatch.models import packed_attention_native as native
+from secbatch.models import native
 from secbatch.models.packed import Block
 from secbatch.models.packed_attention_groups import attend_by_groups
 
@@ -25,17 +25,17 @@ def attend(qkv: torch.Tensor, block: Block, window: int | None = None) -> torch.
     """
     tokens, _, _, dim = qkv.shape
     if block.bounds is not None:
-        if block.longest <= native.LONGEST and native.is_native(qkv.device, qkv.dtype, dim):
-            return _within(block, native.attend(qkv, block.bounds, window))
+        if block.longest <= native.LONGEST and native.runs(qkv.device, qkv.dtype, dim):
+            return _rows(block, native.attend_within(qkv, block.bounds, window))
         seen = None if window is None or block.longest <= window + 1 else window  # what shortens anybody's view
         if seen is None and (kernel := short_attention(qkv.device, qkv.dtype, dim, block.longest)):
             return kernel(qkv, block.bounds, block.longest).view(tokens, -1)
         if has_flash_attention(qkv.device, qkv.dtype, dim, seen):
             return flash_attention(qkv, block.bounds, block.longest, seen).view(tokens, -1)
-    return _within(block, attend_by_groups(qkv, block.groups, window, block.neighbours))
+    return _rows(block, attend_by_groups(qkv, block.groups, window, block.neighbours))
 
 
-def _within(block: Block, mixed: torch.Tensor) -> torch.Tensor:
+def _rows(block: Block, mixed: torch.Tensor) -> torch.Tensor:
     """[T, heads, head_dim] to [T, heads × head_dim], with zeros for filling."""
     mixed[block.tokens :] = 0  # whatever lies in memory may be no number, which is slow
     return mixed.view(len(mixed), -1)

@@ -1,1 +1,91 @@
-"""Code for one family of processors, compiled when the package is installed where there is a C compiler."""
+"""Attention on a CPU with AVX-512, in code of our own.
+
+torch's kernel for CPUs calls a library's matrix product for each head of each sequence, which for few tokens takes
+longer to begin than to do, and reads what a mask hides. The code is compiled when the package is installed; where it is
+not, attention goes torch's way.
+"""
+
+from functools import cache
+
+import numpy as np
+import torch
+
+try:
+    from secbatch.models.native import attention as _code
+except ImportError:  # no C compiler, another processor family, another system
+    _code = None  # type: ignore[assignment]
+
+LONGEST = 512  # tokens of a sequence; for longer ones torch's kernel is as fast
+WIDEST = 128  # numbers of a head
+_EVERYTHING = 1 << 20  # a window beyond every sequence
+
+
+@cache
+def runs(device: torch.device, dtype: torch.dtype, dim: int) -> bool:
+    """Whether it runs there, for heads of `dim` numbers."""
+    known = device.type == "cpu" and dtype in (torch.float32, torch.bfloat16) and 0 < dim <= WIDEST
+    return known and _code is not None and _code.supported()
+
+
+def attend_within(qkv: torch.Tensor, bounds: torch.Tensor, window: int | None = None) -> torch.Tensor:
+    """Bidirectional attention within each sequence: [T, 3, heads, dim] to [T, heads, dim].
+
+    `bounds`: [n + 1] int32, ascending, where sequences of at most LONGEST tokens begin and end; tokens of no sequence
+    get what lies in memory. With `window`, a token sees those at most `window` positions away. A sequence's result is
+    the same bits whatever lies beside it. Raises ValueError for other tensors, MemoryError.
+    """
+    _check(bounds.device.type == "cpu" and bounds.dtype == torch.int32 and bounds.is_contiguous() and len(bounds) > 1)
+    ends = bounds.numpy()
+    lengths = np.diff(ends)
+    tokens, three, heads, dim = qkv.shape
+    _check(runs(qkv.device, qkv.dtype, dim) and three == 3 and qkv.is_contiguous())
+    _check(ends[0] >= 0 and ends[-1] <= tokens and lengths.min() >= 0 and lengths.max() <= LONGEST)
+    out = qkv.new_empty(tokens, heads, dim)
+    _code.within(
+        qkv.data_ptr(),
+        out.data_ptr(),
+        bounds.data_ptr(),
+        len(lengths),
+        heads,
+        dim,
+        _EVERYTHING if window is None else min(window, _EVERYTHING),
+        qkv.dtype == torch.bfloat16,
+        torch.get_num_threads(),
+    )
+    return out
+
+
+def attend_cache(query: torch.Tensor, pairs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """[B, H, K, D] over keys and values side by side, [B, H, N, 2 * D] with contiguous lines: [B, K, H, D].
+
+    `mask`: [B, 1, K or 1, N] of 0 and minus infinity. A query that sees nothing gets zeros. A row's result is the same
+    bits whatever lies beside it, and wherever in the cache the keys that it sees lie. Raises ValueError for other
+    tensors, MemoryError.
+    """
+    rows, heads, queries, dim = query.shape
+    keys = pairs.shape[2]
+    _check(runs(query.device, query.dtype, dim) and query.dtype == pairs.dtype == mask.dtype)
+    _check(pairs.shape == (rows, heads, keys, 2 * dim) and mask.shape in ((rows, 1, queries, keys), (rows, 1, 1, keys)))
+    _check(pairs.device == mask.device == query.device and query.stride(3) == pairs.stride(3) == mask.stride(3) == 1)
+    _check(pairs.stride(2) == 2 * dim)
+    out = query.new_empty(rows, queries, heads, dim)
+    size = query.element_size()
+    steps = (
+        *query.stride()[:3],
+        *pairs.stride()[:2],
+        mask.stride(0),
+        mask.stride(2) if mask.shape[2] > 1 else 0,
+    )
+    _code.cache(
+        (query.data_ptr(), pairs.data_ptr(), mask.data_ptr(), out.data_ptr()),
+        (rows, heads, queries, keys, dim),
+        tuple(step * size for step in steps),  # type: ignore[arg-type]
+        query.dtype == torch.bfloat16,
+        torch.get_num_threads(),
+    )
+    return out
+
+
+def _check(is_so: object) -> None:
+    if not is_so:
+        raise ValueError("These tensors are not what attention in native code is for.")

@@ -3,13 +3,22 @@
 
 #include <stdint.h>
 
-enum { LONGEST = 512 }; /* tokens of a sequence */
-enum { WIDEST = 128 };  /* numbers of a head, of which there are whole vectors of 16 */
+/* Both return 0, or -1 where memory ran out. Number formats are float32 or bfloat16. */
 
 /* Attention within each of `sequences` sequences. `qkv`: [tokens, 3, heads, dim], `out`: [tokens, heads, dim];
-   sequence s has the tokens from bounds[s] to bounds[s + 1] - 1. A token sees those at most `window` positions away.
-   Returns 0, or -1 where memory ran out. */
-int attend(const char *qkv, char *out, const int32_t *bounds, int sequences, int heads, int dim, int window,
-           int bfloat16, int threads);
+   sequence s has the tokens from bounds[s] to bounds[s + 1] - 1. A token sees those at most `window` positions away. */
+int attend_within(const char *qkv, char *out, const int32_t *bounds, int sequences, int heads, int dim, int window,
+                  int bfloat16, int threads);
+
+/* `query`: [rows, heads, queries, dim] over `pairs`: [rows, heads, keys, 2 * dim], keys and values side by side, whose
+   lines are contiguous. `mask`: [rows, queries or 1, keys] of 0 and minus infinity. `out`: [rows, queries, heads, dim].
+   Strides are bytes; mask_step is 0 where all queries of a row see the same. */
+struct cache_attention {
+    const char *query, *pairs, *mask;
+    char *out;
+    int rows, heads, queries, keys, dim;
+    long query_row, query_head, query_step, pair_row, pair_head, mask_row, mask_step;
+};
+int attend_cache(const struct cache_attention *a, int bfloat16, int threads);
 
 #endif

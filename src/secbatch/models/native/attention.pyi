@@ -1,5 +1,5 @@
 def supported() -> bool: ...
-def attend(
+def within(
     qkv: int,
     out: int,
     bounds: int,
@@ -7,6 +7,14 @@ def attend(
     heads: int,
     dim: int,
     window: int,
+    bfloat16: bool,
+    threads: int,
+    /,
+) -> None: ...
+def cache(
+    addresses: tuple[int, int, int, int],
+    sizes: tuple[int, int, int, int, int],
+    strides: tuple[int, int, int, int, int, int, int],
     bfloat16: bool,
     threads: int,
     /,

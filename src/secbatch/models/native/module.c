@@ -1,5 +1,5 @@
 /* The Python module secbatch.models.native.attention, of Python's limited API. Tensors come as addresses: what they
-   must be like is checked in packed_attention_native.py, which alone calls it. */
+   must be like is checked in native/__init__.py, which alone calls it. */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
@@ -16,7 +16,16 @@ static PyObject *supported(PyObject *module, PyObject *nothing)
                            __builtin_cpu_supports("fma") && has_threads());
 }
 
-static PyObject *attend_tensors(PyObject *module, PyObject *arguments)
+#define AT(address) ((char *)(uintptr_t)(address))
+
+static PyObject *none_unless(int failed)
+{
+    if (failed)
+        return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
+static PyObject *within(PyObject *module, PyObject *arguments)
 {
     unsigned long long qkv, out, bounds;
     int sequences, heads, dim, window, bfloat16, threads, failed;
@@ -25,18 +34,35 @@ static PyObject *attend_tensors(PyObject *module, PyObject *arguments)
                           &threads))
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    failed = attend((const char *)(uintptr_t)qkv, (char *)(uintptr_t)out, (const int32_t *)(uintptr_t)bounds, sequences,
-                    heads, dim, window, bfloat16, threads);
+    failed = attend_within(AT(qkv), AT(out), (const int32_t *)AT(bounds), sequences, heads, dim, window, bfloat16,
+                           threads);
     Py_END_ALLOW_THREADS
-    if (failed)
-        return PyErr_NoMemory();
-    Py_RETURN_NONE;
+    return none_unless(failed);
+}
+
+static PyObject *cache(PyObject *module, PyObject *arguments)
+{
+    unsigned long long query, pairs, mask, out;
+    struct cache_attention a;
+    int bfloat16, threads, failed;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "(KKKK)(iiiii)(lllllll)pi", &query, &pairs, &mask, &out, &a.rows, &a.heads,
+                          &a.queries, &a.keys, &a.dim, &a.query_row, &a.query_head, &a.query_step, &a.pair_row,
+                          &a.pair_head, &a.mask_row, &a.mask_step, &bfloat16, &threads))
+        return NULL;
+    a.query = AT(query), a.pairs = AT(pairs), a.mask = AT(mask), a.out = AT(out);
+    Py_BEGIN_ALLOW_THREADS
+    failed = attend_cache(&a, bfloat16, threads);
+    Py_END_ALLOW_THREADS
+    return none_unless(failed);
 }
 
 static PyMethodDef methods[] = {
     {"supported", supported, METH_NOARGS, "Whether this processor and this torch can run it."},
-    {"attend", attend_tensors, METH_VARARGS,
-     "attend(qkv, out, bounds, sequences, heads, dim, window, bfloat16, threads), the first three being addresses."},
+    {"within", within, METH_VARARGS, "(qkv, out, bounds, sequences, heads, dim, window, bfloat16, threads)"},
+    {"cache", cache, METH_VARARGS,
+     "((query, pairs, mask, out), (rows, heads, queries, keys, dim), (strides of rows, heads and steps of query, rows "
+     "and heads of pairs, rows and steps of mask, in bytes), bfloat16, threads)"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -21,19 +21,19 @@ typedef enum { FLOAT32, BFLOAT16 } format;
 
 INLINE long size_of(format f) { return f == FLOAT32 ? 4 : 2; }
 
-INLINE __m512 load(const char *from, format f)
+/* The first of sixteen numbers, and 0 for the others, whose memory is not touched. */
+INLINE __m512 load_lanes(const char *from, __mmask16 lanes, format f)
 {
     if (f == FLOAT32)
-        return _mm512_loadu_ps(from);
-    return _mm512_castsi512_ps(
-        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)), 16));
+        return _mm512_maskz_loadu_ps(lanes, from);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, from)), 16));
 }
 
 /* To bfloat16 it rounds to the nearest, ties to even, as torch does. */
-INLINE void store(char *to, __m512 x, format f)
+INLINE void store_lanes(char *to, __mmask16 lanes, __m512 x, format f)
 {
     if (f == FLOAT32) {
-        _mm512_storeu_ps(to, x);
+        _mm512_mask_storeu_ps(to, lanes, x);
         return;
     }
     __m512i bits = _mm512_castps_si512(x);
@@ -41,7 +41,7 @@ INLINE void store(char *to, __m512 x, format f)
     __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
     __m512i kept = _mm512_srli_epi32(rounded, 16);
     kept = _mm512_mask_set1_epi32(kept, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), 0x7fc0);
-    _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16(kept));
+    _mm256_mask_storeu_epi16(to, lanes, _mm512_cvtepi32_epi16(kept));
 }
 
 static inline int smaller(int a, int b) { return a < b ? a : b; }
