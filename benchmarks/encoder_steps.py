@@ -29,6 +29,7 @@ from secbatch.models import (
     encoder_bert,
     linear,
     masked_lm_head_packed,
+    native,
     packed,
     packed_attention_groups,
     packed_encoder,
@@ -91,18 +92,24 @@ def odd_keys(stack: ExitStack) -> None:
     stack.enter_context(patch.object(packed_attention_groups, "FEWEST", packed_attention_groups.LANES))
 
 
+def by_groups(stack: ExitStack) -> None:
+    """Attention in torch's kernel."""
+    stack.enter_context(patch.object(native, "runs", lambda device, dtype, dim: False))
+
+
 PRODUCTS_SECONDS = 0.15
 SMALL_BATCH = 2048  # tokens, where batches are not cut into blocks
 
 # In the order of history; each has what those before it have.
 STEPS: tuple[tuple[str, tuple[Change, ...]], ...] = (
     ("padded, sorted by length; head at masks", (padded, everywhere, whole_batches)),
-    ("packed: no padding", (plain, everywhere, whole_batches, odd_keys)),
-    ("weights in oneDNN's layout", (unfused, everywhere, whole_batches, odd_keys)),
-    ("GELU and residual sum fused", (everywhere, whole_batches, odd_keys)),
-    ("last layer at masks only", (whole_batches, odd_keys)),
-    ("large batches, layer by layer and block by block", (odd_keys,)),
-    ("attention to whole vectors of keys", ()),
+    ("packed: no padding", (plain, everywhere, whole_batches, odd_keys, by_groups)),
+    ("weights in oneDNN's layout", (unfused, everywhere, whole_batches, odd_keys, by_groups)),
+    ("GELU and residual sum fused", (everywhere, whole_batches, odd_keys, by_groups)),
+    ("last layer at masks only", (whole_batches, odd_keys, by_groups)),
+    ("large batches, layer by layer and block by block", (odd_keys, by_groups)),
+    ("attention to whole vectors of keys", (by_groups,)),
+    ("attention in native code", ()),
 )
 
 

@@ -33,6 +33,8 @@ from transformers import (
     DebertaV2Config,
     DistilBertConfig,
     DistilBertForMaskedLM,
+    ElectraConfig,
+    ElectraForMaskedLM,
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -42,6 +44,7 @@ from transformers import (
     ModernBertConfig,
     ModernBertForMaskedLM,
     MPNetConfig,
+    MPNetForMaskedLM,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForMaskedLM,
@@ -260,8 +263,33 @@ def make_modernbert(folder: Path, seed: int = 0, sharpen: float = 30.0, **change
     return _save(ModernBertForMaskedLM, config, tokenizer, folder, seed, sharpen)
 
 
-def make_distilbert(folder: Path, seed: int = 0, sharpen: float = 30.0) -> Path:
+def make_electra(folder: Path, seed: int = 0, sharpen: float = 120.0) -> Path:
+    """Embeddings are narrower than the layers."""
+    tokenizer = bert_tokenizer()
+    config = ElectraConfig(
+        vocab_size=len(tokenizer),
+        embedding_size=32,
+        max_position_embeddings=64,
+        **_SHAPE | {"num_hidden_layers": 3},
+    )
+    return _save(ElectraForMaskedLM, config, tokenizer, folder, seed, sharpen)
+
+
+def make_mpnet(folder: Path, seed: int = 0, sharpen: float = 30.0) -> Path:
     """An architecture without a fast path of its own."""
+    tokenizer = roberta_tokenizer()
+    config = MPNetConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=66,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        **_SHAPE | {"num_hidden_layers": 3},
+    )
+    return _save(MPNetForMaskedLM, config, tokenizer, folder, seed, sharpen)
+
+
+def make_distilbert(folder: Path, seed: int = 0, sharpen: float = 30.0) -> Path:
     tokenizer = bert_tokenizer()
     config = DistilBertConfig(
         vocab_size=len(tokenizer), dim=64, n_heads=4, hidden_dim=128, n_layers=3, max_position_embeddings=64
@@ -397,13 +425,14 @@ def with_token_types(folder: Path) -> Path:
     return folder
 
 
-_WORD_PIECES = frozenset({"bert", "albert", "distilbert", "deberta"})
+_WORD_PIECES = frozenset({"bert", "albert", "distilbert", "electra", "deberta"})
 _NO_SPECIALS = {"bos_token_id": None, "eos_token_id": None, "cls_token_id": None, "sep_token_id": None}
 _SMALL: dict[str, Any] = {**_SHAPE, "num_hidden_layers": 2, "max_position_embeddings": 64}
 _FINE_TUNED: dict[str, tuple[Any, dict[str, Any]]] = {
     "roberta": (RobertaConfig, {**_SMALL, "max_position_embeddings": 66, "type_vocab_size": 1}),
     "mpnet": (MPNetConfig, {**_SMALL, "max_position_embeddings": 66}),
     "bert": (BertConfig, _SMALL),
+    "electra": (ElectraConfig, {**_SMALL, "embedding_size": 32}),
     "albert": (AlbertConfig, {**_SMALL, "embedding_size": 32}),
     "distilbert": (
         DistilBertConfig,

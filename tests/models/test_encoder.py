@@ -32,7 +32,15 @@ def random_sequences(vocabulary: int) -> TokenSequences:
 
 
 @pytest.mark.parametrize(
-    ("kind", "is_packed"), [("roberta", True), ("bert", True), ("modernbert", True), ("distilbert", False)]
+    ("kind", "is_packed"),
+    [
+        ("roberta", True),
+        ("bert", True),
+        ("electra", True),
+        ("distilbert", True),
+        ("modernbert", True),
+        ("mpnet", False),
+    ],
 )
 def test_hidden_states_equal_those_of_each_sequence_alone(tiny: Tiny, kind: str, is_packed: bool) -> None:
     base = load_model(tiny(kind), "encoder", CPU).model
@@ -156,7 +164,7 @@ def test_an_architecture_that_padding_disturbs_is_not_padded() -> None:
 
 
 def test_logits_of_chosen_positions(tiny: Tiny) -> None:
-    for kind in ("roberta", "bert", "modernbert", "distilbert"):
+    for kind in ("roberta", "bert", "modernbert", "distilbert", "electra", "mpnet"):
         loaded = load_model(tiny(kind), "masked-lm", CPU)
         lm = MaskedLM(loaded, 0, CPU)
         sequences = random_sequences(lm.vocabulary)
@@ -175,7 +183,7 @@ def test_logits_of_chosen_positions(tiny: Tiny) -> None:
 def test_a_head_that_does_not_stand_alone_falls_back_to_full_logits(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = load_model(tiny("distilbert"), "masked-lm", CPU)
+    loaded = load_model(tiny("mpnet"), "masked-lm", CPU)
     reference = MaskedLM(loaded, 0, CPU)
 
     def refuse(self: object, hidden: torch.Tensor) -> torch.Tensor:
@@ -184,8 +192,10 @@ def test_a_head_that_does_not_stand_alone_falls_back_to_full_logits(
     sequences, positions = random_sequences(reference.vocabulary), np.array([1, 100])
     with torch.inference_mode():
         wanted = torch.cat([logits for _, logits in reference.logits(sequences, positions)])
-        monkeypatch.setattr(encoder.MaskedLMHead, "__call__", refuse)
+        for head in (encoder.MaskedLMHead, encoder.PackedMaskedLMHead):
+            monkeypatch.setattr(head, "__call__", refuse)
         fallback = MaskedLM(loaded, 0, CPU)
+        assert fallback.hidden is None and reference.hidden is not None
         got = torch.cat([logits for _, logits in fallback.logits(sequences, positions)])
     assert not fallback.packed
     assert torch.allclose(got, wanted, atol=2e-4, rtol=1e-5)
@@ -273,7 +283,7 @@ def test_padding_is_counted() -> None:
     assert (report.tokens, report.padding) == (7, 5)
 
 
-@pytest.mark.parametrize("kind", ["roberta", "bert", "modernbert", "distilbert"])
+@pytest.mark.parametrize("kind", ["roberta", "bert", "modernbert", "distilbert", "electra", "mpnet"])
 def test_chosen_positions_have_the_states_that_they_have_among_all(tiny: Tiny, kind: str) -> None:
     base = load_model(tiny(kind), "encoder", CPU).model
     path = hidden_states(base, 0, CPU)
@@ -294,7 +304,7 @@ def test_a_batch_of_numbers_goes_through_once(tiny: Tiny, monkeypatch: pytest.Mo
     assert len(passes) == 2
 
 
-@pytest.mark.parametrize("kind", ["roberta", "bert", "modernbert"])
+@pytest.mark.parametrize("kind", ["roberta", "bert", "modernbert", "distilbert", "electra"])
 def test_logits_of_a_sequence_are_the_same_bits_in_any_batch(tiny: Tiny, kind: str) -> None:
     """What a text was given once may stand for every other row with that text: nothing hangs on its neighbours."""
     if not has_blocked_layers(torch.float32):

@@ -56,7 +56,8 @@ def assert_equal(got: torch.Tensor, wanted: torch.Tensor) -> None:
     [
         ("roberta", "first", True),
         ("bert", "first", True),
-        ("distilbert", "first", False),
+        ("distilbert", "first", True),
+        ("electra", "first", True),
         ("modernbert", "first", True),
         ("modernbert-mean", "mean", True),
         ("mpnet", "first", False),
@@ -100,7 +101,9 @@ def test_without_a_padding_token_a_decoders_head_looks_at_the_last_token_whateve
         assert_equal(head.logits_of(head.states(sequences, head.wanted(sequences)), sequences), wanted)
 
 
-@pytest.mark.parametrize("kind", ["roberta", "bert", "distilbert", "modernbert", "mpnet", "deberta", "llama"])
+@pytest.mark.parametrize(
+    "kind", ["roberta", "bert", "electra", "distilbert", "modernbert", "mpnet", "deberta", "llama"]
+)
 @pytest.mark.parametrize("head", ["TokenClassification", "QuestionAnswering"])
 def test_a_token_head_gives_the_models_own_logits(tmp_path: Path, kind: str, head: str) -> None:
     labels = {} if head == "QuestionAnswering" else {"num_labels": 7}

@@ -43,7 +43,9 @@ def run(task: EmbedTask, table: pa.Table) -> TaskColumns:
     return done
 
 
-@pytest.mark.parametrize("kind", ["roberta", "bert", "modernbert", "distilbert", "llama_chat", "blenderbot"])
+@pytest.mark.parametrize(
+    "kind", ["roberta", "bert", "modernbert", "distilbert", "electra", "mpnet", "llama_chat", "blenderbot"]
+)
 @pytest.mark.parametrize("pooling", ["mean", "first"])
 def test_equals_the_hidden_states_of_one_text_alone(tiny: Tiny, kind: str, pooling: str) -> None:
     model = tiny(kind)
@@ -68,7 +70,7 @@ def test_normalised_vectors_have_length_one(tiny: Tiny) -> None:
     assert np.allclose(plain / np.linalg.norm(plain, axis=1, keepdims=True), unit, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+@pytest.mark.parametrize("kind", ["bert", "mpnet"])
 def test_the_batch_does_not_matter(tiny: Tiny, kind: str) -> None:
     table = pa.table({"text": TEXTS})
     task = make_task(tiny(kind), table)

@@ -1,6 +1,7 @@
-"""BERT and RoBERTa over packed sequences.
+"""BERT and its kin over packed sequences: norms after each residual sum.
 
-Devlin et al. 2018 (arXiv:1810.04805), Liu et al. 2019 (arXiv:1907.11692): norms after each residual sum.
+BERT: Devlin et al. 2018 (arXiv:1810.04805). RoBERTa: Liu et al. 2019 (arXiv:1907.11692). ELECTRA: Clark et al. 2020
+(arXiv:2003.10555), whose embeddings may be narrower than its layers. DistilBERT: Sanh et al. 2019 (arXiv:1910.01108).
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from secbatch.models.packed import Block, Norm, exact_gelu
 from secbatch.models.packed_attention import attend
 from secbatch.models.packed_encoder import PackedEncoder
 
-MODEL_TYPES = frozenset({"bert", "roberta", "xlm-roberta", "camembert"})
+MODEL_TYPES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"})
 
 
 @dataclass(frozen=True)
@@ -28,32 +29,35 @@ class _Layer:
 
 
 class PackedBert(PackedEncoder[_Layer]):
-    """A BERT or RoBERTa base model."""
+    """A base model of one of MODEL_TYPES."""
 
     def __init__(self, base: Any, device: str) -> None:
         config = base.config
         embeddings = base.embeddings
         self._heads = config.num_attention_heads
-        self._words = embeddings.word_embeddings.weight  # [vocabulary, hidden]
+        self._words = embeddings.word_embeddings.weight  # [vocabulary, width of embeddings]
         # RoBERTa counts positions from its padding index on, at which the padding token stands wherever it is in a
         # text: with another model's tokenizer that may be any token.
         placeless = getattr(embeddings, "padding_idx", None)
-        # A token is of type 0 but in pairs of texts, so that type's embedding is part of the position's.
-        types = embeddings.token_type_embeddings.weight
-        self._positions = embeddings.position_embeddings.weight[placeless or 0 :] + types[0]
-        self._types = types - types[0]  # [types, hidden]: what another type changes
+        self._positions = embeddings.position_embeddings.weight[placeless or 0 :]
+        self._types: torch.Tensor | None = None
+        if hasattr(embeddings, "token_type_embeddings"):  # DistilBERT has none
+            # A token is of type 0 but in pairs of texts, so that type's embedding is part of the position's.
+            types = embeddings.token_type_embeddings.weight
+            self._positions = self._positions + types[0]
+            self._types = types - types[0]  # [types, width of embeddings]: what another type changes
         self._norm = Norm.of(embeddings.LayerNorm)
-        self._activation: Callable[[torch.Tensor], torch.Tensor] = base.encoder.layer[
-            0
-        ].intermediate.intermediate_act_fn
+        self._widened = Linear.of(base.embeddings_project) if hasattr(base, "embeddings_project") else None
+        layers, self._activation = _layers_of(base)
         self._gelu = exact_gelu(self._activation)
-        super().__init__(device, self._words.dtype, [_layer_of(layer) for layer in base.encoder.layer], placeless)
+        super().__init__(device, self._words.dtype, layers, placeless)
 
     def _begin(self, block: Block) -> tuple[torch.Tensor, None]:
         x = self._words[block.ids] + self._positions[block.positions]
-        if block.types is not None:
+        if block.types is not None and self._types is not None:
             x = x + self._types[block.types]
-        return self._norm(x), None
+        x = self._norm(x)
+        return x if self._widened is None else self._widened(x), None
 
     def _attend(self, layer: _Layer, x: torch.Tensor, block: Block, context: None) -> torch.Tensor:
         return attend(layer.qkv(x).view(len(x), 3, self._heads, -1), block)
@@ -62,6 +66,15 @@ class PackedBert(PackedEncoder[_Layer]):
         x = layer.attention_norm(layer.out.plus(attended, x))
         wide = layer.up.gelu(x) if self._gelu else self._activation(layer.up(x))  # [T, intermediate]
         return layer.output_norm(layer.down.plus(wide, x))
+
+
+def _layers_of(base: Any) -> tuple[list[_Layer], Callable[[torch.Tensor], torch.Tensor]]:
+    """A base model's layers, and their activation."""
+    if base.config.model_type == "distilbert":
+        distilled = base.transformer.layer
+        return [_layer_of_distilbert(layer) for layer in distilled], distilled[0].ffn.activation
+    layers = base.encoder.layer
+    return [_layer_of(layer) for layer in layers], layers[0].intermediate.intermediate_act_fn
 
 
 def _layer_of(layer: Any) -> _Layer:
@@ -73,4 +86,16 @@ def _layer_of(layer: Any) -> _Layer:
         up=Linear.of(layer.intermediate.dense),
         down=Linear.of(layer.output.dense),
         output_norm=Norm.of(layer.output.LayerNorm),
+    )
+
+
+def _layer_of_distilbert(layer: Any) -> _Layer:
+    attention = layer.attention
+    return _Layer(
+        qkv=Linear.of(attention.q_lin, attention.k_lin, attention.v_lin),
+        out=Linear.of(attention.out_lin),
+        attention_norm=Norm.of(layer.sa_layer_norm),
+        up=Linear.of(layer.ffn.lin1),
+        down=Linear.of(layer.ffn.lin2),
+        output_norm=Norm.of(layer.output_layer_norm),
     )

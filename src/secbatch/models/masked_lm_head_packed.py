@@ -1,4 +1,4 @@
-"""The vocabulary heads of BERT, RoBERTa and ModernBERT as fused layers: dense, activation, norm, vocabulary."""
+"""The vocabulary heads of BERT, its kin and ModernBERT as fused layers: dense, activation, norm, vocabulary."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,5 +35,10 @@ def _parts(model: Any) -> tuple[Any, Callable[[torch.Tensor], torch.Tensor], Any
     if model.config.model_type == "bert":
         transform = model.cls.predictions.transform
         return transform.dense, transform.transform_act_fn, transform.LayerNorm, model.cls.predictions.decoder
+    if model.config.model_type == "electra":
+        predictions = model.generator_predictions
+        return predictions.dense, predictions.activation, predictions.LayerNorm, model.generator_lm_head
+    if model.config.model_type == "distilbert":
+        return model.vocab_transform, model.activation, model.vocab_layer_norm, model.vocab_projector
     head = model.lm_head  # RoBERTa and its kin have no choice of activation
     return head.dense, torch.nn.GELU(), head.layer_norm, head.decoder
