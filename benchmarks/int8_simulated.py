@@ -123,7 +123,7 @@ Product = Callable[[int, LayerKind, list[torch.nn.Linear]], SimulatedInt8 | None
 
 @contextmanager
 def _replaced(product: Product, layers: int) -> Iterator[None]:
-    exact_layer = encoder_bert._layer_of
+    exact_layer = encoder_bert._of_bert
     made = 0
 
     def layer_of(layer: Any) -> Any:
@@ -135,7 +135,7 @@ def _replaced(product: Product, layers: int) -> Iterator[None]:
 
     # Else the packed path is refused, since it gives something else than the model's own forward.
     anything = patch.dict(encoder._TOLERANCE, float32=float("inf"))
-    with patch.object(encoder_bert, "_layer_of", layer_of), anything:
+    with patch.object(encoder_bert, "_of_bert", layer_of), anything:
         yield
     if not made:
         raise SystemExit("int8 is simulated in models of BERT's and RoBERTa's kind only.")

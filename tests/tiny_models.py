@@ -24,6 +24,7 @@ from tokenizers import (
 )
 from transformers import (
     AlbertConfig,
+    AlbertForMaskedLM,
     BartConfig,
     BartForConditionalGeneration,
     BertConfig,
@@ -275,8 +276,20 @@ def make_electra(folder: Path, seed: int = 0, sharpen: float = 120.0) -> Path:
     return _save(ElectraForMaskedLM, config, tokenizer, folder, seed, sharpen)
 
 
-def make_mpnet(folder: Path, seed: int = 0, sharpen: float = 30.0) -> Path:
+def make_albert(folder: Path, seed: int = 0, sharpen: float = 120.0) -> Path:
     """An architecture without a fast path of its own."""
+    tokenizer = bert_tokenizer()
+    config = AlbertConfig(
+        vocab_size=len(tokenizer),
+        embedding_size=32,
+        max_position_embeddings=64,
+        **_SHAPE | {"num_hidden_layers": 3},
+    )
+    return _save(AlbertForMaskedLM, config, tokenizer, folder, seed, sharpen)
+
+
+def make_mpnet(folder: Path, seed: int = 0, sharpen: float = 30.0) -> Path:
+    """Scores depend on how far apart two tokens are."""
     tokenizer = roberta_tokenizer()
     config = MPNetConfig(
         vocab_size=len(tokenizer),

@@ -39,7 +39,8 @@ def random_sequences(vocabulary: int) -> TokenSequences:
         ("electra", True),
         ("distilbert", True),
         ("modernbert", True),
-        ("mpnet", False),
+        ("mpnet", True),
+        ("albert", False),
     ],
 )
 def test_hidden_states_equal_those_of_each_sequence_alone(tiny: Tiny, kind: str, is_packed: bool) -> None:
@@ -164,7 +165,7 @@ def test_an_architecture_that_padding_disturbs_is_not_padded() -> None:
 
 
 def test_logits_of_chosen_positions(tiny: Tiny) -> None:
-    for kind in ("roberta", "bert", "modernbert", "distilbert", "electra", "mpnet"):
+    for kind in ("roberta", "bert", "modernbert", "distilbert", "electra", "mpnet", "albert"):
         loaded = load_model(tiny(kind), "masked-lm", CPU)
         lm = MaskedLM(loaded, 0, CPU)
         sequences = random_sequences(lm.vocabulary)
@@ -183,7 +184,7 @@ def test_logits_of_chosen_positions(tiny: Tiny) -> None:
 def test_a_head_that_does_not_stand_alone_falls_back_to_full_logits(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loaded = load_model(tiny("mpnet"), "masked-lm", CPU)
+    loaded = load_model(tiny("albert"), "masked-lm", CPU)
     reference = MaskedLM(loaded, 0, CPU)
 
     def refuse(self: object, hidden: torch.Tensor) -> torch.Tensor:
@@ -283,7 +284,7 @@ def test_padding_is_counted() -> None:
     assert (report.tokens, report.padding) == (7, 5)
 
 
-@pytest.mark.parametrize("kind", ["roberta", "bert", "modernbert", "distilbert", "electra", "mpnet"])
+@pytest.mark.parametrize("kind", ["roberta", "bert", "modernbert", "distilbert", "electra", "mpnet", "albert"])
 def test_chosen_positions_have_the_states_that_they_have_among_all(tiny: Tiny, kind: str) -> None:
     base = load_model(tiny(kind), "encoder", CPU).model
     path = hidden_states(base, 0, CPU)
@@ -304,7 +305,7 @@ def test_a_batch_of_numbers_goes_through_once(tiny: Tiny, monkeypatch: pytest.Mo
     assert len(passes) == 2
 
 
-@pytest.mark.parametrize("kind", ["roberta", "bert", "modernbert", "distilbert", "electra"])
+@pytest.mark.parametrize("kind", ["roberta", "bert", "modernbert", "distilbert", "electra", "mpnet"])
 def test_logits_of_a_sequence_are_the_same_bits_in_any_batch(tiny: Tiny, kind: str) -> None:
     """What a text was given once may stand for every other row with that text: nothing hangs on its neighbours."""
     if not has_blocked_layers(torch.float32):

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from secbatch.models import native, packed_attention
-from secbatch.models.native import LONGEST, attend_cache, attend_within, runs
+from secbatch.models.native import BIAS_WIDTH, LONGEST, attend_cache, attend_within, runs
 from secbatch.models.packed import Block
+from secbatch.models.packed_attention_groups import attend_by_groups
 
 CPU = torch.device("cpu")
 here = pytest.mark.skipif(not runs(CPU, torch.float32, 64), reason="no AVX-512, or no C compiler at installation")
@@ -58,6 +59,26 @@ def test_every_length_gives_what_the_formula_gives(
     for first, end in pairwise(bounds.tolist()):
         wanted = formula(qkv[first:end], window)
         assert (got[first:end].double() - wanted).abs().max() < LIMITS[dtype], end - first
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+def test_scores_may_depend_on_how_far_apart_two_tokens_are(dtype: torch.dtype) -> None:
+    """With and without native code."""
+    lengths = [LONGEST, 131, 64, 27, 27, 16, 5, 1]
+    bounds = bounds_of(lengths)
+    qkv = numbers(int(bounds[-1]), 3, 16, dtype)
+    bias = torch.randn(3, BIAS_WIDTH, generator=torch.Generator().manual_seed(1)) * 3
+    groups = tuple((int(first), 1, length) for first, length in zip(bounds, lengths, strict=False))
+    ways = [attend_by_groups(qkv, groups, None, True, bias)]
+    if runs(CPU, dtype, 16):
+        ways.append(attend_within(qkv, bounds, bias=bias))
+    for first, end in pairwise(bounds.tolist()):
+        query, key, value = qkv[first:end].double().permute(1, 2, 0, 3)
+        places = torch.arange(end - first)
+        added = bias[:, LONGEST + places - places[:, None]].double()
+        wanted = ((query @ key.transpose(1, 2) / 4 + added).softmax(-1) @ value).transpose(0, 1)
+        for got in ways:
+            assert (got[first:end].double() - wanted).abs().max() < 2 * LIMITS[dtype]
 
 
 @here

@@ -69,7 +69,7 @@ def test_pairs_are_the_stock_tokenizer_s_and_logits_the_stock_forward_s(tmp_path
         head = TokenHead(load_model(model, KIND, CPU), tokenizer, CPU, trial_pairs(loaded.model, frame))
         got = head.logits_of(head.states(sequences, None))
     assert torch.allclose(got, torch.cat([wanted[place] for place in order]), atol=1e-4, rtol=1e-4)
-    if kind in ("bert", "roberta", "modernbert", "distilbert", "electra"):
+    if kind in ("bert", "roberta", "modernbert", "distilbert", "electra", "mpnet"):
         assert head.packed and head.hidden is not None  # the fast path, not a way round it
     if typed:  # and the types matter
         plain = TokenSequences(sequences.ids, sequences.offsets)

@@ -28,7 +28,7 @@ from secbatch.tasks.fill_mask import FillMaskTask
 from secbatch.tasks.mask_columns import best_entries
 
 CPU = choose("cpu", "float32")
-KINDS = ("roberta", "bert", "modernbert", "distilbert", "electra", "mpnet")
+KINDS = ("roberta", "bert", "modernbert", "distilbert", "electra", "mpnet", "albert")
 Tiny = Callable[[str], ResolvedModel]
 
 

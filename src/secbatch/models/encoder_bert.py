@@ -19,7 +19,7 @@ MODEL_TYPES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra
 
 
 @dataclass(frozen=True)
-class _Layer:
+class PackedLayer:
     qkv: Linear
     out: Linear
     attention_norm: Norm
@@ -28,7 +28,7 @@ class _Layer:
     output_norm: Norm
 
 
-class PackedBert(PackedEncoder[_Layer]):
+class PackedBert(PackedEncoder[PackedLayer]):
     """A base model of one of MODEL_TYPES."""
 
     def __init__(self, base: Any, device: str) -> None:
@@ -48,9 +48,13 @@ class PackedBert(PackedEncoder[_Layer]):
             self._types = types - types[0]  # [types, width of embeddings]: what another type changes
         self._norm = Norm.of(embeddings.LayerNorm)
         self._widened = Linear.of(base.embeddings_project) if hasattr(base, "embeddings_project") else None
-        layers, self._activation = _layers_of(base)
+        distilled = config.model_type == "distilbert"
+        layers = base.transformer.layer if distilled else base.encoder.layer
+        self._activation: Callable[[torch.Tensor], torch.Tensor] = (
+            layers[0].ffn.activation if distilled else layers[0].intermediate.intermediate_act_fn
+        )
         self._gelu = exact_gelu(self._activation)
-        super().__init__(device, self._words.dtype, layers, placeless)
+        super().__init__(device, self._words.dtype, [self._layer_of(layer) for layer in layers], placeless)
 
     def _begin(self, block: Block) -> tuple[torch.Tensor, None]:
         x = self._words[block.ids] + self._positions[block.positions]
@@ -59,27 +63,21 @@ class PackedBert(PackedEncoder[_Layer]):
         x = self._norm(x)
         return x if self._widened is None else self._widened(x), None
 
-    def _attend(self, layer: _Layer, x: torch.Tensor, block: Block, context: None) -> torch.Tensor:
+    def _attend(self, layer: PackedLayer, x: torch.Tensor, block: Block, context: None) -> torch.Tensor:
         return attend(layer.qkv(x).view(len(x), 3, self._heads, -1), block)
 
-    def _after_attention(self, layer: _Layer, attended: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    def _after_attention(self, layer: PackedLayer, attended: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         x = layer.attention_norm(layer.out.plus(attended, x))
         wide = layer.up.gelu(x) if self._gelu else self._activation(layer.up(x))  # [T, intermediate]
         return layer.output_norm(layer.down.plus(wide, x))
 
-
-def _layers_of(base: Any) -> tuple[list[_Layer], Callable[[torch.Tensor], torch.Tensor]]:
-    """A base model's layers, and their activation."""
-    if base.config.model_type == "distilbert":
-        distilled = base.transformer.layer
-        return [_layer_of_distilbert(layer) for layer in distilled], distilled[0].ffn.activation
-    layers = base.encoder.layer
-    return [_layer_of(layer) for layer in layers], layers[0].intermediate.intermediate_act_fn
+    def _layer_of(self, layer: Any) -> PackedLayer:
+        return _of_distilbert(layer) if hasattr(layer, "ffn") else _of_bert(layer)
 
 
-def _layer_of(layer: Any) -> _Layer:
+def _of_bert(layer: Any) -> PackedLayer:
     attention = layer.attention
-    return _Layer(
+    return PackedLayer(
         qkv=Linear.of(attention.self.query, attention.self.key, attention.self.value),
         out=Linear.of(attention.output.dense),
         attention_norm=Norm.of(attention.output.LayerNorm),
@@ -89,9 +87,9 @@ def _layer_of(layer: Any) -> _Layer:
     )
 
 
-def _layer_of_distilbert(layer: Any) -> _Layer:
+def _of_distilbert(layer: Any) -> PackedLayer:
     attention = layer.attention
-    return _Layer(
+    return PackedLayer(
         qkv=Linear.of(attention.q_lin, attention.k_lin, attention.v_lin),
         out=Linear.of(attention.out_lin),
         attention_norm=Norm.of(layer.sa_layer_norm),

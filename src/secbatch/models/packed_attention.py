@@ -18,21 +18,24 @@ from secbatch.models.packed import Block
 from secbatch.models.packed_attention_groups import attend_by_groups
 
 
-def attend(qkv: torch.Tensor, block: Block, window: int | None = None) -> torch.Tensor:
+def attend(
+    qkv: torch.Tensor, block: Block, window: int | None = None, bias: torch.Tensor | None = None
+) -> torch.Tensor:
     """Bidirectional attention within each sequence: [T, 3, heads, head_dim] to [T, heads × head_dim].
 
-    With `window`, a token sees those at most `window` positions away.
+    With `window`, a token sees those at most `window` positions away. `bias`: what a key's place before or behind a
+    query adds to its score, as of `native.attend_within`; not beside a window, nor on a GPU.
     """
     tokens, _, _, dim = qkv.shape
     if block.bounds is not None:
         if block.longest <= native.LONGEST and native.runs(qkv.device, qkv.dtype, dim):
-            return _rows(block, native.attend_within(qkv, block.bounds, window))
+            return _rows(block, native.attend_within(qkv, block.bounds, window, bias))
         seen = None if window is None or block.longest <= window + 1 else window  # what shortens anybody's view
         if seen is None and (kernel := short_attention(qkv.device, qkv.dtype, dim, block.longest)):
             return kernel(qkv, block.bounds, block.longest).view(tokens, -1)
         if has_flash_attention(qkv.device, qkv.dtype, dim, seen):
             return flash_attention(qkv, block.bounds, block.longest, seen).view(tokens, -1)
-    return _rows(block, attend_by_groups(qkv, block.groups, window, block.neighbours))
+    return _rows(block, attend_by_groups(qkv, block.groups, window, block.neighbours, bias))
 
 
 def _rows(block: Block, mixed: torch.Tensor) -> torch.Tensor:
@@ -113,5 +116,5 @@ def _is_right(
             got = kernel(qkv, torch.from_numpy(ends.astype(np.int32)).to(device), longest, *window)
         except refusals:
             return False
-        wanted = attend(qkv, block, *window)
+        wanted = attend(qkv, block, window[0] if window else None)
         return bool(torch.allclose(got.flatten(1).float(), wanted.float(), atol=0.05))

@@ -10,25 +10,33 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
+from secbatch.models import native
+
 LANES = 16
 FEWEST = 4  # keys in the last vector that are worth the mask
 LONGEST = 512  # for more keys the rest of a vector weighs nothing
 
 
 def attend_by_groups(
-    qkv: torch.Tensor, groups: tuple[tuple[int, int, int], ...], window: int | None, neighbours: bool
+    qkv: torch.Tensor,
+    groups: tuple[tuple[int, int, int], ...],
+    window: int | None,
+    neighbours: bool,
+    bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Bidirectional attention within each sequence: [T, 3, heads, head_dim] to [T, heads, head_dim].
 
     `groups`: (first token, sequences, their length) each; tokens of none get what lies in memory. With `window`, a
-    token sees those at most `window` positions away. Values that are no numbers spread to the sequence before them,
-    unless `neighbours` is False; the others are the same bits with and without.
+    token sees those at most `window` positions away; `bias` is as of `native.attend_within`. Values that are no numbers
+    spread to the sequence before them, unless `neighbours` is False; the others are the same bits with and without.
     """
     tokens, _, heads, dim = qkv.shape
     out = qkv.new_empty(tokens, heads, dim)
     for first, count, length in groups:
         target = out[first : first + count * length].view(count, length, heads, dim)
-        if window is not None and length > window + 1:
+        if bias is not None:
+            parts = _as_they_are(qkv, first, count, length, _bias_mask(length, bias).to(qkv.dtype))
+        elif window is not None and length > window + 1:
             parts = _as_they_are(qkv, first, count, length, _window_mask(length, window, qkv.device))
         elif qkv.device.type == "cpu" and length <= LONGEST and length % LANES >= FEWEST:
             parts = _in_vectors(qkv, first, count, length, neighbours)
@@ -74,6 +82,12 @@ def _views(qkv: torch.Tensor, first: int, count: int, step: int, length: int) ->
     shape, strides = (count, heads, length, dim), (step * token, head, token, number)
     start = qkv.storage_offset() + first * token
     return tuple(qkv.as_strided(shape, strides, start + which * part) for which in range(3))
+
+
+def _bias_mask(length: int, bias: torch.Tensor) -> torch.Tensor:
+    """[heads, length, length], what is added to scores."""
+    positions = torch.arange(length, device=bias.device)
+    return bias[:, native.LONGEST + positions - positions[:, None]]
 
 
 def _window_mask(length: int, window: int, device: torch.device) -> torch.Tensor:

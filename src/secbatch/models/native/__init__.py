@@ -17,6 +17,7 @@ except ImportError:  # no C compiler, another processor family, another system
 
 LONGEST = 512  # tokens of a sequence; for longer ones torch's kernel is as fast
 WIDEST = 128  # numbers of a head
+BIAS_WIDTH = 2 * LONGEST + 16
 _EVERYTHING = 1 << 20  # a window beyond every sequence
 
 
@@ -27,11 +28,14 @@ def runs(device: torch.device, dtype: torch.dtype, dim: int) -> bool:
     return known and _code is not None and _code.supported()
 
 
-def attend_within(qkv: torch.Tensor, bounds: torch.Tensor, window: int | None = None) -> torch.Tensor:
+def attend_within(
+    qkv: torch.Tensor, bounds: torch.Tensor, window: int | None = None, bias: torch.Tensor | None = None
+) -> torch.Tensor:
     """Bidirectional attention within each sequence: [T, 3, heads, dim] to [T, heads, dim].
 
     `bounds`: [n + 1] int32, ascending, where sequences of at most LONGEST tokens begin and end; tokens of no sequence
-    get what lies in memory. With `window`, a token sees those at most `window` positions away. A sequence's result is
+    get what lies in memory. With `window`, a token sees those at most `window` positions away. `bias`: [heads,
+    BIAS_WIDTH] float32; bias[:, LONGEST + j - i] is added to the score of key j for query i. A sequence's result is
     the same bits whatever lies beside it. Raises ValueError for other tensors, MemoryError.
     """
     _check(bounds.device.type == "cpu" and bounds.dtype == torch.int32 and bounds.is_contiguous() and len(bounds) > 1)
@@ -40,11 +44,15 @@ def attend_within(qkv: torch.Tensor, bounds: torch.Tensor, window: int | None = 
     tokens, three, heads, dim = qkv.shape
     _check(runs(qkv.device, qkv.dtype, dim) and three == 3 and qkv.is_contiguous())
     _check(ends[0] >= 0 and ends[-1] <= tokens and lengths.min() >= 0 and lengths.max() <= LONGEST)
+    if bias is not None:
+        _check(bias.shape == (heads, BIAS_WIDTH) and bias.dtype == torch.float32 and bias.is_contiguous())
+        _check(bias.device.type == "cpu")
     out = qkv.new_empty(tokens, heads, dim)
     _code.within(
         qkv.data_ptr(),
         out.data_ptr(),
         bounds.data_ptr(),
+        0 if bias is None else bias.data_ptr(),
         len(lengths),
         heads,
         dim,

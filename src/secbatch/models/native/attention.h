@@ -6,9 +6,12 @@
 /* Both return 0, or -1 where memory ran out. Number formats are float32 or bfloat16. */
 
 /* Attention within each of `sequences` sequences. `qkv`: [tokens, 3, heads, dim], `out`: [tokens, heads, dim];
-   sequence s has the tokens from bounds[s] to bounds[s + 1] - 1. A token sees those at most `window` positions away. */
-int attend_within(const char *qkv, char *out, const int32_t *bounds, int sequences, int heads, int dim, int window,
-                  int bfloat16, int threads);
+   sequence s has the tokens from bounds[s] to bounds[s + 1] - 1. A token sees those at most `window` positions away. `bias`:
+   [heads, BIAS_WIDTH] or NULL; bias[BIAS_MIDDLE + j - i] is added to the score that query i gives to key j, so no
+   sequence may have more than BIAS_MIDDLE tokens. */
+enum { BIAS_MIDDLE = 512, BIAS_WIDTH = 2 * BIAS_MIDDLE + 16 };
+int attend_within(const char *qkv, char *out, const int32_t *bounds, const float *bias, int sequences, int heads,
+                  int dim, int window, int bfloat16, int threads);
 
 /* `query`: [rows, heads, queries, dim] over `pairs`: [rows, heads, keys, 2 * dim], keys and values side by side, whose
    lines are contiguous. `mask`: [rows, queries or 1, keys] of 0 and minus infinity. `out`: [rows, queries, heads, dim].

@@ -3,6 +3,7 @@ def within(
     qkv: int,
     out: int,
     bounds: int,
+    bias: int,
     sequences: int,
     heads: int,
     dim: int,

@@ -27,15 +27,15 @@ static PyObject *none_unless(int failed)
 
 static PyObject *within(PyObject *module, PyObject *arguments)
 {
-    unsigned long long qkv, out, bounds;
+    unsigned long long qkv, out, bounds, bias;
     int sequences, heads, dim, window, bfloat16, threads, failed;
     (void)module;
-    if (!PyArg_ParseTuple(arguments, "KKKiiiipi", &qkv, &out, &bounds, &sequences, &heads, &dim, &window, &bfloat16,
-                          &threads))
+    if (!PyArg_ParseTuple(arguments, "KKKKiiiipi", &qkv, &out, &bounds, &bias, &sequences, &heads, &dim, &window,
+                          &bfloat16, &threads))
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    failed = attend_within(AT(qkv), AT(out), (const int32_t *)AT(bounds), sequences, heads, dim, window, bfloat16,
-                           threads);
+    failed = attend_within(AT(qkv), AT(out), (const int32_t *)AT(bounds), (const float *)AT(bias), sequences, heads, dim,
+                           window, bfloat16, threads);
     Py_END_ALLOW_THREADS
     return none_unless(failed);
 }
@@ -59,7 +59,7 @@ static PyObject *cache(PyObject *module, PyObject *arguments)
 
 static PyMethodDef methods[] = {
     {"supported", supported, METH_NOARGS, "Whether this processor and this torch can run it."},
-    {"within", within, METH_VARARGS, "(qkv, out, bounds, sequences, heads, dim, window, bfloat16, threads)"},
+    {"within", within, METH_VARARGS, "(qkv, out, bounds, bias or 0, sequences, heads, dim, window, bfloat16, threads)"},
     {"cache", cache, METH_VARARGS,
      "((query, pairs, mask, out), (rows, heads, queries, keys, dim), (strides of rows, heads and steps of query, rows "
      "and heads of pairs, rows and steps of mask, in bytes), bfloat16, threads)"},
