@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from secbatch.models import encoder_bert, encoder_modernbert, encoder_mpnet
+from secbatch.models import encoder_bert, encoder_deberta, encoder_modernbert, encoder_mpnet
 from secbatch.models.configuration import padding_id, padding_moves_tokens
 from secbatch.models.device import Compute
 from secbatch.models.encoder_generic import StockEncoder, over_real_tokens
@@ -65,6 +65,7 @@ def _fast_path(base: Any, device: str) -> HiddenStates | None:
         (encoder_bert.PackedBert, encoder_bert.MODEL_TYPES),
         (encoder_modernbert.PackedModernBert, encoder_modernbert.MODEL_TYPES),
         (encoder_mpnet.PackedMPNet, encoder_mpnet.MODEL_TYPES),
+        (encoder_deberta.PackedDeberta, encoder_deberta.MODEL_TYPES),
     ):
         if config.model_type in kinds:
             try:

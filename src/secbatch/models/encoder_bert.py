@@ -28,7 +28,27 @@ class PackedLayer:
     output_norm: Norm
 
 
-class PackedBert(PackedEncoder[PackedLayer]):
+class PostNormEncoder(PackedEncoder[PackedLayer]):
+    """Layers whose sums are normed, whatever their attention is."""
+
+    def __init__(
+        self,
+        device: str,
+        dtype: torch.dtype,
+        layers: list[PackedLayer],
+        activation: Callable[[torch.Tensor], torch.Tensor],
+        placeless: int | None = None,
+    ) -> None:
+        self._activation, self._gelu = activation, exact_gelu(activation)
+        super().__init__(device, dtype, layers, placeless)
+
+    def _after_attention(self, layer: PackedLayer, attended: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        x = layer.attention_norm(layer.out.plus(attended, x))
+        wide = layer.up.gelu(x) if self._gelu else self._activation(layer.up(x))  # [T, intermediate]
+        return layer.output_norm(layer.down.plus(wide, x))
+
+
+class PackedBert(PostNormEncoder):
     """A base model of one of MODEL_TYPES."""
 
     def __init__(self, base: Any, device: str) -> None:
@@ -50,11 +70,9 @@ class PackedBert(PackedEncoder[PackedLayer]):
         self._widened = Linear.of(base.embeddings_project) if hasattr(base, "embeddings_project") else None
         distilled = config.model_type == "distilbert"
         layers = base.transformer.layer if distilled else base.encoder.layer
-        self._activation: Callable[[torch.Tensor], torch.Tensor] = (
-            layers[0].ffn.activation if distilled else layers[0].intermediate.intermediate_act_fn
-        )
-        self._gelu = exact_gelu(self._activation)
-        super().__init__(device, self._words.dtype, [self._layer_of(layer) for layer in layers], placeless)
+        activation = layers[0].ffn.activation if distilled else layers[0].intermediate.intermediate_act_fn
+        made = [self._layer_of(layer) for layer in layers]
+        super().__init__(device, self._words.dtype, made, activation, placeless)
 
     def _begin(self, block: Block) -> tuple[torch.Tensor, None]:
         x = self._words[block.ids] + self._positions[block.positions]
@@ -65,11 +83,6 @@ class PackedBert(PackedEncoder[PackedLayer]):
 
     def _attend(self, layer: PackedLayer, x: torch.Tensor, block: Block, context: None) -> torch.Tensor:
         return attend(layer.qkv(x).view(len(x), 3, self._heads, -1), block)
-
-    def _after_attention(self, layer: PackedLayer, attended: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        x = layer.attention_norm(layer.out.plus(attended, x))
-        wide = layer.up.gelu(x) if self._gelu else self._activation(layer.up(x))  # [T, intermediate]
-        return layer.output_norm(layer.down.plus(wide, x))
 
     def _layer_of(self, layer: Any) -> PackedLayer:
         return _of_distilbert(layer) if hasattr(layer, "ffn") else _of_bert(layer)

@@ -53,7 +53,7 @@ _Part = tuple[slice, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | No
 
 
 def _as_they_are(qkv: torch.Tensor, first: int, count: int, length: int, mask: torch.Tensor | None) -> Iterator[_Part]:
-    query, key, value = _views(qkv, first, count, length, length)
+    query, key, value = views(qkv, first, count, length, length)
     yield slice(None), query, key, value, mask
 
 
@@ -66,16 +66,16 @@ def _in_vectors(qkv: torch.Tensor, first: int, count: int, length: int, neighbou
     followed = (len(qkv) - width - first) // length + 1 if neighbours else 0
     followed = min(max(followed, 0), count)
     if followed:
-        query, key, value = _views(qkv, first, followed, length, width)
+        query, key, value = views(qkv, first, followed, length, width)
         yield slice(followed), query[:, :, :length], key, value, mask
     if followed < count:
         last = qkv[first + followed * length : first + count * length].view(-1, length, *qkv.shape[1:])
         wide = F.pad(last, (0, 0, 0, 0, 0, 0, 0, width - length))
-        query, key, value = _views(wide.flatten(0, 1), 0, count - followed, width, width)
+        query, key, value = views(wide.flatten(0, 1), 0, count - followed, width, width)
         yield slice(followed, None), query[:, :, :length], key, value, mask
 
 
-def _views(qkv: torch.Tensor, first: int, count: int, step: int, length: int) -> tuple[torch.Tensor, ...]:
+def views(qkv: torch.Tensor, first: int, count: int, step: int, length: int) -> tuple[torch.Tensor, ...]:
     """Query, key and value [count, heads, length, head_dim] of sequences that begin `step` tokens apart."""
     _, _, heads, dim = qkv.shape
     token, part, head, number = qkv.stride()
