@@ -36,7 +36,7 @@ fuzz: $(STAMP)  ## 100,000 generated inputs and job files, then as many again by
 
 bench: $(STAMP)  ## everything that is measured, against peers, with plots: about half an hour on 2 cores
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
-	for subject in encoder chat endpoint training host_path start memory_growth repeats small_labels identity_and_ledger lost_work real_reports parity int8_agreement; do \
+	for subject in encoder architectures chat endpoint training host_path start memory_growth repeats small_labels identity_and_ledger lost_work real_reports parity int8_agreement; do \
 		test ! -e benchmarks/$$subject.py || { echo "== $$subject"; $(BIN)/python benchmarks/$$subject.py || exit 1; }; done
 
 models: $(STAMP)  ## train the built-in models from a folder of corpora: make models CORPUS=DIR

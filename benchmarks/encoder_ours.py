@@ -84,7 +84,7 @@ class ModelAlone:
         ids, usable = pa.array([str(n) for n in range(len(sentences))]), pa.array([True] * len(sentences))
         encoded: Any = self._task.encode(table, ids, usable)
         sequences = encoded.texts.sequences if task == "fill-mask" else encoded.sequences
-        self._encoded, self.tokens = encoded, len(sequences.ids)
+        self._encoded, self.sequences, self.tokens = encoded, sequences, len(sequences.ids)
 
     def seconds(self) -> float:
         begin = time.perf_counter()

@@ -1,0 +1,123 @@
+"""Embeddings by other architectures against transformers: python benchmarks/architectures.py [--rows N] [--precision P]
+
+Models in the shapes of well-known ones with random weights, the model alone: secbatch's way, and transformers' own
+forward over the same tokens, sorted by length and padded, at the best of several batch sizes. In turn, several rounds.
+The last column is the largest difference of a value between the two.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from encoder_model import model_tokenizer
+from encoder_ours import ModelAlone
+from sentences import distinct_sentences
+from transformers import BertConfig, DebertaV2Config, DistilBertConfig, ElectraConfig, ModernBertConfig, MPNetConfig
+
+from secbatch.models.device import choose
+
+DEBERTA_V3: dict[str, Any] = {
+    "relative_attention": True,
+    "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
+BATCHES = (8, 16, 32, 64)
+
+
+def shapes(vocabulary: int) -> dict[str, Any]:
+    """Names, and configurations with the sizes of a model of that name; but for the vocabulary, which costs nothing."""
+    size: dict[str, Any] = {"vocab_size": vocabulary, "pad_token_id": 0}
+    no_others: dict[str, Any] = {f"{name}_token_id": None for name in ("bos", "eos", "cls", "sep")}
+    return {
+        "BERT-base": BertConfig(**size),
+        "ModernBERT-base": ModernBertConfig(**size, **no_others),
+        "DistilBERT": DistilBertConfig(**size),
+        "ELECTRA-base": ElectraConfig(
+            embedding_size=768, hidden_size=768, num_attention_heads=12, intermediate_size=3072, **size
+        ),
+        "MPNet-base": MPNetConfig(max_position_embeddings=514, **size),
+        "DeBERTa-v3-base": DebertaV2Config(
+            hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, **DEBERTA_V3, **size
+        ),
+    }
+
+
+class Stock:
+    """transformers' forward over padded batches of token rows sorted by length, and the mean over real tokens."""
+
+    def __init__(self, folder: Path, rows: list[list[int]], device: str, dtype: torch.dtype) -> None:
+        self.model = transformers.AutoModel.from_pretrained(folder, dtype=dtype).to(device).eval()
+        self.rows = rows
+        self.order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
+        self.device = device
+
+    @torch.inference_mode()
+    def vectors(self, batch: int) -> np.ndarray:
+        """[n, hidden]"""
+        made = np.zeros((len(self.rows), self.model.config.hidden_size), np.float32)
+        for start in range(0, len(self.order), batch):
+            places = self.order[start : start + batch]
+            rows = [torch.tensor(self.rows[place]) for place in places]
+            ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.device)
+            lengths = torch.tensor([len(row) for row in rows], device=self.device)
+            mask = (torch.arange(ids.shape[1], device=self.device) < lengths[:, None]).long()
+            states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+            means = (states * mask[..., None]).sum(1, dtype=torch.float32) / lengths[:, None]
+            made[places] = means.cpu().numpy()
+        return made
+
+    def seconds(self, batch: int) -> float:
+        begin = time.perf_counter()
+        self.vectors(batch)
+        return time.perf_counter() - begin
+
+
+def measure(name: str, config: Any, options: argparse.Namespace, folder: Path) -> str:
+    tokenizer, sentences = model_tokenizer(None), distinct_sentences(None, options.rows)
+    torch.manual_seed(0)
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    compute = choose(options.device, options.precision)
+    ours = ModelAlone("embed", folder, sentences, compute.device, compute.dtype)
+    tokens = ours.sequences
+    rows = [tokens[row].tolist() for row in range(len(tokens))]
+    stock = Stock(folder, rows, compute.device, compute.torch_dtype)
+    ours.seconds()
+    tried = {batch: stock.seconds(batch) for batch in BATCHES}
+    best = min(tried, key=lambda batch: tried[batch])
+    rounds = [(ours.seconds(), stock.seconds(best)) for _ in range(options.rounds)]
+    mine, theirs = (len(sentences) / np.median(spent) for spent in zip(*rounds, strict=True))
+    difference = float(np.abs(ours.numbers()[1] - stock.vectors(best)).max())
+    return (
+        f"{name:18}{mine:>10,.1f}/s{theirs:>10,.1f}/s, batches of {best:<4}{mine / theirs:>6.2f} ×{difference:>12.1e}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="float32")
+    options = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    compute = choose(options.device, options.precision)
+    print(f"{options.rows} sentences; {compute.description}, {compute.dtype}")
+    print(f"{'':18}{'secbatch':>12}{'transformers':>14}")
+    for name, config in shapes(len(model_tokenizer(None))).items():
+        with tempfile.TemporaryDirectory() as folder:
+            print(measure(name, config, options, Path(folder)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
