@@ -168,6 +168,12 @@ def test_torch_keeps_its_subnormal_numbers() -> None:
         lambda qkv, bounds: (qkv, bounds.flip(0)),
         lambda qkv, bounds: (qkv, bounds[:1]),
         lambda qkv, bounds: (qkv, torch.tensor([0, LONGEST + 1], dtype=torch.int32)),
+        lambda qkv, bounds: (qkv, bounds[:, None]),
+        lambda qkv, bounds: (qkv, bounds.view(2, 2)),
+        lambda qkv, bounds: (qkv, bounds[0]),
+        lambda qkv, bounds: (qkv, torch.arange(0, (1 << 32) + 1, 512).int()),  # beyond int32, where it begins anew
+        lambda qkv, bounds: (qkv.requires_grad_(), bounds),
+        lambda qkv, bounds: (torch._neg_view(qkv), bounds),
     ],
 )
 def test_what_it_does_not_take_is_refused(
@@ -176,6 +182,26 @@ def test_what_it_does_not_take_is_refused(
     qkv, bounds = numbers(LONGEST + 1, 3, 64, torch.float32), bounds_of([500, 12, 1])
     with pytest.raises(ValueError):
         attend_within(*change(qkv, bounds))
+
+
+@here
+def test_a_window_that_no_token_lies_in_is_refused() -> None:
+    with pytest.raises(ValueError):
+        attend_within(numbers(9, 1, 16, torch.float32), bounds_of([9]), -1)
+
+
+@here
+def test_what_is_wanted_without_gradients_may_have_some() -> None:
+    qkv = numbers(9, 1, 16, torch.float32).requires_grad_()
+    with torch.no_grad():
+        assert torch.equal(attend_within(qkv, bounds_of([9])), attend_within(qkv.detach(), bounds_of([9])))
+
+
+@here
+@pytest.mark.parametrize(("tokens", "heads"), [(0, 2), (0, 0), (64, 0)])
+def test_nothing_gives_nothing(tokens: int, heads: int) -> None:
+    bounds = bounds_of([tokens, *[0] * 63])  # enough for all threads
+    assert attend_within(numbers(tokens, heads, 16, torch.float32), bounds).shape == (tokens, heads, 16)
 
 
 def test_without_it_attention_goes_torchs_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +283,33 @@ def test_a_row_of_a_cache_has_the_same_bits_beside_others_and_wherever_its_keys_
 
 
 @here
+@pytest.mark.parametrize("dtype", LIMITS)
+def test_a_mask_may_hold_negative_zeros(dtype: torch.dtype) -> None:
+    query, pairs, mask = cache_like(2, 2, 3, 20, 16, dtype, each=True)
+    negative = torch.tensor(-0.0, dtype=dtype).where(mask == 0, -torch.inf)
+    assert torch.equal(attend_cache(query, pairs, negative), attend_cache(query, pairs, mask))
+
+
+@here
+@pytest.mark.parametrize(
+    ("rows", "heads", "queries", "keys"), [(0, 2, 3, 5), (40, 0, 3, 5), (4, 2, 0, 5), (4, 2, 3, 0), (4, 2, 1, 0)]
+)
+def test_a_cache_of_nothing_gives_nothing(rows: int, heads: int, queries: int, keys: int) -> None:
+    shape = rows, heads, queries, 16
+    got = attend_cache(torch.ones(shape), torch.ones(rows, heads, keys, 32), torch.zeros(rows, 1, queries, keys))
+    assert got.shape == (rows, queries, heads, 16) and not got.any()
+
+
+@here
+def test_a_cache_may_be_the_same_for_all_rows_and_heads() -> None:
+    query, pairs, mask = cache_like(4, 3, 2, 20, 16, torch.float32, each=True)
+    pairs = pairs[:1, :1].nan_to_num().expand(4, 3, -1, -1)
+    query, mask = query[:, :1].expand(-1, 3, -1, -1), mask[:, :, :1].expand(-1, -1, 2, -1)
+    plain = attend_cache(query.contiguous(), pairs.contiguous(), mask.contiguous())
+    assert torch.equal(attend_cache(query, pairs, mask), plain)
+
+
+@here
 def test_a_query_that_sees_nothing_gets_zeros() -> None:
     query, pairs, mask = cache_like(2, 2, 3, 20, 16, torch.float32, each=True)
     mask[1, 0, 1] = -torch.inf
@@ -281,6 +334,9 @@ def test_a_query_that_sees_nothing_gets_zeros() -> None:
         lambda query, pairs, mask: (query, pairs, mask[:, :, :2]),
         lambda query, pairs, mask: (query, pairs, mask.expand(-1, 2, -1, -1)),
         lambda query, pairs, mask: (query, pairs, mask[..., :1].expand(-1, -1, -1, 20)),
+        lambda query, pairs, mask: (query.requires_grad_(), pairs, mask),
+        lambda query, pairs, mask: (query, pairs.requires_grad_(), mask),
+        lambda query, pairs, mask: (query, torch._neg_view(pairs), mask),
     ],
 )
 def test_a_cache_that_it_does_not_take_is_refused(change: Callable[..., tuple[torch.Tensor, ...]]) -> None:

@@ -36,18 +36,23 @@ def attend_within(
     `bounds`: [n + 1] int32, ascending, where sequences of at most LONGEST tokens begin and end; tokens of no sequence
     get what lies in memory. With `window`, a token sees those at most `window` positions away. `bias`: [heads,
     BIAS_WIDTH] float32; bias[:, LONGEST + j - i] is added to the score of key j for query i. A sequence's result is
-    the same bits whatever lies beside it. Raises ValueError for other tensors, MemoryError.
+    the same bits whatever lies beside it. Raises ValueError for other tensors, also for those whose gradients are
+    wanted, and MemoryError.
     """
-    _check(bounds.device.type == "cpu" and bounds.dtype == torch.int32 and bounds.is_contiguous() and len(bounds) > 1)
-    ends = bounds.numpy()
-    lengths = np.diff(ends)
+    _check(bounds.device.type == "cpu" and bounds.dtype == torch.int32 and bounds.is_contiguous())
+    _check(bounds.dim() == 1 and len(bounds) > 1 and (window is None or window >= 0))
     tokens, three, heads, dim = qkv.shape
-    _check(runs(qkv.device, qkv.dtype, dim) and three == 3 and qkv.is_contiguous())
-    _check(ends[0] >= 0 and ends[-1] <= tokens and lengths.min() >= 0 and lengths.max() <= LONGEST)
+    _check(runs(qkv.device, qkv.dtype, dim) and three == 3 and qkv.is_contiguous() and _is_plain(qkv))
+    ends = bounds.numpy()
+    _check(ends[0] >= 0 and ends[-1] <= tokens and (ends[1:] >= ends[:-1]).all())
+    lengths = np.diff(ends)
+    _check(lengths.max() <= LONGEST)
     if bias is not None:
         _check(bias.shape == (heads, BIAS_WIDTH) and bias.dtype == torch.float32 and bias.is_contiguous())
-        _check(bias.device.type == "cpu")
+        _check(bias.device.type == "cpu" and _is_plain(bias))
     out = qkv.new_empty(tokens, heads, dim)
+    if not out.numel():
+        return out
     _code.within(
         qkv.data_ptr(),
         out.data_ptr(),
@@ -68,15 +73,17 @@ def attend_cache(query: torch.Tensor, pairs: torch.Tensor, mask: torch.Tensor) -
 
     `mask`: [B, 1, K or 1, N] of 0 and minus infinity. A query that sees nothing gets zeros. A row's result is the same
     bits whatever lies beside it, and wherever in the cache the keys that it sees lie. Raises ValueError for other
-    tensors, MemoryError.
+    tensors, also for those whose gradients are wanted, and MemoryError.
     """
     rows, heads, queries, dim = query.shape
     keys = pairs.shape[2]
     _check(runs(query.device, query.dtype, dim) and query.dtype == pairs.dtype == mask.dtype)
     _check(pairs.shape == (rows, heads, keys, 2 * dim) and mask.shape in ((rows, 1, queries, keys), (rows, 1, 1, keys)))
     _check(pairs.device == mask.device == query.device and query.stride(3) == pairs.stride(3) == mask.stride(3) == 1)
-    _check(pairs.stride(2) == 2 * dim)
+    _check(pairs.stride(2) == 2 * dim and _is_plain(query, pairs, mask))
     out = query.new_empty(rows, queries, heads, dim)
+    if not out.numel():
+        return out
     size = query.element_size()
     steps = (
         *query.stride()[:3],
@@ -92,6 +99,12 @@ def attend_cache(query: torch.Tensor, pairs: torch.Tensor, mask: torch.Tensor) -
         torch.get_num_threads(),
     )
     return out
+
+
+def _is_plain(*tensors: torch.Tensor) -> bool:
+    """Whether memory holds their numbers, not the opposite of them, and nobody wants their gradients."""
+    wanted = torch.is_grad_enabled()
+    return not any(tensor.is_neg() or (wanted and tensor.requires_grad) for tensor in tensors)
 
 
 def _check(is_so: object) -> None:

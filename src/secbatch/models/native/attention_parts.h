@@ -20,7 +20,7 @@ struct head {
     long query_stride, key_stride, out_stride;
     const int32_t *places;
     int length, dim;
-    int width; /* length, up to whole vectors */
+    long width; /* length, up to whole vectors */
 };
 
 /* What a thread works in. */
@@ -30,13 +30,13 @@ struct room {
     float *scores;  /* [QUERIES, width] */
 };
 
-static inline long room_bytes(int dim, int width) { return 4L * (dim * width + QUERIES * (dim + width) + 2 * LANES); }
+static inline long room_bytes(int dim, long width) { return 4 * (dim * width + QUERIES * (dim + width)); }
 
 /* Each part begins on a 64 byte boundary, as `memory` does. */
-static inline struct room room_in(char *memory, int dim, int width)
+static inline struct room room_in(char *memory, int dim, long width)
 {
     struct room room = {(float *)memory, NULL, NULL};
-    room.scores = room.columns + (long)dim * width;
+    room.scores = room.columns + dim * width;
     room.queries = room.scores + QUERIES * width;
     return room;
 }
@@ -65,7 +65,7 @@ INLINE void keys_to_columns(struct room room, const struct head *head, format f)
 /* `rows` queries from number `query` on, times the usual factor. */
 INLINE void scaled_queries(struct room room, const struct head *head, int query, int rows, format f)
 {
-    __m512 scale = _mm512_set1_ps(1.0f / sqrtf((float)head->dim));
+    __m512 scale = _mm512_div_ps(_mm512_set1_ps(1.0f), _mm512_sqrt_ps(_mm512_set1_ps((float)head->dim)));
     for (int q = 0; q < rows; q++)
         for (int d = 0; d < head->dim; d += LANES) {
             __mmask16 lanes = lanes_between(0, head->dim - d);

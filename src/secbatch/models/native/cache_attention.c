@@ -17,20 +17,21 @@ struct sight {
 
 static long sight_bytes(int queries, int keys)
 {
-    return 4L * whole_vectors(keys) + 2L * queries * (whole_vectors(keys) / LANES);
+    return 4 * whole_vectors(keys) + 2 * queries * (whole_vectors(keys) / LANES);
 }
 
-/* Whether a mask's number is 0 and not minus infinity. */
+/* Whether a mask's number is 0, of either sign, and not minus infinity. */
 INLINE int is_seen(const char *number, format f)
 {
-    return f == FLOAT32 ? *(const int32_t *)number >= 0 : *(const int16_t *)number >= 0;
+    return f == FLOAT32 ? *(const uint32_t *)number <= 1u << 31 : *(const uint16_t *)number <= 1u << 15;
 }
 
 /* Returns how many places there are. */
 INLINE int look(const struct cache_attention *a, const char *mask, struct sight sight, format f)
 {
-    int found = 0, vectors = whole_vectors(a->keys) / LANES, masks = a->mask_step == 0 ? 1 : a->queries;
-    for (int i = 0; i < masks * vectors; i++)
+    int found = 0, masks = a->mask_step == 0 ? 1 : a->queries;
+    long vectors = whole_vectors(a->keys) / LANES;
+    for (long i = 0; i < masks * vectors; i++)
         sight.seen[i] = 0;
     for (int k = 0; k < a->keys; k++) {
         int any = 0;
@@ -88,7 +89,7 @@ INLINE float exponentials(float *scores, int length, const __mmask16 *seen)
 }
 
 /* `single`, a constant as well: it is a row's only query, and the keys are no columns. */
-INLINE void some_queries(struct room room, const struct head *head, struct sight sight, int masks, int vectors,
+INLINE void some_queries(struct room room, const struct head *head, struct sight sight, int masks, long vectors,
                          int query, int single, int rows, format f)
 {
     float sums[QUERIES];
@@ -103,12 +104,12 @@ INLINE void some_queries(struct room room, const struct head *head, struct sight
     all_mixtures(room, head, sums, query, 0, head->length, rows, f);
 }
 
-INLINE void some_heads(const struct batch *batch, int piece, char *memory, format f)
+INLINE void some_heads(const struct batch *batch, long piece, char *memory, format f)
 {
     const struct cache_attention *a = &batch->a;
-    int pieces = a->heads / batch->heads_at_once, begin = piece % pieces * batch->heads_at_once;
-    long row = piece / pieces;
-    int vectors = whole_vectors(a->keys) / LANES, masks = a->mask_step == 0 ? 1 : a->queries;
+    int pieces = a->heads / batch->heads_at_once, begin = (int)(piece % pieces) * batch->heads_at_once;
+    int masks = a->mask_step == 0 ? 1 : a->queries;
+    long row = piece / pieces, vectors = whole_vectors(a->keys) / LANES;
     struct sight sight = {(int32_t *)(memory + room_bytes(a->dim, whole_vectors(a->keys))), NULL};
     sight.seen = (__mmask16 *)(sight.places + whole_vectors(a->keys));
     int length = look(a, a->mask + row * a->mask_row, sight, f);
@@ -118,11 +119,11 @@ INLINE void some_heads(const struct batch *batch, int piece, char *memory, forma
         const char *keys = a->pairs + row * a->pair_row + h * a->pair_head;
         struct head head = {.queries = a->query + row * a->query_row + h * a->query_head,
                             .keys = keys,
-                            .values = keys + a->dim * size_of(f),
-                            .out = a->out + ((row * a->queries * a->heads) + h) * a->dim * size_of(f),
+                            .values = keys + size_of(f) * a->dim,
+                            .out = a->out + (row * a->queries * a->heads + h) * a->dim * size_of(f),
                             .query_stride = a->query_step,
-                            .key_stride = 2 * a->dim * size_of(f),
-                            .out_stride = a->heads * a->dim * size_of(f),
+                            .key_stride = size_of(f) * 2 * a->dim,
+                            .out_stride = size_of(f) * a->heads * a->dim,
                             .places = sight.places,
                             .length = length,
                             .dim = a->dim,
@@ -138,15 +139,15 @@ INLINE void some_heads(const struct batch *batch, int piece, char *memory, forma
     as_before(before);
 }
 
-AVX512 static void in_float32(const void *batch, int piece, char *room) { some_heads(batch, piece, room, FLOAT32); }
+AVX512 static void in_float32(const void *batch, long piece, char *room) { some_heads(batch, piece, room, FLOAT32); }
 
-AVX512 static void in_bfloat16(const void *batch, int piece, char *room) { some_heads(batch, piece, room, BFLOAT16); }
+AVX512 static void in_bfloat16(const void *batch, long piece, char *room) { some_heads(batch, piece, room, BFLOAT16); }
 
 int attend_cache(const struct cache_attention *a, int bfloat16, int threads)
 {
     struct batch batch = {*a, a->heads};
     if (a->rows < 4 * threads) /* too few for all threads to be at work until the end */
         batch.heads_at_once = 1;
-    return in_pieces(bfloat16 ? in_bfloat16 : in_float32, &batch, a->rows * (a->heads / batch.heads_at_once), threads,
-                     room_bytes(a->dim, whole_vectors(a->keys)) + sight_bytes(a->queries, a->keys));
+    return in_pieces(bfloat16 ? in_bfloat16 : in_float32, &batch, (long)a->rows * (a->heads / batch.heads_at_once),
+                     threads, room_bytes(a->dim, whole_vectors(a->keys)) + sight_bytes(a->queries, a->keys));
 }

@@ -64,15 +64,16 @@ INLINE void some_queries(struct room room, const struct head *head, const float 
     all_mixtures(room, head, sums, query, low, high, rows, f);
 }
 
-INLINE void some_heads(const struct batch *b, int piece, char *memory, format f)
+INLINE void some_heads(const struct batch *b, long piece, char *memory, format f)
 {
-    int pieces = b->heads / b->heads_at_once, sequence = piece / pieces, begin = piece % pieces * b->heads_at_once;
+    int pieces = b->heads / b->heads_at_once, begin = (int)(piece % pieces) * b->heads_at_once;
+    long sequence = piece / pieces;
     int first = b->bounds[sequence], length = b->bounds[sequence + 1] - first;
-    long width = (long)b->heads * b->dim * size_of(f);
+    long width = size_of(f) * b->heads * b->dim;
     struct room room = room_in(memory, b->dim, whole_vectors(length));
     unsigned before = without_subnormals();
     for (int h = begin; h < begin + b->heads_at_once; h++) {
-        long ahead = h * b->dim * size_of(f);
+        long ahead = size_of(f) * h * b->dim;
         const char *queries = b->qkv + 3 * width * first + ahead;
         struct head head = {.queries = queries,
                             .keys = queries + width,
@@ -92,9 +93,9 @@ INLINE void some_heads(const struct batch *b, int piece, char *memory, format f)
     as_before(before);
 }
 
-AVX512 static void in_float32(const void *batch, int piece, char *room) { some_heads(batch, piece, room, FLOAT32); }
+AVX512 static void in_float32(const void *batch, long piece, char *room) { some_heads(batch, piece, room, FLOAT32); }
 
-AVX512 static void in_bfloat16(const void *batch, int piece, char *room) { some_heads(batch, piece, room, BFLOAT16); }
+AVX512 static void in_bfloat16(const void *batch, long piece, char *room) { some_heads(batch, piece, room, BFLOAT16); }
 
 int attend_within(const char *qkv, char *out, const int32_t *bounds, const float *bias, int sequences, int heads,
                   int dim, int window, int bfloat16, int threads)
@@ -105,6 +106,6 @@ int attend_within(const char *qkv, char *out, const int32_t *bounds, const float
     struct batch batch = {qkv, out, bounds, bias, heads, dim, window, heads};
     if (sequences < 4 * threads) /* too few for all threads to be at work until the end */
         batch.heads_at_once = 1;
-    return in_pieces(bfloat16 ? in_bfloat16 : in_float32, &batch, sequences * (heads / batch.heads_at_once), threads,
-                     room_bytes(dim, whole_vectors(longest)));
+    return in_pieces(bfloat16 ? in_bfloat16 : in_float32, &batch, (long)sequences * (heads / batch.heads_at_once),
+                     threads, room_bytes(dim, whole_vectors(longest)));
 }

@@ -11,14 +11,19 @@
 
 typedef void (*parallel_region)(void (*)(void *), void *, unsigned, unsigned);
 
-static parallel_region region(void) { return (parallel_region)dlsym(RTLD_DEFAULT, "GOMP_parallel"); }
+static parallel_region region(void)
+{
+    parallel_region found;
+    *(void **)&found = dlsym(RTLD_DEFAULT, "GOMP_parallel"); /* POSIX's way around ISO C, which knows no such cast */
+    return found;
+}
 
 int has_threads(void) { return region() != NULL; }
 
 struct pool {
-    void (*work)(const void *, int, char *);
+    void (*work)(const void *, long, char *);
     const void *context;
-    int pieces, next, thread;
+    long pieces, next, thread;
     char *room;
     long bytes;
 };
@@ -28,18 +33,18 @@ static void take_pieces(void *shared)
     struct pool *pool = shared;
     char *room = pool->room + pool->bytes * __atomic_fetch_add(&pool->thread, 1, __ATOMIC_RELAXED);
     for (;;) {
-        int piece = __atomic_fetch_add(&pool->next, 1, __ATOMIC_RELAXED);
+        long piece = __atomic_fetch_add(&pool->next, 1, __ATOMIC_RELAXED);
         if (piece >= pool->pieces)
             return;
         pool->work(pool->context, piece, room);
     }
 }
 
-int in_pieces(void (*work)(const void *, int, char *), const void *context, int pieces, int threads, long bytes)
+int in_pieces(void (*work)(const void *, long, char *), const void *context, long pieces, int threads, long bytes)
 {
     parallel_region parallel = region();
     if (threads > pieces)
-        threads = pieces;
+        threads = (int)pieces;
     if (threads < 1 || parallel == NULL)
         threads = 1;
     bytes = (bytes + 63) & ~63L;

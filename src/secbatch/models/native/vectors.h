@@ -46,7 +46,7 @@ INLINE void store_lanes(char *to, __mmask16 lanes, __m512 x, format f)
 
 static inline int smaller(int a, int b) { return a < b ? a : b; }
 static inline int larger(int a, int b) { return a > b ? a : b; }
-static inline int whole_vectors(int count) { return (count + LANES - 1) & -LANES; }
+static inline long whole_vectors(long count) { return (count + LANES - 1) & -LANES; }
 
 /* Lanes from `low` to before `high`, which may lie anywhere. */
 INLINE __mmask16 lanes_between(int low, int high)
