@@ -6,9 +6,9 @@
 /* Both return 0, or -1 where memory ran out. Number formats are float32 or bfloat16. */
 
 /* Attention within each of `sequences` sequences. `qkv`: [tokens, 3, heads, dim], `out`: [tokens, heads, dim];
-   sequence s has the tokens from bounds[s] to bounds[s + 1] - 1. A token sees those at most `window` positions away. `bias`:
-   [heads, BIAS_WIDTH] or NULL; bias[BIAS_MIDDLE + j - i] is added to the score that query i gives to key j, so no
-   sequence may have more than BIAS_MIDDLE tokens. */
+   sequence s has the tokens from bounds[s] to bounds[s + 1] - 1. A token sees those at most `window` positions away.
+   `bias`: [heads, BIAS_WIDTH] or NULL; bias[BIAS_MIDDLE + j - i] is added to the score that query i gives to key j, so
+   no sequence may have more than BIAS_MIDDLE tokens. */
 enum { BIAS_MIDDLE = 512, BIAS_WIDTH = 2 * BIAS_MIDDLE + 16 };
 int attend_within(const char *qkv, char *out, const int32_t *bounds, const float *bias, int sequences, int heads,
                   int dim, int window, int bfloat16, int threads);

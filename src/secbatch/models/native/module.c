@@ -34,8 +34,8 @@ static PyObject *within(PyObject *module, PyObject *arguments)
                           &bfloat16, &threads))
         return NULL;
     Py_BEGIN_ALLOW_THREADS
-    failed = attend_within(AT(qkv), AT(out), (const int32_t *)AT(bounds), (const float *)AT(bias), sequences, heads, dim,
-                           window, bfloat16, threads);
+    failed = attend_within(AT(qkv), AT(out), (const int32_t *)AT(bounds), (const float *)AT(bias), sequences, heads,
+                           dim, window, bfloat16, threads);
     Py_END_ALLOW_THREADS
     return none_unless(failed);
 }
