@@ -1,5 +1,6 @@
 """What pyproject.toml cannot say yet but as an experiment: code that is compiled. All the rest is there."""
 
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -7,6 +8,8 @@ from setuptools import Extension, setup
 FOLDER = Path("src/secbatch/models/native")
 SOURCES = ("module.c", "sequence_attention.c", "cache_attention.c", "threads.c")
 HEADERS = ("attention.h", "attention_parts.h", "threads.h", "vectors.h")
+# One wheel for all versions of Python; those without a global lock have no such interface (PEP 703) and get their own.
+LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 setup(
     ext_modules=[
@@ -17,9 +20,10 @@ setup(
             sources=[str(FOLDER / name) for name in SOURCES],
             depends=[str(FOLDER / name) for name in HEADERS],
             extra_compile_args=["-std=c11", "-O3", "-g0"],
-            py_limited_api=True,
+            define_macros=[("Py_LIMITED_API", "0x030B0000")] if LIMITED else [],
+            py_limited_api=LIMITED,
             optional=True,
         )
     ],
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED else {},
 )

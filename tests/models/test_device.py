@@ -1,10 +1,12 @@
 """The choice of device and precision."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from secbatch.errors import SecbatchError
-from secbatch.models import device
+from secbatch.models import device, native
 from secbatch.models.device import choose
 
 
@@ -12,7 +14,35 @@ def test_the_cpu_is_described_with_its_threads() -> None:
     compute = choose("cpu", "float32")
     assert (compute.device, compute.dtype, compute.torch_dtype) == ("cpu", "float32", torch.float32)
     assert compute.description.startswith("CPU (") and "thread" in compute.description
-    assert compute.notices == ()
+    assert compute.summary == compute.description + (", compiled attention" if compute.compiled_attention else "")
+
+
+AVX512 = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "fma"})
+
+
+@pytest.mark.parametrize(
+    ("installed", "code", "flags", "told"),
+    [
+        (False, None, AVX512, "is not installed: get a C compiler and Python's headers"),
+        (False, None, AVX512 - {"avx512bw"}, ""),  # nothing to be had there
+        (True, None, AVX512, "compiled for another version of secbatch"),
+        (True, SimpleNamespace(supported=lambda: False), AVX512, "torch's OpenMP threads were not found"),
+        (True, SimpleNamespace(supported=lambda: True), AVX512, ""),
+    ],
+)
+def test_it_is_said_where_attention_could_be_compiled_code_and_is_not(
+    monkeypatch: pytest.MonkeyPatch, installed: bool, code: object, flags: frozenset[str], told: str
+) -> None:
+    monkeypatch.setattr(native, "installed", installed)
+    monkeypatch.setattr(native, "_code", code)
+    monkeypatch.setattr(device, "_cpu_flags", lambda: flags)
+    native.runs.cache_clear()
+    try:
+        compute = choose("cpu", "float32")
+    finally:
+        native.runs.cache_clear()
+    assert told in " ".join(compute.notices) and bool(told) == bool(compute.notices)
+    assert compute.compiled_attention == bool(code and code.supported())  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("amx", "wanted"), [(True, "bfloat16"), (False, "float32")])

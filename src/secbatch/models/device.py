@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import torch
 
 
+_AVX512 = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "fma"})  # what native/module.c asks for
+
+
 @dataclass(frozen=True)
 class Compute:
     """A device and a number format, settled once for a run."""
@@ -20,6 +23,12 @@ class Compute:
     dtype: str  # "float32" or "bfloat16"
     description: str  # for people: "CPU (2 threads)"
     notices: tuple[str, ...] = ()  # what a user should know about the choice
+    compiled_attention: bool = False  # whether models/native runs there
+
+    @property
+    def summary(self) -> str:
+        """For people who look for what makes a run slow."""
+        return f"{self.description}, compiled attention" if self.compiled_attention else self.description
 
     @property
     def torch_dtype(self) -> "torch.dtype":
@@ -39,6 +48,8 @@ def choose(device: str = "auto", precision: str = "auto") -> Compute:
     """
     import torch
 
+    from secbatch.models import native
+
     if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
         return _choose_cuda("cuda" if device == "auto" else device, precision)
     notices: tuple[str, ...] = ()
@@ -51,8 +62,10 @@ def choose(device: str = "auto", precision: str = "auto") -> Compute:
             " and slow;"
             " precision: float32 is faster here",
         )
-    threads = settle_threads()
-    return Compute("cpu", dtype, f"CPU ({threads} thread{'s' if threads != 1 else ''})", notices)
+    threads, compiled = settle_threads(), native.runs(torch.device("cpu"), torch.float32, native.WIDEST)
+    if not compiled and _cpu_flags() >= _AVX512:
+        notices += (native.obstacle(),)
+    return Compute("cpu", dtype, f"CPU ({threads} thread{'s' if threads != 1 else ''})", notices, compiled)
 
 
 def _choose_cuda(device: str, precision: str) -> Compute:

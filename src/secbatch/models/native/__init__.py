@@ -10,10 +10,17 @@ from functools import cache
 import numpy as np
 import torch
 
+_INTERFACE = 1  # attention.h; code without a number is of the first
+
 try:
     from secbatch.models.native import attention as _code
 except ImportError:  # no C compiler, another processor family, another system
     _code = None  # type: ignore[assignment]
+    installed = False
+else:
+    installed = True
+    if getattr(_code, "INTERFACE", 1) != _INTERFACE:  # left by an earlier installation: sources changed, it did not
+        _code = None  # type: ignore[assignment]
 
 LONGEST = 512  # tokens of a sequence; for longer ones torch's kernel is as fast
 WIDEST = 128  # numbers of a head
@@ -26,6 +33,19 @@ def runs(device: torch.device, dtype: torch.dtype, dim: int) -> bool:
     """Whether it runs there, for heads of `dim` numbers."""
     known = device.type == "cpu" and dtype in (torch.float32, torch.bfloat16) and 0 < dim <= WIDEST
     return known and _code is not None and _code.supported()
+
+
+def obstacle() -> str:
+    """Why it does not run on a processor that could run it, and how to mend that, as one sentence."""
+    again = "install secbatch again (docs/operations.md) for faster encoders and Blenderbot on this CPU"
+    if not installed:
+        return f"attention in compiled code is not installed: get a C compiler and Python's headers, and {again}"
+    if _code is None:
+        return f"attention in compiled code was compiled for another version of secbatch: {again}"
+    return (
+        "attention in compiled code is not used, as torch's OpenMP threads were not found (GOMP_parallel): encoders and"
+        " Blenderbot are slower on this CPU than with a torch from PyPI"
+    )
 
 
 def attend_within(

@@ -3,6 +3,10 @@
 
 #include <stdint.h>
 
+/* Raised with every change of what the functions below, or those of the module, take or mean: native/__init__.py knows
+   the same number, so that it calls no code that an earlier installation left. */
+enum { INTERFACE = 1 };
+
 /* Both return 0, or -1 where memory ran out. Number formats are float32 or bfloat16. */
 
 /* Attention within each of `sequences` sequences. `qkv`: [tokens, 3, heads, dim], `out`: [tokens, heads, dim];

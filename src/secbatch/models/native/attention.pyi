@@ -1,3 +1,5 @@
+INTERFACE: int
+
 def supported() -> bool: ...
 def within(
     qkv: int,

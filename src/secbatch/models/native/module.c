@@ -1,7 +1,7 @@
-/* The Python module secbatch.models.native.attention, of Python's limited API. Tensors come as addresses: what they
-   must be like is checked in native/__init__.py, which alone calls it. */
+/* The Python module secbatch.models.native.attention, of Python's limited API but where threads are free of a global
+   lock (setup.py). Tensors come as addresses: what they must be like is checked in native/__init__.py, which alone calls
+   it. */
 #define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
 #include "attention.h"
@@ -66,7 +66,15 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyModuleDef_Slot slots[] = {{0, NULL}};
+static int fill_module(PyObject *module) { return PyModule_AddIntConstant(module, "INTERFACE", INTERFACE); }
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, (void *)fill_module},
+#ifdef Py_GIL_DISABLED
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED}, /* nothing is shared between calls */
+#endif
+    {0, NULL},
+};
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, .m_name = "attention", .m_size = 0, .m_methods = methods, .m_slots = slots};
