@@ -17,7 +17,15 @@ import transformers
 from encoder_model import model_tokenizer
 from encoder_ours import ModelAlone
 from sentences import distinct_sentences
-from transformers import BertConfig, DebertaV2Config, DistilBertConfig, ElectraConfig, ModernBertConfig, MPNetConfig
+from transformers import (
+    AlbertConfig,
+    BertConfig,
+    DebertaV2Config,
+    DistilBertConfig,
+    ElectraConfig,
+    ModernBertConfig,
+    MPNetConfig,
+)
 
 from secbatch.models.device import choose
 
@@ -45,6 +53,7 @@ def shapes(vocabulary: int) -> dict[str, Any]:
             embedding_size=768, hidden_size=768, num_attention_heads=12, intermediate_size=3072, **size
         ),
         "MPNet-base": MPNetConfig(max_position_embeddings=514, **size),
+        "ALBERT, as wide": AlbertConfig(hidden_size=768, num_attention_heads=12, intermediate_size=3072, **size),
         "DeBERTa-v3-base": DebertaV2Config(
             hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, **DEBERTA_V3, **size
         ),

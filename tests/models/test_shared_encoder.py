@@ -11,7 +11,8 @@ import torch
 
 from secbatch.errors import ModelError
 from secbatch.job import Embed, FillMask
-from secbatch.models.device import choose
+from secbatch.models.batch_runner import default_token_budget
+from secbatch.models.device import Compute, choose
 from secbatch.models.encoder_generic import StockEncoder
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
@@ -169,3 +170,27 @@ def test_a_model_whose_forward_fails_is_told_in_a_sentence(
     encoder.need_states()
     with pytest.raises(ModelError, match=f"model distilbert: {sentence}"):
         encoder.load()
+
+
+@pytest.mark.parametrize(("kind", "in_blocks"), [("roberta", True), ("modernbert", True), ("albert", False)])
+def test_a_models_own_forward_gets_small_batches(tiny: Tiny, kind: str, in_blocks: bool) -> None:
+    """What a large batch makes in a layer would leave the caches before the next operation wants it."""
+    for head in (True, False):
+        encoder = SharedEncoder(tiny(kind), CPU)
+        if head:
+            encoder.need_head("masked-lm")
+        else:
+            encoder.need_states()
+        encoder.load()
+        assert encoder.token_budget == default_token_budget(CPU, in_blocks)
+    assert default_token_budget(CPU, False) < default_token_budget(CPU, True)
+    gpu = Compute("cuda:0", "bfloat16", "a GPU")
+    assert default_token_budget(gpu, False) == default_token_budget(gpu, True)
+
+
+def test_a_budget_that_is_smaller_already_stays(tiny: Tiny) -> None:
+    encoder = SharedEncoder(tiny("albert"), CPU)
+    encoder.token_budget = 60
+    encoder.need_states()
+    encoder.load()
+    assert encoder.token_budget == 60

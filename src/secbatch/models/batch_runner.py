@@ -30,10 +30,16 @@ class BatchReport:
             flight.land()
 
 
-def default_token_budget(compute: Compute) -> int:
-    """Tokens of one batch: on a GPU some 30 ms of work, on a CPU what was measured to go through the layers best."""
+def default_token_budget(compute: Compute, in_blocks: bool = True) -> int:
+    """Tokens of one batch: on a GPU some 30 ms of work, on a CPU what was measured to go through the layers best.
+
+    `in_blocks`: the model's path cuts a batch into blocks by itself (packed_encoder.py). A model's own forward does
+    not: what a large batch makes in a layer leaves the processors' caches before the next operation wants it.
+    """
     if compute.device.startswith("cuda"):
         return 65_536
+    if not in_blocks:
+        return min(512 * torch.get_num_threads(), 8_192)
     return 2_048 if compute.dtype == "bfloat16" else 8_192
 
 

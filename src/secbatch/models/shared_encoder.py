@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from secbatch.models.batch_runner import BatchReport, BatchRunner
+from secbatch.models.batch_runner import BatchReport, BatchRunner, default_token_budget
 from secbatch.models.device import Compute
 from secbatch.models.encoder import HiddenStates, MaskedLM, hidden_states
 from secbatch.models.first_forward import first_forward
 from secbatch.models.freed_memory import keep_freed_memory
 from secbatch.models.heads import SequenceHead, TokenHead, trial_pairs
 from secbatch.models.load import LoadedModel, check_vocabulary, load_model
+from secbatch.models.packed_encoder import PackedEncoder
 from secbatch.models.pairs import PairFrame
 from secbatch.models.requests import HeadKind, Request, own_report, share_of, united
 from secbatch.models.resolved import ResolvedModel
@@ -124,6 +125,9 @@ class SharedEncoder:
             with first_forward(self.model):
                 self._hidden = hidden_states(loaded.model, self.tokenizer.pad_id, self.compute)
             self.notices = tuple(dict.fromkeys((*self.notices, *loaded.notices)))
+        paths = [head.hidden for head in self._heads.values()] + ([self._hidden] if self._needs_states else [])
+        in_blocks = all(isinstance(path, PackedEncoder) for path in paths)
+        self.token_budget = min(self.token_budget, default_token_budget(self.compute, in_blocks))
         self._loaded = True
 
     @torch.inference_mode()
