@@ -1,12 +1,14 @@
 """A device that has no memory at the operations one chooses."""
 
-from typing import Any
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, Self
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from secbatch.models import memory_patience
+from secbatch.models import memory_patience, native
 
 
 class Lacking(TorchDispatchMode):
@@ -21,6 +23,33 @@ class Lacking(TorchDispatchMode):
         if self.operations in self.at:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return function(*arguments, **(named or {}))
+
+
+class LackingAttention:
+    """Inside, those calls of compiled attention of which `fails` says so, counted from 1, find no memory."""
+
+    def __init__(self, fails: Callable[[int], bool]) -> None:
+        self.fails, self.calls, self.failures = fails, 0, 0
+
+    def __enter__(self) -> Self:
+        self._code = native._code
+        native._code = SimpleNamespace(  # type: ignore[assignment]
+            supported=self._code.supported, within=self._lacking("within"), cache=self._lacking("cache")
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        native._code = self._code
+
+    def _lacking(self, name: str) -> Callable[..., None]:
+        def called(*arguments: Any) -> None:
+            self.calls += 1
+            if self.fails(self.calls):
+                self.failures += 1
+                raise MemoryError
+            getattr(self._code, name)(*arguments)
+
+        return called
 
 
 class Clock:

@@ -12,6 +12,7 @@ from tiny_models import BLENDERBOT
 from secbatch.errors import Interrupted, SecbatchError
 from secbatch.job import Generation
 from secbatch.models import memory_patience
+from secbatch.models.device import choose
 from secbatch.models.generation import Generator, Prompt
 from secbatch.models.generation_batch import Answer, Batch
 from secbatch.models.generation_beams import BeamLoop
@@ -19,7 +20,7 @@ from secbatch.models.generation_blenderbot import BlenderbotSteps
 from secbatch.models.generation_loop import Loop
 from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps
 from secbatch.models.generation_tokens import TokenLoop
-from tests.models.lacking import Clock, Lacking
+from tests.models.lacking import Clock, Lacking, LackingAttention
 from tests.models.test_generation import blenderbot, generator, llama, prompts, t5
 
 OUT = torch.OutOfMemoryError("CUDA out of memory")
@@ -121,6 +122,17 @@ def test_a_lack_at_any_operation_changes_no_answer(case: str, clock: Clock) -> N
         at = [chosen.randrange(1, whole.operations) for _ in range(2)]
         with Lacking(*at):
             assert made.generate(rows).answers == expected, at
+
+
+@pytest.mark.parametrize("case", ["blenderbot, beams", "blenderbot, sampled"])
+def test_a_lack_in_compiled_attention_changes_no_answer(case: str, clock: Clock) -> None:
+    if not choose("cpu").compiled_attention:
+        pytest.skip("no AVX-512, or no C compiler at installation")
+    expected = undisturbed(case, 10)
+    made, rows = made_for(case, count=10)
+    with LackingAttention(lambda call: call in (1, 30)) as lacking:
+        assert of_all_before(made).generate(rows).answers == expected
+    assert lacking.failures == 2
 
 
 def small(monkeypatch: pytest.MonkeyPatch, positions: Callable[[], int]) -> list[int]:

@@ -16,7 +16,7 @@ from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.tasks.embed import EmbedTask
 from secbatch.tasks.encoder_task import compute_together
 from secbatch.tasks.fill_mask import FillMaskTask
-from tests.models.lacking import Clock, Lacking
+from tests.models.lacking import Clock, Lacking, LackingAttention
 
 Tiny = Callable[[str], ResolvedModel]
 CPU = choose("cpu", "float32")
@@ -106,7 +106,7 @@ TEXT = "The <mask> steals all passwords of users who open an infected attachment
 TABLE = pa.table({"text": [TEXT[: 10 + row * 17 % 63] for row in range(20)]})
 
 
-def columns(model: ResolvedModel, known: bool, lacking: Lacking) -> dict[str, pa.Array]:
+def columns(model: ResolvedModel, known: bool, lacking: Lacking | LackingAttention) -> dict[str, pa.Array]:
     shared = SharedEncoder(model, CPU)
     shared.token_budget = 60
     tasks = {
@@ -143,3 +143,13 @@ def test_a_lack_at_any_operation_changes_no_result_of_an_encoder(tiny: Tiny, kin
                 assert np.allclose(wanted, found, atol=1e-5), (name, at)
             elif name == "mask_top":
                 assert got[name].equals(values), at
+
+
+@pytest.mark.parametrize("kind", ["roberta", "modernbert"])
+def test_a_lack_in_compiled_attention_changes_no_result_of_an_encoder(tiny: Tiny, kind: str, clock: Clock) -> None:
+    if not CPU.compiled_attention:
+        pytest.skip("no AVX-512, or no C compiler at installation")
+    expected = columns(tiny(kind), True, LackingAttention(lambda call: False))
+    lacking = LackingAttention(lambda call: call in (2, 7))
+    got = columns(tiny(kind), True, lacking)
+    assert lacking.failures == 2 and all(got[name].equals(values) for name, values in expected.items())
