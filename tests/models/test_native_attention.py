@@ -1,9 +1,12 @@
 """Attention in native code: every length and width that it takes, in whatever company."""
 
+import importlib.util
 import shutil
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,6 +45,20 @@ def test_it_is_there_where_it_can_be() -> None:
     if not (shutil.which("cc") and "avx512bw" in flags and "avx512vl" in flags):
         pytest.skip("no AVX-512 or no C compiler")
     assert runs(CPU, torch.float32, 64) and runs(CPU, torch.bfloat16, 32)
+
+
+@pytest.mark.parametrize(("interface", "called"), [(native._INTERFACE, True), (native._INTERFACE + 1, False)])
+def test_code_that_another_installation_left_is_not_called(
+    monkeypatch: pytest.MonkeyPatch, interface: int, called: bool
+) -> None:
+    left = SimpleNamespace(INTERFACE=interface)
+    monkeypatch.setattr(native, "attention", left, raising=False)
+    monkeypatch.setitem(sys.modules, "secbatch.models.native.attention", left)  # type: ignore[arg-type]
+    spec = importlib.util.spec_from_file_location("another_native", native.__file__)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (module._code is left) == called and module.installed
 
 
 @here
