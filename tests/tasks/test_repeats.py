@@ -19,7 +19,7 @@ from secbatch.tasks import repeats as repeats_room
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.embed import EmbedTask
 from secbatch.tasks.fill_mask import FillMaskTask
-from secbatch.tasks.repeats import Repeats, text_keys
+from secbatch.tasks.repeats import WAYS, Repeats, text_keys
 
 Tiny = Callable[[str], ResolvedModel]
 CPU = choose("cpu", "float32")
@@ -67,7 +67,15 @@ def test_a_full_set_gives_way_to_new_texts(tmp_path: Path) -> None:
     repeats = Repeats(tmp_path, sets=1)
     texts = [str(number) for number in range(20)]
     add(repeats, texts, [text.encode() for text in texts])
-    assert repeats.find(text_keys(texts)) == {place: texts[place].encode() for place in range(16, 20)}
+    assert repeats.find(text_keys(texts)) == {place: texts[place].encode() for place in range(20 - WAYS, 20)}
+
+
+def test_hardly_a_text_finds_its_set_full_while_half_of_the_table_is_free(tmp_path: Path) -> None:
+    # What is missed makes batches of a few texts, of another size in each shard, which cost memory besides time.
+    repeats = Repeats(tmp_path, sets=1024)
+    texts = [str(number) for number in range(1024 * WAYS // 2)]
+    add(repeats, texts, [text.encode() for text in texts])
+    assert len(repeats.find(text_keys(texts))) > 0.997 * len(texts)
 
 
 def test_a_disk_that_refuses_ends_the_memory_and_nothing_else(tmp_path: Path) -> None:
