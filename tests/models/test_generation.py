@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from secbatch.job import Generation
+from secbatch.models import generation, generation_steps
 from secbatch.models.generation import Generator, Prompt
 from secbatch.models.generation_batch import cut_at_end
 from secbatch.models.generation_loop import LOOK_EVERY, NOT_FINITE
@@ -252,6 +253,55 @@ def test_the_encoder_runs_once_a_row() -> None:
     )
     generator(model, Generation(), budget=1 << 20).generate([Prompt(text) for text in prompts(model)])
     assert rows == [12]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("at_once", [1, 40, 1000])
+def test_an_encoder_gets_some_prompts_after_the_others(
+    beams: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What more of them make in a layer would leave a CPU's caches."""
+    monkeypatch.setattr(generation_steps, "ENCODED_AT_ONCE", at_once)
+    model = t5()
+    texts = prompts(model)
+    made = generator(model, Generation(max_new_tokens=8, num_beams=beams))
+    shapes: list[tuple[int, int]] = []
+    model.get_encoder().register_forward_pre_hook(
+        lambda _module, _args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    answers = made.generate([Prompt(text) for text in texts]).answers
+    assert sum(rows for rows, _ in shapes) == len(texts)
+    assert all(rows == 1 or rows * width <= at_once for rows, width in shapes)
+    widths = sorted((width for _, width in shapes), reverse=True)
+    assert len(shapes) == {1: 12, 1000: 1}.get(at_once, len(shapes)) and 1 <= len(shapes) <= 12
+    if at_once == 1:  # nobody is padded
+        assert widths == sorted(map(len, texts), reverse=True)
+    if at_once == 40:
+        assert 1 < len(shapes) < 12
+    assert [answer.tokens for answer in answers] == [
+        alone(model, text, max_new_tokens=8, num_beams=beams) for text in texts
+    ]
+
+
+@pytest.mark.parametrize(("limit", "first"), [(2, 2), (20, 12)])
+def test_long_prompts_of_short_answers_come_in_smaller_batches(
+    limit: int, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "PROMPT_BUDGET", 70)
+    model = llama()
+    texts = prompts(model)
+    made = generator(model, Generation(max_new_tokens=limit))
+    rows: list[int] = []
+    start = generation_steps.DecoderSteps.start
+
+    def counted(self: Any, prompts: list[list[int]], copies: int) -> torch.Tensor:
+        rows.append(len(prompts))
+        return start(self, prompts, copies)
+
+    monkeypatch.setattr(generation_steps.DecoderSteps, "start", counted)
+    answers = made.generate([Prompt(text) for text in texts]).answers
+    assert [answer.tokens for answer in answers] == [alone(model, text, max_new_tokens=limit) for text in texts]
+    assert max(map(len, texts)) == 33 and rows[0] == first and sum(rows) == len(texts)
 
 
 def test_padding_and_tokens_are_counted() -> None:

@@ -28,6 +28,9 @@ from secbatch.models.out_of_memory import is_out_of_memory
 # only make those that finish early wait. A GPU wants many rows to be busy.
 CPU_BUDGET = 32_768
 CUDA_BUDGET = 262_144
+# Prompt tokens in one batch of a decoder on a CPU where prompts are long beside answers: what more of them make in a
+# layer leaves its caches, and steps, for which more rows would be better, are the smaller part.
+PROMPT_BUDGET, LONG_BESIDE = 4_096, 2
 
 
 @dataclass(frozen=True)
@@ -138,10 +141,17 @@ class Generator:
         """
         first = starts[todo[0]]
         at_once = 1 if self.stock or alone else max(1, self.budget // self._positions(first))
+        if self._reads_more_than_it_writes(first):
+            at_once = min(at_once, max(1, PROMPT_BUDGET // len(first.prompt)))
         places = todo if self.refills and at_once > 1 else todo[:at_once]
         if not self.pads:
             places = [place for place in places if len(starts[place].prompt) == len(first.prompt)]
         return places, min(at_once, len(places))
+
+    def _reads_more_than_it_writes(self, start: Start) -> bool:
+        if self.encoder_decoder or self.model.device.type != "cpu":
+            return False
+        return len(start.prompt) >= LONG_BESIDE * self.settings.num_beams * start.limit
 
     def _positions(self, start: Start) -> int:
         """Positions of keys and values that a row may come to."""

@@ -9,13 +9,15 @@ import math
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 NO_TOKEN = -1  # in tables of ids whose rows differ in length
 
 # Finished rows keep their places until this share of them is free: closing them copies all keys and values.
 SHRINK_AT = 0.25
 NEVER = math.inf
+# Prompt tokens that an encoder gets at a time on a CPU: what more of them make in a layer leaves its caches.
+ENCODED_AT_ONCE = 1024
 
 
 class NoKeysAndValuesError(Exception):
@@ -95,9 +97,9 @@ class EncoderDecoderSteps:
         ids = pad(prompts, NO_TOKEN, left=False, device=self.model.device)  # [B, S]
         self.mask = (ids != NO_TOKEN).long()
         self.padding += self.mask.numel() - int(self.mask.sum())
-        ids = ids.masked_fill(ids == NO_TOKEN, self.pad_token)
-        encoder = self.model.get_encoder()
-        self.encoded = encoder(input_ids=ids, attention_mask=self.mask, return_dict=True)
+        self.encoded = self._encode(
+            ids.masked_fill(ids == NO_TOKEN, self.pad_token), [len(prompt) for prompt in prompts]
+        )
         self.cache = None
         logits = self.step(torch.full((len(prompts),), self.start_token, device=self.model.device))
         if copies == 1:
@@ -105,6 +107,24 @@ class EncoderDecoderSteps:
         rows = _copies(len(prompts), copies, self.model.device)
         self.keep(rows)
         return logits[rows]
+
+    def _encode(self, ids: Tensor, lengths: list[int]) -> Any:
+        """The encoder's output for `ids` [B, S], on a CPU of some rows after the others."""
+        encoder, whole = self.model.get_encoder(), ids.shape[1]
+        first, made = 0, []
+        while first < len(ids):
+            width = max(lengths[first:])  # prompts come longest first
+            end = len(ids) if ids.device.type != "cpu" else first + max(1, ENCODED_AT_ONCE // width)
+            rows = (slice(first, end), slice(width))
+            output = encoder(input_ids=ids[rows], attention_mask=self.mask[rows], return_dict=True)
+            if end >= len(ids) and not first:
+                return output
+            if set(output) != {"last_hidden_state"}:  # what else there is (ProphetNet) is not ours to put together
+                return encoder(input_ids=ids, attention_mask=self.mask, return_dict=True)
+            made.append(nn.functional.pad(output.last_hidden_state, (0, 0, 0, whole - width)))
+            first = end
+        output["last_hidden_state"] = torch.cat(made)
+        return output
 
     def step(self, tokens: Tensor) -> Tensor:
         out = self.model(
