@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 import sys
+import sysconfig
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -42,8 +43,9 @@ def numbers(tokens: int, heads: int, dim: int, dtype: torch.dtype, seed: int = 0
 
 def test_it_is_there_where_it_can_be() -> None:
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    if not (shutil.which("cc") and "avx512bw" in flags and "avx512vl" in flags):
-        pytest.skip("no AVX-512 or no C compiler")
+    headers = Path(sysconfig.get_path("include"), "Python.h").exists()
+    if not (shutil.which("cc") and headers and "avx512bw" in flags and "avx512vl" in flags):
+        pytest.skip("no AVX-512, no C compiler or no headers of Python")
     assert runs(CPU, torch.float32, 64) and runs(CPU, torch.bfloat16, 32)
 
 
