@@ -2,10 +2,11 @@
 
 Peers and secbatch generate for the same questions with the same random weights, in one process, one after the other:
 the notebook's way (one question at a time, float32), and `generate` on sorted, padded batches at the best of several
-batch sizes. Shapes: Blenderbot-400M with its own ten beams and greedy, and a small Llama. Random weights would never
-end an answer; the end token's weights are widened so that answers end at many lengths. In float32 the tokens are
-compared, too. On a GPU `generate` looks for repeated n-grams sequence by sequence, from Python; a case without those
-rules shows what is gained besides. There its batches are measured on some of the questions, each size after a trial.
+batch sizes. Shapes: Blenderbot-400M with its own ten beams and greedy, a small Llama with short and with long prompts,
+and Flan-T5-small over long texts. Random weights would never end an answer; the end token's weights are widened so that
+answers end at many lengths. In float32 the tokens are compared, too. On a GPU `generate` looks for repeated n-grams
+sequence by sequence, from Python; a case without those rules shows what is gained besides. There its batches are
+measured on some of the questions, each size after a trial.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from typing import Any
 
 import torch
 import transformers
-from chat_models import END, GREEDY_END_MEAN, blenderbot, blenderbot_without_ngram_rules, llama
+from chat_models import END, GREEDY_END_MEAN, blenderbot, blenderbot_without_ngram_rules, flan_t5_small, llama
 from rich.console import Console
 from rich.table import Table
 
@@ -32,6 +33,7 @@ from secbatch.models.generation import Generator, Prompt
 from secbatch.models.generation_batch import cut_at_end
 from secbatch.models.generation_settings import position_limit, settings_for
 
+QUESTIONS, LONG_TEXTS = (20, 6, 6, 40), (300, 90, 100, 500)
 QUICK_TOKENS = 24  # the longest answers of a quick run
 RESULTS = Path(__file__).parent / "results" / "chat.json"
 
@@ -48,6 +50,7 @@ class Case:
     batches: tuple[tuple[int, ...], tuple[int, ...]]  # rows in a batch that peers try
     # Questions that peers' batches are measured on (more for a larger batch).
     peers: tuple[int, int] = (1 << 20, 1 << 20)
+    lengths: tuple[int, int, int, int] = QUESTIONS  # of questions in tokens: mean, deviation, least, most
 
 
 greedy_blenderbot = partial(blenderbot, GREEDY_END_MEAN)
@@ -57,6 +60,24 @@ CPU_CASES = (
         "Blenderbot-400M, greedy", greedy_blenderbot, {"num_beams": 1}, (192, 32), (4, 2), ((16, 64), (16,)), (128, 32)
     ),
     Case("small Llama, greedy", llama, {"max_new_tokens": 32}, (64, 16), (4, 2), ((16, 64), (16,))),
+    Case(
+        "small Llama, long prompts",
+        llama,
+        {"max_new_tokens": 32},
+        (64, 16),
+        (4, 2),
+        ((8, 16, 32, 64), (8,)),
+        lengths=LONG_TEXTS,
+    ),
+    Case(
+        "Flan-T5-small, long texts",
+        flan_t5_small,
+        {"max_new_tokens": 32},
+        (64, 16),
+        (4, 2),
+        ((8, 16, 32, 64), (8,)),
+        lengths=LONG_TEXTS,
+    ),
 )
 CUDA_CASES = (
     Case("Blenderbot-400M, 10 beams", blenderbot, {}, (512, 256), (4, 1), ((64, 128, 256), (32,)), (128, 32)),
@@ -93,6 +114,7 @@ class Settled:
     alone: int
     batches: Sequence[int]
     peers: int
+    lengths: tuple[int, int, int, int]
 
 
 def settled(case: Case, options: argparse.Namespace) -> Settled:
@@ -100,13 +122,12 @@ def settled(case: Case, options: argparse.Namespace) -> Settled:
     job = case.job | {"max_new_tokens": QUICK_TOKENS} if options.quick else case.job
     count = options.questions or case.questions[size]
     batches = options.batches or case.batches[size]
-    return Settled(case.name, case.build, job, count, case.alone[size], batches, case.peers[size])
+    return Settled(case.name, case.build, job, count, case.alone[size], batches, case.peers[size], case.lengths)
 
 
-def questions(count: int, vocabulary: int, end: bool) -> list[list[int]]:
-    """Of about 20 tokens."""
-    drawn = random.Random(1)
-    lengths = [min(40, max(6, round(drawn.gauss(20, 6)))) for _ in range(count)]
+def questions(count: int, vocabulary: int, end: bool, sizes: tuple[int, int, int, int] = QUESTIONS) -> list[list[int]]:
+    drawn, (mean, deviation, least, most) = random.Random(1), sizes
+    lengths = [min(most, max(least, round(drawn.gauss(mean, deviation)))) for _ in range(count)]
     return [[drawn.randrange(5, vocabulary) for _ in range(length)] + [END] * end for length in lengths]
 
 
@@ -144,7 +165,7 @@ def measure(
     cuda = device.startswith("cuda")
     with torch.device(device):  # weights are drawn there
         model = case.build().to(device)
-    prompts = questions(case.questions, model.config.vocab_size, bool(model.config.is_encoder_decoder))
+    prompts = questions(case.questions, model.config.vocab_size, bool(model.config.is_encoder_decoder), case.lengths)
     lines: list[dict[str, Any]] = []
     kept: dict[str, list[list[int]]] = {}
 

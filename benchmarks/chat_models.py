@@ -9,9 +9,11 @@ from transformers import (
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
-END = 2  # the end token of both
+END = 2  # the end token of all
 # The end token's logit varies this much more than others' from step to step, about a mean below theirs.
 END_SPREAD, END_MEAN = 5.0, -4.0
 GREEDY_END_MEAN = -1.0  # beams find an end sooner
@@ -76,6 +78,20 @@ def llama() -> Any:
     )
     model = LlamaForCausalLM(config).eval()
     model.generation_config = GenerationConfig(pad_token_id=0, bos_token_id=1, eos_token_id=END)
+    with torch.no_grad():
+        model.lm_head.weight[END] *= END_SPREAD
+    return model
+
+
+def flan_t5_small() -> Any:
+    """google/flan-t5-small's sizes."""
+    torch.manual_seed(0)
+    tokens: dict[str, Any] = {"pad_token_id": 0, "eos_token_id": END, "decoder_start_token_id": 0}
+    sizes: dict[str, Any] = {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_heads": 6}
+    sizes["tie_word_embeddings"] = False
+    config = T5Config(vocab_size=32_128, feed_forward_proj="gated-gelu", **sizes, **tokens)
+    model = T5ForConditionalGeneration(config).eval()
+    model.generation_config = GenerationConfig(**tokens)
     with torch.no_grad():
         model.lm_head.weight[END] *= END_SPREAD
     return model
