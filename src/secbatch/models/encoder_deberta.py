@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from secbatch.models.encoder_bert import PackedLayer, PostNormEncoder
 from secbatch.models.linear import Linear
 from secbatch.models.packed import Block, Norm
+from secbatch.models.packed_attention import flattened
 from secbatch.models.packed_attention_groups import views
 
 MODEL_TYPES = frozenset({"deberta-v2"})
@@ -64,8 +65,7 @@ class PackedDeberta(PostNormEncoder):
             mask = self._compared(layer, query, key, length)
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1 / self._root)
             out[first : first + count * length].view(count, length, self._heads, -1).copy_(mixed.transpose(1, 2))
-        out[block.tokens :] = 0  # filling, which may be no number
-        return out.view(len(x), -1)
+        return flattened(block, out)
 
     def _compared(self, layer: _Layer, query: torch.Tensor, key: torch.Tensor, length: int) -> torch.Tensor | None:
         """[count, heads, length, length], what is added to the score that query i gives to key j."""

@@ -2,8 +2,8 @@
 
 Everywhere it can run on groups of sequences of one length, which are contiguous because batches are sorted by length: a
 group is a [count, heads, length, head_dim] view (packed_attention_groups.py). On a CPU with AVX-512 code of our own
-takes sequences of all lengths but the longest (native). On a GPU in half precision one kernel takes
-them all: for short ones our own, where Triton runs, for others torch's, where it has it.
+takes sequences of all lengths but the longest (native). On a GPU in half precision one kernel takes them all: for
+short ones our own, where Triton runs, for others torch's, where it has it.
 """
 
 from collections.abc import Callable
@@ -29,16 +29,16 @@ def attend(
     tokens, _, _, dim = qkv.shape
     if block.bounds is not None:
         if block.longest <= native.LONGEST and native.runs(qkv.device, qkv.dtype, dim):
-            return _rows(block, native.attend_within(qkv, block.bounds, window, bias))
+            return flattened(block, native.attend_within(qkv, block.bounds, window, bias))
         seen = None if window is None or block.longest <= window + 1 else window  # what shortens anybody's view
         if seen is None and (kernel := short_attention(qkv.device, qkv.dtype, dim, block.longest)):
             return kernel(qkv, block.bounds, block.longest).view(tokens, -1)
         if has_flash_attention(qkv.device, qkv.dtype, dim, seen):
             return flash_attention(qkv, block.bounds, block.longest, seen).view(tokens, -1)
-    return _rows(block, attend_by_groups(qkv, block.groups, window, block.neighbours, bias))
+    return flattened(block, attend_by_groups(qkv, block.groups, window, block.neighbours, bias))
 
 
-def _rows(block: Block, mixed: torch.Tensor) -> torch.Tensor:
+def flattened(block: Block, mixed: torch.Tensor) -> torch.Tensor:
     """[T, heads, head_dim] to [T, heads × head_dim], with zeros for filling."""
     mixed[block.tokens :] = 0  # whatever lies in memory may be no number, which is slow
     return mixed.view(len(mixed), -1)
