@@ -30,7 +30,8 @@ CPU_BUDGET = 32_768
 CUDA_BUDGET = 262_144
 # Prompt tokens in one batch of a decoder on a CPU where prompts are long beside answers: what more of them make in a
 # layer leaves its caches, and steps, for which more rows would be better, are the smaller part.
-PROMPT_BUDGET, LONG_BESIDE = 4_096, 2
+PROMPT_BUDGET = 4_096
+LONG_PROMPT = 2  # times as many tokens as its answers may come to
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class Generator:
     def _reads_more_than_it_writes(self, start: Start) -> bool:
         if self.encoder_decoder or self.model.device.type != "cpu":
             return False
-        return len(start.prompt) >= LONG_BESIDE * self.settings.num_beams * start.limit
+        return len(start.prompt) >= LONG_PROMPT * self.settings.num_beams * start.limit
 
     def _positions(self, start: Start) -> int:
         """Positions of keys and values that a row may come to."""
