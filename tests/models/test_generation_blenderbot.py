@@ -46,6 +46,24 @@ def test_logits_are_those_of_transformers_step_by_step(
         close(ours.step(tokens), theirs.step(tokens))
 
 
+@pytest.mark.parametrize(("at_once", "rows"), [(1, [1] * 5), (60, None), (1000, [5])])
+@torch.inference_mode()
+def test_long_texts_come_in_smaller_numbers(
+    at_once: int, rows: list[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation_blenderbot, "ENCODED_AT_ONCE", at_once)
+    model = blenderbot()
+    texts = sorted(prompts(model, 5), key=len, reverse=True)
+    shapes: list[tuple[int, int]] = []
+    model.get_encoder().register_forward_pre_hook(
+        lambda _module, _arguments, named: shapes.append(tuple(named["input_ids"].shape)), with_kwargs=True
+    )
+    BlenderbotSteps(BlenderbotDecoder(model), 1, 0, positions=8).start(texts, 1)
+    assert rows is None or [count for count, _ in shapes] == rows
+    assert all(count == 1 or count * width <= at_once for count, width in shapes)
+    assert sum(count for count, _ in shapes) == 5
+
+
 def test_rows_that_stay_move_no_more_than_they_must() -> None:
     assert in_front([0, 1, 2]) == [0, 1, 2]
     assert in_front([1, 3]) == [3, 1]

@@ -13,24 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from secbatch.models import native, packed_attention
+from secbatch.models import generation_attention, native, packed_attention
 from secbatch.models.native import BIAS_WIDTH, LONGEST, attend_cache, attend_within, runs
 from secbatch.models.packed import Block
 from secbatch.models.packed_attention_groups import attend_by_groups
+from tests.models.attention_formula import formula
 
 CPU = torch.device("cpu")
 here = pytest.mark.skipif(not runs(CPU, torch.float32, 64), reason="no AVX-512, or no C compiler at installation")
 LIMITS = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
-
-
-def formula(qkv: torch.Tensor, window: int | None = None) -> torch.Tensor:
-    """[L, 3, heads, head_dim] of one sequence to [L, heads, head_dim], float64."""
-    query, key, value = qkv.double().permute(1, 2, 0, 3)
-    scores = query @ key.transpose(1, 2) / qkv.shape[-1] ** 0.5
-    if window is not None:
-        places = torch.arange(len(qkv))
-        scores = scores.masked_fill((places[:, None] - places).abs() > window, -torch.inf)
-    return (scores.softmax(-1) @ value).transpose(0, 1)
 
 
 def bounds_of(lengths: list[int], first: int = 0) -> torch.Tensor:
@@ -221,6 +212,26 @@ def test_what_is_wanted_without_gradients_may_have_some() -> None:
 def test_nothing_gives_nothing(tokens: int, heads: int) -> None:
     bounds = bounds_of([tokens, *[0] * 63])  # enough for all threads
     assert attend_within(numbers(tokens, heads, 16, torch.float32), bounds).shape == (tokens, heads, 16)
+
+
+@here
+def test_encoders_and_chat_go_this_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int | None]] = []
+
+    def counted(qkv: torch.Tensor, bounds: torch.Tensor, window: int | None, bias: object) -> torch.Tensor:
+        asked.append((len(bounds) - 1, window))
+        return attend_within(qkv, bounds, window)
+
+    monkeypatch.setattr(native, "attend_within", counted)
+    qkv = numbers(1200, 2, 64, torch.float32)
+    bounds = bounds_of([27, 27])
+    packed_attention.attend(qkv, Block(qkv, qkv, None, 54, ((0, 2, 27),), bounds, 27), 5)
+    assert asked == [(2, 5)]
+    longer = bounds_of([LONGEST + 1])
+    packed_attention.attend(qkv, Block(qkv, qkv, None, LONGEST + 1, ((0, 1, LONGEST + 1),), longer, LONGEST + 1))
+    assert len(asked) == 1  # as fast in torch's
+    assert generation_attention.attention(CPU, torch.float32, 40) is native.attend_cache
+    assert generation_attention.attention(CPU, torch.float32, 136) is generation_attention.by_torch
 
 
 def test_without_it_attention_goes_torchs_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from secbatch.models.load import load_model
 from secbatch.models.packed_attention_groups import attend_by_groups
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
+from tests.models.attention_formula import formula
 
 LENGTHS = (530, 140, 47, 32, 31, 31, 31, 20, 17, 16, 13, 5, 5, 5, 4, 4, 3, 1, 1)
 
@@ -24,27 +25,17 @@ def groups_of(lengths: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
     return tuple(sequences.groups())
 
 
-def alone(qkv: torch.Tensor, window: int | None = None) -> torch.Tensor:
-    """[L, 3, heads, head_dim] of one sequence to [L, heads, head_dim], by the formula."""
-    query, key, value = qkv.double().permute(1, 2, 0, 3)
-    scores = query @ key.transpose(1, 2) / qkv.shape[-1] ** 0.5
-    if window is not None:
-        places = torch.arange(len(qkv))
-        scores = scores.masked_fill((places[:, None] - places).abs() > window, -torch.inf)
-    return (scores.softmax(-1) @ value).transpose(0, 1)
-
-
 @pytest.mark.parametrize("window", [None, 8])
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 2e-6), (torch.bfloat16, 3e-2)])
 @pytest.mark.parametrize("filling", [0, 1, 30])
-def test_each_sequence_sees_itself_alone(dtype: torch.dtype, limit: float, filling: int, window: int | None) -> None:
+def test_each_sequence_sees_itself_formula(dtype: torch.dtype, limit: float, filling: int, window: int | None) -> None:
     tokens = sum(LENGTHS)
     qkv = torch.randn(tokens + filling, 3, 2, 16, generator=torch.Generator().manual_seed(1)).to(dtype)
     with torch.inference_mode():
         got = attend_by_groups(qkv, groups_of(LENGTHS), window, neighbours=True)
         apart = attend_by_groups(qkv, groups_of(LENGTHS), window, neighbours=False)
     for first, end in pairwise(np.cumsum([0, *LENGTHS]).tolist()):
-        assert (got[first:end].double() - alone(qkv[first:end], window)).abs().max() < limit
+        assert (got[first:end].double() - formula(qkv[first:end], window)).abs().max() < limit
         assert torch.equal(got[first:end], apart[first:end])
 
 
