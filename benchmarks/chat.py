@@ -60,23 +60,9 @@ CPU_CASES = (
         "Blenderbot-400M, greedy", greedy_blenderbot, {"num_beams": 1}, (192, 32), (4, 2), ((16, 64), (16,)), (128, 32)
     ),
     Case("small Llama, greedy", llama, {"max_new_tokens": 32}, (64, 16), (4, 2), ((16, 64), (16,))),
-    Case(
-        "small Llama, long prompts",
-        llama,
-        {"max_new_tokens": 32},
-        (64, 16),
-        (4, 2),
-        ((8, 16, 32, 64), (8,)),
-        lengths=LONG_TEXTS,
-    ),
-    Case(
-        "Flan-T5-small, long texts",
-        flan_t5_small,
-        {"max_new_tokens": 32},
-        (64, 16),
-        (4, 2),
-        ((8, 16, 32, 64), (8,)),
-        lengths=LONG_TEXTS,
+    *(
+        Case(name, build, {"max_new_tokens": 32}, (64, 16), (4, 2), ((8, 16, 32, 64), (8,)), lengths=LONG_TEXTS)
+        for name, build in (("small Llama, long prompts", llama), ("Flan-T5-small, long texts", flan_t5_small))
     ),
 )
 CUDA_CASES = (

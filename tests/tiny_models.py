@@ -264,28 +264,23 @@ def make_modernbert(folder: Path, seed: int = 0, sharpen: float = 30.0, **change
     return _save(ModernBertForMaskedLM, config, tokenizer, folder, seed, sharpen)
 
 
+# Embeddings that are narrower than the layers.
+_NARROW: dict[str, Any] = _SHAPE | {"num_hidden_layers": 3, "embedding_size": 32, "max_position_embeddings": 64}
+
+
 def make_electra(folder: Path, seed: int = 0, sharpen: float = 120.0) -> Path:
-    """Embeddings are narrower than the layers."""
     tokenizer = bert_tokenizer()
-    config = ElectraConfig(
-        vocab_size=len(tokenizer),
-        embedding_size=32,
-        max_position_embeddings=64,
-        **_SHAPE | {"num_hidden_layers": 3},
+    return _save(
+        ElectraForMaskedLM, ElectraConfig(vocab_size=len(tokenizer), **_NARROW), tokenizer, folder, seed, sharpen
     )
-    return _save(ElectraForMaskedLM, config, tokenizer, folder, seed, sharpen)
 
 
 def make_albert(folder: Path, seed: int = 0, sharpen: float = 120.0) -> Path:
     """An architecture without a fast path of its own."""
     tokenizer = bert_tokenizer()
-    config = AlbertConfig(
-        vocab_size=len(tokenizer),
-        embedding_size=32,
-        max_position_embeddings=64,
-        **_SHAPE | {"num_hidden_layers": 3},
+    return _save(
+        AlbertForMaskedLM, AlbertConfig(vocab_size=len(tokenizer), **_NARROW), tokenizer, folder, seed, sharpen
     )
-    return _save(AlbertForMaskedLM, config, tokenizer, folder, seed, sharpen)
 
 
 def make_mpnet(folder: Path, seed: int = 0, sharpen: float = 30.0) -> Path:
