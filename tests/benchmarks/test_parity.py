@@ -66,3 +66,28 @@ def test_a_difference_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for change, fits in ((nothing, True), (another_answer, False)):
         monkeypatch.setattr(parity, "enriched", with_change(change))
         assert parity.chat(chat_model, "m", ["What?", "What is DDoS"], 1).fits is fits
+
+
+def test_a_line_that_differs_says_where_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    parity = importlib.import_module("parity")
+    job, jobs = parity.enriched, 0
+
+    def wrong_once(task: dict[str, Any], texts: list[str]) -> list[dict[str, Any]]:
+        nonlocal jobs
+        rows, jobs = job(task, texts), jobs + 1
+        if jobs == 1:
+            rows[0]["t_predictions"][0][0]["score"] += 0.5
+        return rows  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(parity, "enriched", wrong_once)
+    monkeypatch.setattr(sys, "argv", ["parity.py", "--rows", "3", "--model", str(make_roberta(tmp_path / "mlm"))])
+    with pytest.raises(SystemExit) as ended:
+        parity.main()
+    assert ended.value.code == 1
+    table, what, again, *rest = [
+        line for line in capsys.readouterr().out.splitlines() if "fill-mask" in line or "  " in line[:2]
+    ]
+    assert table.endswith("DIFFERS") and "furthest apart" in what and "second try" in again and rest[0].endswith("ok")
