@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from secbatch.job import Generation
-from secbatch.models.device import choose, cpu_has_amx_bf16
+from secbatch.models.device import choose
 from secbatch.models.generation import Generator, Prompt
 from secbatch.models.generation_batch import cut_at_end
 from secbatch.models.generation_settings import position_limit, settings_for
@@ -224,6 +224,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few questions: under a minute")
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), help="beside float32; what `auto` is if left out"
+    )
     parser.add_argument("--threads", type=int)
     parser.add_argument("--questions", type=int)
     parser.add_argument("--batches", type=int, nargs="+", help="rows in a batch that peers try")
@@ -237,7 +240,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     compute = choose(options.device)
     cuda = compute.device.startswith("cuda")
-    dtype = "bfloat16" if cuda or cpu_has_amx_bf16() else "float32"
+    dtype = options.precision or compute.dtype
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{compute.description}, torch {torch.__version__}, transformers {transformers.__version__}")
     clock = time.process_time if options.cpu_time else time.perf_counter
