@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint soak fuzz bench models sample-data clean
+.PHONY: demo test lint soak fuzz bench bench-gpu models sample-data clean
 
 $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard src/secbatch/models/native/*.[ch])
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,15 @@ bench: $(STAMP)  ## everything that is measured, against peers, with plots: abou
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	for subject in encoder architectures chat endpoint training host_path start memory_growth repeats small_labels identity_and_ledger lost_work real_reports parity int8_agreement; do \
 		test ! -e benchmarks/$$subject.py || { echo "== $$subject"; $(BIN)/python benchmarks/$$subject.py || exit 1; }; done
+
+bench-gpu: $(STAMP)  ## what is measured on a machine with a GPU, and its CPU in bfloat16
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
+	$(BIN)/python benchmarks/encoder.py --quick
+	$(BIN)/python benchmarks/gpu_gaps.py
+	$(BIN)/python benchmarks/chat.py --quick
+	$(BIN)/python -m pytest tests/cuda
+	$(BIN)/python benchmarks/encoder_layer.py --precision bfloat16
+	$(BIN)/python benchmarks/encoder.py --quick --device cpu --task fill-mask --precision bfloat16 --peers bfloat16 --peers float32
 
 models: $(STAMP)  ## train the built-in models from a folder of corpora: make models CORPUS=DIR
 	@test -n "$(CORPUS)" || { echo "say where the corpora are: make models CORPUS=DIR"; exit 2; }
