@@ -95,3 +95,15 @@ def test_occurrences_are_counted_the_same_in_memory_and_on_disk(scratch: Path, m
         found = [count for start in range(0, len(draws), 700) for count in counts.count(draws[start : start + 700])]
         assert found == expected
     assert list(scratch.iterdir())
+
+
+def test_a_time_that_python_cannot_hold_changes_no_other_row() -> None:
+    times = pa.array([1, 2**62, None, 1], pa.int64()).cast(pa.timestamp("us"))
+    for nested in (
+        pa.ListArray.from_arrays(pa.array(range(5), pa.int32()), times),
+        pa.StructArray.from_arrays([times], names=["a"]),
+    ):
+        together = hash_content(pa.table({"x": nested}))
+        alone = [hash_content(pa.table({"x": nested.take(pa.array([place]))}))[0] for place in range(4)]
+        assert together.tolist() == [digest.tolist() for digest in alone]
+        assert len({*map(tuple, together.tolist())}) == 3

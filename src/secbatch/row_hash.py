@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -55,15 +57,64 @@ def as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
+    if isinstance(kind, pa.BaseExtensionType):
+        stored = pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
+        if kind.extension_name != "arrow.uuid":
+            return as_text(stored)
+        values = [None if value is None else str(UUID(bytes=value)) for value in stored.to_pylist()]
+        return pa.chunked_array([pa.array(values, pa.large_string())])
     if pa.types.is_nested(kind):
         values = [
-            None if value is None else json.dumps(value, sort_keys=True, default=repr) for value in column.to_pylist()
+            None if value is None else json.dumps(value, sort_keys=True, default=repr) for value in _values(column)
         ]
         return pa.chunked_array([pa.array(values, pa.large_string())])
+    if pa.types.is_timestamp(kind) and not _zone_is_known(kind):
+        column = column.cast(pa.timestamp(kind.unit, "UTC"))
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         values = [None if value is None else value.hex() for value in column.to_pylist()]
         return pa.chunked_array([pa.array(values, pa.large_string())])
     return column.cast(pa.large_string())
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """Python objects of nested values; with numbers for dates and times that Python has no objects for."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError):  # one of them; what the others are must not depend on it
+        numbers = column.cast(_without_dates(column.type))
+        values = [_value(one, as_numbers) for one, as_numbers in zip(column, numbers, strict=True)]
+    return values
+
+
+def _value(one: pa.Scalar, as_numbers: pa.Scalar) -> Any:
+    try:
+        return one.as_py()
+    except (ValueError, OverflowError):
+        return as_numbers.as_py()
+
+
+def _without_dates(kind: pa.DataType) -> pa.DataType:
+    """`kind` with integers for dates and times, at any depth."""
+    if pa.types.is_map(kind):
+        return pa.map_(_without_dates(kind.key_type), _without_dates(kind.item_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_without_dates(field.type)) for field in kind])
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(_without_dates(kind.value_type)), kind.list_size)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        make = pa.list_ if pa.types.is_list(kind) else pa.large_list
+        return make(kind.value_field.with_type(_without_dates(kind.value_type)))
+    if pa.types.is_temporal(kind):
+        return pa.int32() if kind.bit_width == 32 else pa.int64()
+    return kind
+
+
+def _zone_is_known(kind: pa.DataType) -> bool:
+    try:
+        pc.local_timestamp(pa.scalar(0, kind))
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def mixed(digest: np.ndarray, number: np.ndarray) -> np.ndarray:

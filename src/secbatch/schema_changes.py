@@ -40,7 +40,8 @@ def check_columns(job: Job, before: dict[str, str] | None, schema: pa.Schema, no
         if name not in before:
             notice(f"Column '{name}' is new; rows of the dataset that are not in this input have no value in it.")
         elif now[name] != before[name]:
-            if now[name] not in WIDER.get(_plain(before[name]), ()) and _plain(before[name]) != now[name]:
+            old, new = _plain(before[name]), _plain(now[name])
+            if new != old and new not in WIDER.get(old, ()):
                 raise InputError(
                     f"Column '{name}' is {now[name]} in the input and {before[name]} in the dataset in "
                     f"'{job.output.path}'; name the type in input.types, or use another output or `mode: overwrite`."

@@ -1,5 +1,7 @@
 """Texts out of columns and templates."""
 
+import uuid
+
 import pyarrow as pa
 import pytest
 
@@ -85,3 +87,18 @@ def test_distinct_texts() -> None:
     texts = DistinctTexts.of(column, usable)
     assert (texts.texts, texts.rows.tolist()) == (["b <mask>", "a"], [0, -1, -1, -1, 1, 0, -1])
     assert DistinctTexts.of(column.slice(0, 0), usable.slice(0, 0)).rows.tolist() == []
+
+
+def test_a_uuid_is_read_as_it_is_written_everywhere() -> None:
+    one = uuid.UUID(int=2**128 - 1)
+    column = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([one.bytes, None], pa.binary(16)))
+    table = pa.table({"u": column})
+    assert TextSource.of("id {u}", table.schema, "tasks.mask.text").render(table).to_pylist() == [f"id {one}", None]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.binary(16), pa.dictionary(pa.int32(), pa.binary()), pa.fixed_shape_tensor(pa.float32(), (2,))]
+)
+def test_what_is_no_text_is_refused_whatever_it_is_wrapped_in(kind: pa.DataType) -> None:
+    with pytest.raises(JobError, match=r"column 'x' is of type .*, which is no text"):
+        TextSource.of("x", pa.schema([("x", kind)]), "tasks.mask.text")

@@ -189,10 +189,12 @@ def _plain_ids(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    from secbatch.row_hash import as_text
+
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     try:
-        texts = column.cast(pa.string())
+        texts = (as_text(column) if isinstance(column.type, pa.BaseExtensionType) else column).cast(pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         raise InputError(f"conversation.id: a column of type {column.type} cannot name a conversation") from None
     return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)

@@ -58,28 +58,53 @@ def read_layout(file: InputFile) -> ParquetLayout:
         raise InputError(f"{file.path}: the schema names {listed} more than once; rename the columns")
     if not schema.names:
         raise UnreadableFileError("has no columns")
+    for field in schema:
+        if again := _named_twice(field.type):
+            raise InputError(f"{file.path}: column '{field.name}' has the field '{again}' twice; rename its fields")
     return ParquetLayout(schema.remove_metadata(), rows)
+
+
+def _named_twice(kind: "pa.DataType") -> str | None:
+    """A name that two fields of one struct have, at any depth."""
+    import pyarrow as pa
+
+    fields = [kind.field(place) for place in range(kind.num_fields)] if pa.types.is_nested(kind) else []
+    times = Counter(field.name for field in fields)
+    return next(
+        (name for name, count in times.items() if count > 1),
+        next((again for field in fields if (again := _named_twice(field.type))), None),
+    )
 
 
 def plain_type(kind: "pa.DataType") -> "pa.DataType":
     """`kind` with string for the null type, and string and binary for their views, at any depth.
 
-    Views are another layout of the same values in memory; Arrow cannot take rows from them.
+    Views are another layout of the same values in memory; Arrow cannot take rows from them. Nor does it size types
+    like UUID inside others, which become what they are stored as. Places in a dictionary get 32 bits: pandas writes
+    8 where a file has few categories, and those of several files together may be more.
     """
     import pyarrow as pa
+
+    def inner(field: "pa.Field") -> "pa.Field":
+        plain = field.type if pa.types.is_dictionary(field.type) else plain_type(field.type)
+        return field.with_type(plain.storage_type if isinstance(plain, pa.BaseExtensionType) else plain)
 
     if pa.types.is_null(kind) or pa.types.is_string_view(kind):
         return pa.string()
     if pa.types.is_binary_view(kind):
         return pa.binary()
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(pa.int32(), plain_type(kind.value_type), kind.ordered)
     if pa.types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(plain_type(kind.value_type)))
+        return pa.list_(inner(kind.value_field))
     if pa.types.is_large_list(kind):
-        return pa.large_list(kind.value_field.with_type(plain_type(kind.value_type)))
+        return pa.large_list(inner(kind.value_field))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(inner(kind.value_field), kind.list_size)
     if pa.types.is_struct(kind):
-        return pa.struct([kind.field(i).with_type(plain_type(kind.field(i).type)) for i in range(len(kind))])
+        return pa.struct([inner(field) for field in kind])
     if pa.types.is_map(kind):
-        return pa.map_(kind.key_type, plain_type(kind.item_type))
+        return pa.map_(inner(kind.key_field), inner(kind.item_field))
     return kind
 
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from secbatch.errors import JobError
+from secbatch.store.dictionaries import as_type, plain_values, value_type
 
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # the name that Hive, Spark, DuckDB and pyarrow read back as null
 NAME_BYTES = 255  # of a file or folder, on the file systems in use
@@ -20,7 +21,7 @@ def check_partition_columns(columns: tuple[str, ...], schema: pa.Schema) -> None
                 f"Partition column '{name}' has a name that is too long, or that readers skip or misread; "
                 "rename it in the input."
             )
-        kind = schema.field(name).type
+        kind = value_type(schema.field(name).type)
         plain = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
         if not (plain or pa.types.is_date32(kind) or pa.types.is_boolean(kind)):
             raise JobError(f"Partition column '{name}' is {kind}; partition by text, integer, date or boolean columns.")
@@ -32,6 +33,7 @@ def misread_partitions(column: pa.ChunkedArray) -> dict[int, str]:
     Readers turn `007` into the number 7, and the empty string into null; a text that is too long for a folder's
     name cannot stand there at all.
     """
+    column = plain_values(column)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return {}
     distinct = column.unique()
@@ -70,14 +72,15 @@ def with_partitions(table: pa.Table, folder: str, schema: pa.Schema) -> pa.Table
         name, _, text = level.partition("=")
         field = schema.field(name) if name in schema.names else pa.field(name, pa.string())
         value = None if text == NULL_PARTITION else unquote(text)
-        column = pa.repeat(pa.scalar(value, pa.string()), table.num_rows).cast(field.type)
+        column = pa.chunked_array([pa.repeat(pa.scalar(value, pa.string()), table.num_rows)])
+        column = as_type(column, field.type)
         table = table.append_column(field, column)
     return table
 
 
 def _partition_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Folder-safe text of each value."""
-    texts = column.cast(pa.string())
+    texts = plain_values(column).cast(pa.string())
     distinct = texts.unique()
     misread = {distinct[place].as_py() for place in misread_partitions(pa.chunked_array([distinct]))}
     safe = [NULL_PARTITION if value is None or value in misread else _escape(value) for value in distinct.to_pylist()]

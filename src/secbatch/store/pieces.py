@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from secbatch.errors import OutputError
+from secbatch.store.dictionaries import as_type
 from secbatch.store.ledger import Part
 from secbatch.store.parts import unreadable
 from secbatch.store.row_keys import BLOCK, REMOVED, StoredKeys
@@ -127,7 +128,7 @@ def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
             columns.append(pa.nulls(table.num_rows, field.type))
             continue
         try:
-            columns.append(table.column(field.name).cast(field.type))
+            columns.append(as_type(table.column(field.name), field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             kind = table.schema.field(field.name).type
             raise OutputError(

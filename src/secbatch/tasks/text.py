@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from secbatch.errors import JobError, listed, nearest
+from secbatch.row_hash import as_text
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class TextSource:
     def render(self, table: pa.Table) -> pa.Array:
         """One text a row (pa.large_string), null where a column that it reads is null."""
         pieces: list[Any] = [
-            pa.scalar(part, pa.large_string()) if isinstance(part, str) else _as_text(table.column(part[0]))
+            # Large offsets: the long documents of a shard can hold more than 2 GB together.
+            pa.scalar(part, pa.large_string()) if isinstance(part, str) else _text(table.column(part[0]))
             for part in self.parts
         ]
         if not self.columns:
@@ -76,7 +78,7 @@ def _checked(
             if name not in schema.names:
                 raise JobError(f"{key}: {_no_column(name, schema, place)}")
             kind = schema.field(name).type
-            if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            if _no_text(kind):
                 raise JobError(f"{key}: column '{name}' is of type {kind}, which is no text")
     return parts
 
@@ -85,11 +87,17 @@ def _no_column(name: str, schema: pa.Schema, place: str) -> str:
     return f"there is no column '{name}' in {place}{nearest(name, schema.names)}; it has {listed(schema.names)}"
 
 
-def _as_text(column: pa.ChunkedArray) -> pa.Array:
-    # Large offsets: the long documents of a shard can hold more than 2 GB together.
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return column.cast(pa.large_string()).combine_chunks()
+def _text(column: pa.ChunkedArray) -> pa.Array:
+    return as_text(column).combine_chunks()
+
+
+def _no_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _no_text(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return kind.extension_name != "arrow.uuid" and _no_text(kind.storage_type)
+    bytes_ = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return pa.types.is_nested(kind) or bytes_
 
 
 def question_source(text: str, schema: pa.Schema, key: str) -> TextSource:

@@ -1,0 +1,166 @@
+"""Columns of the types that pandas, DuckDB and others write: same values, each row once, also after an interrupt."""
+
+import datetime
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from fake_task import Counter, install_in, interrupted_after
+from nights import job
+
+from secbatch.errors import InputError
+from secbatch.job import Job
+from secbatch.runner import run_job
+
+UUIDS = [uuid.UUID(int=2**128 - 1 - number) for number in range(6)]  # their bytes are no UTF-8
+FAR = 2**62  # microseconds: a year that Python's datetime does not have
+
+
+def _uuids() -> pa.Array:
+    return pa.ExtensionArray.from_storage(pa.uuid(), pa.array([one.bytes for one in UUIDS], pa.binary(16)))
+
+
+def _lists(values: pa.Array) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(range(len(values) + 1), pa.int32()), values)
+
+
+def _structs(values: pa.Array) -> pa.Array:
+    return pa.StructArray.from_arrays([values], names=["a"])
+
+
+def _times(kind: pa.DataType) -> pa.Array:
+    return pa.array([0, FAR, None, -FAR, FAR + 1, 1], pa.int64()).cast(kind)
+
+
+COLUMNS = {
+    "uuid": _uuids,
+    "uuids in lists": lambda: _lists(_uuids()),
+    "uuids in structs": lambda: _structs(_uuids()),
+    "far times in lists": lambda: _lists(_times(pa.timestamp("us"))),
+    "far times in structs": lambda: _structs(_times(pa.timestamp("us", "UTC"))),
+    "a zone nobody knows": lambda: _times(pa.timestamp("us", "Nowhere/City")),
+    "a zone nobody knows, in lists": lambda: _lists(_times(pa.timestamp("us", "Nowhere/City"))),
+    "vectors": lambda: pa.ExtensionArray.from_storage(
+        pa.fixed_shape_tensor(pa.float32(), (2,)), pa.array([[n, 1] for n in range(6)], pa.list_(pa.float32(), 2))
+    ),
+    "pairs without values": lambda: pa.array([[None, None], None] * 3, pa.list_(pa.null(), 2)),
+}
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter:
+    return install_in(tmp_path, monkeypatch, (2, 3))
+
+
+def parquet_job(**changes: Any) -> Job:
+    return job(input={"path": "in/*.parquet"}, **changes)
+
+
+def write(name: str, **columns: Any) -> None:
+    Path("in").mkdir(exist_ok=True)
+    table = pa.table(columns)
+    text = pa.array([f"word {number}" for number in range(table.num_rows)])
+    pq.write_table(table.append_column("text", text), f"in/{name}", row_group_size=4)
+
+
+def shown(path: str, column: str = "v") -> list[str]:
+    table = ds.dataset(f"{path}/data", format="parquet", partitioning="hive").to_table()
+    order = [str(text) for text in table["text"]]
+    return [str(value) for _, value in sorted(zip(order, table[column], strict=True), key=lambda pair: pair[0])]
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_values_come_out_as_they_went_in_and_once(name: str, counter: Counter) -> None:
+    column = COLUMNS[name]()
+    write("a.parquet", v=column)
+    result = run_job(parquet_job())
+    assert (result.enriched, result.rejected) == (6, 0)
+    out = ds.dataset("out/data").to_table().column("v").combine_chunks()
+    pairs = zip(_bare(out), _bare(column), strict=True)
+    assert all(found == want for found, want in pairs)
+    assert run_job(parquet_job()).enriched == 0
+    with interrupted_after(counter.rows + 2):
+        run_job(parquet_job(output__path="again"))
+    before = counter.rows
+    run_job(parquet_job(output__path="again"))
+    assert 0 < counter.rows - before < 6
+    assert ds.dataset("again/data").to_table().column("v").combine_chunks().equals(out)
+
+
+def _bare(column: pa.Array) -> list[Any]:
+    """Values that Python has, of any type."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        return _bare(column.storage)
+    if pa.types.is_struct(column.type):
+        return _bare(column.field(0))
+    if pa.types.is_list(column.type):
+        return _bare(column.flatten())
+    return column.cast(pa.int64()).to_pylist() if pa.types.is_timestamp(column.type) else column.to_pylist()
+
+
+def test_uuids_name_rows_as_they_are_written_everywhere(counter: Counter) -> None:
+    write("a.parquet", v=_uuids())
+    run_job(parquet_job(input__id=["v"]))
+    assert sorted(shown("out", "secbatch_id")) == sorted(map(str, UUIDS))
+    write("b.parquet", v=_uuids().slice(0, 2))
+    result = run_job(parquet_job(input__id=["v"]))
+    assert (result.superseded, len(shown("out"))) == (2, 6)
+
+
+def test_a_pandas_categorical_is_a_partition_column_as_text_is(counter: Counter) -> None:
+    days = ["mon", "tue", None, "mon", "007", "a/b"]
+    write("a.parquet", v=pa.array(days).dictionary_encode())
+    partitioned = parquet_job(output={"path": "out", "partition_by": ["v"]})
+    result = run_job(partitioned)
+    assert (result.enriched, result.rejected) == (6, 1)
+    assert shown("out") == ["mon", "tue", "None", "mon", "None", "a/b"]
+    assert run_job(partitioned).enriched == 0
+    write("a.parquet", v=pa.array(days))
+    result = run_job(partitioned)  # the rejected row is done again
+    assert (result.enriched, result.reused, len(shown("out"))) == (1, 5, 6)
+
+
+@pytest.mark.parametrize(
+    "values", [[1, 2, None] * 2, [True, False, None] * 2, [datetime.date(2024, 1, 1), None, datetime.date(1, 1, 1)] * 2]
+)
+def test_dictionaries_of_other_values_are_partition_columns_too(values: list[Any], counter: Counter) -> None:
+    places = pa.array([0, 1, None, 0, 1, None], pa.int8())
+    known = [one for one in dict.fromkeys(values) if one is not None]
+    write("a.parquet", v=pa.DictionaryArray.from_arrays(places, pa.array(known)))
+    result = run_job(parquet_job(output={"path": "out", "partition_by": ["v"]}))
+    assert (result.enriched, result.rejected) == (6, 0)
+    found = [text if text == "None" else text.lower() for text in shown("out")]
+    assert found == [str(known[0]).lower(), str(known[1]).lower(), "None"] * 2
+
+
+def test_categories_of_many_files_may_be_more_than_those_of_one(counter: Counter) -> None:
+    Path("in").mkdir()
+    for file in range(3):
+        names = [f"host {file} {number}" for number in range(100)]  # pandas gives them places of 8 bits
+        rows = pd.DataFrame({"v": pd.Categorical(names), "text": names})
+        rows.to_parquet(f"in/{file}.parquet")
+    assert "indices=int8" in str(pq.read_schema("in/0.parquet").field("v").type)
+    result = run_job(parquet_job())
+    assert (result.enriched, result.rejected) == (300, 0)
+    table = ds.dataset("out/data").to_table()
+    assert table["v"].to_pylist() == table["text"].to_pylist()
+
+
+def test_a_column_may_be_text_one_night_and_categorical_the_next(counter: Counter) -> None:
+    names = ["a", "b", "a", None, "c", "a"]
+    for column in (pa.array(names), pa.array(names).dictionary_encode(), pa.array(names)):
+        write("a.parquet", v=column)
+        run_job(parquet_job(input__id=["text"]))
+        assert shown("out") == [str(name) for name in names]
+    assert counter.rows == 6
+
+
+def test_a_struct_with_two_fields_of_one_name_is_refused(counter: Counter) -> None:
+    write("a.parquet", v=pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]))
+    with pytest.raises(InputError, match=r"a\.parquet: column 'v' has the field 'a' twice; rename its fields"):
+        run_job(parquet_job())
