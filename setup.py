@@ -1,15 +1,29 @@
 """What pyproject.toml cannot say yet but as an experiment: code that is compiled. All the rest is there."""
 
+import os
 import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 
 FOLDER = Path("src/secbatch/models/native")
 SOURCES = ("module.c", "sequence_attention.c", "cache_attention.c", "threads.c")
 HEADERS = ("attention.h", "attention_parts.h", "threads.h", "vectors.h")
 # One wheel for all versions of Python; those without a global lock have no such interface (PEP 703) and get their own.
 LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+
+class Wheel(bdist_wheel):
+    """Its tag says what it has: one without compiled code is for every system (py3-none-any)."""
+
+    def run(self) -> None:
+        if not self.skip_build:
+            self.run_command("build_ext")
+        if not any(map(os.path.exists, self.get_finalized_command("build_ext").get_outputs())):
+            self.distribution.ext_modules, self.root_is_pure = [], True
+        super().run()
+
 
 setup(
     ext_modules=[
@@ -25,5 +39,6 @@ setup(
             optional=True,
         )
     ],
+    cmdclass={"bdist_wheel": Wheel},
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED else {},
 )
