@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_task import Counter, install
+from fake_task import Counter, UpperTask, install
 
 from secbatch import probing
 from secbatch.cli.main import _run
@@ -103,3 +103,11 @@ def test_plan_and_dry_run_print_it(counter: Counter, capsys: pytest.CaptureFixtu
         shown = capsys.readouterr().out
         assert "10 rows in about 1 shard" in shown and "from a probe of 10 rows" in shown and "about 10, " in shown
     assert not Path("out").exists()
+
+
+def test_what_is_known_of_a_loaded_model_is_said(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    write({1: "word"})
+    monkeypatch.setattr(UpperTask, "load", lambda task: setattr(task, "notices", ("it is slow here",)))
+    assert plan_job(job(up="text")).notices.count("it is slow here") == 1
+    run_job(job(up="text"))
+    assert "it is slow here" not in plan_job(job(up="text")).notices  # nothing is to be done, nothing is loaded

@@ -82,6 +82,8 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
             ledger.close()
     speed = measure(setup.worker, sample)
     if speed:
+        loaded = [text for task in setup.worker.tasks.values() for text in task.notices]
+        plan.notices += [text for text in dict.fromkeys(loaded) if text not in plan.notices]
         plan.probed_rows = speed.rows
         plan.seconds = speed.seconds * plan.todo_rows
         plan.tokens = speed.tokens * plan.todo_rows

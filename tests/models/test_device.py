@@ -41,7 +41,9 @@ def test_it_is_said_where_attention_could_be_compiled_code_and_is_not(
         compute = choose("cpu", "float32")
     finally:
         native.runs.cache_clear()
-    assert told in " ".join(compute.notices) and bool(told) == bool(compute.notices)
+    assert told in compute.obstacle and bool(told) == bool(compute.obstacle) and not compute.notices
+    for widths, slower in (([], False), ([None], False), ([native.WIDEST + 1], False), ([None, 64], bool(told))):
+        assert compute.remarks_on_attention(widths) == ((compute.obstacle,) if slower else ())
     assert compute.compiled_attention == bool(code and code.supported())  # type: ignore[attr-defined]
 
 

@@ -194,3 +194,12 @@ def test_a_budget_that_is_smaller_already_stays(tiny: Tiny) -> None:
     encoder.need_states()
     encoder.load()
     assert encoder.token_budget == 60
+
+
+@pytest.mark.parametrize(("kind", "slower"), [("roberta", True), ("modernbert", True), ("albert", False)])
+def test_compiled_attention_is_missed_where_a_model_would_go_through_it(tiny: Tiny, kind: str, slower: bool) -> None:
+    shared = SharedEncoder(tiny(kind), replace(CPU, obstacle="attention is not compiled"))
+    task = EmbedTask("mean", Embed(type="embed", model="tiny", text="text"), TABLE.schema, shared)
+    assert task.notices == ()
+    task.load()
+    assert task.notices == (("attention is not compiled",) if slower else ())

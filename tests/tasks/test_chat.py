@@ -307,3 +307,14 @@ def test_models_that_cannot_chat_are_refused(llama: Path, tmp_path: Path) -> Non
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match="has no chat template"):
         build(folder)
+
+
+@pytest.mark.parametrize(("model", "slower"), [("blenderbot", True), ("llama", False)])
+def test_compiled_attention_is_missed_where_a_model_would_go_through_it(
+    model: str, slower: bool, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("test_chat.CPU", Compute("cpu", "float32", "CPU", obstacle="attention is not compiled"))
+    task = build(request.getfixturevalue(model))
+    assert task.notices == ()
+    task.load()
+    assert task.notices == (("attention is not compiled",) if slower else ())

@@ -1,5 +1,6 @@
 """Where the numbers are computed, and in which precision."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,11 +25,22 @@ class Compute:
     description: str  # for people: "CPU (2 threads)"
     notices: tuple[str, ...] = ()  # what a user should know about the choice
     compiled_attention: bool = False  # whether models/native runs there
+    obstacle: str = ""  # why it does not on a processor that could run it
 
     @property
     def summary(self) -> str:
         """For people who look for what makes a run slow."""
         return f"{self.description}, compiled attention" if self.compiled_attention else self.description
+
+    def remarks_on_attention(self, widths: Iterable[int | None]) -> tuple[str, ...]:
+        """What a user should know of a loaded model that would go through compiled attention, and cannot.
+
+        `widths`: of its heads where attention is of that kind, None where it is another.
+        """
+        from secbatch.models import native
+
+        slower = self.obstacle and any(width is not None and width <= native.WIDEST for width in widths)
+        return (self.obstacle,) if slower else ()
 
     @property
     def torch_dtype(self) -> "torch.dtype":
@@ -63,9 +75,8 @@ def choose(device: str = "auto", precision: str = "auto") -> Compute:
             " precision: float32 is faster here",
         )
     threads, compiled = settle_threads(), native.runs(torch.device("cpu"), torch.float32, native.WIDEST)
-    if not compiled and _cpu_flags() >= _AVX512:
-        notices += (native.obstacle(),)
-    return Compute("cpu", dtype, f"CPU ({threads} thread{'s' if threads != 1 else ''})", notices, compiled)
+    obstacle = native.obstacle() if not compiled and _cpu_flags() >= _AVX512 else ""
+    return Compute("cpu", dtype, f"CPU ({threads} thread{'s' if threads != 1 else ''})", notices, compiled, obstacle)
 
 
 def _choose_cuda(device: str, precision: str) -> Compute:

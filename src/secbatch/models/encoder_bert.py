@@ -54,7 +54,7 @@ class PackedBert(PostNormEncoder):
     def __init__(self, base: Any, device: str) -> None:
         config = base.config
         embeddings = base.embeddings
-        self._heads = config.num_attention_heads
+        self._heads, self.head_width = config.num_attention_heads, config.hidden_size // config.num_attention_heads
         self._words = embeddings.word_embeddings.weight  # [vocabulary, width of embeddings]
         # RoBERTa counts positions from its padding index on, at which the padding token stands wherever it is in a
         # text: with another model's tokenizer that may be any token.

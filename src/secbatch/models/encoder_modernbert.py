@@ -38,7 +38,7 @@ class PackedModernBert(PackedEncoder[_Layer]):
 
     def __init__(self, base: Any, device: str) -> None:
         config = base.config
-        self._heads = config.num_attention_heads
+        self._heads, self.head_width = config.num_attention_heads, config.hidden_size // config.num_attention_heads
         self._window = config.sliding_window
         self._words = base.embeddings.tok_embeddings.weight
         self._norm = Norm.of(base.embeddings.norm)

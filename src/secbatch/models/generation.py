@@ -82,6 +82,11 @@ class Generator:
         if self.stock and settings.num_beams > 1:
             check_beams(model, settings.num_beams)
 
+    @property
+    def head_width(self) -> int | None:
+        """Of heads that look back through `generation_attention.attention`."""
+        return None if self._decoder is None else self._decoder.head_width
+
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt]) -> Generated:
         """Answers for `prompts`. A row that cannot be done has its reason in `error`."""

@@ -64,6 +64,7 @@ class BlenderbotDecoder:
         """
         self.model, self.owned, decoder = model, owned, model.model.decoder
         self.heads = model.config.decoder_attention_heads
+        self.head_width = model.config.d_model // self.heads
         self.tokens, self.positions, self.norm = decoder.embed_tokens, decoder.embed_positions, decoder.layer_norm
         self.activation = None if model.config.activation_function == "gelu" else decoder.layers[0].activation_fn
         self.layers = [self._layer(layer) for layer in decoder.layers]
@@ -109,8 +110,7 @@ class BlenderbotSteps:
         self.decoder, self.model = decoder, decoder.model
         self.start_token, self.pad_token, self.positions = start_token, pad_token, positions
         self.heads, self.padding, self.slots = decoder.heads, 0, 0
-        width = self.model.config.d_model // self.heads
-        self.attention = attention(self.model.device, self.model.dtype, width)
+        self.attention = attention(self.model.device, self.model.dtype, decoder.head_width)
         # On a GPU a step's shapes stay as they are until there is no room left, so that it can be recorded.
         cuda = self.model.device.type == "cuda"
         self.record: type[Recorded] | None = Recorded if cuda else None

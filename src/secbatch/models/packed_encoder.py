@@ -31,6 +31,7 @@ class PackedEncoder(ABC, Generic[Layer]):
     """`last_hidden_state` of a base model (transformers' module) without padding."""
 
     packed = True
+    head_width: int | None = None  # of those whose attention is `packed_attention.attend`
 
     def __init__(self, device: str, dtype: torch.dtype, layers: list[Layer], placeless: int | None = None) -> None:
         """`placeless`: as of `blocks`."""

@@ -126,7 +126,10 @@ class SharedEncoder:
                 self._hidden = hidden_states(loaded.model, self.tokenizer.pad_id, self.compute)
             self.notices = tuple(dict.fromkeys((*self.notices, *loaded.notices)))
         paths = [head.hidden for head in self._heads.values()] + ([self._hidden] if self._needs_states else [])
-        in_blocks = all(isinstance(path, PackedEncoder) for path in paths)
+        packed = [path for path in paths if isinstance(path, PackedEncoder)]
+        slower = self.compute.remarks_on_attention(path.head_width for path in packed)
+        self.notices = tuple(dict.fromkeys((*self.notices, *slower)))
+        in_blocks = len(packed) == len(paths)
         self.token_budget = min(self.token_budget, default_token_budget(self.compute, in_blocks))
         self._loaded = True
 

@@ -121,9 +121,10 @@ class TextGenerator:
 
         kind: Any = "seq2seq" if self.encoder_decoder else "causal"
         loaded = load_model(self._resolved, kind, self._compute)
-        self.notices = (*self.notices, *loaded.notices)
         with first_forward(self._resolved):
             self._generator = Generator(loaded.model, self.settings, tokenizer=self.hf, owned=True)
+        slower = self._compute.remarks_on_attention([self._generator.head_width])
+        self.notices = (*self.notices, *loaded.notices, *slower)
 
     def write(self, prompts: Sequence[list[int]], rows: Sequence[str]) -> list[Written]:
         """A text for each prompt; `rows` names the row of each, which seeds its sampling.
