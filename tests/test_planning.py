@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fake_task import Counter, UpperTask, install
 
 from secbatch import probing
 from secbatch.cli.main import _run
 from secbatch.job import Job
+from secbatch.models import threads
 from secbatch.pacing import ShardSizes
 from secbatch.planning import plan_job
 from secbatch.runner import run_job
@@ -111,3 +113,18 @@ def test_what_is_known_of_a_loaded_model_is_said(counter: Counter, monkeypatch: 
     assert plan_job(job(up="text")).notices.count("it is slow here") == 1
     run_job(job(up="text"))
     assert "it is slow here" not in plan_job(job(up="text")).notices  # nothing is to be done, nothing is loaded
+
+
+def test_a_caller_gets_its_threads_back(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    write({1: "word"})
+    for name in threads.NAMED_BY:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(threads, "allowed_processors", lambda: 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for work in (plan_job, run_job):
+            assert "1 thread)" in work(job(up="text")).device  # type: ignore[operator]
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

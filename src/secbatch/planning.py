@@ -9,6 +9,7 @@ import numpy as np
 from secbatch import run_identity, runner
 from secbatch.identity import Identified, Identities
 from secbatch.job import Chat, Job
+from secbatch.models.threads import restored_threads
 from secbatch.pacing import ShardSizes
 from secbatch.preparing import Setup, set_up
 from secbatch.probing import Sample, measure
@@ -44,6 +45,7 @@ class Plan:
     notices: list[str] = field(default_factory=list)
 
 
+@restored_threads()
 def plan_job(job: Job, *, limit: int | None = None) -> Plan:
     """Reads the whole input, looks up what is done, and times the models on a few rows. Writes nothing.
 

@@ -18,6 +18,7 @@ from secbatch.finetuning.reporting import Silent, TrainingReporter
 from secbatch.models.device import Compute, choose
 from secbatch.models.resolve import resolve
 from secbatch.models.resolved import ResolvedModel
+from secbatch.models.threads import restored_threads
 from secbatch.store.filesystem import explain
 from secbatch.store.lock import hold
 
@@ -41,6 +42,7 @@ class FinetuneResult:
         return metrics
 
 
+@restored_threads()
 def finetune(
     job: FinetuneJob,
     reporter: TrainingReporter | None = None,

@@ -13,6 +13,7 @@ from secbatch.finetuning.identity import sides
 from secbatch.finetuning.optimizer import learning_rate
 from secbatch.labelled.checks import label_counts
 from secbatch.models.device import choose
+from secbatch.models.threads import restored_threads
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class TrainingPlan:
     notices: tuple[str, ...]
 
 
+@restored_threads()
 def plan_finetune(job: FinetuneJob) -> TrainingPlan:
     """Raises what `secbatch.finetuning.finetune.finetune` raises before its first step."""
     check_output(job)
