@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 WAIT = 0.005  # seconds between two looks
+LOOK = 0.05  # the same in a pause, which is seconds long
 
 
 def wait_until(over: Callable[[], bool]) -> None:
@@ -19,6 +20,13 @@ def wait_until(over: Callable[[], bool]) -> None:
     """
     while not over():
         time.sleep(WAIT)
+
+
+def pause(seconds: float, over: Callable[[], bool]) -> None:
+    """As `time.sleep`, but ends soon after `over()`: a signal ends it on the main thread alone."""
+    end = time.monotonic() + seconds
+    while not over() and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, LOOK))
 
 
 class BoundedQueue(Generic[Item]):

@@ -168,10 +168,12 @@ class Worker:
         return replace(work, stage=done)
 
     def abandon(self) -> None:
-        """Ends what others are asked for: `land` will raise Interrupted. From any thread."""
+        """Ends what others are asked for, and encoders between two batches: with Interrupted. From any thread."""
         for task in self.tasks.values():
             if isinstance(task, RemoteTask):
                 task.abandon()
+            elif isinstance(task, EncoderTask):
+                task.encoder.abandon()
 
     def land(self, work: Work) -> Work:
         """Waits for what is still on its way from a GPU or a server; `finish` does, too."""

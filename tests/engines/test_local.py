@@ -76,6 +76,21 @@ def test_what_a_stage_waits_for_is_given_up_when_another_has_failed(stage: str) 
     assert reasons == [stage]
 
 
+def test_a_stage_that_is_given_up_hides_no_failure() -> None:
+    given_up = threading.Event()
+
+    def numbers() -> Generator[int, None, None]:
+        yield 0
+        raise ValueError("why")
+
+    def compute(item: int) -> int:
+        assert given_up.wait(20)
+        raise Interrupted("nobody wants it any more")
+
+    with pytest.raises(ValueError, match="why"):
+        LocalEngine(numbers(), compute, lambda item: None, give_up=lambda reason: given_up.set()).run()
+
+
 @pytest.mark.parametrize("stage", ["compute", "finish"])
 def test_a_thread_that_reads_ahead_ends_with_the_run(stage: str) -> None:
     def fail(item: int) -> int:

@@ -58,7 +58,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.pauses = 1e6, 0
         self.begin = self.now
-        monkeypatch.setattr(memory_patience.time, "sleep", self.sleep)
+        monkeypatch.setattr(memory_patience, "pause", lambda seconds, _: self.sleep(seconds))
         monkeypatch.setattr(memory_patience.time, "monotonic", lambda: self.now)
 
     def sleep(self, seconds: float) -> None:

@@ -1,13 +1,14 @@
 """Memory that runs out on a device: what is waited for, what is blamed, and that no result is another one for it."""
 
 import random
+import time
 from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from secbatch.errors import SecbatchError
+from secbatch.errors import Interrupted, SecbatchError
 from secbatch.job import Embed, FillMask
 from secbatch.models.device import choose
 from secbatch.models.memory_patience import FEW, HOPELESS, PAUSES, MemoryPatience, Next
@@ -16,6 +17,7 @@ from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.tasks.embed import EmbedTask
 from secbatch.tasks.encoder_task import compute_together
 from secbatch.tasks.fill_mask import FillMaskTask
+from secbatch.waiting import pause
 from tests.models.lacking import Clock, Lacking, LackingAttention
 
 Tiny = Callable[[str], ResolvedModel]
@@ -153,3 +155,30 @@ def test_a_lack_in_compiled_attention_changes_no_result_of_an_encoder(tiny: Tiny
     lacking = LackingAttention(lambda call: call in (2, 7))
     got = columns(tiny(kind), True, lacking)
     assert lacking.failures == 2 and all(got[name].equals(values) for name, values in expected.items())
+
+
+def test_nobody_waits_for_what_is_abandoned(clock: Clock) -> None:
+    abandoned = False
+    patience = MemoryPatience("cuda:0", abandoned=lambda: abandoned)
+    patience.went_through((10,))
+    assert patience.after_failure((9,), alone=True, last=False) is Next.AGAIN
+    abandoned = True
+    with pytest.raises(Interrupted):
+        patience.after_failure((9,), alone=True, last=False)
+
+
+def test_a_pause_ends_soon_after_it_is_over() -> None:
+    begin = time.monotonic()
+    pause(60, lambda: time.monotonic() - begin > 0.2)
+    assert 0.2 < time.monotonic() - begin < 30
+    pause(0.1, lambda: False)
+
+
+def test_an_abandoned_encoder_does_no_more_batches(tiny: Tiny) -> None:
+    shared = SharedEncoder(tiny("bert"), CPU)
+    task = EmbedTask("vec", Embed(type="embed", model="x", text="text"), TABLE.schema, shared)
+    task.load()
+    encoded = task.encode(TABLE, pa.array(map(str, range(TABLE.num_rows))), pa.array([True] * TABLE.num_rows))
+    shared.abandon()
+    with pytest.raises(Interrupted):
+        task.compute(encoded)

@@ -1,7 +1,10 @@
 """Similarity against brute force over the embed task's own vectors."""
 
+import _thread
 import pickle
 import re
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,19 +13,23 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 from tiny_models import SENTENCES
 
 from secbatch.errors import ModelError
 from secbatch.job import Embed, Job, Similarity
+from secbatch.models import memory_patience
 from secbatch.models.device import choose
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.shared_encoder import SharedEncoder
+from secbatch.models.transfer import Transfer
 from secbatch.runner import run_job
 from secbatch.tasks import reference_vectors
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.embed import EmbedTask
 from secbatch.tasks.encoder_task import compute_together
 from secbatch.tasks.similarity import SimilarityTask
+from secbatch.waiting import pause
 
 CPU = choose("cpu", "float32")
 Tiny = Callable[[str], ResolvedModel]
@@ -214,3 +221,32 @@ def test_a_changed_reference_computes_its_task_alone(
     after = rows()
     assert [top.replace("X", "T") for top in after["near_top"]] == before["near_top"].tolist()
     assert all(np.array_equal(a, b) for a, b in zip(after["vec"], before["vec"], strict=True))
+
+
+def test_an_interrupt_ends_the_wait_for_memory_of_a_reference(
+    tiny: Tiny, reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its vectors are made while models are loaded, on a thread that no signal reaches."""
+    monkeypatch.chdir(tmp_path)
+    pd.DataFrame({"text": TEXTS}).to_csv("in.csv", index=False)
+    near = {"type": "similarity", "model": str(tiny("bert").folder), "text": "text"}
+    near["reference"] = {"path": reference, "id": "id", "text": "text"}  # type: ignore[assignment]
+    job = {"name": "near", "input": {"path": "in.csv"}, "tasks": {"near": near}, "output": {"path": "out"}}
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("out of memory")
+
+    waits: list[str] = []
+
+    def long_pause(_: float, over: Callable[[], bool]) -> None:
+        assert not waits, "it was waited for once more"
+        waits.append(threading.current_thread().name)
+        _thread.interrupt_main()
+        pause(60, over)
+
+    monkeypatch.setattr(Transfer, "take", full)
+    monkeypatch.setattr(memory_patience, "pause", long_pause)
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_job(Job.model_validate(job))
+    assert waits == ["encode"] and time.monotonic() - begin < 50

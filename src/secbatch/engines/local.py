@@ -68,6 +68,8 @@ class LocalEngine(Generic[Encoded, Computed]):
         except BaseException as reason:
             self._interrupted.set()
             self._give_up(reason)
+            if self._failures and isinstance(reason, Interrupted):
+                raise self._failures[0] from None  # for which this stage was given up
             raise
         finally:
             try:

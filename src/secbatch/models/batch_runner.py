@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from secbatch.errors import Interrupted
 from secbatch.models.batching import plan_batches
 from secbatch.models.device import Compute
 from secbatch.models.memory_patience import MemoryPatience, Next
@@ -49,7 +50,15 @@ class BatchRunner:
     def __init__(self, compute: Compute, token_budget: int | None = None) -> None:
         self.token_budget = token_budget or default_token_budget(compute)
         self._transfer = Transfer(compute.device)
-        self._patience = MemoryPatience(compute.description)
+        self._abandoned = False
+        self._patience = MemoryPatience(compute.description, abandoned=self._is_abandoned)
+
+    def _is_abandoned(self) -> bool:  # a method, as a worker with its encoders goes to other processes (trial.py)
+        return self._abandoned
+
+    def abandon(self) -> None:
+        """Ends `run` before its next batch, with Interrupted. From any thread."""
+        self._abandoned = True
 
     def run(
         self, sequences: TokenSequences, padded: bool, work: Callable[[np.ndarray, TokenSequences], Iterable[Made]]
@@ -59,7 +68,7 @@ class BatchRunner:
         Results go where `work` says; from a GPU some of them are still on their way when this returns.
 
         `padded`: a batch costs its padded rectangle, not its tokens. A row that does not fit alone becomes an
-        error, and so does one without a token.
+        error, and so does one without a token. Raises Interrupted once it is abandoned.
         """
         report = BatchReport()
         lengths = sequences.lengths
@@ -73,6 +82,8 @@ class BatchRunner:
         while pending or (alone and not last):
             if not pending:  # all others are through; the shortest has the best chance
                 pending, alone, last = deque(reversed(alone)), [], True
+            if self._abandoned:
+                raise Interrupted("Interrupted between two batches")
             rows = pending.popleft()
             batch = sequences.select(rows)
             longest, tokens = int(lengths[rows[0]]), len(batch.ids)

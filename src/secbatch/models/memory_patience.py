@@ -1,10 +1,12 @@
 """Who is to blame when there is no memory for a batch, and what is done about it."""
 
 import time
+from collections.abc import Callable
 from enum import Enum, auto
 
-from secbatch.errors import SecbatchError
+from secbatch.errors import Interrupted, SecbatchError
 from secbatch.models.out_of_memory import onednn_is_stuck
+from secbatch.waiting import pause
 
 PAUSE, PAUSES = 0.25, 8  # seconds of the first pause, and how many: each is twice as long, about a minute in all
 FEW = 4  # of them for a row that may be too long, four seconds, before it is rejected
@@ -29,9 +31,12 @@ class MemoryPatience:
     always the same numbers.
     """
 
-    def __init__(self, device: str, most: int = PAUSES) -> None:
-        """`device`: its name for messages. `most`: pauses; fewer where an interrupt cannot end them."""
-        self._device, self._most = device, most
+    def __init__(self, device: str, most: int = PAUSES, abandoned: Callable[[], bool] | None = None) -> None:
+        """`device`: its name for messages. `most`: pauses; fewer where an interrupt cannot end them.
+
+        `abandoned`: whether nobody wants the batch any more, for threads that no interrupt reaches.
+        """
+        self._device, self._most, self._abandoned = device, most, abandoned
         self._room: tuple[int, ...] = ()  # the largest of each number that went through
         self._pauses = 0  # made so far
         self._waited_for: tuple[int, ...] = ()
@@ -60,7 +65,7 @@ class MemoryPatience:
 
         `last`: everything else was tried, so that a row can only wait, or be rejected. Raises SecbatchError where
         that is no row's fault: one after another has had no room, the shortest too, and longer ones had it before; or
-        where nothing can be computed any more because memory has run out.
+        where nothing can be computed any more because memory has run out. Raises Interrupted once it is abandoned.
         """
         if self._pauses < self._allowed(size, last):
             self._wait(size)
@@ -92,7 +97,10 @@ class MemoryPatience:
         if not self._pauses:
             self._since = time.monotonic()
         self._waited_for = size
-        time.sleep(PAUSE * 2**self._pauses)
+        abandoned = self._abandoned or (lambda: False)
+        pause(PAUSE * 2**self._pauses, abandoned)
+        if abandoned():
+            raise Interrupted("Interrupted while memory was waited for")
         self._pauses += 1
 
 

@@ -133,6 +133,12 @@ class SharedEncoder:
         self.token_budget = min(self.token_budget, default_token_budget(self.compute, in_blocks))
         self._loaded = True
 
+    def abandon(self) -> None:
+        """Ends what is run, and what would be, with Interrupted. From any thread."""
+        self._runner.abandon()
+        if self.root is not self:
+            self.root.abandon()
+
     @torch.inference_mode()
     def width(self) -> int:
         """Values of one hidden state."""
