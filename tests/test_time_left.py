@@ -13,6 +13,12 @@ def test_the_first_shard_alone_tells_with_all_that_was_before_it() -> None:
     assert TimeLeft(100.0).seconds(120.0, 0.1) == pytest.approx(180)
 
 
+def test_a_first_step_says_nothing_until_there_is_a_second_one() -> None:
+    left = TimeLeft(0.0)
+    assert left.seconds(60.0, 0.001) is None  # a model was loaded; it is not 16 hours
+    assert left.seconds(61.0, 0.002) == pytest.approx(998)
+
+
 def test_from_the_second_shard_on_the_loading_does_not_count() -> None:
     left = TimeLeft(0.0)
     left.seconds(60.0, 0.1)

@@ -1,5 +1,6 @@
 """Shards that are durable: counted, collected, and shown to readers."""
 
+import threading
 import time
 from contextlib import nullcontext
 
@@ -32,6 +33,8 @@ class FinishedShards:
         reporter: Reporter,
     ) -> None:
         """`ahead`: writes parts while the run goes on, where that can be done."""
+        self._said: set[str] = set()  # what has held up shards
+        self._mutex = threading.Lock()  # a shard is counted, and the run told of, by one thread at a time
         self.job, self.layout, self.setup = context.job, context.layout, context.setup
         self.rejects, self.result, self.clock = context.rejects, context.result, context.clock
         self.progress, self.notice = context.progress, context.notice
@@ -42,36 +45,48 @@ class FinishedShards:
 
     def add(self, shard: int, kept: KeptRows, checkpoint: Checkpoint | None, enriched: Enriched | None = None) -> None:
         """A shard is durable. `enriched`: where this try has made its checkpoint."""
-        rows = None
-        if checkpoint and enriched:
-            rows = enriched.table
-            self._count(enriched)
-            self.result.reused += checkpoint.rows - checkpoint.enriched
-            self.result.enriched += checkpoint.enriched
-        elif checkpoint:
-            self.result.reused += checkpoint.rows
-        self.result.reused += len(kept.ids)
-        self.result.rejected += kept.rejected + (checkpoint.rejected if checkpoint else 0)
+        with self._mutex:
+            self._count(kept, checkpoint, enriched)
+            self.progress.underway.end(shard)
         if checkpoint:
             self.checkpoints.append(checkpoint)
             if self.ahead:
-                self.ahead.add(checkpoint, rows)
+                self.ahead.add(checkpoint, enriched and enriched.table)
         if self.present:
             # Only now: a version shows the rows of finished shards alone.
             ids = checkpoint_keys(self.layout, checkpoint).ids if checkpoint else kept.ids[:0]
             self.present.add(shard, ids, kept.ids)
         self.result.shards += 1
-        self.reporter.progress(
-            self.result.enriched + self.result.reused,
-            self.result.rejected + self.rejects.count,
-            self.progress.fraction(),
-        )
+        self.tell()
         due = time.monotonic() - self.last_published > self._pause or self.result.shards == 1
         if due and not self.publisher.reuse.base and self.job.output.mode != "overwrite":
             with self.clock("publish"):
                 self.publish(final=False)
 
-    def _count(self, enriched: Enriched) -> None:
+    def tell(self) -> None:
+        """Tells whoever follows the run how far it is, and what holds it up. From any thread."""
+        with self._mutex:
+            self.reporter.progress(
+                self.result.enriched + self.result.reused,
+                self.result.rejected + self.rejects.count,
+                self.progress.reached(),
+            )
+            held_up = self.progress.underway.held_up()
+            if held_up and held_up not in self._said:
+                self._said.add(held_up)
+                self.notice(held_up)
+
+    def _count(self, kept: KeptRows, checkpoint: Checkpoint | None, enriched: Enriched | None) -> None:
+        self.result.reused += len(kept.ids)
+        self.result.rejected += kept.rejected
+        if checkpoint is None:
+            return
+        self.result.rejected += checkpoint.rejected
+        if enriched is None:
+            self.result.reused += checkpoint.rows
+            return
+        self.result.reused += checkpoint.rows - checkpoint.enriched
+        self.result.enriched += checkpoint.enriched
         for name, rows in enriched.done.items():
             self.result.done[name] = self.result.done.get(name, 0) + rows
         self.result.tokens += enriched.tokens

@@ -11,7 +11,11 @@ class Reporter(Protocol):
         ...
 
     def progress(self, rows: int, rejected: int, fraction: float) -> None:
-        """Rows done and rejected so far, and the share of the input behind them (0 to 1)."""
+        """Rows done and rejected so far, and the share of the input that is behind the run (0 to 1).
+
+        Rows are done with their shard; the share counts what is done within the shards that are underway, too. Called
+        about once a second, by one thread at a time.
+        """
         ...
 
 

@@ -12,6 +12,7 @@ from secbatch.sources.open import Source
 from secbatch.stages import StageClock
 from secbatch.store.rejects import RejectWriter
 from secbatch.time_left import TimeLeft
+from secbatch.underway import Underway
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,17 @@ class RunProgress:
     rejects: RejectWriter
     clock: StageClock
     left: TimeLeft
+    underway: Underway
 
     def fraction(self) -> float:
         """Of the input that is done, 0 to 1."""
-        done = self.result.enriched + self.result.reused
+        return self._fraction(self.result.enriched + self.result.reused)
+
+    def reached(self) -> float:
+        """As `fraction`, with what is done of shards that are underway."""
+        return self._fraction(self.result.enriched + self.result.reused + self.underway.rows())
+
+    def _fraction(self, done: float) -> float:
         if self.limit:
             return min(done / self.limit, 1.0)
         source = self.source
@@ -42,7 +50,7 @@ class RunProgress:
         """What `secbatch status` shows of this run while it goes on."""
         moment = time.monotonic()
         seconds = moment - self.begin
-        fraction = self.fraction()
+        fraction = self.reached()
         left = self.left.seconds(moment, fraction)
         result = self.result
         return {

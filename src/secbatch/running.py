@@ -42,6 +42,7 @@ from secbatch.store.rejects import RejectWriter
 from secbatch.store.run_files import write_run_file
 from secbatch.store.versions import prune
 from secbatch.time_left import TimeLeft
+from secbatch.underway import Underway
 
 SPEED = "rows a second"  # in the ledger's settings: of the last run that measured it
 
@@ -155,6 +156,7 @@ class Run:
             rejects,
             clock,
             TimeLeft(self.begin),
+            Underway(),
         )
         return RunContext(
             self.run,

@@ -12,6 +12,7 @@ from secbatch.engines.read_ahead import read_ahead
 from secbatch.engines.short_turns import short_turns
 from secbatch.errors import Interrupted, OutOfTime
 from secbatch.finished_shards import FinishedShards
+from secbatch.now_and_then import NowAndThen
 from secbatch.poison import Poison
 from secbatch.run_context import RunContext
 from secbatch.shard_lookup import Item, ShardLookup
@@ -22,6 +23,7 @@ from secbatch.worker import Enriched, Work
 
 SHARDS_AHEAD = 1  # read and looked up while the one before is tokenised
 WRITERS = 2  # checkpoints that are written at a time: their bytes are on their way while the next are encoded
+TELL_SECONDS = 1.0  # between two looks at how far the shards are that are underway
 CUDA_WRITERS = 4  # two were at work all the time beside a GPU that makes 70,000 vectors a second
 
 
@@ -61,7 +63,13 @@ class ShardStages:
             waiting=2 if self._cuda else 1,
         )
         turns = short_turns() if self._cuda else nullcontext()
-        with InOrder[Checkpoint | None](CUDA_WRITERS if self._cuda else WRITERS) as self.writing, self.poison, turns:
+        telling = NowAndThen(self.finished.tell, TELL_SECONDS, "tell")
+        with (
+            InOrder[Checkpoint | None](CUDA_WRITERS if self._cuda else WRITERS) as self.writing,
+            self.poison,
+            turns,
+            telling,
+        ):
             engine.run()
 
     def _encoded(self, stopped: Callable[[], bool]) -> Generator[Item, None, None]:
@@ -114,7 +122,8 @@ class ShardStages:
         if item.work is None or item.enriched:
             return item
         begin = time.monotonic()
-        with self.clock("device"):
+        work_done = self.progress.underway.begin(item.shard, item.work.identified.shard.num_rows)
+        with self.clock("device"), work_done.in_hand():
             computed = self.worker.compute(item.work)
         return replace(item, work=computed, began=begin, ended=time.monotonic())
 

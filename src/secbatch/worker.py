@@ -17,6 +17,7 @@ from secbatch.tasks.base import Begun, OnItsWay, RemoteTask, Task, TaskColumns, 
 from secbatch.tasks.encoder_task import EncoderTask, compute_together
 from secbatch.tasks.registry import Encoders, build_task
 from secbatch.waiting import wait_until
+from secbatch.work_done import part_in_hand, work_in_hand
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,22 +148,28 @@ class Worker:
 
     def compute(self, work: Work) -> Work:
         sharing: dict[int, dict[str, EncoderTask]] = {}
-        asked: dict[str, Begun] = {}  # first of all: others work on it while this machine does
-        for name, encoded in work.stage.items():
+        remote: dict[str, RemoteTask] = {}
+        alone: dict[str, Task] = {}
+        for name in work.stage:
             task = self.tasks[name]
             if isinstance(task, RemoteTask):
-                asked[name] = task.ask(encoded)
-        done: dict[str, Any] = dict(asked)
-        for name, encoded in work.stage.items():
-            task = self.tasks[name]
-            if name in asked:
-                continue
-            if isinstance(task, EncoderTask):
+                remote[name] = task
+            elif isinstance(task, EncoderTask):
                 sharing.setdefault(id(task.encoder.root), {})[name] = task
             else:
-                done[name] = task.compute(encoded)
+                alone[name] = task
+        weight = 1 / max(len(remote) + len(alone) + len(sharing), 1)
+        asked: dict[str, Begun] = {}  # first of all: others work on it while this machine does
+        for name, task in remote.items():
+            with work_in_hand().part(weight).in_hand():
+                asked[name] = task.ask(work.stage[name])
+        done: dict[str, Any] = dict(asked)
+        for name, task in alone.items():
+            with part_in_hand(weight):
+                done[name] = task.compute(work.stage[name])
         for tasks in sharing.values():
-            done |= compute_together(tasks, work.stage)
+            with part_in_hand(weight):
+                done |= compute_together(tasks, work.stage)
         for one in asked.values():
             wait_until(one.begun.is_set)
         return replace(work, stage=done)

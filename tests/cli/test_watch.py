@@ -18,3 +18,17 @@ def test_the_time_left_does_not_count_what_was_before_the_first_rows(
             seen.progress(rows, 0, rows / 100)
     lines = capsys.readouterr().err.splitlines()
     assert [line.rpartition(" · ")[2] for line in lines] == ["13 min 30 s left", "1 min 20 s left", "1 min 10 s left"]
+
+
+def test_a_log_gets_no_line_twice_and_no_speed_before_the_first_rows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
+    with Watch("text") as seen:
+        for moment, rows, fraction in ((1010.0, 0, 0.0), (1020.0, 0, 0.1), (1030.0, 0, 0.1), (1040.0, 8, 0.2)):
+            now[0] = moment
+            seen.progress(rows, 0, fraction)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == " 10%  0 rows · 3 min 00 s left"
+    assert second.startswith(" 20%  8 rows · 0.2 rows/s · ")

@@ -16,7 +16,9 @@ from secbatch.job import Chat
 from secbatch.models.device import Compute
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.chat import ChatTask, Conversation
+from secbatch.tasks.chat_model import ChatModel
 from secbatch.tasks.generated_text import clean, row_seed
+from secbatch.work_done import WorkDone
 
 CPU = Compute("cpu", "float32", "CPU")
 QUESTIONS = [
@@ -318,3 +320,20 @@ def test_compiled_attention_is_missed_where_a_model_would_go_through_it(
     assert task.notices == ()
     task.load()
     assert task.notices == (("attention is not compiled",) if slower else ())
+
+
+def test_each_turn_is_told_as_its_part_of_all_that_are_asked(blenderbot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = build(blenderbot, generation=SHORT, **CONVERSATION)
+    table = pa.table({"question": QUESTIONS[:4], "thread": ["a", "a", "a", "b"], "turn": ["1", "2", "3", "1"]})
+    one.load()
+    encoded = one.encode(table, pa.array(list("0123")), pa.array([True] * 4))
+    work_done, seen, reply = WorkDone(), [], ChatModel.reply
+
+    def told(*arguments: Any) -> Any:
+        seen.append(work_done.share)
+        return reply(*arguments)
+
+    monkeypatch.setattr(ChatModel, "reply", told)
+    with work_done.in_hand():
+        one.compute(encoded)
+    assert [*seen, work_done.share] == [0.0, 0.5, 0.75, 1.0]

@@ -29,6 +29,7 @@ from secbatch.runner import run_job
 from secbatch.shards import input_shards
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.chat_endpoint_task import EndpointChatTask
+from secbatch.work_done import WorkDone
 
 KEY = "sk-very-secret-4711"
 Script = Callable[["Server", dict[str, Any]], tuple[int, Any]]
@@ -504,6 +505,30 @@ def test_the_server_is_kept_busy_over_the_ends_of_shards(
     assert late.is_set() and (result.enriched, result.shards) == (12, 3)
     assert table()["answer"].tolist() == [f"to q{n}" for n in range(12)]
     assert not [thread for thread in threading.enumerate() if thread.name == "endpoint"]
+
+
+def test_each_answer_is_told_while_others_are_waited_for(server: Server) -> None:
+    work_done, seen = WorkDone(), []
+    two_there = threading.Event()
+
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        if last(body) == "slow":
+            two_there.wait(20)
+        return 200, said("yes")
+
+    server.script = script
+    one = task(server.url, concurrency=3)
+    with work_done.in_hand():
+        one.load()
+        table = pa.table({"question": ["a", "b", "b", "slow"]})
+        under_way = one.ask(one.encode(table, pa.array(list("0123")), pa.array([True] * 4)))
+    deadline = time.monotonic() + 20
+    while work_done.share < 0.6 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    seen.append(work_done.share)
+    two_there.set()
+    under_way.land()
+    assert [*seen, work_done.share] == [pytest.approx(2 / 3), 1.0]
 
 
 def test_a_turn_waits_for_the_turn_before_it_alone(server: Server) -> None:

@@ -19,7 +19,7 @@ class LiveReport:
         self._json, self._doing = log_format == "json", doing
         self._bar: Any = None
         self._task: Any = None
-        self._last_line = time.monotonic()
+        self._last_line, self._last_fraction = time.monotonic(), 0.0
         if not self._json and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -63,9 +63,9 @@ class LiveReport:
             self._bar.update(self._task, completed=fraction, status=status)
             return
         now = time.monotonic()
-        if now - self._last_line < LINE_SECONDS:
+        if now - self._last_line < LINE_SECONDS or fraction == self._last_fraction:  # a log has no use for it twice
             return
-        self._last_line = now
+        self._last_line, self._last_fraction = now, fraction
         if self._json:
             log.emit("progress", **facts)
         else:

@@ -20,7 +20,9 @@ class Watch(LiveReport):
         elapsed = time.monotonic() - self._begin
         rate = rows / elapsed if elapsed else 0.0
         left = self._left.seconds(time.monotonic(), fraction)
-        status = f"{counted(rows, 'row')} · {rate:,.{0 if rate >= 10 else 1}f} rows/s"
+        status = counted(rows, "row")
+        if rows:  # they are done when their shard is: before the first one there is no speed
+            status += f" · {rate:,.{0 if rate >= 10 else 1}f} rows/s"
         if left is not None:
             status += f" · {duration(left)} left"
         if rejected:

@@ -14,6 +14,7 @@ from secbatch.models.memory_patience import MemoryPatience, Next
 from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.transfer import Flight, Made, Transfer
+from secbatch.work_done import work_in_hand
 
 
 @dataclass
@@ -77,6 +78,7 @@ class BatchRunner:
         def planned(rows: np.ndarray) -> deque[np.ndarray]:
             return deque(rows[plan] for plan in plan_batches(lengths[rows], self.token_budget, padded=padded))
 
+        work_done, all_tokens = work_in_hand(), int(lengths.sum())
         pending, last = planned(np.flatnonzero(lengths)), False
         alone: list[np.ndarray] = []  # rows for which there was no memory even alone, longest first
         while pending or (alone and not last):
@@ -98,6 +100,7 @@ class BatchRunner:
                 self._patience.went_through(size)
                 report.tokens += tokens
                 report.padding += size[1] - tokens
+                work_done.reached(report.tokens / all_tokens)
                 continue
             finally:
                 del batch

@@ -22,6 +22,7 @@ from secbatch.models.generation_tokens import TokenLoop
 from secbatch.models.generation_trial import batched_way, check_beams
 from secbatch.models.memory_patience import MemoryPatience, Next
 from secbatch.models.out_of_memory import is_out_of_memory
+from secbatch.work_done import work_in_hand
 
 # Positions of keys and values in one batch (sequences times their longest length). A CPU's matrix products are
 # near their peak from about 300 sequences on (measured; 32 questions with Blenderbot's 10 beams), and more rows
@@ -72,6 +73,7 @@ class Generator:
         self.encoder_decoder = bool(model.config.is_encoder_decoder)
         self.budget = budget or (CUDA_BUDGET if model.device.type == "cuda" else CPU_BUDGET)
         self._patience = MemoryPatience(f"the device {model.device}")
+        self._answers = self._answer_tokens = 0  # so far
         self.stock = bool(settings.stock)  # one prompt at a time, by transformers' own loop
         self.refills = is_blenderbot(model) and not self.stock
         self._decoder = BlenderbotDecoder(model, owned) if self.refills else None
@@ -95,18 +97,22 @@ class Generator:
         self._padding = 0
         todo = [place for place, answer in enumerate(answers) if answer is None]
         todo.sort(key=lambda place: -len(starts[place].prompt))
+        work_done = work_in_hand()
         alone: list[int] = []  # rows for which there was no memory even alone, longest first
         last = False
         while todo or (alone and not last):
             if not todo:  # all others are through; the shortest has the best chance
                 todo, alone, last = alone[::-1], [], True
             places, at_once = self._next(starts, todo, last)
-            batch = Batch([starts[place] for place in places])
+            usual = self._answer_tokens / self._answers if self._answer_tokens else None
+            batch = Batch([starts[place] for place in places], work_done.part(len(places) / len(prompts)), usual)
             ran_out = self._ran_out_of_memory(batch)
             for place, answer in zip(places, batch.answers, strict=True):
                 answers[place] = answer
             left = [place for place in places if answers[place] is None]
             todo = left + todo[len(places) :]
+            self._note(batch)
+            work_done.reached(1 - (len(todo) + len(alone)) / len(prompts))
             if len(left) < len(places):
                 self._patience.went_through(batch.had_room)
             if not (ran_out and left):
@@ -126,6 +132,11 @@ class Generator:
         whole = [answer for answer in answers if answer is not None]
         tokens = sum(len(prompt.tokens) for prompt in prompts) + sum(len(answer.tokens) for answer in whole)
         return Generated(whole, tokens, self._padding)
+
+    def _note(self, batch: Batch) -> None:
+        """How long its answers are: by that it is told how far others are."""
+        made = [len(answer.tokens) for answer in batch.answers if answer is not None and answer.error is None]
+        self._answers, self._answer_tokens = self._answers + len(made), self._answer_tokens + sum(made)
 
     def _start(self, prompt: Prompt) -> Start:
         decoder_length = 1 if self.encoder_decoder else len(prompt.tokens)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from secbatch.models.generation_steps import NO_TOKEN
+from secbatch.work_done import WorkDone
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,21 @@ class Batch:
     """Rows on their way, and what is left of their work when it breaks off for want of memory."""
 
     starts: Sequence[Start]  # longest prompts first
+    work_done: WorkDone = field(default_factory=WorkDone)  # is told how far they are
+    usual: float | None = None  # new tokens of an answer, by those before these; None: nothing is known
     answers: list[Answer | None] = field(init=False)  # in the order of `starts`; None: not through
     wanted: tuple[int, ...] = ()  # what memory was taken for last; see `asks`
     had_room: tuple[int, ...] = ()  # what it was there for: the most of each number
+    through: int = 0  # rows that have their answers
 
     def __post_init__(self) -> None:
         self.answers = [None] * len(self.starts)
+        self._expected = self.usual or max(start.limit for start in self.starts)
+
+    def came_to(self, new: list[int]) -> None:
+        """Tells how far the rows are: those that are on their way have so many new tokens each."""
+        begun = sum(min(tokens, self._expected) for tokens in new) / self._expected
+        self.work_done.reached((self.through + begun) / len(self.starts))
 
     def asks(self, longest: int, prompts: int, positions: int) -> None:
         """To be called before memory is taken.

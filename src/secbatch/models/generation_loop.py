@@ -72,6 +72,7 @@ class Loop(ABC):
             self.new = [n + 1 for n in self.new]
             if self._look():
                 free = self._collect()
+                self.batch.came_to(self.new)
                 if len(free) == len(self.rows) and not self.waiting:
                     return
                 if self.waiting and self.entering:
@@ -98,6 +99,7 @@ class Loop(ABC):
         """Answers of rows that are through; the places of all that are. It waits for the device."""
         done, broken = torch.stack([self.done, self.broken]).tolist()
         through = [place for place in range(len(self.rows)) if done[place] and self.is_open(place)]
+        self.batch.through += len(through)
         if through:
             made = self.made(torch.tensor(through, device=self.device)).tolist()
             for place, tokens in zip(through, made, strict=True):

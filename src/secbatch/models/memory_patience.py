@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from enum import Enum, auto
 
 from secbatch.errors import Interrupted, SecbatchError
 from secbatch.models.out_of_memory import onednn_is_stuck
 from secbatch.waiting import pause
+from secbatch.work_done import work_in_hand
 
 PAUSE, PAUSES = 0.25, 8  # seconds of the first pause, and how many: each is twice as long, about a minute in all
-FEW = 4  # of them for a row that may be too long, four seconds, before it is rejected
+FEW = 4  # of them for a row that may be too long, four seconds, before it is rejected; longer waiting is told
 RENEWED = 600.0  # seconds after which it may be waited again, whatever came of it
 HOPELESS = 8  # rows, one after another, of which none has room
 
@@ -37,6 +39,10 @@ class MemoryPatience:
         `abandoned`: whether nobody wants the batch any more, for threads that no interrupt reaches.
         """
         self._device, self._most, self._abandoned = device, most, abandoned
+        self._waits = (
+            f"On {device} there is no memory for the next batch; another process may have taken it, so it is waited"
+            " for, up to a minute."
+        )
         self._room: tuple[int, ...] = ()  # the largest of each number that went through
         self._pauses = 0  # made so far
         self._waited_for: tuple[int, ...] = ()
@@ -98,7 +104,8 @@ class MemoryPatience:
             self._since = time.monotonic()
         self._waited_for = size
         abandoned = self._abandoned or (lambda: False)
-        pause(PAUSE * 2**self._pauses, abandoned)
+        with work_in_hand().waiting(self._waits) if self._pauses >= FEW else nullcontext():
+            pause(PAUSE * 2**self._pauses, abandoned)
         if abandoned():
             raise Interrupted("Interrupted while memory was waited for")
         self._pauses += 1

@@ -22,6 +22,7 @@ from secbatch.models.sequences import TokenSequences
 from secbatch.models.tokenizer import TextTokenizer
 from secbatch.models.tokenizer_files import load_tokenizer
 from secbatch.models.transfer import Made, on_device
+from secbatch.work_done import part_in_hand
 
 Forward = HiddenStates | MaskedLM | SequenceHead | TokenHead
 
@@ -171,7 +172,8 @@ class SharedEncoder:
             passes.setdefault(id(forward), []).append(place)
         reports: list[BatchReport | None] = [None] * len(requests)
         for places in passes.values():
-            done = self._pass([requests[place] for place in places], forwards[places[0]])
+            with part_in_hand(1 / len(passes)):
+                done = self._pass([requests[place] for place in places], forwards[places[0]])
             for place, report in zip(places, done, strict=True):
                 reports[place] = report
         return [report for report in reports if report is not None]

@@ -10,6 +10,7 @@ from secbatch.tasks.chat_history import Turn
 from secbatch.tasks.chat_model import ChatModel
 from secbatch.tasks.chat_reply import Answerer, Reply, continued
 from secbatch.tasks.chat_rows import ChatRows, ComputedChat, EncodedChat
+from secbatch.work_done import part_in_hand
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +48,7 @@ class ChatTask(ChatRows):
         replies: list[Reply | None] = [None] * len(encoded.questions)
         history: list[list[Turn]] = [[] for _ in encoded.conversations]
         cut = [False] * len(encoded.conversations)
+        asked_in_all = sum(map(len, encoded.conversations)) - len(encoded.known)
         for number in range(max(map(len, encoded.conversations), default=0)):
             due = []
             for place, group in enumerate(encoded.conversations):
@@ -62,7 +64,8 @@ class ChatTask(ChatRows):
             questions = [Turn(encoded.questions[row] or "") for row in rows]
             turns = [[*history[place], question] for place, question in zip(due, questions, strict=True)]
             rendered = model.render(turns) if number else [encoded.opening[place] for place in due]
-            answered = model.reply(rendered, [encoded.rows[row] for row in rows])
+            with part_in_hand(len(due) / max(asked_in_all, 1)):
+                answered = model.reply(rendered, [encoded.rows[row] for row in rows])
             for place, row, asked, reply in zip(due, rows, turns, answered, strict=True):
                 # what did not fit once does not fit later: it is forgotten, and later rows say so, too
                 cut[place] |= reply.truncated

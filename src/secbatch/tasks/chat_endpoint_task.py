@@ -20,6 +20,7 @@ from secbatch.tasks.chat_reply import Reply, continued
 from secbatch.tasks.chat_rows import ChatRows, ComputedChat, EncodedChat
 from secbatch.tasks.repeats import Repeats
 from secbatch.waiting import wait_until
+from secbatch.work_done import WorkDone, work_in_hand
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,8 +61,8 @@ class EndpointChatTask(ChatRows):
 
     def ask(self, encoded: EncodedChat) -> UnderWay:
         """Begins to ask, and returns at once."""
-        begun = threading.Event()
-        future, connected = self._line.start(lambda answers: self._ask_all(encoded, answers, begun))
+        begun, work_done = threading.Event(), work_in_hand()
+        future, connected = self._line.start(lambda answers: self._ask_all(encoded, answers, begun, work_done))
         future.add_done_callback(lambda _: begun.set())
         return UnderWay(self._line, connected, future, begun)
 
@@ -78,19 +79,23 @@ class EndpointChatTask(ChatRows):
         """Nothing that is under way is wanted any more."""
         self._line.abandon()
 
-    async def _ask_all(self, encoded: EncodedChat, answers: EndpointAnswers, begun: threading.Event) -> ComputedChat:
+    async def _ask_all(
+        self, encoded: EncodedChat, answers: EndpointAnswers, begun: threading.Event, work_done: WorkDone
+    ) -> ComputedChat:
         units = self._units(encoded)
-        waiting, positions = len(units), 0
+        waiting, answered, positions = len(units), 0, 0
         replies: list[Reply | None] = [None] * len(encoded.questions)
 
         async def one(unit: list[list[int]]) -> None:
-            nonlocal waiting, positions
+            nonlocal waiting, answered, positions
             async with answers.session.places:
                 waiting -= 1
                 if not waiting:
                     begun.set()
                 more = await self._converse(encoded, answers, unit, replies)
                 positions += more  # not in one line: others add to it meanwhile
+                answered += 1
+                work_done.reached(answered / len(units))
 
         if not units:
             begun.set()
