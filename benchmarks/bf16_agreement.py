@@ -11,11 +11,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from secbatch.job import FillMask
 from secbatch.models.device import choose
 from secbatch.models.resolve import resolve
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.sources.sentences import split_sentences
+from secbatch.task_specs import FillMask
 from secbatch.tasks.fill_mask import FillMaskTask
 
 REPORTS = Path(__file__).parents[1] / "sample_data" / "reports.parquet"

@@ -27,11 +27,11 @@ from chat_models import END, GREEDY_END_MEAN, blenderbot, blenderbot_without_ngr
 from rich.console import Console
 from rich.table import Table
 
-from secbatch.job import Generation
 from secbatch.models.device import choose
 from secbatch.models.generation import Generator, Prompt
 from secbatch.models.generation_batch import cut_at_end
 from secbatch.models.generation_settings import position_limit, settings_for
+from secbatch.task_specs import Generation
 
 QUESTIONS, LONG_TEXTS = (20, 6, 6, 40), (300, 90, 100, 500)
 QUICK_TOKENS = 24  # the longest answers of a quick run

@@ -23,12 +23,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from torch.profiler import ProfilerActivity, profile
 
-from secbatch.job import Generation
 from secbatch.models.generation import Generator, Prompt
 from secbatch.models.generation_attention import attention as our_attention
 from secbatch.models.generation_attention import by_torch
 from secbatch.models.generation_blenderbot import BlenderbotSteps
 from secbatch.models.generation_settings import position_limit
+from secbatch.task_specs import Generation
 
 RESULTS = Path(__file__).parent / "results" / "chat_steps.json"
 HEADS, WIDTH = 32, 40

@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from secbatch import running
-from secbatch.job import Embed, FillMask, Input, Job, Output
+from secbatch.job import Input, Job, Output
 from secbatch.models.device import choose
 from secbatch.models.resolve import resolve
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.runner import run_job
+from secbatch.task_specs import Embed, FillMask
 from secbatch.tasks.embed import EmbedTask
 from secbatch.tasks.fill_mask import FillMaskTask
 

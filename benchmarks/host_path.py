@@ -26,9 +26,10 @@ os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 from null_model import PREDICTIONS, NullDevice, model_folder, null_tasks, tokenizer_of
 from sentences import distinct_sentences, write_csv
 
-from secbatch.job import Embed, FillMask, Input, Job, Output
+from secbatch.job import Input, Job, Output
 from secbatch.reporting import Reporter
 from secbatch.runner import RunResult, run_job
+from secbatch.task_specs import Embed, FillMask
 
 # Rows of a run's shards and tokens of a batch, as the runner has them on a GPU and on this machine's CPU.
 SETTINGS: dict[str, tuple[tuple[int, ...], int | None]] = {

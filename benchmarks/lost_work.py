@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from secbatch.job import FillMask, Input, Job, Output
+from secbatch.job import Input, Job, Output
 from secbatch.models.resolved import ResolvedModel
 from secbatch.runner import run_job
+from secbatch.task_specs import FillMask
 from secbatch.tasks.base import TaskColumns
 
 

@@ -26,13 +26,13 @@ import torch
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 from transformers.utils import logging
 
-from secbatch.job import CHAT_PROMPT
 from secbatch.jobfile import validate
 from secbatch.models.generation_settings import DEFAULT_NEW_TOKENS
 from secbatch.models.resolve import resolve
 from secbatch.models.tokenizer_files import load_tokenizer
 from secbatch.runner import run_job
 from secbatch.sources.sentences import split_sentences
+from secbatch.task_specs import CHAT_PROMPT
 from secbatch.tasks.generated_text import clean
 
 SAMPLES = Path(__file__).parents[1] / "sample_data"

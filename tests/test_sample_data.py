@@ -15,7 +15,8 @@ import yaml
 
 from secbatch.finetune_jobfile import load_finetune_job
 from secbatch.finetuning.dataset import load_dataset
-from secbatch.job import CHAT_PROMPT, Chat, Embed, FillMask, Job
+from secbatch.job import Job
+from secbatch.task_specs import CHAT_PROMPT, Chat, Embed, FillMask
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "sample_data"

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from secbatch.job import Strict
+from secbatch.strict import Strict
 
 Objective = Literal["masked-lm", "classify", "ner", "qa", "seq2seq"]
 METRICS: Mapping[str, tuple[str, ...]] = {

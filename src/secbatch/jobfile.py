@@ -8,17 +8,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from secbatch.errors import JobError, nearest
-from secbatch.job import (
+from secbatch.job import Input, Job, Output
+from secbatch.task_specs import (
     Chat,
     Classify,
     Conversation,
     Embed,
     FillMask,
     Generation,
-    Input,
-    Job,
     Ner,
-    Output,
     Qa,
     Reference,
     Seq2Seq,

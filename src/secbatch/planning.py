@@ -8,7 +8,7 @@ import numpy as np
 
 from secbatch import run_identity, runner
 from secbatch.identity import Identified, Identities
-from secbatch.job import Chat, Job
+from secbatch.job import Job
 from secbatch.models.threads import restored_threads
 from secbatch.pacing import ShardSizes
 from secbatch.preparing import Setup, set_up
@@ -20,6 +20,7 @@ from secbatch.shards import input_shards
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
 from secbatch.task_keys import conversation_column, conversations
+from secbatch.task_specs import Chat
 
 
 @dataclass

@@ -10,11 +10,12 @@ import pyarrow as pa
 
 from secbatch.collector import resting
 from secbatch.errors import InputError, listed, nearest
-from secbatch.job import Chat, Job
+from secbatch.job import Job
 from secbatch.pacing import LARGEST
 from secbatch.sources.open import Source, open_source
 from secbatch.store.layout import Layout
 from secbatch.store.partitions import check_partition_columns
+from secbatch.task_specs import Chat
 from secbatch.worker import Worker
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from secbatch import run_identity
 from secbatch.arrow_memory import use_system_memory
-from secbatch.job import Chat, Job, Seq2Seq
+from secbatch.job import Job
 from secbatch.models.threads import restored_threads
 from secbatch.reporting import Reporter, Silent
 from secbatch.run_date import pinned
@@ -22,6 +22,7 @@ from secbatch.store.lock import hold
 from secbatch.store.rebuild import open_ledger
 from secbatch.store.rollback import take_note
 from secbatch.store.versions import check_own
+from secbatch.task_specs import Chat, Seq2Seq
 
 __all__ = ["RunResult", "run_job", "shard_rows_schedule"]
 

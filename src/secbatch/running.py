@@ -15,7 +15,7 @@ from secbatch.errors import (
     SecbatchError,
 )
 from secbatch.finished_shards import FinishedShards
-from secbatch.job import FillMask, Job
+from secbatch.job import Job
 from secbatch.pacing import ShardSizes
 from secbatch.poison import Poison
 from secbatch.preparing import Setup, set_up
@@ -41,6 +41,7 @@ from secbatch.store.progress import ProgressFile
 from secbatch.store.rejects import RejectWriter
 from secbatch.store.run_files import write_run_file
 from secbatch.store.versions import prune
+from secbatch.task_specs import FillMask
 from secbatch.time_left import TimeLeft
 from secbatch.underway import Underway
 

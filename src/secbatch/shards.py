@@ -6,11 +6,11 @@ from pathlib import Path
 
 from secbatch.errors import Interrupted, JobError
 from secbatch.identity import Identities
-from secbatch.job import Chat
 from secbatch.later_rows import LaterRows
 from secbatch.preparing import Setup
 from secbatch.sources.shard import Shard
 from secbatch.store.filesystem import make_folder
+from secbatch.task_specs import Chat
 
 
 def input_shards(

@@ -11,7 +11,6 @@ import torch
 from tiny_models import BLENDERBOT
 from transformers import BlenderbotConfig, BlenderbotForConditionalGeneration
 
-from secbatch.job import Generation
 from secbatch.models import generation_blenderbot, generation_graph
 from secbatch.models.device import choose
 from secbatch.models.generation import Generator, Prompt
@@ -20,6 +19,7 @@ from secbatch.models.generation_beams import BeamLoop
 from secbatch.models.generation_blenderbot import BlenderbotSteps
 from secbatch.models.generation_loop import LOOK_EVERY
 from secbatch.models.generation_tokens import TokenLoop
+from secbatch.task_specs import Generation
 from tests.models.test_generation import blenderbot, cut_at_end, generator, gpt2, llama, prompts, sharpened
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -19,12 +19,12 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from secbatch.job import Generation
 from secbatch.models import generation, generation_steps
 from secbatch.models.generation import Generator, Prompt
 from secbatch.models.generation_batch import cut_at_end
 from secbatch.models.generation_loop import LOOK_EVERY, NOT_FINITE
 from secbatch.models.generation_settings import position_limit, settings_for
+from secbatch.task_specs import Generation
 
 VOCABULARY = 300
 

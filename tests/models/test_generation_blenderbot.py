@@ -6,12 +6,12 @@ import pytest
 import torch
 from tiny_models import BLENDERBOT
 
-from secbatch.job import Generation
 from secbatch.models import generation_blenderbot
 from secbatch.models.generation import Generator, Prompt
 from secbatch.models.generation_blenderbot import ALIGNED, BlenderbotDecoder, BlenderbotSteps
 from secbatch.models.generation_loop import LOOK_EVERY, in_front
 from secbatch.models.generation_steps import EncoderDecoderSteps
+from secbatch.task_specs import Generation
 from tests.models.replayed import Replayed
 from tests.models.test_generation import alone, blenderbot, generator, prompts
 

@@ -10,7 +10,6 @@ import torch
 from tiny_models import BLENDERBOT
 
 from secbatch.errors import Interrupted, SecbatchError
-from secbatch.job import Generation
 from secbatch.models import memory_patience
 from secbatch.models.device import choose
 from secbatch.models.generation import Generator, Prompt
@@ -20,6 +19,7 @@ from secbatch.models.generation_blenderbot import BlenderbotSteps
 from secbatch.models.generation_loop import Loop
 from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps
 from secbatch.models.generation_tokens import TokenLoop
+from secbatch.task_specs import Generation
 from tests.models.lacking import Clock, Lacking, LackingAttention
 from tests.models.test_generation import blenderbot, generator, llama, prompts, t5
 

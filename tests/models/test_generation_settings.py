@@ -8,7 +8,6 @@ import pytest
 from transformers import BlenderbotConfig, GenerationConfig, LlamaConfig, T5Config
 
 from secbatch.errors import JobError, ModelError
-from secbatch.job import Generation
 from secbatch.models.generation_settings import (
     DEFAULT_NEW_TOKENS,
     GenerationSettings,
@@ -16,6 +15,7 @@ from secbatch.models.generation_settings import (
     read_generation_config,
     settings_for,
 )
+from secbatch.task_specs import Generation
 
 
 def settle(

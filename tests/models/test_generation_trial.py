@@ -24,12 +24,12 @@ from transformers import (
 )
 
 from secbatch.errors import JobError, ModelError
-from secbatch.job import Generation
 from secbatch.models.device import choose
 from secbatch.models.generation import Generator, Prompt
 from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.trial_tokens import special_tokens, trial_tokens
+from secbatch.task_specs import Generation
 from secbatch.tasks.text_generator import TextGenerator
 
 SMALL = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2}

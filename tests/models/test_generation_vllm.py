@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from tiny_models import make_blenderbot, make_llama_chat, resolved
 
 from secbatch.errors import Interrupted, ModelError
-from secbatch.job import Chat
 from secbatch.models import generation_vllm
 from secbatch.models.device import Compute
+from secbatch.task_specs import Chat
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.chat import ChatTask
 from secbatch.tasks.text_generator import TextGenerator

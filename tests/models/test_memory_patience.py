@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 
 from secbatch.errors import Interrupted, SecbatchError
-from secbatch.job import Embed, FillMask
 from secbatch.models.device import choose
 from secbatch.models.memory_patience import FEW, HOPELESS, PAUSES, MemoryPatience, Next
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.shared_encoder import SharedEncoder
+from secbatch.task_specs import Embed, FillMask
 from secbatch.tasks.embed import EmbedTask
 from secbatch.tasks.encoder_task import compute_together
 from secbatch.tasks.fill_mask import FillMaskTask

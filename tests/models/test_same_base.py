@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import SENTENCES, make_fine_tuned
 
-from secbatch.job import Classify, Embed, Ner
 from secbatch.models.device import choose
 from secbatch.models.resolve import resolve
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.same_base import same_base
 from secbatch.models.sequences import TokenSequences
+from secbatch.task_specs import Classify, Embed, Ner
 from secbatch.tasks.encoder_task import compute_together
 from secbatch.tasks.registry import Encoders, build_task
 

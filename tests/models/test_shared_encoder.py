@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from secbatch.errors import ModelError
-from secbatch.job import Embed, FillMask
 from secbatch.models.batch_runner import default_token_budget
 from secbatch.models.device import Compute, choose
 from secbatch.models.encoder_generic import StockEncoder
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import SharedEncoder
+from secbatch.task_specs import Embed, FillMask
 from secbatch.tasks.embed import EmbedTask
 from secbatch.tasks.encoder_task import compute_together
 from secbatch.tasks.fill_mask import FillMaskTask

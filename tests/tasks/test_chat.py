@@ -12,8 +12,8 @@ from tiny_models import BLENDERBOT, make_blenderbot, make_llama_chat, resolved
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from secbatch.errors import JobError, ModelError
-from secbatch.job import Chat
 from secbatch.models.device import Compute
+from secbatch.task_specs import Chat
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.chat import ChatTask, Conversation
 from secbatch.tasks.chat_model import ChatModel

@@ -18,7 +18,7 @@ import pytest
 from pydantic import ValidationError
 
 from secbatch.errors import EXIT_FAILURE, EXIT_REJECTS, Interrupted, JobError, ModelError
-from secbatch.job import Chat, Job
+from secbatch.job import Job
 from secbatch.models import generation_endpoint, generation_endpoint_throttle
 from secbatch.models.generation_endpoint import pause
 from secbatch.models.generation_endpoint_response import Failure, wish
@@ -27,6 +27,7 @@ from secbatch.preparing import set_up
 from secbatch.run_options import RunOptions
 from secbatch.runner import run_job
 from secbatch.shards import input_shards
+from secbatch.task_specs import Chat
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.chat_endpoint_task import EndpointChatTask
 from secbatch.work_done import WorkDone

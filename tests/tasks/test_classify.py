@@ -15,12 +15,12 @@ from tiny_models import SENTENCES, make_fine_tuned, modernbert_tokenizer, resolv
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, pipeline
 
 from secbatch.errors import JobError, ModelError
-from secbatch.job import Classify
 from secbatch.models.batch_runner import BatchReport, BatchRunner
 from secbatch.models.device import choose
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.tokenizer_files import load_tokenizer
+from secbatch.task_specs import Classify
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.classify import ClassifyTask
 from secbatch.tasks.classify_cloze import WITHOUT_CONTENT, ClozeTask

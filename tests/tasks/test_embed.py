@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from tiny_models import SENTENCES, resolved
 
 from secbatch.errors import JobError
-from secbatch.job import Embed
 from secbatch.models.device import Compute, choose
 from secbatch.models.load import load_model
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.tokenizer_files import load_tokenizer
+from secbatch.task_specs import Embed
 from secbatch.tasks.base import TaskColumns, WideTask
 from secbatch.tasks.embed import EmbedTask
 

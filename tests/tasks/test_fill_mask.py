@@ -17,12 +17,12 @@ from tiny_models import SENTENCES, resolved
 from transformers import FillMaskPipeline
 
 from secbatch.errors import JobError, ModelError
-from secbatch.job import FillMask
 from secbatch.models.device import Compute, choose
 from secbatch.models.load import load_model
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.tokenizer_files import load_tokenizer
+from secbatch.task_specs import FillMask
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.fill_mask import FillMaskTask
 from secbatch.tasks.mask_columns import best_entries

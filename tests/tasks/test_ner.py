@@ -15,12 +15,12 @@ from tiny_models import SENTENCES, byte_bpe, make_fine_tuned, modernbert_tokeniz
 from transformers import AutoModelForTokenClassification, pipeline
 
 from secbatch.errors import ModelError
-from secbatch.job import Ner
 from secbatch.models.device import choose
 from secbatch.models.overlapping import windowed
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.tokenizer_files import load_tokenizer
+from secbatch.task_specs import Ner
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.label_scheme import LabelScheme
 from secbatch.tasks.ner import NerTask

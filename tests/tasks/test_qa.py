@@ -16,10 +16,10 @@ from tiny_models import SENTENCES, make_fine_tuned, resolved, with_token_types
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from secbatch.errors import JobError, ModelError
-from secbatch.job import Qa
 from secbatch.models.device import choose
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.shared_encoder import SharedEncoder
+from secbatch.task_specs import Qa
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.qa import QaTask
 

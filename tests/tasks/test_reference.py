@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from secbatch.errors import InputError, JobError
-from secbatch.job import Reference
+from secbatch.task_specs import Reference
 from secbatch.tasks import reference as reading
 from secbatch.tasks.reference import read_reference
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 from interrupted_anywhere import interrupted_at_each_step
 
-from secbatch.job import Embed, FillMask
 from secbatch.models.device import choose
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.shared_encoder import SharedEncoder
+from secbatch.task_specs import Embed, FillMask
 from secbatch.tasks import repeats as repeats_room
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.embed import EmbedTask

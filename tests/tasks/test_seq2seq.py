@@ -12,9 +12,9 @@ from tiny_models import SENTENCES
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from secbatch.errors import JobError, ModelError
-from secbatch.job import Seq2Seq
 from secbatch.models.device import Compute
 from secbatch.models.resolved import ResolvedModel
+from secbatch.task_specs import Seq2Seq
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.generated_text import clean
 from secbatch.tasks.seq2seq import Seq2SeqTask

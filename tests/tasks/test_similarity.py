@@ -17,13 +17,14 @@ import torch
 from tiny_models import SENTENCES
 
 from secbatch.errors import ModelError
-from secbatch.job import Embed, Job, Similarity
+from secbatch.job import Job
 from secbatch.models import memory_patience
 from secbatch.models.device import choose
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.transfer import Transfer
 from secbatch.runner import run_job
+from secbatch.task_specs import Embed, Similarity
 from secbatch.tasks import reference_vectors
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.embed import EmbedTask

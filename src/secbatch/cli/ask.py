@@ -26,10 +26,10 @@ def mask(sentence: str, mask_model: str, top_k: int, targets: tuple[str, ...], d
         raise click.UsageError("The sentence has no <mask>; put one where a word is to be predicted.")
     import pyarrow as pa
 
-    from secbatch.job import FillMask
     from secbatch.models.device import choose
     from secbatch.models.resolve import resolve
     from secbatch.models.shared_encoder import SharedEncoder
+    from secbatch.task_specs import FillMask
     from secbatch.tasks.fill_mask import FillMaskTask
 
     spec = FillMask(type="fill-mask", model=mask_model, text="sentence", top_k=top_k, targets=targets or None)
@@ -64,9 +64,9 @@ def ask(question: str | None, chat_model: str, device: str, precision: str) -> i
     interactive = question is None and sys.stdin.isatty()
     if interactive:  # said first: a large model takes a while to load
         click.echo(f"Loading {printable(chat_model)}. Then ask; an empty line ends the conversation.", err=True)
-    from secbatch.job import Chat
     from secbatch.models.device import choose
     from secbatch.models.resolve import resolve
+    from secbatch.task_specs import Chat
     from secbatch.tasks.chat import Conversation
 
     # Validated from values, so that the model's own prompt is chosen as a job file's would be.

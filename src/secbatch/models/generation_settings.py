@@ -10,7 +10,7 @@ from secbatch.models.configuration import text_config
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PretrainedConfig
 
-    from secbatch.job import Generation
+    from secbatch.task_specs import Generation
 
 # New tokens where neither the job nor the model says how many. (transformers falls back to 20: mid-sentence.)
 DEFAULT_NEW_TOKENS = 128

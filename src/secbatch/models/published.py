@@ -50,9 +50,9 @@ def verify(name: str, compute: Compute) -> list[Check]:
     """
     import pyarrow as pa
 
-    from secbatch.job import FillMask
     from secbatch.models.resolve import resolve
     from secbatch.models.shared_encoder import SharedEncoder
+    from secbatch.task_specs import FillMask
     from secbatch.tasks.fill_mask import FillMaskTask
 
     facts = published_predictions("SecBERT" if name.rpartition("/")[2] == "SecBERT" else "SecureBERT")

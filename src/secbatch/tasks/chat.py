@@ -15,9 +15,9 @@ from secbatch.work_done import part_in_hand
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from secbatch.job import Chat
     from secbatch.models.device import Compute
     from secbatch.models.resolved import ResolvedModel
+    from secbatch.task_specs import Chat
 
 __all__ = ["ChatTask", "Conversation"]
 

@@ -9,9 +9,9 @@ from secbatch.tasks.chat_model import ChatModel
 from secbatch.tasks.chat_reply import continued
 
 if TYPE_CHECKING:
-    from secbatch.job import Chat
     from secbatch.models.device import Compute
     from secbatch.models.resolved import ResolvedModel
+    from secbatch.task_specs import Chat
 
 
 class Conversation:

@@ -16,7 +16,7 @@ from secbatch.tasks.chat_history import Turn
 from secbatch.tasks.generated_text import row_seed
 
 if TYPE_CHECKING:
-    from secbatch.job import Chat
+    from secbatch.task_specs import Chat
 
 # Raised by hand when the same model and settings give other answers than before.
 CODE_VERSION = 1

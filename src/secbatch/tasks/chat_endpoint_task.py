@@ -25,7 +25,7 @@ from secbatch.work_done import WorkDone, work_in_hand
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from secbatch.job import Chat
+    from secbatch.task_specs import Chat
 
 
 @dataclass(frozen=True)

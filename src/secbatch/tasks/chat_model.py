@@ -13,9 +13,9 @@ from secbatch.tasks.text_generator import TextGenerator
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from secbatch.job import Chat
     from secbatch.models.device import Compute
     from secbatch.models.resolved import ResolvedModel
+    from secbatch.task_specs import Chat
 
 # Raised by hand when the same model and settings give other answers than before.
 CODE_VERSION = 1

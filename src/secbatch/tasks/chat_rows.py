@@ -15,7 +15,7 @@ from secbatch.tasks.generated_text import text_columns, text_fields
 from secbatch.tasks.text import TextSource
 
 if TYPE_CHECKING:
-    from secbatch.job import Chat
+    from secbatch.task_specs import Chat
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from secbatch.job import Classify
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.configuration import load_config
 from secbatch.models.model_kinds import check_head
@@ -15,6 +14,7 @@ from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.transfer import Made
 from secbatch.models.windows import beginnings
+from secbatch.task_specs import Classify
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoded_texts import CutTexts
 from secbatch.tasks.encoder_task import Prepared, compute_alone

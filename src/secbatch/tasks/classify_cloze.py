@@ -11,7 +11,6 @@ import pyarrow as pa
 import torch
 
 from secbatch.errors import JobError, ModelError
-from secbatch.job import Classify
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.cloze import Cloze, cloze_texts
 from secbatch.models.requests import Request
@@ -19,6 +18,7 @@ from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.transfer import Made
 from secbatch.models.untrusted_text import MASK
+from secbatch.task_specs import Classify
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoded_texts import CutTexts
 from secbatch.tasks.encoder_task import Prepared, compute_alone

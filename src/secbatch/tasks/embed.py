@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 
 from secbatch.errors import JobError
-from secbatch.job import Embed
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.configuration import load_config
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.windows import from_start
+from secbatch.task_specs import Embed
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoded_texts import EncodedTexts, failed_rows
 from secbatch.tasks.encoder_task import Prepared, compute_alone

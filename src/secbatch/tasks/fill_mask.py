@@ -8,7 +8,6 @@ import pyarrow as pa
 import torch
 
 from secbatch.errors import ModelError
-from secbatch.job import FillMask
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.generation_scores import largest
 from secbatch.models.requests import Request
@@ -17,6 +16,7 @@ from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.transfer import Made
 from secbatch.models.untrusted_text import MASK
 from secbatch.models.windows import MaskedTexts, around_masks
+from secbatch.task_specs import FillMask
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoded_texts import failed_rows
 from secbatch.tasks.encoder_task import Prepared, compute_alone

@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from secbatch.job import Ner
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.configuration import load_config
 from secbatch.models.model_kinds import check_head
@@ -16,6 +15,7 @@ from secbatch.models.requests import Request
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.transfer import Made
+from secbatch.task_specs import Ner
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoded_texts import failed_rows
 from secbatch.tasks.encoder_task import Prepared, compute_alone

@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from secbatch.job import Qa
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.configuration import load_config
 from secbatch.models.model_kinds import check_head, check_kind
@@ -18,6 +17,7 @@ from secbatch.models.requests import Request
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.transfer import Made
+from secbatch.task_specs import Qa
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoded_texts import failed_rows
 from secbatch.tasks.encoder_task import Prepared, compute_alone

@@ -21,7 +21,7 @@ from secbatch.sources.piece import Piece
 from secbatch.tasks.text import TextSource
 
 if TYPE_CHECKING:
-    from secbatch.job import Reference as Spec
+    from secbatch.task_specs import Reference as Spec
 
 CHUNK = 8192  # texts given out at a time
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from secbatch.job import Chat, Classify, Embed, FillMask, Ner, Qa, Seq2Seq, Similarity, TaskSpec
+from secbatch.task_specs import Chat, Classify, Embed, FillMask, Ner, Qa, Seq2Seq, Similarity, TaskSpec
 from secbatch.tasks.base import Task
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from secbatch.tasks.text_generator import TextGenerator
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from secbatch.job import Seq2Seq
     from secbatch.models.device import Compute
     from secbatch.models.resolved import ResolvedModel
+    from secbatch.task_specs import Seq2Seq
 
 CODE_VERSION = 1  # raise it when results change
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from secbatch.job import Similarity
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.nearest import NearestRows
 from secbatch.models.sequences import spans
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.windows import from_start
+from secbatch.task_specs import Similarity
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoded_texts import EncodedTexts, failed_rows
 from secbatch.tasks.encoder_task import Prepared, compute_alone

@@ -25,10 +25,10 @@ from secbatch.tasks.generated_text import clean, row_seed
 from secbatch.tasks.repeats import Repeats
 
 if TYPE_CHECKING:
-    from secbatch.job import Generation
     from secbatch.models.device import Compute
     from secbatch.models.generation import Generator, Prompt
     from secbatch.models.resolved import ResolvedModel
+    from secbatch.task_specs import Generation
 
 
 @dataclass(frozen=True)
