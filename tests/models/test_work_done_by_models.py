@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from secbatch.job import Generation
 from secbatch.models.batch_runner import BatchRunner
 from secbatch.models.device import choose
 from secbatch.models.generation import Prompt
 from secbatch.models.memory_patience import FEW, PAUSES, MemoryPatience, Next
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.transfer import Made
+from secbatch.task_specs import Generation
 from secbatch.work_done import WorkDone
 from tests.models.lacking import Clock
 from tests.models.test_generation import blenderbot, generator, llama, prompts
