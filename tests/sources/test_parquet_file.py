@@ -65,6 +65,15 @@ def test_a_value_the_common_type_cannot_hold_is_a_row_error(tmp_path):
     assert "row 2, column 'n': '9007199254740993' is not of type float64" in shard.errors[1]
 
 
+def test_a_time_that_python_cannot_hold_is_named_in_its_row_error(tmp_path):
+    parquet(tmp_path, "a.parquet", {"t": pa.array([2**60, 1]).cast(pa.timestamp("us"))})
+    parquet(tmp_path, "b.parquet", {"t": pa.array([1]).cast(pa.timestamp("ns"))})
+    (shard,) = shards_of(tmp_path)
+    assert shard.table.column("t").cast(pa.int64()).to_pylist() == [None, 1000, 1]
+    shown = "'<value out of range: 1152921504606846976>'"
+    assert f"row 1, column 't': {shown} is not of type timestamp[ns]" in shard.errors[0]
+
+
 def test_files_that_do_not_fit_together(tmp_path):
     parquet(tmp_path, "a.parquet", {"n": [1], "s": ["x"]})
     parquet(tmp_path, "b.parquet", {"n": ["one"], "s": ["x"]})

@@ -235,9 +235,18 @@ class ParquetReader:
             for place in bad:
                 remedy = "write the files with one type for this column"
                 row = int(numbers[place])
-                note(place, conversion_error(self.file.path, row, field.name, values[place], field.type, remedy))
+                shown = _shown(values, place)
+                note(place, conversion_error(self.file.path, row, field.name, shown, field.type, remedy))
             columns.append(converted)
         return Piece(self.file.path, pa.Table.from_arrays(columns, schema=self.schema), numbers, errors)
+
+
+def _shown(values: "pa.Array", place: int) -> str:
+    """The value at `place` as a sentence quotes it."""
+    try:
+        return str(values[place])
+    except (ValueError, OverflowError):  # a time that Python has no object for
+        return " ".join(str(values.slice(place, 1)).split()).strip("[] ")
 
 
 def _valid_text(values: "pa.Array") -> "tuple[pa.Array, list[int]]":

@@ -17,8 +17,9 @@ def check_partition_columns(columns: tuple[str, ...], schema: pa.Schema) -> None
     """Raises JobError for a partition column without a plain string form, or with a name that readers hide."""
     for name in columns:
         if name.startswith(("_", ".")) or "/" in name or "=" in name or not name.isprintable() or len(name) > 60:
+            shown = name if len(name) <= 60 else f"{name[:60]}…"
             raise JobError(
-                f"Partition column '{name}' has a name that is too long, or that readers skip or misread; "
+                f"Partition column '{shown}' has a name that is too long, or that readers skip or misread; "
                 "rename it in the input."
             )
         kind = value_type(schema.field(name).type)
