@@ -164,3 +164,27 @@ def test_a_struct_with_two_fields_of_one_name_is_refused(counter: Counter) -> No
     write("a.parquet", v=pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]))
     with pytest.raises(InputError, match=r"a\.parquet: column 'v' has the field 'a' twice; rename its fields"):
         run_job(parquet_job())
+
+
+@pytest.mark.parametrize(
+    "narrower",
+    [pa.nulls(2), pa.array([7, None], pa.int32()), pa.array([7, None], pa.uint8())],
+)
+def test_a_night_of_narrower_types_takes_those_of_the_dataset(narrower: pa.Array, counter: Counter) -> None:
+    write("a.parquet", v=pa.array([1, 2**40, None]))
+    run_job(parquet_job(input__id=["text"]))
+    version = Path("out/data").resolve()
+    write("a.parquet", v=narrower)
+    result = run_job(parquet_job(input__id=["text"]))
+    assert (result.rejected, result.exit_code) == (0, 0) and Path("out/data").resolve() != version
+    table = ds.dataset("out/data").to_table().sort_by("text")
+    assert table["v"].to_pylist() == [*narrower.to_pylist(), None] and table["v"].type == pa.int64()
+    write("a.parquet", v=narrower)
+    assert not run_job(parquet_job(input__id=["text"])).published
+
+
+def test_with_overwrite_types_are_those_of_the_input(counter: Counter) -> None:
+    for kind in (pa.int64(), pa.int32()):
+        write("a.parquet", v=pa.array([1, 2], kind))
+        run_job(parquet_job(output={"path": "out", "mode": "overwrite"}))
+        assert ds.dataset("out/data").schema.field("v").type == kind

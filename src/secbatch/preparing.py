@@ -15,6 +15,7 @@ from secbatch.pacing import LARGEST
 from secbatch.sources.open import Source, open_source
 from secbatch.store.layout import Layout
 from secbatch.store.partitions import check_partition_columns
+from secbatch.store.parts import column_types
 from secbatch.task_specs import Chat
 from secbatch.worker import Worker
 
@@ -53,8 +54,9 @@ def set_up(job: Job, run: str, pace: Callable[[bool], Callable[[int], int]]) -> 
     # Conversations are put into shards once all input is read: then the target of each is asked for, and not before,
     # as it depends on how fast those before it were.
     whole = any(isinstance(spec, Chat) and spec.conversation for spec in job.tasks.values())
-    source = open_source(job.input, (lambda shard: LARGEST) if whole else shard_rows)
     layout = Layout(Path(job.output.path))
+    earlier = {} if job.output.mode == "overwrite" else column_types(layout)
+    source = open_source(job.input, (lambda shard: LARGEST) if whole else shard_rows, earlier)
     _refuse_own_output(source, layout)
     _check_columns(job, source.schema)
     worker = Worker(job, source.schema, models, compute, run, scratch=layout.checkpoints)

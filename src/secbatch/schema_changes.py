@@ -44,7 +44,8 @@ def check_columns(job: Job, before: dict[str, str] | None, schema: pa.Schema, no
             if new != old and new not in WIDER.get(old, ()):
                 raise InputError(
                     f"Column '{name}' is {now[name]} in the input and {before[name]} in the dataset in "
-                    f"'{job.output.path}'; name the type in input.types, or use another output or `mode: overwrite`."
+                    f"'{job.output.path}'; name the type in input.types (CSV, JSONL), write the files with it "
+                    "(Parquet), or use another output or `mode: overwrite`."
                 )
             notice(f"Column '{name}' is {now[name]} now; it was {before[name]}.")
 

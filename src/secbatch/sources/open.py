@@ -1,7 +1,7 @@
 """The door to the input: `open_source` looks at every file once, then shards are streamed from them."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -131,11 +131,14 @@ def _naming_file(file: InputFile, pieces: Iterator[Piece]) -> Iterator[Piece]:
         raise InputChangedError(f"{file.path} {error}; it has changed since the input was listed") from None
 
 
-def open_source(spec: Input, shard_rows: Callable[[int], int]) -> Source:
+def open_source(
+    spec: Input, shard_rows: Callable[[int], int], earlier: "Mapping[str, pa.DataType] | None" = None
+) -> Source:
     """The source that `spec` describes; `shard_rows(i)` is the row target of shard number i.
 
-    Reads the header or footer of every file. Raises InputError (no such file, nothing readable, files that do
-    not fit together, no such column) and JobError (unknown type or encoding).
+    `earlier`: types that columns of Parquet files have from earlier inputs. Reads the header or footer of every file.
+    Raises InputError (no such file, nothing readable, files that do not fit together, no such column) and JobError
+    (unknown type or encoding).
     """
     declared = column_types(spec.types)
     if spec.encoding is not None:
@@ -147,7 +150,7 @@ def open_source(spec: Input, shard_rows: Callable[[int], int]) -> Source:
     elif format_ == "jsonl":
         contents = _jsonl(spec, found.files, declared)
     else:
-        contents = _parquet(spec, found.files)
+        contents = _parquet(spec, found.files, earlier)
     sentences = None
     if spec.sentences is not None:
         check_known(spec.sentences, tuple(contents.schema.names), "input.sentences")
@@ -260,12 +263,12 @@ def _jsonl(spec: Input, files: tuple[InputFile, ...], declared: "dict[str, pa.Da
     return _Contents(schema, tuple(readers), tuple(_unreadable_notices(looked)))
 
 
-def _parquet(spec: Input, files: tuple[InputFile, ...]) -> _Contents:
+def _parquet(spec: Input, files: tuple[InputFile, ...], earlier: "Mapping[str, pa.DataType] | None") -> _Contents:
     if spec.types:
         raise JobError("input.types is for CSV and JSONL; Parquet columns keep the types they have")
     looked = _look(files, parquet_file.read_layout)
     layouts = [(file, x) for file, x in zip(files, looked, strict=True) if isinstance(x, parquet_file.ParquetLayout)]
-    schema = parquet_file.unify(layouts)
+    schema = parquet_file.unify(layouts, earlier)
     readers = tuple(
         x if isinstance(x, _Unreadable) else parquet_file.ParquetReader(file, x, schema)
         for file, x in zip(files, looked, strict=True)

@@ -1,7 +1,7 @@
 """Parquet files: batches of rows in the unified schema of all files, types kept."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -108,11 +108,14 @@ def plain_type(kind: "pa.DataType") -> "pa.DataType":
     return kind
 
 
-def unify(layouts: Sequence[tuple[InputFile, ParquetLayout]]) -> "pa.Schema":
+def unify(
+    layouts: Sequence[tuple[InputFile, ParquetLayout]], earlier: "Mapping[str, pa.DataType] | None" = None
+) -> "pa.Schema":
     """One schema for all files, in the order of the first one's columns.
 
-    int32 and int64 become int64, int and float float64, null anything. Raises InputError, naming two files,
-    where columns differ or types have nothing in common.
+    int32 and int64 become int64, int and float float64, null anything. `earlier`: types that columns have from earlier
+    inputs; a column takes it where it holds its values. Raises InputError, naming two files, where columns differ or
+    types have nothing in common.
     """
     import pyarrow as pa
 
@@ -130,7 +133,11 @@ def unify(layouts: Sequence[tuple[InputFile, ParquetLayout]]) -> "pa.Schema":
                 )
             if both != known:
                 fields[field.name] = (both, file)
-    return pa.schema([pa.field(name, plain_type(kind)) for name, (kind, _) in fields.items()])
+    kinds = {name: kind for name, (kind, _) in fields.items()}
+    for name, before in (earlier or {}).items():
+        if name in kinds and common_type(kinds[name], before) == before:
+            kinds[name] = before
+    return pa.schema([pa.field(name, plain_type(kind)) for name, kind in kinds.items()])
 
 
 def check_same_columns(first: str, names: Sequence[str], other: str, other_names: Sequence[str]) -> None:
