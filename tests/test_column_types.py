@@ -13,6 +13,7 @@ import pytest
 from fake_task import Counter, install_in, interrupted_after
 from nights import job
 
+from secbatch.cli.main import _run
 from secbatch.errors import InputError
 from secbatch.job import Job
 from secbatch.runner import run_job
@@ -188,3 +189,12 @@ def test_with_overwrite_types_are_those_of_the_input(counter: Counter) -> None:
         write("a.parquet", v=pa.array([1, 2], kind))
         run_job(parquet_job(output={"path": "out", "mode": "overwrite"}))
         assert ds.dataset("out/data").schema.field("v").type == kind
+
+
+def test_show_prints_times_that_python_cannot_hold(counter: Counter, capsys: pytest.CaptureFixture[str]) -> None:
+    days = pa.array([2**31 - 1, 0], pa.int32()).cast(pa.date32())  # DuckDB's `infinity` is the first of them
+    write("a.parquet", day=days, seen=_times(pa.timestamp("us", "Nowhere/City")).slice(0, 2), v=_lists(days))
+    run_job(parquet_job(input__id=["text"]))
+    assert _run(["show", "out"]) == 0
+    printed = capsys.readouterr().out
+    assert "word 0" in printed and "word 1" in printed and "Internal failure" not in printed

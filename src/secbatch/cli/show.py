@@ -33,7 +33,7 @@ _FULLEST = {
 def show(output: str, rows: int, rejected: bool, with_models: bool) -> int:
     """Print results from the output folder (or .parquet file) OUT."""
     table, tasks = _read(Path(output), rows, rejected)
-    found = table.to_pylist()
+    found = _objects(table)
     blocks = [list(_lines(row, tasks)) for row in found]
     if with_models:
         origins = Origins(Path(output), table.schema.metadata or {})
@@ -75,6 +75,19 @@ def _read(output: Path, rows: int, rejected: bool) -> "tuple[pa.Table, dict[str,
         raise InputError(
             f"'{output}' cannot be read as Parquet ({reason}); give the output of `secbatch run` or `enrich`."
         ) from None
+
+
+def _objects(table: "pa.Table") -> list[dict[str, Any]]:
+    """The rows; as text, a column with times that Python has no objects for: DuckDB's `infinity`, an unknown zone."""
+    from secbatch.row_hash import as_text
+
+    columns = []
+    for column in table.columns:
+        try:
+            columns.append(column.to_pylist())
+        except (ValueError, OverflowError):
+            columns.append(as_text(column).to_pylist())
+    return [dict(zip(table.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _unparseable(output: Path, rows: int) -> list[dict[str, Any]]:
