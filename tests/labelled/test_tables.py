@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import uuid
 from pathlib import Path
 
 import pyarrow as pa
@@ -213,3 +214,19 @@ def test_a_line_in_another_encoding_names_the_key_of_this_job(tmp_path: Path) ->
     (tmp_path / "a.csv").write_bytes(b"text,label\ncaf\xe9,x\nb,y\n")
     with pytest.raises(InputError, match=r"a\.csv line 2: the line cannot be read .*`data\.encoding: cp1252`"):
         read_classification(LabelledFiles(str(tmp_path / "a.csv")), "text", "label")
+
+
+def test_labels_and_groups_of_types_that_are_not_plain() -> None:
+    groups = [uuid.UUID(int=2**128 - 1), uuid.UUID(int=2**127)]
+    stored = pa.array([one.bytes for one in groups], pa.binary(16))
+    table = {
+        "text": ["a", "b"],
+        "label": pa.array(["T1", "T2"]).dictionary_encode(),
+        "case": pa.ExtensionArray.from_storage(pa.uuid(), stored),
+        "raw": stored,
+    }
+    pq.write_table(pa.table(table), "a.parquet")
+    read = read_classification(LabelledFiles("a.parquet"), "text", "label", group="case")
+    assert [(e.labels, e.group) for e in read.examples] == [(("T1",), str(groups[0])), (("T2",), str(groups[1]))]
+    with pytest.raises(InputError, match=r"column 'raw' \(data.label\) is of type .*, which is no text"):
+        read_classification(LabelledFiles("a.parquet"), "text", "raw")

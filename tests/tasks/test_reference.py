@@ -1,6 +1,7 @@
 """References: read from all formats, and what is wrong with one is one sentence."""
 
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,17 @@ def test_a_file_that_changes_amid_a_run_stops_it(tmp_path: Path) -> None:
         write(path, rows)
         with pytest.raises(InputError, match="has changed since this run began"):
             list(made.texts())
+
+
+def test_ids_of_types_that_are_not_plain_become_text(tmp_path: Path) -> None:
+    uuids = [uuid.UUID(int=2**128 - 1), uuid.UUID(int=2**127)]
+    stored = pa.array([one.bytes for one in uuids], pa.binary(16))
+    for ids, wanted in (
+        (pa.ExtensionArray.from_storage(pa.uuid(), stored), [str(one) for one in uuids]),
+        (stored, [one.hex for one in uuids]),
+        (pa.array([b"T1", b"T2"]), ["T1", "T2"]),
+        (pa.array([b"\xff", b"T2"]), ["ff", "5432"]),
+        (pa.array([7, 8]).dictionary_encode(), ["7", "8"]),
+    ):
+        pq.write_table(pa.table({"id": ids, "text": ["a mail", "many tries"]}), tmp_path / "r.parquet")
+        assert read_reference(spec(tmp_path / "r.parquet"), KEY).ids.to_pylist() == wanted

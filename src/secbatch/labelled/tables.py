@@ -10,8 +10,9 @@ from secbatch.errors import InputError, JobError, listed, nearest, with_keys_of
 from secbatch.job import Input
 from secbatch.labelled.examples import DataFile, Malformed, Place
 from secbatch.labelled.files import LabelledFiles, hashed
+from secbatch.row_hash import as_text
 from secbatch.sources.open import Source, open_source
-from secbatch.tasks.text import TextSource
+from secbatch.tasks.text import TextSource, holds_no_text
 
 SHARD_ROWS = 100_000
 
@@ -36,11 +37,9 @@ class LabelledTable:
         """A column as stripped strings; None where a value is null or blank."""
         self.check(name, key)
         column = self.table.column(name)
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
+        if holds_no_text(column.type):
             raise InputError(f"{self.path}: column '{name}' ({key}) is of type {column.type}, which is no text")
-        stripped = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        stripped = pc.utf8_trim_whitespace(as_text(column))
         return [value or None for value in stripped.to_pylist()]
 
     def texts(self, text: str, key: str) -> list[str | None]:

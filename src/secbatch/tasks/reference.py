@@ -6,6 +6,7 @@ rejected. Its texts are not held; they are read again, once, when their vectors 
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 
 from secbatch.errors import InputError, JobError, SecbatchError, listed, nearest, with_keys_of
 from secbatch.job import Input
-from secbatch.row_hash import digests
+from secbatch.row_hash import as_text, digests
 from secbatch.sources.open import Source, open_source
 from secbatch.sources.piece import Piece
 from secbatch.tasks.text import TextSource
@@ -67,7 +68,7 @@ def read_reference(spec: "Spec", key: str) -> Reference:
     text_keys: list[np.ndarray] = []
     places: list[tuple[str, np.ndarray]] = []  # of each piece: the file and its row numbers
     for piece in _pieces(spec, key):
-        id_column = pc.cast(piece.table.column(spec.id), pa.string()).combine_chunks()
+        id_column = _ids(piece.table.column(spec.id))
         texts = _text(spec, piece.table, key)
         _refuse_empty(spec, key, piece, id_column, texts)
         ids.append(id_column)
@@ -119,6 +120,14 @@ def _pieces(spec: "Spec", key: str) -> Iterator[Piece]:
             yield piece
     except SecbatchError as error:
         raise error if str(error).startswith(key) else type(error)(f"{key}: {error}") from None
+
+
+def _ids(column: pa.ChunkedArray) -> pa.Array:
+    """Ids as text: bytes that are text as it, others in hexadecimal; a UUID in its usual form."""
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        with suppress(pa.ArrowInvalid):
+            return column.cast(pa.string()).combine_chunks()
+    return as_text(column).cast(pa.string()).combine_chunks()
 
 
 def _text(spec: "Spec", table: pa.Table, key: str) -> pa.Array:

@@ -78,7 +78,7 @@ def _checked(
             if name not in schema.names:
                 raise JobError(f"{key}: {_no_column(name, schema, place)}")
             kind = schema.field(name).type
-            if _no_text(kind):
+            if holds_no_text(kind):
                 raise JobError(f"{key}: column '{name}' is of type {kind}, which is no text")
     return parts
 
@@ -91,11 +91,12 @@ def _text(column: pa.ChunkedArray) -> pa.Array:
     return as_text(column).combine_chunks()
 
 
-def _no_text(kind: pa.DataType) -> bool:
+def holds_no_text(kind: pa.DataType) -> bool:
+    """Whether values of this type have no text that a person would write for them."""
     if pa.types.is_dictionary(kind):
-        return _no_text(kind.value_type)
+        return holds_no_text(kind.value_type)
     if isinstance(kind, pa.BaseExtensionType):
-        return kind.extension_name != "arrow.uuid" and _no_text(kind.storage_type)
+        return kind.extension_name != "arrow.uuid" and holds_no_text(kind.storage_type)
     bytes_ = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
     return pa.types.is_nested(kind) or bytes_
 
