@@ -1,6 +1,5 @@
 """Columns of the types that pandas, DuckDB and others write: same values, each row once, also after an interrupt."""
 
-import datetime
 import uuid
 from pathlib import Path
 from typing import Any
@@ -124,19 +123,6 @@ def test_a_pandas_categorical_is_a_partition_column_as_text_is(counter: Counter)
     write("a.parquet", v=pa.array(days))
     result = run_job(partitioned)  # the rejected row is done again
     assert (result.enriched, result.reused, len(shown("out"))) == (1, 5, 6)
-
-
-@pytest.mark.parametrize(
-    "values", [[1, 2, None] * 2, [True, False, None] * 2, [datetime.date(2024, 1, 1), None, datetime.date(1, 1, 1)] * 2]
-)
-def test_dictionaries_of_other_values_are_partition_columns_too(values: list[Any], counter: Counter) -> None:
-    places = pa.array([0, 1, None, 0, 1, None], pa.int8())
-    known = [one for one in dict.fromkeys(values) if one is not None]
-    write("a.parquet", v=pa.DictionaryArray.from_arrays(places, pa.array(known)))
-    result = run_job(parquet_job(output={"path": "out", "partition_by": ["v"]}))
-    assert (result.enriched, result.rejected) == (6, 0)
-    found = [text if text == "None" else text.lower() for text in shown("out")]
-    assert found == [str(known[0]).lower(), str(known[1]).lower(), "None"] * 2
 
 
 def test_categories_of_many_files_may_be_more_than_those_of_one(counter: Counter) -> None:

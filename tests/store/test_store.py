@@ -1,8 +1,10 @@
+import datetime
 import itertools
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,7 @@ from secbatch.store.filesystem import check_output_place
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger, Part
 from secbatch.store.lock import hold
-from secbatch.store.partitions import NULL_PARTITION, check_partition_columns, partition_folders
+from secbatch.store.partitions import NULL_PARTITION, check_partition_columns, partition_folders, with_partitions
 from secbatch.store.parts import read_part, write_tables
 from secbatch.store.versions import prune, publish
 
@@ -86,6 +88,21 @@ def test_partition_values_that_readers_misread_stand_as_null(tmp_path: Path) -> 
     files = write_part(tmp_path, "p", pa.table({"code": ["007", "", "x"], "n": [1, 2, 3]}), ("code",))
     assert sorted(file.split("/")[0] for file in files) == [f"code={NULL_PARTITION}", "code=x"]
     assert read_part(tmp_path, files).num_rows == 3
+
+
+@pytest.mark.parametrize("values", [["mon", "tue"], [1, 2], [True, False], [datetime.date(2024, 1, 1)] * 2])
+def test_dictionaries_are_partitions_as_their_values_are(values: list[Any]) -> None:
+    places = pa.array([0, 1, None], pa.int8())
+    column = pa.DictionaryArray.from_arrays(places, pa.array(values))
+    schema = pa.schema([("x", column.type)])
+    check_partition_columns(("x",), schema)
+    table = pa.table({"x": column})
+    names, _ = partition_folders(table, ("x",))
+    assert names == partition_folders(pa.table({"x": pa.array([*values, None])}), ("x",))[0]
+    rest = pa.table({"n": [1]})
+    back = [with_partitions(rest, name, schema).column("x") for name in names]
+    assert {one.type for one in back} == {column.type}
+    assert {value for one in back for value in one.to_pylist()} == {*values, None}
 
 
 @pytest.mark.parametrize(("name", "kind"), [("_x", pa.string()), ("x", pa.float64()), ("x", pa.list_(pa.int8()))])
