@@ -77,13 +77,15 @@ def test_what_a_stage_waits_for_is_given_up_when_another_has_failed(stage: str) 
 
 
 def test_a_stage_that_is_given_up_hides_no_failure() -> None:
-    given_up = threading.Event()
+    begun, given_up = threading.Event(), threading.Event()
 
     def numbers() -> Generator[int, None, None]:
         yield 0
+        assert begun.wait(20)
         raise ValueError("why")
 
     def compute(item: int) -> int:
+        begun.set()
         assert given_up.wait(20)
         raise Interrupted("nobody wants it any more")
 
