@@ -2,11 +2,11 @@
 
 Peers and secbatch generate for the same questions with the same random weights, in one process, one after the other:
 the notebook's way (one question at a time, float32), and `generate` on sorted, padded batches at the best of several
-batch sizes. Shapes: Blenderbot-400M with its own ten beams and greedy, a small Llama with short and with long prompts,
-and Flan-T5-small over long texts. Random weights would never end an answer; the end token's weights are widened so that
-answers end at many lengths. In float32 the tokens are compared, too. On a GPU `generate` looks for repeated n-grams
-sequence by sequence, from Python; a case without those rules shows what is gained besides. There its batches are
-measured on some of the questions, each size after a trial.
+batch sizes. Shapes: Blenderbot-400M with its own ten beams and greedy, a small Llama with short and with long prompts
+and with paragraphs and pages that get longer answers, and Flan-T5-small over long texts. Random weights would never end
+an answer; the end token's weights are widened so that answers end at many lengths. In float32 the tokens are compared,
+too. On a GPU `generate` looks for repeated n-grams sequence by sequence, from Python; a case without those rules shows
+what is gained besides. There its batches are measured on some of the questions, each size after a trial.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from secbatch.models.generation_batch import cut_at_end
 from secbatch.models.generation_settings import position_limit, settings_for
 from secbatch.task_specs import Generation
 
-QUESTIONS, LONG_TEXTS = (20, 6, 6, 40), (300, 90, 100, 500)
+QUESTIONS, LONG_TEXTS, PAGES = (20, 6, 6, 40), (300, 90, 100, 500), (800, 100, 600, 1000)
 QUICK_TOKENS = 24  # the longest answers of a quick run
 RESULTS = Path(__file__).parent / "results" / "chat.json"
 
@@ -63,6 +63,14 @@ CPU_CASES = (
     *(
         Case(name, build, {"max_new_tokens": 32}, (64, 16), (4, 2), ((8, 16, 32, 64), (8,)), lengths=LONG_TEXTS)
         for name, build in (("small Llama, long prompts", llama), ("Flan-T5-small, long texts", flan_t5_small))
+    ),
+    *(
+        Case(name, llama, {"max_new_tokens": limit}, (count, 8), (2, 1), ((4, 8, 16, 32), (8,)), lengths=lengths)
+        for name, limit, count, lengths in (
+            ("small Llama, a paragraph and 64 tokens", 64, 32, LONG_TEXTS),
+            ("small Llama, a paragraph and 200 tokens", 200, 32, LONG_TEXTS),
+            ("small Llama, a page and 64 tokens", 64, 16, PAGES),
+        )
     ),
 )
 CUDA_CASES = (

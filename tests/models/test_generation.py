@@ -19,7 +19,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from secbatch.models import generation, generation_steps
+from secbatch.models import generation_steps
 from secbatch.models.generation import Generator, Prompt
 from secbatch.models.generation_batch import cut_at_end
 from secbatch.models.generation_loop import LOOK_EVERY, NOT_FINITE
@@ -261,7 +261,7 @@ def test_an_encoder_gets_some_prompts_after_the_others(
     beams: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What more of them make in a layer would leave a CPU's caches."""
-    monkeypatch.setattr(generation_steps, "ENCODED_AT_ONCE", at_once)
+    monkeypatch.setattr(generation_steps, "READ_AT_ONCE", at_once)
     model = t5()
     texts = prompts(model)
     made = generator(model, Generation(max_new_tokens=8, num_beams=beams))
@@ -283,25 +283,51 @@ def test_an_encoder_gets_some_prompts_after_the_others(
     ]
 
 
-@pytest.mark.parametrize(("limit", "first"), [(2, 2), (20, 12)])
-def test_long_prompts_of_short_answers_come_in_smaller_batches(
-    limit: int, first: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("build", [llama, gpt2])
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("at_once", [1, 40, 1000])
+def test_a_decoder_reads_some_prompts_after_the_others_and_answers_all_together(
+    build: Any, beams: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation, "PROMPT_BUDGET", 70)
+    monkeypatch.setattr(generation_steps, "READ_AT_ONCE", at_once)
+    model = build()
+    texts = prompts(model)
+    made = generator(model, Generation(max_new_tokens=20, num_beams=beams), budget=1 << 20)
+    shapes = shapes_read(model)
+    out = made.generate([Prompt(text) for text in texts])
+    read, steps = [shape for shape in shapes if shape[1] > 1], [rows for rows, width in shapes if width == 1]
+    if at_once == 1000:
+        assert read == [(12, 33)]
+    elif at_once == 40:  # as many as fit; nobody is padded further than to the longest of those that come together
+        assert read == [(1, 33)] * 4 + [(5, 8), (3, 3)]
+    else:
+        assert [width for _, width in read] == sorted((len(text) for text in texts if len(text) > 1), reverse=True)
+        assert out.padding == 0
+    assert max(steps) == 12 * beams
+    assert [answer.tokens for answer in out.answers] == [
+        alone(model, text, max_new_tokens=20, num_beams=beams) for text in texts
+    ]
+
+
+def test_a_cache_that_cannot_be_put_together_is_of_prompts_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation_steps, "READ_AT_ONCE", 40)
+    monkeypatch.setattr(generation_steps, "joins", lambda _cache: False)
     model = llama()
     texts = prompts(model)
-    made = generator(model, Generation(max_new_tokens=limit))
-    rows: list[int] = []
-    start = generation_steps.DecoderSteps.start
+    made = generator(model, Generation(max_new_tokens=8))
+    shapes = shapes_read(model)
+    out = made.generate([Prompt(text) for text in texts])
+    assert shapes[:2] == [(1, 33), (12, 33)] and out.padding == sum(33 - len(text) for text in texts)
+    assert [answer.tokens for answer in out.answers] == [alone(model, text, max_new_tokens=8) for text in texts]
 
-    def counted(self: Any, prompts: list[list[int]], copies: int) -> torch.Tensor:
-        rows.append(len(prompts))
-        return start(self, prompts, copies)
 
-    monkeypatch.setattr(generation_steps.DecoderSteps, "start", counted)
-    answers = made.generate([Prompt(text) for text in texts]).answers
-    assert [answer.tokens for answer in answers] == [alone(model, text, max_new_tokens=limit) for text in texts]
-    assert max(map(len, texts)) == 33 and rows[0] == first and sum(rows) == len(texts)
+def shapes_read(model: Any) -> list[tuple[int, int]]:
+    """The shapes of ids that `model` gets from now on."""
+    shapes: list[tuple[int, int]] = []
+    model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    return shapes
 
 
 def test_padding_and_tokens_are_counted() -> None:

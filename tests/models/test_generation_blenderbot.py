@@ -51,7 +51,7 @@ def test_logits_are_those_of_transformers_step_by_step(
 def test_long_texts_come_in_smaller_numbers(
     at_once: int, rows: list[int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation_blenderbot, "ENCODED_AT_ONCE", at_once)
+    monkeypatch.setattr(generation_blenderbot, "READ_AT_ONCE", at_once)
     model = blenderbot()
     texts = sorted(prompts(model, 5), key=len, reverse=True)
     shapes: list[tuple[int, int]] = []

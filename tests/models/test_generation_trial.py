@@ -17,6 +17,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     MambaConfig,
+    MistralConfig,
     PretrainedConfig,
     ProphetNetConfig,
     ProphetNetForConditionalGeneration,
@@ -24,6 +25,7 @@ from transformers import (
 )
 
 from secbatch.errors import JobError, ModelError
+from secbatch.models import generation_steps
 from secbatch.models.device import choose
 from secbatch.models.generation import Generator, Prompt
 from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps
@@ -38,6 +40,7 @@ STATE = {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_sta
 RWKV = "a state of its own kind"
 # Names of the attributes `stock` and `pads` of a Generator that are true.
 ARCHITECTURES: dict[str, tuple[PretrainedConfig, list[str]]] = {
+    "keys in a window": (MistralConfig(**SMALL, **HEADS, sliding_window=4), ["pads"]),
     "positions by the mask": (BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4), ["pads"]),
     "keys and a convolution": (Lfm2Config(**SMALL, **HEADS, layer_types=["conv", "full_attention"]), ["pads"]),
     "keys and a state in one layer": (FalconH1Config(**SMALL, **HEADS, **STATE), ["pads"]),
@@ -54,10 +57,14 @@ def made_of(generated: Generator) -> list[str]:
     return [name for name in ("stock", "pads") if getattr(generated, name)]
 
 
+@pytest.mark.parametrize("at_once", [1, 20, 1000])
 @pytest.mark.parametrize(
     ("kind", "beams"), [(kind, beams) for kind in ARCHITECTURES for beams in (1, 3) if (kind, beams) != (RWKV, 3)]
 )
-def test_any_state_gives_the_tokens_that_a_prompt_gets_alone(kind: str, beams: int) -> None:
+def test_any_state_gives_the_tokens_that_a_prompt_gets_alone(
+    kind: str, beams: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation_steps, "READ_AT_ONCE", at_once)
     config, ways = ARCHITECTURES[kind]
     torch.manual_seed(0)
     model = sharpened(AutoModelForCausalLM.from_config(config), {}, pad_token_id=0)

@@ -29,10 +29,6 @@ from secbatch.work_done import work_in_hand
 # only make those that finish early wait. A GPU wants many rows to be busy.
 CPU_BUDGET = 32_768
 CUDA_BUDGET = 262_144
-# Prompt tokens in one batch of a decoder on a CPU where prompts are long beside answers: what more of them make in a
-# layer leaves its caches, and steps, for which more rows would be better, are the smaller part.
-PROMPT_BUDGET = 4_096
-LONG_PROMPT = 2  # times as many tokens as its answers may come to
 
 
 @dataclass(frozen=True)
@@ -158,17 +154,10 @@ class Generator:
         """
         first = starts[todo[0]]
         at_once = 1 if self.stock or alone else max(1, self.budget // self._positions(first))
-        if self._reads_more_than_it_writes(first):
-            at_once = min(at_once, max(1, PROMPT_BUDGET // len(first.prompt)))
         places = todo if self.refills and at_once > 1 else todo[:at_once]
         if not self.pads:
             places = [place for place in places if len(starts[place].prompt) == len(first.prompt)]
         return places, min(at_once, len(places))
-
-    def _reads_more_than_it_writes(self, start: Start) -> bool:
-        if self.encoder_decoder or self.model.device.type != "cpu":
-            return False
-        return len(start.prompt) >= LONG_PROMPT * self.settings.num_beams * start.limit
 
     def _positions(self, start: Start) -> int:
         """Positions of keys and values that a row may come to."""
@@ -207,12 +196,12 @@ class Generator:
     def _pad_token(self) -> int:
         return self.model.generation_config.pad_token_id or 0
 
-    def _stock_steps(self) -> Steps:
-        """A model of transformers, with nothing in it yet."""
+    def _stock_steps(self, at_once: int | None = None) -> Steps:
+        """A model of transformers, with nothing in it yet. `at_once`: prompt tokens that it reads together on a CPU."""
         start_token = self.settings.decoder_start_token_id
         if start_token is None:
-            return DecoderSteps(self.model, self._pad_token)
-        return EncoderDecoderSteps(self.model, start_token, self._pad_token)
+            return DecoderSteps(self.model, self._pad_token, at_once)
+        return EncoderDecoderSteps(self.model, start_token, self._pad_token, at_once)
 
     def _alone(self, batch: Batch) -> None:
         """transformers' own `generate` of one row, its random numbers seeded by it."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from secbatch.models.generation_attention import attention
 from secbatch.models.generation_graph import Recorded
-from secbatch.models.generation_steps import ENCODED_AT_ONCE, NEVER, NO_TOKEN, SHRINK_AT, pad
+from secbatch.models.generation_steps import NEVER, NO_TOKEN, READ_AT_ONCE, SHRINK_AT, pad
 from secbatch.models.linear import Linear
 from secbatch.models.packed import ROWS
 
@@ -145,7 +145,7 @@ class BlenderbotSteps:
         return self.step(torch.full((places * copies,), self.start_token, device=device))
 
     def enter(self, places: list[int], prompts: list[list[int]]) -> None:
-        fitting = max(1, ENCODED_AT_ONCE // max(map(len, prompts)))
+        fitting = max(1, READ_AT_ONCE // max(map(len, prompts)))
         at_once = len(prompts) if self.record else min(ENTERING_AT_ONCE, fitting)
         rows = torch.tensor(places, device=self.model.device)
         self.text_mask[rows] = -math.inf

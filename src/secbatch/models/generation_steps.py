@@ -6,18 +6,21 @@ tokens. The encoder runs once a row and the keys of its text are computed once a
 
 import inspect
 import math
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+from secbatch.models.generation_cache import joined, joins
 
 NO_TOKEN = -1  # in tables of ids whose rows differ in length
 
 # Finished rows keep their places until this share of them is free: closing them copies all keys and values.
 SHRINK_AT = 0.25
 NEVER = math.inf
-# Prompt tokens that an encoder gets at a time on a CPU: what more of them make in a layer leaves its caches.
-ENCODED_AT_ONCE = 1024
+# Prompt tokens that a model gets at a time on a CPU: what more of them make in a layer leaves its caches.
+READ_AT_ONCE = 1024
 
 
 class NoKeysAndValuesError(Exception):
@@ -72,10 +75,28 @@ def pad(sequences: list[list[int]], fill: int, left: bool, device: "torch.device
     return torch.tensor(rows, dtype=torch.long, device=device)
 
 
+def some_after_others(lengths: list[int], at_once: int) -> Iterator[tuple[slice, int]]:
+    """Rows of `lengths` tokens, of which those that come together have `at_once` when padded to the longest left.
+
+    Gives the rows and that length. The rows should come longest first.
+    """
+    first = 0
+    while first < len(lengths):
+        width = max(lengths[first:])
+        rows = slice(first, first + max(1, at_once // width))
+        yield rows, width
+        first = rows.stop
+
+
 def _checked(cache: Any) -> Any:
     if not hasattr(cache, "reorder_cache"):
         raise NoKeysAndValuesError
     return cache
+
+
+def _mask(real: Tensor) -> Tensor | None:
+    """Nothing without padding, as in transformers: attention then takes its faster causal form."""
+    return None if bool(real.all()) else real.long()
 
 
 def _copies(rows: int, copies: int, device: torch.device) -> Tensor:
@@ -89,9 +110,10 @@ class EncoderDecoderSteps:
     shrink_at = SHRINK_AT
     cache: Any
 
-    def __init__(self, model: Any, start_token: int, pad_token: int) -> None:
+    def __init__(self, model: Any, start_token: int, pad_token: int, at_once: int | None = None) -> None:
+        """`at_once`: prompt tokens that the encoder gets at a time on a CPU."""
         self.model, self.start_token, self.pad_token = model, start_token, pad_token
-        self.padding = 0
+        self.at_once, self.padding = at_once or READ_AT_ONCE, 0
 
     def start(self, prompts: list[list[int]], copies: int) -> Tensor:
         ids = pad(prompts, NO_TOKEN, left=False, device=self.model.device)  # [B, S]
@@ -111,18 +133,15 @@ class EncoderDecoderSteps:
     def _encode(self, ids: Tensor, lengths: list[int]) -> Any:
         """The encoder's output for `ids` [B, S], on a CPU of some rows after the others."""
         encoder, whole = self.model.get_encoder(), ids.shape[1]
-        first, made = 0, []
-        while first < len(ids):
-            width = max(lengths[first:])  # prompts come longest first
-            end = len(ids) if ids.device.type != "cpu" else first + max(1, ENCODED_AT_ONCE // width)
-            rows = (slice(first, end), slice(width))
-            output = encoder(input_ids=ids[rows], attention_mask=self.mask[rows], return_dict=True)
-            if end >= len(ids) and not first:
+        made: list[Tensor] = []
+        at_once = self.at_once if ids.device.type == "cpu" else ids.numel()
+        for rows, width in some_after_others(lengths, at_once):
+            output = encoder(input_ids=ids[rows, :width], attention_mask=self.mask[rows, :width], return_dict=True)
+            if rows.stop >= len(ids) and not made:
                 return output
             if set(output) != {"last_hidden_state"}:  # what else there is (ProphetNet) is not ours to put together
                 return encoder(input_ids=ids, attention_mask=self.mask, return_dict=True)
             made.append(nn.functional.pad(output.last_hidden_state, (0, 0, 0, whole - width)))
-            first = end
         output["last_hidden_state"] = torch.cat(made)
         return output
 
@@ -156,8 +175,10 @@ class DecoderSteps:
     shrink_at = SHRINK_AT
     cache: Any
 
-    def __init__(self, model: Any, pad_token: int) -> None:
-        self.model, self.pad_token, self.padding = model, pad_token, 0
+    def __init__(self, model: Any, pad_token: int, at_once: int | None = None) -> None:
+        """`at_once`: prompt tokens that are read at a time on a CPU."""
+        self.model, self.pad_token = model, pad_token
+        self.at_once, self.padding = at_once or READ_AT_ONCE, 0
         accepts = inspect.signature(model.forward).parameters
         self.accepts_positions = "position_ids" in accepts
         self.cache_name = "cache_params" if "cache_params" in accepts else "past_key_values"  # the first is Mamba's
@@ -166,12 +187,10 @@ class DecoderSteps:
     def start(self, prompts: list[list[int]], copies: int) -> Tensor:
         ids = pad(prompts, NO_TOKEN, left=True, device=self.model.device)  # [B, S]
         real = ids != NO_TOKEN
-        self.padding += real.numel() - int(real.sum())
-        # without padding there is no mask, as in transformers: attention then takes its faster causal form
-        self.mask = None if bool(real.all()) else real.long()
+        self.mask = _mask(real)
         self.positions = (real.long().cumsum(-1) - 1).clamp(min=0)
-        self.cache = None
-        logits = self._forward(ids.masked_fill(~real, self.pad_token))
+        at_once = self.at_once if ids.device.type == "cpu" else ids.numel()
+        logits = self._read(ids.masked_fill(~real, self.pad_token), real, list(map(len, prompts)), at_once)
         if copies == 1:
             return logits
         rows = _copies(len(prompts), copies, self.model.device)
@@ -182,22 +201,37 @@ class DecoderSteps:
         if self.mask is not None:
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], 1)
         self.positions = self.positions[:, -1:] + 1
-        return self._forward(tokens[:, None])
+        logits, self.cache = self._forward(tokens[:, None], self.mask, self.positions, self.cache)
+        return logits
 
-    def _forward(self, ids: Tensor) -> Tensor:
-        positions = {"position_ids": self.positions} if self.accepts_positions else {}
+    def _read(self, ids: Tensor, real: Tensor, lengths: list[int], at_once: int) -> Tensor:
+        """Logits [B, V] after prompts `ids` [B, S] of `lengths`, read some after the others."""
+        caches, logits = [], []
+        for rows, width in some_after_others(lengths, at_once):
+            part = rows, slice(ids.shape[1] - width, None)
+            scores, cache = self._forward(ids[part], _mask(real[part]), self.positions[part], None)
+            apart = ids.device.type == "cpu" and joins(cache)
+            if rows.stop < len(ids) and not apart:  # what it holds is not ours to put together
+                return self._read(ids, real, lengths, ids.numel())
+            self.padding += real[part].numel() - int(real[part].sum())
+            caches.append(cache)
+            logits.append(scores)
+        self.cache = joined(caches) if apart else cache
+        return torch.cat(logits)
+
+    def _forward(self, ids: Tensor, mask: Tensor | None, positions: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """Logits [R, V] of the token after `ids` [R, N], which follow what is in `cache`, and the cache after them."""
         out = self.model(
             input_ids=ids,
-            attention_mask=self.mask,
+            attention_mask=mask,
             use_cache=True,
             return_dict=True,
-            **{self.cache_name: self.cache},
-            **positions,
+            **{self.cache_name: cache},
+            **({"position_ids": positions} if self.accepts_positions else {}),
             **self.extra,
         )
-        self.cache = _checked(getattr(out, self.cache_name, None))
         logits: Tensor = out.logits[:, -1].float()
-        return logits
+        return logits, _checked(getattr(out, self.cache_name, None))
 
     def reorder(self, source: Tensor) -> None:
         self.cache.reorder_cache(source)

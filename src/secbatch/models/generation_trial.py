@@ -38,16 +38,18 @@ class _Alone:
 
 
 @torch.inference_mode()
-def batched_way(model: Any, steps: Callable[[], Steps]) -> Way:
-    """The widest way in which `model` gives the scores that it gives alone. `steps`: makes new ones for a batch.
+def batched_way(model: Any, steps: Callable[[int], Steps]) -> Way:
+    """The widest way in which `model` gives the scores that it gives alone.
 
-    What `generate` raises on a prompt alone, is raised.
+    `steps`: makes new ones for a batch, which read so many prompt tokens at a time; here two of three prompts. What
+    `generate` raises on a prompt alone, is raised.
     """
     ids = trial_tokens(model, 2 * LONG + SHORT).tolist()
     long, short = _alone(model, ids[:LONG]), _alone(model, ids[LONG : LONG + SHORT])
-    if not padding_moves_tokens(model.config) and _agree(steps, [long, short], model.dtype):
+    if not padding_moves_tokens(model.config) and _agree(steps, [long, short, short], model.dtype):
         return "padded"
-    if _agree(steps, [long, _alone(model, ids[-LONG:])], model.dtype):
+    other = _alone(model, ids[-LONG:])
+    if _agree(steps, [long, other, other], model.dtype):
         return "equal"
     return "alone"
 
@@ -84,9 +86,9 @@ def _alone(model: Any, prompt: list[int]) -> _Alone:
     return _Alone(prompt, out.sequences[0, -STEPS:], torch.cat(out.logits).float())
 
 
-def _agree(steps: Callable[[], Steps], rows: list[_Alone], dtype: torch.dtype) -> bool:
+def _agree(steps: Callable[[int], Steps], rows: list[_Alone], dtype: torch.dtype) -> bool:
     try:
-        return _same(steps(), rows, _TOLERANCE[dtype])
+        return _same(steps(2 * LONG), rows, _TOLERANCE[dtype])
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
