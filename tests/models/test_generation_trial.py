@@ -28,6 +28,7 @@ from secbatch.errors import JobError, ModelError
 from secbatch.models import generation_steps
 from secbatch.models.device import choose
 from secbatch.models.generation import Generator, Prompt
+from secbatch.models.generation_cache import joined
 from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.trial_tokens import special_tokens, trial_tokens
@@ -118,6 +119,17 @@ def test_a_way_that_gives_other_scores_is_not_taken(build: Any, fault: str, monk
         monkeypatch.setattr(kind, "start", broken)
     generated = generator(build(), Generation(max_new_tokens=4))
     assert made_of(generated) == ([] if fault == "mask" else ["stock"])
+
+
+def test_prompts_that_are_read_apart_are_part_of_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    def astray(caches: list[Any]) -> Any:
+        apart, together = len(caches) > 1, joined(caches)
+        if apart:
+            together.layers[0].keys.zero_()
+        return together
+
+    monkeypatch.setattr(generation_steps, "joined", astray)
+    assert made_of(generator(llama(), Generation(max_new_tokens=4))) == ["stock"]
 
 
 def test_a_model_that_looks_at_chosen_keys_is_not_padded() -> None:
