@@ -4,7 +4,9 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,6 +95,77 @@ def test_the_share_moves_and_no_row_counts_before_its_shard_is_done(
     assert {rows for rows, _ in follower.told} == {0, 20, ROWS}
     shares = [fraction for _, fraction in follower.told]
     assert shares == sorted(shares)
+
+
+class Elsewhere(UpperTask):
+    """As one that a server computes: it goes on while the other tasks of the shard do."""
+
+    def ask(self, encoded: Any) -> "Asked":
+        work_in_hand().reached(0.5)
+        return Asked(self.compute(encoded))
+
+    def abandon(self) -> None:
+        return
+
+
+@dataclass
+class Asked:
+    answer: Any
+
+    @property
+    def begun(self) -> threading.Event:
+        event = threading.Event()
+        event.set()
+        return event
+
+    def land(self) -> Any:
+        return self.answer
+
+
+def test_what_a_server_does_counts_beside_what_is_done_here(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(name: str, spec: Any, *_: Any) -> UpperTask:
+        return (Elsewhere if name == "b" else UpperTask)(name, spec, counter)
+
+    monkeypatch.setattr("secbatch.worker.build_task", build)
+    follower = Follower()
+
+    def half() -> None:
+        work_in_hand().reached(0.9)
+        follower.heard(lambda: (0, pytest.approx(0.35)) in follower.told)
+
+    while_a_shard_is_computed(monkeypatch, 2, half)  # `b` is asked first
+    assert run_job(job(), reporter=follower).enriched == ROWS
+
+
+class Encoding(UpperTask):
+    """As one that looks at an encoder's states."""
+
+    encoder, repeats = SimpleNamespace(root=object(), abandon=lambda: None), None
+
+    def encoded(self, recalled: Any) -> Any:
+        raise NotImplementedError
+
+    def prepare(self, encoded: Any) -> Any:
+        raise NotImplementedError
+
+
+def test_an_encoder_s_part_counts_beside_that_of_other_tasks(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    def together(tasks: dict[str, UpperTask], stage: dict[str, Any]) -> dict[str, Any]:
+        return {name: task.compute(stage[name]) for name, task in tasks.items()}
+
+    def build(name: str, spec: Any, *_: Any) -> UpperTask:
+        return (Encoding if name == "a" else UpperTask)(name, spec, counter)
+
+    monkeypatch.setattr("secbatch.worker.build_task", build)
+    monkeypatch.setattr("secbatch.worker.compute_together", together)
+    follower = Follower()
+
+    def half() -> None:
+        work_in_hand().reached(0.5)
+        follower.heard(lambda: (0, 0.375) in follower.told)
+
+    while_a_shard_is_computed(monkeypatch, 2, half)  # `b` is computed first
+    assert run_job(job(), reporter=follower).enriched == ROWS
 
 
 def test_a_run_that_stops_in_time_tells_of_finished_shards_alone(

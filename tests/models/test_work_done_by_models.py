@@ -1,21 +1,25 @@
 """Encoders tell of tokens that went through them, generation of answers, while they are at work."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 
-from secbatch.models.batch_runner import BatchRunner
+from secbatch.models.batch_runner import BatchReport, BatchRunner
 from secbatch.models.device import choose
 from secbatch.models.generation import Prompt
 from secbatch.models.memory_patience import FEW, PAUSES, MemoryPatience, Next
+from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
+from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.transfer import Made
 from secbatch.task_specs import Generation
-from secbatch.work_done import WorkDone
+from secbatch.work_done import WorkDone, work_in_hand
 from tests.models.lacking import Clock
-from tests.models.test_generation import blenderbot, generator, llama, prompts
+from tests.models.test_generation import blenderbot, generator, llama, prompts, t5
 
 
 class Watched(WorkDone):
@@ -49,6 +53,24 @@ def test_an_encoder_tells_of_tokens_batch_by_batch(monkeypatch: pytest.MonkeyPat
     assert watched.seen == [0.6, 0.8, 1.0]
 
 
+def test_heads_that_share_no_forward_are_parts_of_one_work(
+    tiny: Callable[[str], ResolvedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work_done, seen = WorkDone(), []
+
+    def once(*_: Any) -> list[BatchReport]:
+        work_in_hand().reached(0.5)
+        seen.append(work_done.share)
+        return [BatchReport()]
+
+    forwards: list[object] = []
+    monkeypatch.setattr(SharedEncoder, "_forward", lambda self, kind: forwards.append(object()) or forwards[-1])
+    monkeypatch.setattr(SharedEncoder, "_pass", once)
+    with work_done.in_hand():
+        SharedEncoder(tiny("roberta"), choose("cpu", "float32")).launch([MagicMock(), MagicMock()])
+    assert [*seen, work_done.share] == [0.25, 0.75, 1.0]
+
+
 @pytest.mark.parametrize(("build", "beams"), [(blenderbot, 3), (llama, 1)])
 def test_generation_tells_of_answers_and_of_tokens_of_those_on_their_way(
     build: Any, beams: int, monkeypatch: pytest.MonkeyPatch
@@ -67,14 +89,25 @@ def test_generation_tells_of_answers_and_of_tokens_of_those_on_their_way(
 
 def test_how_long_answers_were_tells_how_far_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
     model = llama()
-    model.generation_config.eos_token_id = 2
     made = generator(model, Generation(max_new_tokens=12))
     rows = [Prompt(tokens) for tokens in prompts(model)]
-    made._answers, made._answer_tokens = 100, 300  # of three tokens each
+    long = made.settings
+    made.settings = replace(long, max_new_tokens=3)
+    made.generate(rows)
+    made.settings = long
     watched = Watched.everywhere(monkeypatch)
     with watched.in_hand():
         made.generate(rows)
-    assert watched.seen[0] >= 1 / 3
+    assert watched.seen[0] >= 1 / 3 - 1e-6  # of three tokens, not of twelve
+
+
+def test_generation_one_by_one_tells_of_each_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = t5(typical_p=0.9)
+    made = generator(model, Generation(max_new_tokens=12))
+    watched = Watched.everywhere(monkeypatch)
+    with watched.in_hand():
+        made.generate([Prompt([]), *(Prompt(tokens) for tokens in prompts(model, 3))])  # the first one is refused
+    assert watched.seen == [0.5, 0.75, 1.0]
 
 
 def test_only_long_waiting_for_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
