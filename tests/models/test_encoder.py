@@ -217,7 +217,7 @@ def test_a_head_that_does_not_stand_alone_falls_back_to_full_logits(
 def test_running_out_of_memory_halves_the_budget_and_goes_on(
     problem: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("secbatch.models.memory_patience.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("secbatch.models.memory_patience.pause", lambda seconds, over: None)
     sequences = TokenSequences.of([[1] * length for length in (50, 30, 20, 20, 10, 10, 5)])
     runner = BatchRunner(CPU, token_budget=100)
     done = np.zeros(7)
@@ -237,7 +237,7 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on(
 def test_memory_that_another_takes_for_a_moment_costs_a_moment(lasting: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what is larger than all that went through is blamed at once."""
     pauses: list[float] = []
-    monkeypatch.setattr("secbatch.models.memory_patience.time.sleep", pauses.append)
+    monkeypatch.setattr("secbatch.models.memory_patience.pause", lambda seconds, over: pauses.append(seconds))
     sequences = TokenSequences.of([[1] * length for length in (60, 50, 30, 20, 20, 10, 10, 5)])
     runner = BatchRunner(CPU, token_budget=60)
     done = np.zeros(8)

@@ -100,7 +100,7 @@ def test_each_task_gets_what_it_gets_alone(tiny: Tiny, kind: str) -> None:
 def test_a_row_that_does_not_fit_is_an_error_of_each_task_that_has_it(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("secbatch.models.memory_patience.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("secbatch.models.memory_patience.pause", lambda seconds, over: None)
     shared = SharedEncoder(tiny("roberta"), CPU)
     tasks = tasks_of(lambda: shared)
     for task in tasks.values():
