@@ -1,6 +1,6 @@
 """Models that many tests share: made once a session, read only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -27,3 +27,19 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ResolvedMo
         return tiny_models.resolved(folder, kind)
 
     return make
+
+
+@pytest.fixture
+def more_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A caller's torch has so many threads, the process only one processor."""
+    import torch
+
+    from secbatch.models import threads
+
+    for name in threads.NAMED_BY:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(threads, "allowed_processors", lambda: 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield 3
+    torch.set_num_threads(before)

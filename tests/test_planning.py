@@ -10,7 +10,6 @@ from fake_task import Counter, UpperTask, install
 from secbatch import probing
 from secbatch.cli.main import _run
 from secbatch.job import Job
-from secbatch.models import threads
 from secbatch.pacing import ShardSizes
 from secbatch.planning import plan_job
 from secbatch.runner import run_job
@@ -115,16 +114,8 @@ def test_what_is_known_of_a_loaded_model_is_said(counter: Counter, monkeypatch: 
     assert "it is slow here" not in plan_job(job(up="text")).notices  # nothing is to be done, nothing is loaded
 
 
-def test_a_caller_gets_its_threads_back(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_gets_its_threads_back(counter: Counter, more_threads: int) -> None:
     write({1: "word"})
-    for name in threads.NAMED_BY:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(threads, "allowed_processors", lambda: 1)
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        for work in (plan_job, run_job):
-            assert "1 thread)" in work(job(up="text")).device  # type: ignore[operator]
-            assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
+    for work in (plan_job, run_job):
+        assert "1 thread)" in work(job(up="text")).device  # type: ignore[operator]
+        assert torch.get_num_threads() == more_threads

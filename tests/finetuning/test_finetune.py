@@ -23,7 +23,6 @@ from secbatch.finetuning.planning import plan_finetune
 from secbatch.labelled.files import LabelledFiles
 from secbatch.labelled.readers import read_classification
 from secbatch.labelled.splitting import split
-from secbatch.models import threads
 from secbatch.models.resolved import ResolvedModel
 from secbatch.store.lock import hold
 
@@ -237,16 +236,8 @@ def test_bad_data_and_bases_are_told_before_anything_is_learned(tiny: Tiny, tmp_
         finetune(job("classify", base, data, tmp_path))
 
 
-def test_a_caller_gets_its_threads_back(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_gets_its_threads_back(tiny: Tiny, tmp_path: Path, more_threads: int) -> None:
     wanted = job("classify", tiny("bert").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out")
-    for name in threads.NAMED_BY:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(threads, "allowed_processors", lambda: 1)
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        assert plan_finetune(wanted).device == "CPU (1 thread)" and torch.get_num_threads() == 3
-        finetune(wanted)
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
+    assert plan_finetune(wanted).device == "CPU (1 thread)" and torch.get_num_threads() == more_threads
+    finetune(wanted)
+    assert torch.get_num_threads() == more_threads
