@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
-WAIT = 0.005  # seconds between two looks
+SOON, WAIT = 0.0001, 0.005  # seconds between the first two looks, and between later ones
 LOOK = 0.05  # the same in a pause, which is seconds long
 
 
@@ -18,8 +18,10 @@ def wait_until(over: Callable[[], bool]) -> None:
     takes a thread that goes on for one that has ended:
     https://github.com/python/cpython/issues/90882
     """
+    seconds = SOON  # most threads that are told to end do so at once
     while not over():
-        time.sleep(WAIT)
+        time.sleep(seconds)
+        seconds = min(2 * seconds, WAIT)
 
 
 def pause(seconds: float, over: Callable[[], bool]) -> None:
