@@ -1,12 +1,26 @@
-"""Models that many tests share: made once a session, read only."""
+"""What many tests share, made once a session: models, read only, and the process that runs what is killed."""
 
+import gc
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+from kills import KillServer
 
 from secbatch.models.resolved import ResolvedModel
+
+
+def pytest_sessionstart() -> None:
+    """No look for garbage while all is imported: see `secbatch.collector`."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays, and is not looked at again with every few thousand objects that a test makes."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +41,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ResolvedMo
         return tiny_models.resolved(folder, kind)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def kill_server() -> Iterator[KillServer]:
+    server = KillServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture

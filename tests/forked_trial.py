@@ -6,7 +6,7 @@ from multiprocessing.connection import Connection, Pipe
 from secbatch.trial import serve
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["secbatch.trial", "secbatch.tasks.encoder_task", "poisonous_task"])
+_context.set_forkserver_preload(["pandas", "secbatch.trial", "secbatch.tasks.encoder_task", "poisonous_task"])
 
 
 class Forked:

@@ -15,8 +15,9 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
+import pandas  # noqa: F401  (what a run imports, pyarrow's needs too, is imported before the first fork: it takes seconds)
 import pyarrow as pa
-import tokenizers  # noqa: F401  (what a run imports is imported before the first fork: it takes seconds)
+import tokenizers  # noqa: F401
 import torch  # noqa: F401
 import transformers  # noqa: F401
 from fake_task import Counter, UpperTask

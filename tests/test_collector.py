@@ -33,6 +33,8 @@ def none_set_aside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     gc.unfreeze()
     yield
     gc.unfreeze()
+    gc.collect()
+    gc.freeze()  # as conftest.py has it
 
 
 @pytest.mark.usefixtures("none_set_aside")

@@ -48,24 +48,22 @@ def place() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def corpus(place: Path) -> Iterator[Corpus]:
-    server = KillServer()
-    made = Corpus(server, place / "first", place / "later")
+def corpus(place: Path, kill_server: KillServer) -> Corpus:
+    made = Corpus(kill_server, place / "first", place / "later")
     made.first.mkdir()
     write_night(made.first, 0)
     copied(made.first, made.later)
     for night in range(NIGHTS):
         write_night(made.later, night)
-        server.run(made.later, f"night{night}")
+        kill_server.run(made.later, f"night{night}")
     write_night(made.later, NIGHTS)
     for start in (made.first, made.later):
         folder = copied(start, place / "undisturbed")
-        answer = server.run(folder, "tonight")
+        answer = kill_server.run(folder, "tonight")
         made.expected[start] = dataset(folder)
         made.counts[start], made.seconds[start] = answer["counts"], answer["seconds"]
         shutil.rmtree(folder)
-    yield made
-    server.close()
+    return made
 
 
 def test_the_corpus_is_what_it_is_to_be(corpus: Corpus) -> None:

@@ -61,7 +61,7 @@ def folder() -> Iterator[Path]:
         yield Path(place)
 
 
-def hammer(folder: Path, nights: int) -> set[int]:
+def hammer(server: KillServer, folder: Path, nights: int) -> set[int]:
     seen: set[int] = set()
     failures: list[BaseException] = []
     stopped = threading.Event()
@@ -80,7 +80,7 @@ def hammer(folder: Path, nights: int) -> set[int]:
     pq.write_table(pa.table({"id": ["1"]}), folder / "one.parquet")
     for read in readers():  # what a library does at its first file may take longer than a version is kept
         assert len(read([str(folder / "one.parquet")])) == 1
-    server, chance = KillServer(), random.Random(nights)
+    chance = random.Random(nights)
     thread = threading.Thread(target=reader, daemon=True)
     thread.start()
     try:
@@ -93,7 +93,6 @@ def hammer(folder: Path, nights: int) -> set[int]:
     finally:
         stopped.set()
         thread.join(timeout=30)
-        server.close()
     if failures:
         raise failures[0]
     return seen
@@ -108,10 +107,10 @@ def readers() -> list[Callable[[list[str]], pd.DataFrame]]:
     return found
 
 
-def test_readers_never_see_a_wrong_row(folder: Path) -> None:
-    assert len(hammer(folder, 4)) >= 3
+def test_readers_never_see_a_wrong_row(kill_server: KillServer, folder: Path) -> None:
+    assert len(hammer(kill_server, folder, 4)) >= 3
 
 
 @pytest.mark.soak
-def test_readers_never_see_a_wrong_row_for_long(folder: Path) -> None:
-    assert len(hammer(folder, 60)) >= 30
+def test_readers_never_see_a_wrong_row_for_long(kill_server: KillServer, folder: Path) -> None:
+    assert len(hammer(kill_server, folder, 60)) >= 30
