@@ -2,8 +2,7 @@
 
 import importlib
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,29 +10,29 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def test_the_host_path_is_measured_stage_by_stage(tmp_path: Path) -> None:
+def test_the_host_path_is_measured_stage_by_stage(
+    benchmark: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     figures = tmp_path / "figures.json"
-    command = [sys.executable, str(BENCHMARKS / "host_path.py"), "--rows", "3000", "--json", str(figures)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    benchmark("host_path.py", "--rows", "3000", "--json", figures)
     found = json.loads(figures.read_text())
     assert found["rows"] == 3000 and found["tokens_per_sentence"] > 5
     stages = found["cpu_us_per_row"]
-    assert f"{found['ratio']:.0%}" in done.stdout
+    assert f"{found['ratio']:.0%}" in capsys.readouterr().out
     # Every stage that the benchmark names is met, and words that are looked up cost less than the tokenizer alone.
     assert all(spent > 0 for stage, spent in stages.items() if stage != "all else"), stages
     assert stages["tokenise"] < 0.7 * found["tokenizer_alone"]["cpu_us_per_row"]
     assert 0 < found["pretended_device"]["busy_share"] <= 1
 
 
-@pytest.mark.parametrize("model", [[], ["--real"]])
-def test_memory_and_growth_are_measured_in_processes_of_their_own(tmp_path: Path, model: list[str]) -> None:
+@pytest.mark.parametrize(("model", "sizes"), [([], [2000]), (["--real"], [300, 600])])
+def test_memory_and_growth_are_measured_in_processes_of_their_own(
+    benchmark: Callable[..., None], tmp_path: Path, model: list[str], sizes: list[int]
+) -> None:
     figures = tmp_path / "figures.json"
-    command = [sys.executable, str(BENCHMARKS / "memory_growth.py"), "--sizes", "2000", "4000", "--like", "cpu"]
-    done = subprocess.run([*command, *model, "--json", str(figures)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    benchmark("memory_growth.py", "--sizes", *map(str, sizes), "--like", "cpu", *model, "--json", figures)
     found = json.loads(figures.read_text())
-    assert [run["rows"] for run in found] == [2000, 4000]
+    assert [run["rows"] for run in found] == sizes
     assert all(50 < run["peak_mib"] < 20_000 and run["rows_per_second"] > 0 for run in found)
 
 

@@ -2,17 +2,15 @@
 
 import importlib
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from tiny_models import make_roberta
 
 from secbatch.models.device import _cpu_flags
+from secbatch.models.resolved import ResolvedModel
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 Imported = Callable[[str], ModuleType]
@@ -24,20 +22,22 @@ def imported(monkeypatch: pytest.MonkeyPatch) -> Imported:
     return importlib.import_module
 
 
-def test_every_way_is_printed_and_written(tmp_path: Path) -> None:
+def test_every_way_is_printed_and_written(
+    benchmark: Callable[..., None],
+    tiny: Callable[[str], ResolvedModel],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     sentences, figures = tmp_path / "sentences.txt", tmp_path / "figures.json"
     plain = "The actor used a tool to encrypt the files of all hosts.\nToo short\n"
     sentences.write_text(plain * 3 + "Taken as it <mask> is, with its one mask.\n")
-    model = make_roberta(tmp_path / "model")
-    command = [sys.executable, str(BENCHMARKS / "int8_agreement.py"), str(model), "--sentences", str(sentences)]
-    done = subprocess.run([*command, "--json", str(figures)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(figures.read_text())
+    benchmark("int8_agreement.py", tiny("roberta").folder, "--sentences", sentences, "--json", figures)
+    found, said = json.loads(figures.read_text()), capsys.readouterr().out
     assert found["sentences"] == 7
     ways = {line["way"]: line for line in found["lines"]}
     assert len(ways) == len(found["lines"]) == 24 and "bfloat16" in ways and "int8, symmetric activations" in ways
     assert all(line["share"] == line["same"] / 7 for line in ways.values())
-    assert all(f"{name} " in done.stdout for name in ways)
+    assert all(f"{name} " in said for name in ways)
 
 
 def test_values_are_rounded_to_8_bits_a_row(imported: Imported) -> None:

@@ -1,37 +1,53 @@
 """The comparison with transformers runs as its first line says, finds small models equal, and sees a difference."""
 
 import importlib
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import make_blenderbot, make_roberta
+from tiny_models import make_blenderbot
+from transformers import BlenderbotForConditionalGeneration
+
+from secbatch.models.resolved import ResolvedModel
 
 ROOT = Path(__file__).parents[2]
+ENDS_EARLY = 3.0  # added to the score of the end token
 
 
-def parity(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "benchmarks" / "parity.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def mask_model(tiny: Callable[[str], ResolvedModel]) -> str:
+    return str(tiny("roberta").folder)
 
 
-def test_small_models_are_equal_and_the_table_says_so(tmp_path: Path) -> None:
-    models = ["--model", str(make_roberta(tmp_path / "mlm")), "--chat-model", str(make_blenderbot(tmp_path / "chat"))]
-    done = parity("--rows", "20", "--questions", "4", *models)
-    assert done.returncode == 0, done.stdout + done.stderr
-    table = [line for line in done.stdout.splitlines() if line.endswith("ok")]
+@pytest.fixture(scope="module")
+def chat_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Its answers end at many different lengths, most of them long before the last token that they may have."""
+    folder = make_blenderbot(tmp_path_factory.mktemp("chat"))
+    model = BlenderbotForConditionalGeneration.from_pretrained(folder)
+    model.final_logits_bias[0, 2] = ENDS_EARLY
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def test_small_models_are_equal_and_the_table_says_so(
+    benchmark: Callable[..., None], mask_model: str, chat_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = ["--model", mask_model, "--chat-model", chat_model]
+    with pytest.raises(SystemExit) as ended:
+        benchmark("parity.py", "--rows", "20", "--questions", "4", *models)
+    said = capsys.readouterr().out
+    assert ended.value.code == 0, said
+    table = [line for line in said.splitlines() if line.endswith("ok")]
     assert [line.split()[1] for line in table] == ["fill-mask,", "embed,", "chat,", "chat,"]
     compared = [int(line.split()[-5]) for line in table]
     assert compared[0] >= 100 and compared[1] >= 64 and compared[2] > 0 and compared[3] > 0
 
 
-def test_a_difference_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_is_seen(mask_model: str, chat_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     parity = importlib.import_module("parity")
-    model, chat_model = str(make_roberta(tmp_path / "mlm")), str(make_blenderbot(tmp_path / "chat"))
     texts, job = ["A <mask> attack", "The <mask> encrypts files"], parity.enriched
 
     def with_change(change: Callable[[dict[str, Any]], None]) -> Callable[..., list[dict[str, Any]]]:
@@ -59,17 +75,17 @@ def test_a_difference_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     for change, fits in ((nothing, True), (another_score, False), (another_word, False)):
         monkeypatch.setattr(parity, "enriched", with_change(change))
-        assert parity.fill_mask(model, "m", texts, 5).fits is fits
+        assert parity.fill_mask(mask_model, "m", texts, 5).fits is fits
     for change, fits in ((nothing, True), (another_vector, False)):
         monkeypatch.setattr(parity, "enriched", with_change(change))
-        assert parity.embed(model, "m", ["One attack.", "Another attack."]).fits is fits
+        assert parity.embed(mask_model, "m", ["One attack.", "Another attack."]).fits is fits
     for change, fits in ((nothing, True), (another_answer, False)):
         monkeypatch.setattr(parity, "enriched", with_change(change))
         assert parity.chat(chat_model, "m", ["What?", "What is DDoS"], 1).fits is fits
 
 
 def test_a_line_that_differs_says_where_and_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    mask_model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     parity = importlib.import_module("parity")
@@ -83,7 +99,7 @@ def test_a_line_that_differs_says_where_and_is_tried_again(
         return rows  # type: ignore[no-any-return]
 
     monkeypatch.setattr(parity, "enriched", wrong_once)
-    monkeypatch.setattr(sys, "argv", ["parity.py", "--rows", "3", "--model", str(make_roberta(tmp_path / "mlm"))])
+    monkeypatch.setattr(sys, "argv", ["parity.py", "--rows", "3", "--model", mask_model])
     with pytest.raises(SystemExit) as ended:
         parity.main()
     assert ended.value.code == 1
