@@ -29,6 +29,8 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (4, 9))
     monkeypatch.setattr("secbatch.finished_shards.PUBLISH_SECONDS", 0.0)
     monkeypatch.setattr("secbatch.run_identity.new_run_id", lambda: "tonight")
+    # One fsync after another, for which no threads are started: what is recorded of them is the same.
+    monkeypatch.setattr("secbatch.store.filesystem.FEW", 1000)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
         yield Path(folder)
         monkeypatch.undo()  # leaves the folder before it goes
