@@ -65,6 +65,7 @@ def test_classify(base: str, tiny: Tiny, tmp_path: Path) -> None:
     assert sorted(entry.name for entry in (done.folder / "_training").iterdir()) == ["lock"]
 
 
+@pytest.mark.usefixtures("without_curve")
 def test_classify_learns_and_a_second_run_does_nothing(tiny: Tiny, tmp_path: Path) -> None:
     spec = job("classify", tiny("bert").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out", epochs=10)
     first = finetune(spec)
@@ -236,6 +237,7 @@ def test_bad_data_and_bases_are_told_before_anything_is_learned(tiny: Tiny, tmp_
         finetune(job("classify", base, data, tmp_path))
 
 
+@pytest.mark.usefixtures("without_curve")
 def test_a_caller_gets_its_threads_back(tiny: Tiny, tmp_path: Path, more_threads: int) -> None:
     wanted = job("classify", tiny("bert").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out")
     assert plan_finetune(wanted).device == "CPU (1 thread)" and torch.get_num_threads() == more_threads

@@ -24,6 +24,7 @@ from secbatch.models.resolved import ResolvedModel
 from secbatch.store.filesystem import rename
 
 Tiny = Callable[[str], ResolvedModel]
+pytestmark = pytest.mark.usefixtures("without_curve")
 
 
 def spec(tiny: Tiny, tmp_path: Path, output: str, seconds: float = 1000.0) -> FinetuneJob:
