@@ -104,8 +104,9 @@ def _same(steps: Steps, rows: list[_Alone], tolerance: float) -> bool:
     firsts = torch.arange(len(rows), device=tokens.device) * 2
     if not _close(steps.start([row.prompt for row in rows], 2), wanted[:, 0].repeat_interleave(2, 0), tolerance):
         return False
-    one, other = rows[0].prompt[:2]
-    astray = torch.where(tokens[:, 0] == one, other, one)
+    # the best or the second, not one of the prompt: a decoder may have another vocabulary than its encoder
+    best, second = wanted[:, 0].topk(2).indices.unbind(1)
+    astray = torch.where(tokens[:, 0] == best, second, best)
     logits = steps.step(torch.stack([tokens[:, 0], astray], 1).flatten())
     if not _close(logits[firsts], wanted[:, 1], tolerance):
         return False
