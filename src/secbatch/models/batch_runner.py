@@ -11,7 +11,7 @@ from secbatch.errors import Interrupted
 from secbatch.models.batching import plan_batches
 from secbatch.models.device import Compute
 from secbatch.models.memory_patience import MemoryPatience, Next
-from secbatch.models.out_of_memory import is_out_of_memory
+from secbatch.models.out_of_memory import give_back, is_out_of_memory
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.transfer import Flight, Made, Transfer
 from secbatch.work_done import work_in_hand
@@ -105,6 +105,7 @@ class BatchRunner:
             finally:
                 del batch
             # From here on, with the error, the tensors of the batch are gone.
+            give_back(self._transfer.device)
             match self._patience.after_failure(size, len(rows) == 1, last):
                 case Next.AGAIN:
                     pending.appendleft(rows)

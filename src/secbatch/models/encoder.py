@@ -19,6 +19,7 @@ from secbatch.models.masked_lm_head import MaskedLMHead
 from secbatch.models.masked_lm_head_packed import PackedMaskedLMHead
 from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.sequences import TokenSequences
+from secbatch.models.transfer import on_device
 
 # Of the largest value: rounding stays well below, a wrong path is far above.
 _TOLERANCE = {"float32": 2e-4, "bfloat16": 0.1}
@@ -137,7 +138,7 @@ class MaskedLM:
         if self.hidden is not None:
             return self.hidden(sequences, positions)
         whole = self._full(sequences, pad=not self.packed)
-        return whole if positions is None else whole[torch.from_numpy(positions).to(self._device)]
+        return whole if positions is None else whole[on_device(positions, self._device)]
 
     def logits_of(self, states: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yields (which of `states` [M, width], [m, vocabulary] float32), a bounded number at a time.

@@ -8,6 +8,7 @@ import torch
 
 from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.sequences import TokenSequences
+from secbatch.models.transfer import on_device
 
 FEW = 8  # tokens that every architecture takes: of fewer than five, Funnel's pooling leaves nothing
 
@@ -43,7 +44,7 @@ class StockEncoder:
             return last
 
         states = over_real_tokens(forward, sequences, self._pad_id, self._device, not self.packed)
-        return states if at is None else states[torch.from_numpy(at).to(self._device)]
+        return states if at is None else states[on_device(at, self._device)]
 
 
 def over_real_tokens(forward: Forward, sequences: TokenSequences, pad_id: int, device: str, pad: bool) -> torch.Tensor:
@@ -73,18 +74,24 @@ def over_real_tokens(forward: Forward, sequences: TokenSequences, pad_id: int, d
 
 def _padded(forward: Forward, sequences: TokenSequences, pad_id: int, device: str, least: int = 0) -> torch.Tensor:
     """`least`: tokens that all are padded to."""
-    ids, mask = (torch.from_numpy(array).to(device) for array in sequences.padded(pad_id, least=least))
-    real = mask.bool()
+    ids, mask = sequences.padded(pad_id, least=least)
+    real = np.flatnonzero(mask)  # found on the host: a GPU would be waited for
     extra = {}
     if sequences.types is not None:
-        extra["token_type_ids"] = torch.zeros_like(ids).masked_scatter(real, _on(sequences.types, device))
+        types = np.zeros_like(ids)
+        types.flat[real] = sequences.types
+        extra["token_type_ids"] = on_device(types, device)
     try:
-        return forward(ids, mask, **extra)[real]
+        states = forward(on_device(ids, device), on_device(mask, device), **extra)
     except RuntimeError as error:
         if ids.shape[1] >= FEW or is_out_of_memory(error):
             raise
+    else:
+        if states.shape[:2] != ids.shape:
+            raise IndexError(f"for tokens {ids.shape} the model gives states {tuple(states.shape)}")
+        return states.flatten(0, 1)[on_device(real, device)]
     return _padded(forward, sequences, pad_id, device, FEW)
 
 
 def _on(numbers: np.ndarray, device: str) -> torch.Tensor:
-    return torch.from_numpy(numbers.astype("int64")).to(device)
+    return on_device(numbers.astype("int64"), device)

@@ -21,7 +21,7 @@ from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps, 
 from secbatch.models.generation_tokens import TokenLoop
 from secbatch.models.generation_trial import batched_way, check_beams
 from secbatch.models.memory_patience import MemoryPatience, Next
-from secbatch.models.out_of_memory import is_out_of_memory
+from secbatch.models.out_of_memory import give_back, is_out_of_memory
 from secbatch.work_done import work_in_hand
 
 # Positions of keys and values in one batch (sequences times their longest length). A CPU's matrix products are
@@ -175,8 +175,7 @@ class Generator:
             if not _is_out_of_memory(problem):
                 raise
         # out of the except block, so that the failed batch's tensors are free
-        if self.model.device.type == "cuda":
-            torch.cuda.empty_cache()
+        give_back(self.model.device)
         return True
 
     def _together(self, batch: Batch) -> None:

@@ -94,9 +94,12 @@ def _checked(cache: Any) -> Any:
     return cache
 
 
-def _mask(real: Tensor) -> Tensor | None:
-    """Nothing without padding, as in transformers: attention then takes its faster causal form."""
-    return None if bool(real.all()) else real.long()
+def _mask(real: Tensor, lengths: list[int]) -> Tensor | None:
+    """Nothing without padding, as in transformers: attention then takes its faster causal form.
+
+    `lengths`: of the rows of `real`, which need not be asked: a GPU would be waited for.
+    """
+    return None if min(lengths) == real.shape[1] else real.long()
 
 
 def _copies(rows: int, copies: int, device: torch.device) -> Tensor:
@@ -118,10 +121,9 @@ class EncoderDecoderSteps:
     def start(self, prompts: list[list[int]], copies: int) -> Tensor:
         ids = pad(prompts, NO_TOKEN, left=False, device=self.model.device)  # [B, S]
         self.mask = (ids != NO_TOKEN).long()
-        self.padding += self.mask.numel() - int(self.mask.sum())
-        self.encoded = self._encode(
-            ids.masked_fill(ids == NO_TOKEN, self.pad_token), [len(prompt) for prompt in prompts]
-        )
+        lengths = list(map(len, prompts))
+        self.padding += ids.numel() - sum(lengths)
+        self.encoded = self._encode(ids.masked_fill(ids == NO_TOKEN, self.pad_token), lengths)
         self.cache = None
         logits = self.step(torch.full((len(prompts),), self.start_token, device=self.model.device))
         if copies == 1:
@@ -187,10 +189,11 @@ class DecoderSteps:
     def start(self, prompts: list[list[int]], copies: int) -> Tensor:
         ids = pad(prompts, NO_TOKEN, left=True, device=self.model.device)  # [B, S]
         real = ids != NO_TOKEN
-        self.mask = _mask(real)
+        lengths = list(map(len, prompts))
+        self.mask = _mask(real, lengths)
         self.positions = (real.long().cumsum(-1) - 1).clamp(min=0)
         at_once = self.at_once if ids.device.type == "cpu" else ids.numel()
-        logits = self._read(ids.masked_fill(~real, self.pad_token), real, list(map(len, prompts)), at_once)
+        logits = self._read(ids.masked_fill(~real, self.pad_token), real, lengths, at_once)
         if copies == 1:
             return logits
         rows = _copies(len(prompts), copies, self.model.device)
@@ -209,11 +212,12 @@ class DecoderSteps:
         caches, logits = [], []
         for rows, width in some_after_others(lengths, at_once):
             part = rows, slice(ids.shape[1] - width, None)
-            scores, cache = self._forward(ids[part], _mask(real[part]), self.positions[part], None)
+            mask = _mask(real[part], lengths[rows])
+            scores, cache = self._forward(ids[part], mask, self.positions[part], None)
             apart = ids.device.type == "cpu" and joins(cache)
             if rows.stop < len(ids) and not apart:  # what it holds is not ours to put together
                 return self._read(ids, real, lengths, ids.numel())
-            self.padding += real[part].numel() - int(real[part].sum())
+            self.padding += real[part].numel() - sum(lengths[rows])
             caches.append(cache)
             logits.append(scores)
         self.cache = joined(caches) if apart else cache

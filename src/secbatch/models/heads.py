@@ -19,6 +19,7 @@ from secbatch.models.load import LoadedModel
 from secbatch.models.pairs import PairFrame
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.tokenizer import TextTokenizer
+from secbatch.models.transfer import on_device
 
 # Of the largest logit, between a head by itself and within its model, on the same hidden states.
 _HEAD_TOLERANCE = {"float32": 2e-5, "bfloat16": 0.03}
@@ -68,7 +69,7 @@ class TokenHead:
         if self.hidden is not None:
             return self.hidden(sequences, positions)
         whole = self._full(sequences, pad=not self.packed)
-        return whole if positions is None else whole[torch.from_numpy(positions).to(self._device)]
+        return whole if positions is None else whole[on_device(positions, self._device)]
 
     def logits_of(self, states: torch.Tensor) -> torch.Tensor:
         """[m, width] to [m, labels] float32"""
@@ -132,7 +133,7 @@ class SequenceHead:
         whole = self._full(sequences, pad=not self.packed)
         # Without a head that stands alone, a sequence's logits stand at its first token.
         owner = np.repeat(np.arange(len(sequences)), sequences.lengths)
-        return whole[torch.from_numpy(owner if positions is None else owner[positions]).to(self._device)]
+        return whole[on_device(owner if positions is None else owner[positions], self._device)]
 
     def logits_of(self, states: torch.Tensor, sequences: TokenSequences) -> torch.Tensor:
         """The states at the wanted positions of `sequences` [n] to [n, labels] float32."""
@@ -166,9 +167,9 @@ class SequenceHead:
     def _full(self, sequences: TokenSequences, pad: bool) -> torch.Tensor:
         """[n, labels] from the model's own forward."""
         if pad:
-            ids, mask = (torch.from_numpy(array).to(self._device) for array in sequences.padded(self._pad_id))
+            ids, mask = (on_device(array, self._device) for array in sequences.padded(self._pad_id))
             return _sequence_logits(self._model(input_ids=ids, attention_mask=mask))
-        flat = torch.from_numpy(sequences.ids.astype(np.int64)).to(self._device)
+        flat = on_device(sequences.ids.astype(np.int64), self._device)
         parts = []
         for first, count, length in sequences.groups():
             ids = flat[first : first + count * length].view(count, length)

@@ -12,7 +12,7 @@ from secbatch.errors import SecbatchError
 from secbatch.models.generation_scores import largest
 from secbatch.models.linear import Linear, has_blocked_layers
 from secbatch.models.memory_patience import MemoryPatience, Next
-from secbatch.models.out_of_memory import is_out_of_memory
+from secbatch.models.out_of_memory import give_back, is_out_of_memory
 
 # Rows of the matrix, and vectors, whose products exist at a time: 64 MB on a CPU, 1 GB on a GPU.
 CPU_BLOCK, CUDA_BLOCK = (16_384, 1024), (65_536, 4096)
@@ -60,6 +60,7 @@ class NearestRows:
                 self._patience.went_through((size,))
                 start = part.stop
                 continue
+            give_back(self.device)
             match self._patience.after_failure((size,), alone=size == 1, last=True):
                 case Next.FEWER:
                     self._vectors = max(1, min(self._vectors, size) // 2)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from secbatch.models import native
+from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.packed import Block
 from secbatch.models.packed_attention_groups import attend_by_groups
 
@@ -32,7 +33,8 @@ def attend(
             return flattened(block, native.attend_within(qkv, block.bounds, window, bias))
         seen = None if window is None or block.longest <= window + 1 else window  # what shortens anybody's view
         if seen is None and (kernel := short_attention(qkv.device, qkv.dtype, dim, block.longest)):
-            return kernel(qkv, block.bounds, block.longest).view(tokens, -1)
+            with torch.cuda.device(qkv.device):  # Triton launches on the current GPU, wherever its operands are
+                return kernel(qkv, block.bounds, block.longest).view(tokens, -1)
         if has_flash_attention(qkv.device, qkv.dtype, dim, seen):
             return flash_attention(qkv, block.bounds, block.longest, seen).view(tokens, -1)
     return flattened(block, attend_by_groups(qkv, block.groups, window, block.neighbours, bias))
@@ -114,7 +116,9 @@ def _is_right(
         qkv = numbers.view(tokens, 3, 2, width).to(dtype)
         try:
             got = kernel(qkv, torch.from_numpy(ends.astype(np.int32)).to(device), longest, *window)
-        except refusals:
+        except refusals as problem:
+            if is_out_of_memory(problem):  # which says nothing of the kernel: it is tried again
+                raise
             return False
         wanted = attend(qkv, block, window[0] if window else None)
         return bool(torch.allclose(got.flatten(1).float(), wanted.float(), atol=0.05))

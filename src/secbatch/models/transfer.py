@@ -56,16 +56,16 @@ class Transfer:
     """Takes results off a device. A GPU is given some batches ahead; on a CPU everything is in its place at once."""
 
     def __init__(self, device: str) -> None:
-        self._device = device
+        self.device = device
         self._flights: deque[Flight] = deque()  # that the GPU may not be through with
 
     def take(self, batch: Iterable[Made]) -> list[Flight]:
         """What is still to be landed. `batch` may compute its parts one after another."""
-        if not self._device.startswith("cuda"):
+        if not self.device.startswith("cuda"):
             for made in batch:
                 made.target[made.places] = made.values.cpu().numpy()
             return []
-        self._flights.append(Flight(batch, self._device))
+        self._flights.append(Flight(batch, self.device))
         if len(self._flights) > AHEAD:
             self._flights.popleft().wait()
         return [self._flights[-1]]

@@ -16,7 +16,7 @@ from secbatch.models.cloze import Cloze, cloze_texts
 from secbatch.models.requests import Request
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import SharedEncoder
-from secbatch.models.transfer import Made
+from secbatch.models.transfer import Made, on_device
 from secbatch.models.untrusted_text import MASK
 from secbatch.task_specs import Classify
 from secbatch.tasks.base import TaskColumns
@@ -61,7 +61,7 @@ class ClozeTask:
         labels = tuple(spec.labels)
         kept = {"all": len(labels), "best": 1}.get(str(spec.scores), spec.scores)
         self._labelling = Labelling(labels, "single-label", int(kept), spec.threshold)
-        self._prior = torch.zeros(len(labels), dtype=torch.float32)  # log shares of texts without content
+        self._prior = np.zeros(len(labels), np.float32)  # log shares of texts without content
         self.repeats = Repeats(encoder.scratch)
         encoder.need_head("masked-lm")
 
@@ -92,7 +92,7 @@ class ClozeTask:
             done = self.compute(self.encoded(nothing))
             for sentence in done.errors.values():  # shares that are zeros would calibrate every row by nothing
                 raise ModelError(f"tasks.{self.name} cannot be calibrated: {sentence}; see calibrate: false")
-            self._prior = torch.from_numpy(done.scores).mean(dim=0).log()
+            self._prior = torch.from_numpy(done.scores).mean(dim=0).log().numpy()
 
     def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> CutTexts:
         texts = DistinctTexts.of(self._text.render(table), usable)
@@ -109,7 +109,7 @@ class ClozeTask:
             return self._cloze.masks(sequences)
 
         def score(rows: np.ndarray, sequences: TokenSequences, states: torch.Tensor) -> Iterator[Made]:
-            prior = self._prior.to(states.device)
+            prior = on_device(self._prior, states.device)
             for part, logits in lm.logits_of(states):
                 shares = (self._log_means(logits) - prior).softmax(dim=-1)
                 yield Made(scores, rows[part], shares)
@@ -125,7 +125,7 @@ class ClozeTask:
         """[m, vocabulary] to [m, labels]: log of the mean of each label's words, but for the softmax's divisor."""
         means = []
         for words in self._words:
-            chosen = logits[:, torch.from_numpy(words).to(logits.device)]
+            chosen = logits[:, on_device(words, logits.device)]
             means.append(chosen.logsumexp(dim=-1) - float(np.log(len(words))))
         return torch.stack(means, dim=-1)
 

@@ -13,7 +13,7 @@ from secbatch.models.generation_scores import largest
 from secbatch.models.requests import Request
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import SharedEncoder
-from secbatch.models.transfer import Made
+from secbatch.models.transfer import Made, on_device
 from secbatch.models.untrusted_text import MASK
 from secbatch.models.windows import MaskedTexts, around_masks
 from secbatch.task_specs import FillMask
@@ -144,7 +144,7 @@ class FillMaskTask:
             best, indices = largest(logits, k)
             highest = best[:, :1]
         else:
-            targets = torch.from_numpy(self._targets).to(logits.device)
+            targets = on_device(self._targets, logits.device)
             best, places = logits[:, targets].topk(k, dim=-1)
             indices, highest = targets[places], logits.amax(dim=-1, keepdim=True)
         # The softmax's divisor. In place: logits of a batch are 50 MB, whose fresh copy costs as much as the sum.
