@@ -100,12 +100,17 @@ def test_an_encoder_s_output_is_handed_on_as_it_is(beams: int) -> None:
     ]
 
 
-def test_a_decoder_has_a_smaller_vocabulary_than_its_encoder() -> None:
+def translator() -> Any:
+    """Its decoder has fewer words than its encoder."""
     torch.manual_seed(0)
     layers = {"encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "d_model": 32}
     heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "max_position_embeddings": 64}
     config = FSMTConfig(langs=["en", "de"], src_vocab_size=VOCABULARY, tgt_vocab_size=40, **layers, **heads)
-    model = sharpened(FSMTForConditionalGeneration(config), {}, pad_token_id=1, decoder_start_token_id=2)
+    return sharpened(FSMTForConditionalGeneration(config), {}, pad_token_id=1, decoder_start_token_id=2)
+
+
+def test_a_decoder_has_a_smaller_vocabulary_than_its_encoder() -> None:
+    model = translator()
     generated = generator(model, Generation(max_new_tokens=8))
     assert made_of(generated) == ["pads"]
     texts = prompts(model, 6)

@@ -1,0 +1,277 @@
+"""What a GPU would refuse or wait for, found without one; see pretended_gpu.py. On a real one: tests/cuda."""
+
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pretended_gpu import Gpu, pretended_gpu
+from pydantic import TypeAdapter
+from test_generation import blenderbot, generator, llama, prompts, t5
+from test_generation_trial import translator
+from tiny_models import BLENDERBOT, SENTENCES
+
+from secbatch.models import generation_attention, generation_blenderbot, memory_patience, packed_attention
+from secbatch.models.batch_runner import BatchRunner
+from secbatch.models.device import Compute, choose
+from secbatch.models.generation import Prompt
+from secbatch.models.generation_beams import BeamLoop
+from secbatch.models.generation_blenderbot import BlenderbotSteps
+from secbatch.models.generation_loop import LOOK_EVERY, Loop
+from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps
+from secbatch.models.generation_tokens import TokenLoop
+from secbatch.models.nearest import NearestRows
+from secbatch.models.packed import Block
+from secbatch.models.resolved import ResolvedModel
+from secbatch.task_specs import Generation, TaskSpec
+from secbatch.tasks.encoder_task import compute_together
+from secbatch.tasks.registry import Encoders, build_task
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real GPU: tests/cuda")
+Tiny = Callable[[str], ResolvedModel]
+CHAT = {
+    "Blenderbot's ten beams": (blenderbot, BLENDERBOT, {}),
+    "Blenderbot, greedy": (blenderbot, BLENDERBOT, {"num_beams": 1}),
+    "a decoder": (llama, {}, {"max_new_tokens": 8}),
+    "text to text, with beams": (t5, {}, {"max_new_tokens": 8, "num_beams": 2}),
+    "a smaller vocabulary of answers": (translator, {}, {"max_new_tokens": 8}),
+}
+# transformers asks at each forward whether a mask hides anything, and makes empty tensors of its caches on the host.
+THEIR_OWN = ("(masking_utils.py", "(cache_utils.py")
+TASKS: dict[str, dict[str, Any]] = {
+    "words": {"type": "fill-mask", "top_k": 3},
+    "some": {"type": "fill-mask", "targets": ["server", "host", "files"]},
+    "vector": {"type": "embed"},
+    "topic": {"type": "classify", "labels": {"a": ["server", "host"], "b": "files"}, "template": "{text}: <mask>"},
+}
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
+    monkeypatch.setattr(memory_patience, "PAUSE", 0.0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # for operators so small
+    known = packed_attention.has_flash_attention, packed_attention._short_attention, generation_attention._own
+    with pretended_gpu(count=2) as gpu:
+        yield gpu
+    torch.set_num_threads(threads)
+    for one in known:  # what it said of the pretended one
+        one.cache_clear()
+
+
+def fails_at(gpu: Gpu, *numbers: int) -> None:
+    """Of the allocations from now on, these have no memory."""
+    begin = gpu.allocations
+
+    def fail(number: int) -> None:
+        if number - begin in numbers:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    gpu.before_allocation = fail
+
+
+def kept_at_each_return(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Is filled with what is in use, beside what is now, whenever torch gives the GPU's memory back."""
+    gc.collect()
+    before, kept = gpu.bytes_in_use(), []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: kept.append(gpu.bytes_in_use() - before))
+    return kept
+
+
+def ours(waits: Counter[str]) -> list[str]:
+    return [line for line in waits if not any(theirs in line for theirs in THEIR_OWN)]
+
+
+def rows(model: Any, count: int) -> list[Prompt]:
+    return [Prompt(text, seed) for seed, text in enumerate(prompts(model, count))]
+
+
+def answers(model: Any, job: Generation, asked: list[Prompt], budget: int | None = None) -> list[list[int]]:
+    made = generator(model, job, budget).generate(asked).answers
+    assert [answer.error for answer in made] == [None] * len(asked)
+    return [answer.tokens for answer in made]
+
+
+@pytest.mark.parametrize("case", CHAT)
+def test_answers_are_those_of_the_cpu_and_only_looks_wait(case: str, gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, generation, job = CHAT[case]
+    model, settings = build(**generation), Generation.model_validate(job)
+    asked = rows(model, 8)
+    expected = answers(model, settings, asked)
+    assert not gpu.launches
+    taken, waits = Counter[str](), Counter[str]()
+
+    def watched(kind: type, name: str) -> None:
+        function = getattr(kind, name)
+
+        def watching(self: Any, *arguments: Any) -> Any:
+            before = gpu.waits.copy()
+            try:
+                return function(self, *arguments)
+            finally:
+                taken[name] += 1
+                if name != "_collect":
+                    waits.update(gpu.waits - before)
+
+        monkeypatch.setattr(kind, name, watching)
+
+    for loop in (BeamLoop, TokenLoop):
+        watched(loop, "choose")
+    for steps in (BlenderbotSteps, DecoderSteps, EncoderDecoderSteps):
+        watched(steps, "step")
+    watched(Loop, "_collect")
+    monkeypatch.setattr(generation_blenderbot, "STEPS_AHEAD", 60)  # room for all
+    model = model.cuda()
+    made = generator(model, settings)
+    taken.clear(), waits.clear(), gpu.waits.clear()
+    assert [answer.tokens for answer in made.generate(asked).answers] == expected
+    assert not ours(waits)
+    assert taken["choose"] >= 8 and taken["_collect"] <= taken["choose"] / LOOK_EVERY["cuda"] + 1
+    assert not [line for line in ours(gpu.waits) if line.endswith(("__bool__", "__int__"))]  # as it begins
+
+
+def test_rows_that_enter_and_leave_change_no_answer(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation_blenderbot, "FEWEST_SEQUENCES", 8)
+    model = blenderbot(**BLENDERBOT)
+    asked, settings = rows(model, 12), Generation(num_beams=2)
+    expected = answers(model, settings, asked)
+    assert answers(model.cuda(), settings, asked, budget=600) == expected
+
+
+@pytest.mark.parametrize("case", ["Blenderbot, greedy", "a decoder"])
+def test_a_batch_that_has_no_memory_leaves_nothing_behind(case: str, gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, generation, job = CHAT[case]
+    model, settings = build(**generation), Generation.model_validate(job)
+    asked = rows(model, 8)
+    expected = answers(model, settings, asked)
+    made = generator(model.cuda(), settings)
+    kept = kept_at_each_return(gpu, monkeypatch)
+    fails_at(gpu, 2, 150, 700)  # as it begins, in what is recorded or read, and between steps
+    assert [answer.tokens for answer in made.generate(asked).answers] == expected
+    assert len(kept) == 3 and max(kept) < 1000
+
+
+def test_a_recording_without_memory_is_made_again(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = blenderbot(**BLENDERBOT)
+    asked, settings = rows(model, 8), Generation(num_beams=1)
+    expected = answers(model, settings, asked)
+    made, layers, failed = generator(model.cuda(), settings), BlenderbotSteps._layers, []
+
+    def cramped(self: Any, *inputs: torch.Tensor) -> torch.Tensor:
+        if torch.cuda.is_current_stream_capturing() and not failed:
+            failed.append(len(inputs[0]))
+            fails_at(gpu, 5)
+        return layers(self, *inputs)
+
+    monkeypatch.setattr(BlenderbotSteps, "_layers", cramped)
+    kept = kept_at_each_return(gpu, monkeypatch)
+    assert [answer.tokens for answer in made.generate(asked).answers] == expected
+    assert failed == [8] and len(kept) == 1 and kept[0] < 1000
+
+
+def columns(model: ResolvedModel, compute: Compute, gpu: Gpu) -> dict[str, list[Any]]:
+    """What TASKS make of some texts, in batches of few tokens. The waits are those of the batches alone."""
+    table = pa.table({"text": [f"{text} The <mask> was {number}." for number, text in enumerate(SENTENCES * 3)]})
+    encoders, specs = Encoders(None), TypeAdapter(TaskSpec)
+    tasks: dict[str, Any] = {}
+    for name, keys in TASKS.items():
+        spec = specs.validate_python({"model": model.name, "text": "text", **keys})
+        tasks[name] = build_task(name, spec, table.schema, model, compute, encoders)
+    for task in tasks.values():
+        task.load()
+    tasks["words"].encoder.token_budget = 200
+    ids, usable = pa.array(map(str, range(len(table)))), pa.array([True] * len(table))
+    encoded = {name: task.encode(table, ids, usable) for name, task in tasks.items()}
+    gpu.waits.clear()
+    computed = compute_together(tasks, encoded)
+    waits = gpu.waits.copy()
+    landed = {name: one.land() if compute.device != "cpu" else one for name, one in computed.items()}
+    gpu.waits = waits
+    made = {name: task.finish(landed[name]) for name, task in tasks.items()}
+    assert not any(one.errors for one in made.values())
+    return {key: column.to_pylist() for one in made.values() for key, column in one.columns.items()}
+
+
+def same(got: Any, wanted: Any) -> bool:
+    if isinstance(wanted, dict):
+        return all(same(got[key], value) for key, value in wanted.items())
+    if isinstance(wanted, list):
+        return len(got) == len(wanted) and all(map(same, got, wanted))
+    return bool(abs(got - wanted) < 1e-4) if isinstance(wanted, float) else got == wanted
+
+
+@pytest.mark.parametrize(("kind", "padded"), [("roberta", False), ("mpnet", True)])
+def test_encoders_give_what_they_give_on_the_cpu_and_no_batch_waits(
+    kind: str, padded: bool, tiny: Tiny, gpu: Gpu
+) -> None:
+    """MPNet is padded on a GPU."""
+    expected = columns(tiny(kind), choose("cpu", "float32"), gpu)
+    assert not gpu.launches
+    assert same(columns(tiny(kind), choose("cuda", "float32"), gpu), expected)
+    assert (ours(gpu.waits) if padded else list(gpu.waits)) == []
+
+
+@pytest.mark.parametrize("kind", ["roberta", "mpnet"])
+def test_an_encoder_s_batch_without_memory_leaves_nothing_behind(
+    kind: str, tiny: Tiny, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = columns(tiny(kind), choose("cpu", "float32"), gpu)
+    run, kept = BatchRunner.run, list[int]()
+
+    def cramped(*arguments: Any) -> Any:
+        nonlocal kept
+        kept = kept_at_each_return(gpu, monkeypatch)
+        fails_at(gpu, 3, 40, 300)
+        return run(*arguments)
+
+    monkeypatch.setattr(BatchRunner, "run", cramped)
+    assert same(columns(tiny(kind), choose("cuda", "float32"), gpu), expected)
+    assert len(kept) == 3 and max(kept) <= 0
+
+
+def test_nearest_rows_are_those_of_the_cpu_where_memory_is_short(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(1)
+    matrix, vectors = draw.random((300, 8), np.float32), draw.random((40, 8), np.float32)
+    expected = NearestRows(matrix, "cpu", (70, 16)).best(vectors, 5)
+    kept = kept_at_each_return(gpu, monkeypatch)
+    fails_at(gpu, 2)
+    scores, places = NearestRows(matrix, "cuda:0", (70, 16)).best(vectors, 5)
+    assert np.array_equal(places, expected[1]) and np.allclose(scores, expected[0], atol=1e-6)
+    assert len(kept) == 1 and kept[0] < 10_000
+
+
+def test_a_kernel_of_ours_runs_on_the_gpu_of_its_operands(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran_on: list[int] = []
+
+    def kernel(qkv: torch.Tensor, bounds: torch.Tensor, longest: int) -> torch.Tensor:
+        ran_on.append(torch.cuda.current_device())
+        return qkv[:, 0].clone()
+
+    monkeypatch.setattr(packed_attention, "short_attention", lambda *_: kernel)
+    numbers, bounds = torch.zeros(5, dtype=torch.int64).to("cuda:1"), torch.tensor([0, 5]).to("cuda:1")
+    block = Block(numbers, numbers, None, 5, ((0, 1, 5),), bounds, 5)
+    assert packed_attention.attend(torch.ones(5, 3, 2, 8).to("cuda:1"), block).device == torch.device("cuda:1")
+    assert ran_on == [1] and torch.cuda.current_device() == 0
+
+
+def test_a_lack_of_memory_says_nothing_of_a_kernel(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = torch.device("cuda:0"), torch.bfloat16, 16
+
+    def without_memory(*_: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def right(qkv: torch.Tensor, bounds: torch.Tensor, longest: int, window: int | None) -> torch.Tensor:
+        ends = bounds.tolist()
+        groups = tuple((first, 1, end - first) for first, end in pairwise(ends))
+        return packed_attention.attend_by_groups(qkv, groups, window, True)
+
+    monkeypatch.setattr(packed_attention, "flash_attention", without_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        packed_attention.has_flash_attention(*asked)
+    monkeypatch.setattr(packed_attention, "flash_attention", right)
+    assert packed_attention.has_flash_attention(*asked)
