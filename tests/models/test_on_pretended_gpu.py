@@ -26,8 +26,9 @@ from secbatch.models.generation_loop import LOOK_EVERY, Loop
 from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps
 from secbatch.models.generation_tokens import TokenLoop
 from secbatch.models.nearest import NearestRows
-from secbatch.models.packed import Block
+from secbatch.models.packed import blocks
 from secbatch.models.resolved import ResolvedModel
+from secbatch.models.sequences import TokenSequences
 from secbatch.task_specs import Generation, TaskSpec
 from secbatch.tasks.encoder_task import compute_together
 from secbatch.tasks.registry import Encoders, build_task
@@ -135,8 +136,11 @@ def test_answers_are_those_of_the_cpu_and_only_looks_wait(case: str, gpu: Gpu, m
     assert not [line for line in ours(gpu.waits) if line.endswith(("__bool__", "__int__"))]  # as it begins
 
 
-def test_rows_that_enter_and_leave_change_no_answer(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation_blenderbot, "FEWEST_SEQUENCES", 8)
+def test_rows_that_enter_and_leave_and_larger_caches_change_no_answer(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation_blenderbot, "FEWEST_SEQUENCES", 2)
+    monkeypatch.setattr(generation_blenderbot, "SLOTS_AT_A_TIME", 4)
     model = blenderbot(**BLENDERBOT)
     asked, settings = rows(model, 12), Generation(num_beams=2)
     expected = answers(model, settings, asked)
@@ -249,13 +253,14 @@ def test_a_kernel_of_ours_runs_on_the_gpu_of_its_operands(gpu: Gpu, monkeypatch:
     ran_on: list[int] = []
 
     def kernel(qkv: torch.Tensor, bounds: torch.Tensor, longest: int) -> torch.Tensor:
+        assert bounds.device == qkv.device and longest == 3
         ran_on.append(torch.cuda.current_device())
         return qkv[:, 0].clone()
 
     monkeypatch.setattr(packed_attention, "short_attention", lambda *_: kernel)
-    numbers, bounds = torch.zeros(5, dtype=torch.int64).to("cuda:1"), torch.tensor([0, 5]).to("cuda:1")
-    block = Block(numbers, numbers, None, 5, ((0, 1, 5),), bounds, 5)
-    assert packed_attention.attend(torch.ones(5, 3, 2, 8).to("cuda:1"), block).device == torch.device("cuda:1")
+    (block,) = blocks(TokenSequences.of([[5, 6, 7], [8, 9]]), "cuda:1")
+    qkv = torch.ones(len(block.ids), 3, 2, 8).to("cuda:1")
+    assert packed_attention.attend(qkv, block).device == torch.device("cuda:1")
     assert ran_on == [1] and torch.cuda.current_device() == 0
 
 
