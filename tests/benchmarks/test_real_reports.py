@@ -25,7 +25,7 @@ def test_it_prints_rows_and_hits_of_the_three_runs(
     masked = pq.read_table(tmp_path / "kept" / "words" / "data")
     assert sentences.num_rows > 10 and sentences["access_top"].null_count == sentences["vec"].null_count == 0
     assert 10 < masked.num_rows <= sentences.num_rows
-    rows = {line[0]: int(line.split()[-5]) for line in said.splitlines() if re.match("[abc] .* [0-9.]+$", line)}
+    rows = {line[0]: int(line.split()[-5]) for line in said.splitlines() if re.match("[abc] .* [0-9.,]+$", line)}
     assert rows == {"a": sentences.num_rows, "b": masked.num_rows, "c": 2}
     assert f"over {masked.num_rows} masked words" in said
 
