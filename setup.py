@@ -8,7 +8,7 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 
 FOLDER = Path("src/secbatch/models/native")
-SOURCES = ("module.c", "sequence_attention.c", "cache_attention.c", "threads.c")
+SOURCES = ("module.c", "sequence_attention.c", "cache_attention.c", "sum_norm.c", "threads.c")
 HEADERS = ("attention.h", "attention_parts.h", "threads.h", "vectors.h")
 # One wheel for all versions of Python; those without a global lock have no such interface (PEP 703) and get their own.
 LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -27,7 +27,7 @@ class Wheel(bdist_wheel):
 
 setup(
     ext_modules=[
-        # Attention on processors with AVX-512, about twice as fast as torch's (docs/performance/encoder.md). Without a
+        # Attention on processors with AVX-512, about twice as fast as torch's, and norms (docs/performance/encoder.md). Without a
         # C compiler, or for other processors, the package is installed without it and goes torch's way.
         Extension(
             "secbatch.models.native.attention",

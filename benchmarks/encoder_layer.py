@@ -64,6 +64,11 @@ def parts_of(net: PackedBert, rows: int, length: int, dtype: torch.dtype) -> lis
         layers[n].qkv(x)
         return net._after_attention(layers[n], x, x)
 
+    def sums_within_products(n: int) -> object:
+        one = layers[n]
+        after = one.attention_norm(one.out.plus(net._attend(one, x, block, None), x))
+        return one.output_norm(one.down.plus(one.up.gelu(after), after))
+
     def flops(inner: int, outer: int) -> float:
         return 2.0 * rows * inner * outer
 
@@ -84,6 +89,8 @@ def parts_of(net: PackedBert, rows: int, length: int, dtype: torch.dtype) -> lis
         Part("down, sum within", lambda n: layers[n].down.plus(wide, x), flops(WIDE, HIDDEN)),
         Part("down, sum after", lambda n: layers[n].down(wide).add_(x), flops(WIDE, HIDDEN)),
         Part("norm", lambda n: layers[n].output_norm(x), 0),
+        Part("norm, sum within", lambda n: layers[n].output_norm.of_sum(x, x), 0),
+        Part("layer, sums within products", lambda n: sums_within_products(n), layer),
     ]
 
 

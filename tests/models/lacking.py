@@ -26,7 +26,7 @@ class Lacking(TorchDispatchMode):
 
 
 class LackingAttention:
-    """Inside, those calls of compiled attention of which `fails` says so, counted from 1, find no memory."""
+    """Inside, those calls of compiled code of which `fails` says so, counted from 1, find no memory."""
 
     def __init__(self, fails: Callable[[int], bool]) -> None:
         self.fails, self.calls, self.failures = fails, 0, 0
@@ -34,7 +34,7 @@ class LackingAttention:
     def __enter__(self) -> Self:
         self._code = native._code
         native._code = SimpleNamespace(  # type: ignore[assignment]
-            supported=self._code.supported, within=self._lacking("within"), cache=self._lacking("cache")
+            supported=self._code.supported, **{name: self._lacking(name) for name in ("within", "cache", "sum_norm")}
         )
         return self
 

@@ -43,9 +43,9 @@ class PostNormEncoder(PackedEncoder[PackedLayer]):
         super().__init__(device, dtype, layers, placeless)
 
     def _after_attention(self, layer: PackedLayer, attended: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        x = layer.attention_norm(layer.out.plus(attended, x))
+        x = _normed_sum(layer.attention_norm, layer.out, attended, x)
         wide = layer.up.gelu(x) if self._gelu else self._activation(layer.up(x))  # [T, intermediate]
-        return layer.output_norm(layer.down.plus(wide, x))
+        return _normed_sum(layer.output_norm, layer.down, wide, x)
 
 
 class PackedBert(PostNormEncoder):
@@ -75,10 +75,10 @@ class PackedBert(PostNormEncoder):
         super().__init__(device, self._words.dtype, made, activation, placeless)
 
     def _begin(self, block: Block) -> tuple[torch.Tensor, None]:
-        x = self._words[block.ids] + self._positions[block.positions]
+        x, positions = self._words[block.ids], self._positions[block.positions]
         if block.types is not None and self._types is not None:
-            x = x + self._types[block.types]
-        x = self._norm(x)
+            positions = positions + self._types[block.types]
+        x = self._norm.of_sum(x, positions)
         return x if self._widened is None else self._widened(x), None
 
     def _attend(self, layer: PackedLayer, x: torch.Tensor, block: Block, context: None) -> torch.Tensor:
@@ -86,6 +86,13 @@ class PackedBert(PostNormEncoder):
 
     def _layer_of(self, layer: Any) -> PackedLayer:
         return _of_distilbert(layer) if hasattr(layer, "ffn") else _of_bert(layer)
+
+
+def _normed_sum(norm: Norm, layer: Linear, inner: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """The norm of layer(inner) + x, which are added up within the norm or, where it does not do that, the product."""
+    if norm.adds:
+        return norm.of_sum(layer(inner), x)
+    return norm(layer.plus(inner, x))
 
 
 def _of_bert(layer: Any) -> PackedLayer:

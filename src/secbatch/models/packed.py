@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from transformers.activations import GELUActivation
 
+from secbatch.models import native
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.transfer import on_device
 
@@ -46,6 +47,17 @@ class Norm:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.eps)
+
+    @property
+    def adds(self) -> bool:
+        """Whether `of_sum` is one pass over memory, whose sums are not rounded."""
+        return self.weight is not None and self.bias is not None and native.norms(self.weight)
+
+    def of_sum(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """The norm of x + residual [T, width]."""
+        if self.weight is None or self.bias is None or not self.adds:
+            return self(x + residual)
+        return native.norm_of_sum(x, residual, self.weight, self.bias, self.eps)
 
     @classmethod
     def of(cls, module: torch.nn.LayerNorm) -> "Norm":

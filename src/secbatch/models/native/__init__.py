@@ -1,4 +1,4 @@
-"""Attention on a CPU with AVX-512, in code of our own.
+"""Attention on a CPU with AVX-512, and the norm of a sum, in code of our own.
 
 torch's kernel for CPUs calls a library's matrix product for each head of each sequence, which for few tokens takes
 longer to begin than to do, and reads what a mask hides. The code is compiled when the package is installed; where it is
@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import torch
 
-_INTERFACE = 1  # attention.h; code without a number is of the first
+_INTERFACE = 2  # attention.h; code without a number is of the first
 
 try:
     from secbatch.models.native import attention as _code
@@ -118,6 +118,31 @@ def attend_cache(query: torch.Tensor, pairs: torch.Tensor, mask: torch.Tensor) -
         query.dtype == torch.bfloat16,
         torch.get_num_threads(),
     )
+    return out
+
+
+def norms(weight: torch.Tensor) -> bool:
+    """Whether sums are normed there, in the format and on the device of a norm's `weight`."""
+    return runs(weight.device, weight.dtype, 1)
+
+
+def norm_of_sum(
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """The layer norm of x + residual [T, width], with `weight` and `bias` [width]; sums are not rounded to bfloat16.
+
+    A row's result is the same bits whatever lies beside it. Raises ValueError for other tensors, also for those whose
+    gradients are wanted, and MemoryError.
+    """
+    rows, width = x.shape
+    _check(norms(weight) and all(each.is_contiguous() for each in (x, residual, weight, bias)))
+    _check(x.shape == residual.shape and weight.shape == bias.shape == (width,))
+    _check(x.dtype == residual.dtype == weight.dtype == bias.dtype and _is_plain(x, residual, weight, bias))
+    _check(x.device == residual.device == bias.device == weight.device)
+    out = torch.empty_like(x)
+    if out.numel():
+        tensors = (x.data_ptr(), residual.data_ptr(), weight.data_ptr(), bias.data_ptr(), out.data_ptr())
+        _code.sum_norm(tensors, rows, width, eps, x.dtype == torch.bfloat16, torch.get_num_threads())
     return out
 
 

@@ -5,9 +5,9 @@
 
 /* Raised with every change of what the functions below, or those of the module, take or mean: native/__init__.py knows
    the same number, so that it calls no code that an earlier installation left. */
-enum { INTERFACE = 1 };
+enum { INTERFACE = 2 };
 
-/* Both return 0, or -1 where memory ran out. Number formats are float32 or bfloat16. */
+/* All return 0, or -1 where memory ran out. Number formats are float32 or bfloat16. */
 
 /* Attention within each of `sequences` sequences. `qkv`: [tokens, 3, heads, dim], `out`: [tokens, heads, dim];
    sequence s has the tokens from bounds[s] to bounds[s + 1] - 1. A token sees those at most `window` positions away.
@@ -27,5 +27,16 @@ struct cache_attention {
     long query_row, query_head, query_step, pair_row, pair_head, mask_row, mask_step;
 };
 int attend_cache(const struct cache_attention *a, int bfloat16, int threads);
+
+/* What follows attention, and all else in a layer of BERT's kind: `x` + `residual`, [rows, width], normed to `out`. The
+   scale `weight` and the shift `bias` [width] are in the same number format. */
+struct sum_norm {
+    const char *x, *residual, *weight, *bias;
+    char *out;
+    long rows;
+    int width;
+    float eps;
+};
+int norm_of_sum(const struct sum_norm *s, int bfloat16, int threads);
 
 #endif

@@ -14,6 +14,9 @@ def within(
     threads: int,
     /,
 ) -> None: ...
+def sum_norm(
+    addresses: tuple[int, int, int, int, int], rows: int, width: int, eps: float, bfloat16: bool, threads: int, /
+) -> None: ...
 def cache(
     addresses: tuple[int, int, int, int],
     sizes: tuple[int, int, int, int, int],

@@ -57,12 +57,29 @@ static PyObject *cache(PyObject *module, PyObject *arguments)
     return none_unless(failed);
 }
 
+static PyObject *sum_norm(PyObject *module, PyObject *arguments)
+{
+    unsigned long long x, residual, weight, bias, out;
+    struct sum_norm s;
+    int bfloat16, threads, failed;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "(KKKKK)lifpi", &x, &residual, &weight, &bias, &out, &s.rows, &s.width, &s.eps,
+                          &bfloat16, &threads))
+        return NULL;
+    s.x = AT(x), s.residual = AT(residual), s.weight = AT(weight), s.bias = AT(bias), s.out = AT(out);
+    Py_BEGIN_ALLOW_THREADS
+    failed = norm_of_sum(&s, bfloat16, threads);
+    Py_END_ALLOW_THREADS
+    return none_unless(failed);
+}
+
 static PyMethodDef methods[] = {
     {"supported", supported, METH_NOARGS, "Whether this processor and this torch can run it."},
     {"within", within, METH_VARARGS, "(qkv, out, bounds, bias or 0, sequences, heads, dim, window, bfloat16, threads)"},
     {"cache", cache, METH_VARARGS,
      "((query, pairs, mask, out), (rows, heads, queries, keys, dim), (strides of rows, heads and steps of query, rows "
      "and heads of pairs, rows and steps of mask, in bytes), bfloat16, threads)"},
+    {"sum_norm", sum_norm, METH_VARARGS, "((x, residual, weight, bias, out), rows, width, eps, bfloat16, threads)"},
     {NULL, NULL, 0, NULL},
 };
 
