@@ -1,7 +1,8 @@
 """Many small parts at once: gathered rows make the files that reading piece by piece makes, and fsyncs are shared."""
 
 from collections import Counter as Counts
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,31 @@ def two_nights(monkeypatch: pytest.MonkeyPatch, folder: Path, note: pa.DataType)
         yield dataset(folder)
 
 
+@pytest.fixture(scope="module")
+def one_by_one(tmp_path_factory: pytest.TempPathFactory) -> Callable[[pa.DataType], list[dict[str, str]]]:
+    """The datasets of the nights whose parts are read piece by piece."""
+
+    @cache
+    def made(note: pa.DataType) -> list[dict[str, str]]:
+        folder = tmp_path_factory.mktemp("one-by-one")
+        with pytest.MonkeyPatch.context() as patch:
+            install_in(folder, patch, (40, 90))
+            patch.setattr(merge, "gathered", lambda groups, schema: [None] * len(groups))
+            return list(two_nights(patch, folder / "nights", note))
+
+    return made
+
+
 @pytest.mark.parametrize("case", ["at once", "small batches", "too much for the memory", "dictionaries"])
 def test_gathered_rows_make_the_same_files(
-    counter: Counter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, case: str
+    counter: Counter,
+    one_by_one: Callable[[pa.DataType], list[dict[str, str]]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    case: str,
 ) -> None:
     note = pa.dictionary(pa.int32(), pa.string()) if case == "dictionaries" else pa.string()
-    with monkeypatch.context() as patch:
-        patch.setattr(merge, "gathered", lambda groups, schema: [None] * len(groups))
-        expected = list(two_nights(monkeypatch, tmp_path / "one by one", note))
+    expected = one_by_one(note)
     gives: list[bool] = []
 
     def watched(groups: list[Any], schema: pa.Schema) -> list[Any]:
