@@ -1,0 +1,54 @@
+"""Files that become durable together: what the disk is asked for, and in which order."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from secbatch.errors import OutputError
+from secbatch.store.durable_files import DurableFiles
+
+
+def content(temporary: Path) -> None:
+    temporary.write_text("content")
+
+
+def test_files_are_synced_before_their_names_and_folders_after_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Path]] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def synced(handle: int) -> None:
+        asked.append(("fsync", Path(f"/proc/self/fd/{handle}").readlink()))
+        fsync(handle)
+
+    def renamed(path: Path, target: Path) -> Path:
+        asked.append(("rename", target))
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    paths = [tmp_path / "new" / "a", tmp_path / "new" / "b", tmp_path / "c"]
+    with DurableFiles() as files:
+        for path in paths:
+            files.write(path, content)
+        assert not any(path.exists() for path in paths)
+    assert [path.read_text() for path in paths] == ["content"] * 3
+    named = [asked.index(("rename", path)) for path in paths]
+    contents = [asked.index(("fsync", path.with_name(f".{path.name}.tmp"))) for path in paths]
+    assert max(contents) < min(named)
+    for folder in (tmp_path / "new", tmp_path):  # the latter holds the name of a new folder besides
+        assert ("fsync", folder) in asked[max(named) :]
+
+
+def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
+    def full(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    files = DurableFiles()
+    with pytest.raises(OutputError, match="b"), files:
+        files.write(tmp_path / "a", content)
+        files.write(tmp_path / "b", full)
+    assert not list(tmp_path.iterdir())
