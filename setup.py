@@ -27,8 +27,9 @@ class Wheel(bdist_wheel):
 
 setup(
     ext_modules=[
-        # Attention on processors with AVX-512, about twice as fast as torch's, and norms (docs/performance/encoder.md). Without a
-        # C compiler, or for other processors, the package is installed without it and goes torch's way.
+        # Attention on processors with AVX-512, about twice as fast as torch's, and norms
+        # (docs/performance/encoder.md). Without a C compiler, or for other processors, the package is installed without
+        # it and goes torch's way.
         Extension(
             "secbatch.models.native.attention",
             sources=[str(FOLDER / name) for name in SOURCES],
