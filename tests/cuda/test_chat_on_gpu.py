@@ -13,14 +13,14 @@ from transformers import BlenderbotConfig, BlenderbotForConditionalGeneration
 
 from secbatch.models import generation_blenderbot, generation_graph
 from secbatch.models.device import choose
-from secbatch.models.generation import Generator, Prompt
+from secbatch.models.generation import Generator
 from secbatch.models.generation_attention import attention, by_torch
 from secbatch.models.generation_beams import BeamLoop
 from secbatch.models.generation_blenderbot import BlenderbotSteps
 from secbatch.models.generation_loop import LOOK_EVERY
 from secbatch.models.generation_tokens import TokenLoop
 from secbatch.task_specs import Generation
-from tests.models.test_generation import blenderbot, cut_at_end, generator, gpt2, llama, prompts, sharpened
+from tests.models.test_generation import answers, blenderbot, cut_at_end, generator, gpt2, llama, rows, sharpened
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -47,16 +47,6 @@ def with_heads_as_the_real_one(**generation: Any) -> Any:
     model = BlenderbotForConditionalGeneration(config)
     model.final_logits_bias[0, 2] = 3.0
     return sharpened(model, generation, **tokens)
-
-
-def rows(model: Any, count: int) -> list[Prompt]:
-    return [Prompt(text, seed) for seed, text in enumerate(prompts(model, count))]
-
-
-def answers(model: Any, job: Generation, asked: list[Prompt], budget: int | None = None) -> list[list[int]]:
-    made = generator(model, job, budget).generate(asked).answers
-    assert [answer.error for answer in made] == [None] * len(asked)
-    return [answer.tokens for answer in made]
 
 
 def alone_on_gpu(model: Any, prompt: list[int], **arguments: Any) -> list[int]:

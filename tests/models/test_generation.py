@@ -82,6 +82,16 @@ def generator(model: Any, job: Generation, budget: int | None = None) -> Generat
     return Generator(model, settings, budget)
 
 
+def rows(model: Any, count: int) -> list[Prompt]:
+    return [Prompt(text, seed) for seed, text in enumerate(prompts(model, count))]
+
+
+def answers(model: Any, job: Generation, asked: list[Prompt], budget: int | None = None) -> list[list[int]]:
+    made = generator(model, job, budget).generate(asked).answers
+    assert [answer.error for answer in made] == [None] * len(asked)
+    return [answer.tokens for answer in made]
+
+
 def alone(model: Any, prompt: list[int], **arguments: Any) -> list[int]:
     ids = torch.tensor([prompt])
     out = model.generate(ids, attention_mask=torch.ones_like(ids), **arguments)[0].tolist()

@@ -12,14 +12,13 @@ import pytest
 import torch
 from pretended_gpu import Gpu, pretended_gpu
 from pydantic import TypeAdapter
-from test_generation import blenderbot, generator, llama, prompts, t5
+from test_generation import answers, blenderbot, generator, llama, rows, t5
 from test_generation_trial import translator
 from tiny_models import BLENDERBOT, SENTENCES
 
 from secbatch.models import generation_attention, generation_blenderbot, memory_patience, packed_attention
 from secbatch.models.batch_runner import BatchRunner
 from secbatch.models.device import Compute, choose
-from secbatch.models.generation import Prompt
 from secbatch.models.generation_beams import BeamLoop
 from secbatch.models.generation_blenderbot import BlenderbotSteps
 from secbatch.models.generation_loop import LOOK_EVERY, Loop
@@ -86,16 +85,6 @@ def kept_at_each_return(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def ours(waits: Counter[str]) -> list[str]:
     return [line for line in waits if not any(theirs in line for theirs in THEIR_OWN)]
-
-
-def rows(model: Any, count: int) -> list[Prompt]:
-    return [Prompt(text, seed) for seed, text in enumerate(prompts(model, count))]
-
-
-def answers(model: Any, job: Generation, asked: list[Prompt], budget: int | None = None) -> list[list[int]]:
-    made = generator(model, job, budget).generate(asked).answers
-    assert [answer.error for answer in made] == [None] * len(asked)
-    return [answer.tokens for answer in made]
 
 
 @pytest.mark.parametrize("case", CHAT)
