@@ -170,6 +170,27 @@ def test_a_night_of_narrower_types_takes_those_of_the_dataset(narrower: pa.Array
     assert not run_job(parquet_job(input__id=["text"])).published
 
 
+@pytest.mark.parametrize("narrower", [pa.nulls(2), pa.array([7, None], pa.int32()), pa.array([7, None], pa.uint8())])
+def test_a_night_of_narrower_partitions_takes_the_types_of_the_dataset(narrower: pa.Array, counter: Counter) -> None:
+    partitioned = {"path": "out", "partition_by": ["v"]}
+    write("a.parquet", v=pa.array([1, 2**40, 9]))
+    run_job(parquet_job(input__id=["text"], output=partitioned))
+    write("a.parquet", v=narrower)
+    result = run_job(parquet_job(input__id=["text"], output=partitioned))
+    assert (result.rejected, result.exit_code, result.enriched) == (0, 0, 0)
+    table = ds.dataset("out/data", partitioning="hive").to_table().sort_by("text")
+    assert table["v"].to_pylist() == [*narrower.to_pylist(), 9] and counter.rows == 3
+
+
+def test_a_night_of_wider_partitions_widens_those_of_the_dataset(counter: Counter) -> None:
+    partitioned = {"path": "out", "partition_by": ["v"]}
+    for wide in (pa.int32(), pa.int64(), pa.int32()):
+        write("a.parquet", v=pa.array([1, 7, None], wide))
+        assert run_job(parquet_job(input__id=["text"], output=partitioned)).exit_code == 0
+    table = ds.dataset("out/data", partitioning="hive").to_table().sort_by("text")
+    assert table["v"].to_pylist() == [1, 7, None] and counter.rows == 3
+
+
 def test_with_overwrite_types_are_those_of_the_input(counter: Counter) -> None:
     for kind in (pa.int64(), pa.int32()):
         write("a.parquet", v=pa.array([1, 2], kind))

@@ -13,9 +13,9 @@ from secbatch.errors import InputError, listed, nearest
 from secbatch.job import Job
 from secbatch.pacing import LARGEST
 from secbatch.sources.open import Source, open_source
+from secbatch.store.dataset_types import column_types
 from secbatch.store.layout import Layout
 from secbatch.store.partitions import check_partition_columns
-from secbatch.store.parts import column_types
 from secbatch.task_specs import Chat
 from secbatch.worker import Worker
 

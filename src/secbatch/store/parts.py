@@ -16,7 +16,6 @@ from secbatch.store import faults
 from secbatch.store.durable_files import DurableFiles, write_atomically
 from secbatch.store.encoding import parquet_options
 from secbatch.store.filesystem import WatchedFile, remove_file
-from secbatch.store.layout import Layout
 from secbatch.store.value_bytes import value_bytes
 
 ROW_GROUP_ROWS = 65_536  # keeps a reader's memory small and its skipping fine
@@ -160,19 +159,6 @@ def read_part(folder: Path, files: tuple[str, ...], columns: list[str] | None = 
     except (OSError, pa.ArrowInvalid) as error:
         raise unreadable(folder / files[0], error) from None
     return pa.concat_tables(tables)
-
-
-def column_types(layout: Layout) -> dict[str, pa.DataType]:
-    """The types of the columns that readers see, but for those of partitions; none where there is no dataset."""
-    version = layout.data.resolve()
-    if version.parent != layout.versions.resolve():  # not ours to walk through
-        return {}
-    first = next(version.rglob("*.parquet"), None)  # all parts of a version have the same
-    try:
-        schema = pq.read_schema(first) if first else ()
-    except (OSError, pa.ArrowInvalid):  # removed meanwhile, or damaged: whoever opens the dataset will see to it
-        return {}
-    return {field.name: field.type for field in schema}
 
 
 def unreadable(path: Path, error: Exception) -> OutputError:

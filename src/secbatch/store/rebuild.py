@@ -1,7 +1,6 @@
 """A ledger that is gone, damaged or ahead of the files, made anew from the versions, the parts and their row keys."""
 
 import json
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from secbatch.store.layout import Layout
 from secbatch.store.ledger import Checkpoint, DamagedLedgerError, Ledger, Part
 from secbatch.store.merge import SUPERSEDED
 from secbatch.store.row_keys import StoredKeys
-from secbatch.store.versions import link_name
+from secbatch.store.versions import link_name, part_name
 
 SETTINGS = ("id", "sentences", "partition_by")
 
@@ -85,9 +84,7 @@ def _restore(layout: Layout, ledger: Ledger) -> int:
     for folder in folders:
         parts = []
         for path in sorted(folder.rglob("*.parquet"), key=lambda path: path.name):
-            place = path.parent.relative_to(folder).as_posix()
-            name = re.sub(r"^\d{6,}-", "", path.stem)
-            parts.append(_part(layout, path, name if place == "." else f"{place}/{name}"))
+            parts.append(_part(layout, path, part_name(path.relative_to(folder))))
         when = datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat(timespec="seconds")
         superseded = hidden if folder.name == current else []
         ledger.add_version(int(folder.name), "rebuilt", when, parts, superseded)

@@ -1,5 +1,6 @@
 """Versions: what readers see. A version is a folder of hard links; publishing is one rename of a link."""
 
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from secbatch.store.ledger import Ledger, Part
 from secbatch.store.parts import remove_files
 
 KEPT_VERSIONS = 3
+_POSITION = re.compile(r"^\d{6,}-")  # in front of a part's name
 
 
 def publish(
@@ -51,6 +53,12 @@ def link_name(position: int, file: str) -> str:
     """A part file's path in a version: its place first, so that readers, who sort names, keep the rows' order."""
     folder, _, name = file.rpartition("/")
     return f"{folder}/{position:06d}-{name}" if folder else f"{position:06d}-{name}"
+
+
+def part_name(link: Path) -> str:
+    """The part whose path in a version is `link`: what `link_name` did, undone."""
+    name = _POSITION.sub("", link.stem)
+    return name if link.parent == Path() else f"{link.parent.as_posix()}/{name}"
 
 
 def check_own(layout: Layout) -> None:

@@ -1,0 +1,39 @@
+"""The types of the columns that a dataset has."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from secbatch.errors import OutputError
+from secbatch.store.layout import Layout
+from secbatch.store.row_keys import StoredKeys
+from secbatch.store.versions import part_name
+
+
+def column_types(layout: Layout) -> dict[str, pa.DataType]:
+    """The types of the columns that readers see; none where there is no dataset."""
+    version = layout.data.resolve()
+    if version.parent != layout.versions.resolve():  # not ours to walk through
+        return {}
+    first = next(version.rglob("*.parquet"), None)  # all parts of a version have the same
+    try:
+        schema = pq.read_schema(first) if first else ()
+    except (OSError, pa.ArrowInvalid):  # removed meanwhile, or damaged: whoever opens the dataset will see to it
+        return {}
+    types = {field.name: field.type for field in schema}
+    return types | _partition_types(layout, first.relative_to(version)) if first else types
+
+
+def _partition_types(layout: Layout, link: Path) -> dict[str, pa.DataType]:
+    """Those of columns whose values stand in the names of folders: they were noted with the rows' keys."""
+    try:
+        noted = StoredKeys(layout.keys / f"{part_name(link)}.keys").about.get("columns", {})
+    except (OSError, OutputError):  # an older release's part has none; damaged ones are seen to with the dataset
+        return {}
+    types = {}
+    for column in (folder.partition("=")[0] for folder in link.parts[:-1]):
+        with suppress(KeyError, ValueError):  # the day of a run, a categorical
+            types[column] = pa.type_for_alias(noted[column])
+    return types
