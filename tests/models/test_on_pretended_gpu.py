@@ -1,9 +1,11 @@
 """What a GPU would refuse or wait for, found without one; see pretended_gpu.py. On a real one: tests/cuda."""
 
 import gc
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -269,3 +271,28 @@ def test_a_lack_of_memory_says_nothing_of_a_kernel(gpu: Gpu, monkeypatch: pytest
         packed_attention.has_flash_attention(*asked)
     monkeypatch.setattr(packed_attention, "flash_attention", right)
     assert packed_attention.has_flash_attention(*asked)
+
+
+def test_our_kernels_are_not_compiled_for_gpus_without_bfloat16(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    def right(qkv: torch.Tensor, bounds: torch.Tensor, longest: int) -> torch.Tensor:
+        groups = tuple((first, 1, end - first) for first, end in pairwise(bounds.tolist()))
+        return packed_attention.attend_by_groups(qkv, groups, None, True)
+
+    def over_cache(*inputs: torch.Tensor) -> torch.Tensor:
+        return generation_attention.by_torch(*inputs)
+
+    kernels = {
+        "triton": SimpleNamespace(TritonError=RuntimeError),
+        "secbatch.models.packed_attention_kernel": SimpleNamespace(LONGEST=128, attend=right),
+        "secbatch.models.generation_attention_kernel": SimpleNamespace(attend=over_cache),
+    }
+    for name, kernel in kernels.items():
+        monkeypatch.setitem(sys.modules, name, kernel)
+        monkeypatch.setattr("secbatch.models." + name.rpartition(".")[2], kernel, raising=False)
+    for capability, ours in (((9, 0), True), ((7, 5), False)):
+        for known in (packed_attention._short_attention, generation_attention._own):
+            known.cache_clear()
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_, found=capability: found)
+        asked = torch.device("cuda:0"), torch.bfloat16, 16
+        assert (packed_attention.short_attention(*asked, 27) is right) is ours
+        assert (generation_attention.attention(*asked) is over_cache) is ours

@@ -93,8 +93,7 @@ def _choose_cuda(device: str, precision: str) -> Compute:
             f"device: {device} was asked for, but this machine has {torch.cuda.device_count()} CUDA GPU(s),"
             f" cuda:0 to cuda:{torch.cuda.device_count() - 1}"
         )
-    # Ampere (compute capability 8) is the first generation with bfloat16 matrix units.
-    native = torch.cuda.get_device_capability(index) >= (8, 0)
+    native = multiplies_bfloat16(torch.device("cuda", index))
     notices: tuple[str, ...] = ()
     dtype = precision
     if precision == "auto":
@@ -105,6 +104,13 @@ def _choose_cuda(device: str, precision: str) -> Compute:
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
     return Compute(f"cuda:{index}", dtype, f"{torch.cuda.get_device_name(index)} (cuda:{index})", notices)
+
+
+def multiplies_bfloat16(gpu: "torch.device") -> bool:
+    """Whether a GPU has matrix units for bfloat16: Ampere (compute capability 8) is the first generation with them."""
+    import torch
+
+    return torch.cuda.get_device_capability(gpu) >= (8, 0)
 
 
 @cache

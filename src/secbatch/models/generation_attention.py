@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from secbatch.models import native
+from secbatch.models.device import multiplies_bfloat16
 from secbatch.models.out_of_memory import is_out_of_memory
 
 Attention = Callable[..., Tensor]
@@ -32,7 +33,7 @@ def by_torch(query: Tensor, pairs: Tensor, mask: Tensor) -> Tensor:
 @cache
 def _own(device: torch.device, dtype: torch.dtype, width: int) -> Attention | None:
     """The kernel of generation_attention_kernel.py, where Triton runs and it gives the right thing."""
-    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16) or not multiplies_bfloat16(device):
         return None
     try:
         from triton import TritonError

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from secbatch.models import native
+from secbatch.models.device import multiplies_bfloat16
 from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.packed import Block
 from secbatch.models.packed_attention_groups import attend_by_groups
@@ -70,6 +71,8 @@ def short_attention(device: torch.device, dtype: torch.dtype, width: int, longes
 
 @cache
 def _short_attention(device: torch.device, dtype: torch.dtype, width: int, longest: int) -> Kernel | None:
+    if not multiplies_bfloat16(device):  # to compile such a tile for an older GPU takes up to minutes
+        return None
     try:
         from triton import TritonError
 
