@@ -21,10 +21,10 @@ from secbatch.models.load import load_model
 from secbatch.models.packed import blocks
 from secbatch.models.packed_attention import attend, has_flash_attention, short_attention
 from secbatch.models.resolved import ResolvedModel
+from secbatch.models.sequence_means import sequence_means
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.transfer import AHEAD, Made, Transfer, on_device
 from secbatch.runner import run_job
-from secbatch.tasks.pooling import _means
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 LENGTHS = (60, 41, 41, 41, 20, 7, 7, 3, 1)
@@ -116,7 +116,7 @@ def test_results_land_in_their_places_while_later_batches_run() -> None:
 def test_means_of_many_lengths() -> None:
     sequences = random_sequences(100)
     states = torch.randn(len(sequences.ids), 16)
-    assert torch.allclose(_means(states.cuda(), sequences).cpu(), _means(states, sequences), atol=1e-6)
+    assert torch.allclose(sequence_means(states.cuda(), sequences).cpu(), sequence_means(states, sequences), atol=1e-6)
 
 
 def test_running_out_of_memory_halves_the_budget_and_loses_no_row(tiny: Tiny) -> None:

@@ -17,6 +17,7 @@ from secbatch.models.encoder_generic import StockEncoder, over_real_tokens
 from secbatch.models.head_on_states import FusedHead, HeadOnStates
 from secbatch.models.load import LoadedModel
 from secbatch.models.pairs import PairFrame
+from secbatch.models.sequence_means import sequence_means
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.tokenizer import TextTokenizer
 from secbatch.models.transfer import on_device
@@ -139,7 +140,7 @@ class SequenceHead:
         """The states at the wanted positions of `sequences` [n] to [n, labels] float32."""
         if self._head is None:
             return states.float()
-        return self._of_pooled(_means(states, sequences) if self._pooling == "mean" else states).float()
+        return self._of_pooled(_pooled(states, sequences, "mean") if self._pooling == "mean" else states).float()
 
     def _of_pooled(self, states: torch.Tensor) -> torch.Tensor:
         assert self._head is not None
@@ -200,19 +201,9 @@ def trial_pairs(model: Any, frame: PairFrame, alone: bool = True) -> TokenSequen
 
 def _pooled(states: torch.Tensor, sequences: TokenSequences, pooling: Pooling) -> torch.Tensor:
     if pooling == "mean":
-        return _means(states, sequences)
+        return sequence_means(states, sequences).to(states.dtype)
     at = sequences.offsets[:-1] if pooling == "first" else sequences.offsets[1:] - 1
     return states[torch.from_numpy(at).to(states.device)]
-
-
-def _means(states: torch.Tensor, sequences: TokenSequences) -> torch.Tensor:
-    """[T, hidden] to the mean of each sequence, [n, hidden]."""
-    return torch.cat(
-        [
-            states[first : first + count * length].view(count, length, -1).float().mean(dim=1)
-            for first, count, length in sequences.groups()
-        ]
-    ).to(states.dtype)
 
 
 def _token_logits(output: Any) -> torch.Tensor:

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from secbatch.models.requests import Request
+from secbatch.models.sequence_means import sequence_means
 from secbatch.models.sequences import TokenSequences
-from secbatch.models.transfer import Made, on_device
+from secbatch.models.transfer import Made
 
 Pooling = Literal["mean", "first"]
 
@@ -21,7 +22,7 @@ def pooling_request(sequences: TokenSequences, vectors: np.ndarray, pooling: Poo
         return batch.offsets[:-1] if first else None
 
     def pool(rows: np.ndarray, batch: TokenSequences, states: torch.Tensor) -> Iterator[Made]:
-        pooled = states.float() if first else _means(states, batch)
+        pooled = states.float() if first else sequence_means(states, batch)
         if normalize:
             pooled = torch.nn.functional.normalize(pooled, dim=-1)
         yield Made(vectors, rows, pooled)
@@ -33,17 +34,3 @@ def not_finite(vectors: np.ndarray, model: str) -> dict[int, str]:
     """A sentence for each row of `vectors` [u, width] that holds something else than numbers."""
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
     return dict.fromkeys(broken, f"model {model} gave a vector with values that are no numbers")
-
-
-def _means(states: torch.Tensor, sequences: TokenSequences) -> torch.Tensor:
-    """[T, hidden] to the float32 mean of each sequence, [rows, hidden]."""
-    if states.is_cuda:
-        offsets = on_device(sequences.offsets, states.device)
-        return torch.segment_reduce(states.float(), "mean", offsets=offsets)
-    # Sequences of one length are a [count, length, hidden] view.
-    return torch.cat(
-        [
-            states[first : first + count * length].view(count, length, -1).float().mean(dim=1)
-            for first, count, length in sequences.groups()
-        ]
-    )
