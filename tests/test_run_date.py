@@ -114,6 +114,11 @@ def test_a_partition_is_the_day_of_the_run_that_enriched_the_row(counter: Counte
     assert {path.name for path in Path("out/data").resolve().iterdir()} == {"night=2026-11-25", "night=2026-11-26"}
 
 
+def test_a_plan_measures_rows_that_go_into_the_partition_of_its_day(counter: Counter) -> None:
+    plan = plan_job(job(input=WITH_ID, output=PARTITIONED))
+    assert plan.todo_rows == 100 and plan.probed_rows and plan.seconds
+
+
 @pytest.mark.parametrize(
     "entries", [["{run_date}x"], ["{run_date}"], ["a={run_date}", "b={run_date}"], ["a={run_date}={run_date}"]]
 )

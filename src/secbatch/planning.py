@@ -52,11 +52,12 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
 
     Raises the same one-sentence errors as a run for what is wrong with the job, the models or the input.
     """
-    job, _ = pinned(job, run_identity.new_run_id(), lambda job: run_identity.described(job, RunOptions(limit)))
+    run = run_identity.new_run_id()  # of the run that might be: its day is a partition of the rows that are measured
+    job, _ = pinned(job, run, lambda job: run_identity.described(job, RunOptions(limit)))
     layout = Layout(Path(job.output.path))
     ledger = Ledger.read_only(layout.ledger) if layout.ledger.exists() else None
     try:
-        setup = set_up(job, "plan", lambda cuda: ShardSizes(runner.shard_rows_schedule(job, cuda)))
+        setup = set_up(job, run, lambda cuda: ShardSizes(runner.shard_rows_schedule(job, cuda)))
         plan = Plan(
             files=len(setup.source.files),
             device=setup.compute.summary,
@@ -74,7 +75,7 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
                 setup.worker,
                 setup.source.schema,
                 base=ledger.latest_version() if ledger else 0,
-                run="plan",
+                run=run,
                 about={"id": list(job.input.id)},
                 fresh=job.output.mode == "overwrite",
                 scratch=Path(scratch),
