@@ -259,3 +259,18 @@ def test_files_of_the_dataset_that_are_gone_are_made_again(counter: Counter, par
     assert result.enriched <= count  # an earlier version that is kept has the rest
     assert dataset() == before and result.rows_in_dataset == 130
     assert done(counter, **given) == 0
+
+
+@pytest.mark.parametrize("target", [None, "_secbatch/versions/000001", "_secbatch/versions/000099"])
+def test_a_link_that_was_lost_or_turned_shows_the_dataset_again(counter: Counter, target: str | None) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    done(counter, input=WITH_ID)
+    write("b.csv", "id,text,note", "x,more,n1")
+    done(counter, input=WITH_ID)
+    Path("out/data").unlink()
+    if target:
+        Path("out/data").symlink_to(target)
+    result = run_job(job(input=WITH_ID))
+    assert (result.enriched, result.published, result.rows_in_dataset) == (0, True, 101)
+    assert len(rows()) == 101 and Path("out/data").readlink().name == f"{result.version:06d}"
+    assert not run_job(job(input=WITH_ID)).published

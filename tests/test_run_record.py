@@ -73,6 +73,29 @@ def test_the_record_of_a_run_that_was_interrupted_or_failed(counter: Counter, mo
     assert (record["state"], record["exit_code"]) == ("failed", 2)
     assert "does not exist" in record["error"]
     assert told[2].error == record["error"]
+    assert record["output"] == {"path": "out", "version": told[1].version, "published": False}  # what readers see still
+    assert (record["counts"]["rows_in_dataset"], record["counts"]["read"]) == (3, 0)
+
+
+def test_a_first_run_that_shows_less_than_before_tells_what_is_shown(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("in.csv").write_text("text\na\nb\nc\nd\ne\nf\n")
+    compute, asked = UpperTask.compute, 4
+
+    def stopping(self: UpperTask, encoded: Any) -> Any:
+        if counter.rows >= asked:
+            raise Interrupted("stopped by a test")
+        return compute(self, encoded)
+
+    monkeypatch.setattr(UpperTask, "compute", stopping)
+    for asked, seconds in ((4, 0.0), (0, 600.0)):  # each shard is shown; only the first one is, of those that are done
+        monkeypatch.setattr("secbatch.finished_shards.PUBLISH_SECONDS", seconds)
+        with pytest.raises(Interrupted):
+            run_job(job())
+        record = json.loads(LATEST.read_text())
+        shown = pq.read_table("out/data").num_rows
+        assert shown == 5 and record["counts"]["rows_in_dataset"] == shown
 
 
 def test_no_secret_is_left_anywhere(counter: Counter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

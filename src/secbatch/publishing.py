@@ -19,7 +19,7 @@ from secbatch.store.ledger import Checkpoint, Ledger, Part
 from secbatch.store.merge import Merger
 from secbatch.store.parts_ahead import PartsAhead
 from secbatch.store.present import Winners
-from secbatch.store.versions import link_name, prune, publish
+from secbatch.store.versions import folder_name, link_name, prune, publish, shown_folder
 from secbatch.worker import Worker
 
 LEFT_FOR_RUNS = 10  # that finish, until what another job's unfinished run has left is given up
@@ -133,11 +133,14 @@ class Publisher:
         if final or rows > before:  # a resumed run shows nothing less than what is shown already
             hidden = [part.name for part in self.ledger.version_parts(number, superseded=True)]
             same = shown == [part.name for part in parts] and hidden == [part.name for part in superseded]
-            if not same or not self.layout.data.is_symlink():
+            # Readers may see another version: somebody has turned the link, or lost it.
+            if not same or shown_folder(self.layout) != folder_name(number):
                 when = datetime.now(UTC).isoformat(timespec="seconds")
                 number = publish(self.layout, self.ledger, self.run, parts, when, superseded)
                 new = True
             prune(self.layout, self.ledger, on_their_way)
+        else:
+            rows = before
         files = [link_name(place, file) for place, part in enumerate(parts) for file in part.files]
         return Published(number, rows, files, new, made.superseded_rows, notices)
 

@@ -69,6 +69,8 @@ class Run:
         self._resuming = unfinished is not None
         self._check_mode()
         self.result = RunResult(self.run, str(layout.root))
+        for shown in ledger.version_facts()[-1:]:  # what a run that fails leaves as it is
+            self.result.version, self.result.rows_in_dataset = shown.number, shown.rows
         self.clock = StageClock()
         self._schedule = schedule
 

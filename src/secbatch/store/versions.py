@@ -24,8 +24,8 @@ def publish(
     between the last two leaves a version that the ledger does not know: the next publish makes a newer one.
     """
     number = max([ledger.latest_version(), *_numbers(layout)]) + 1
-    folder = layout.versions / f"{number:06d}"
-    building = layout.versions / f".{number:06d}.tmp"
+    folder = layout.versions / folder_name(number)
+    building = layout.versions / f".{folder.name}.tmp"
     try:
         faults.reach("version: before its folder")
         if building.exists():
@@ -47,6 +47,10 @@ def publish(
         raise explain(error, layout.root) from None
     ledger.add_version(number, run, when, parts, superseded)
     return number
+
+
+def folder_name(number: int) -> str:
+    return f"{number:06d}"
 
 
 def link_name(position: int, file: str) -> str:
@@ -91,13 +95,18 @@ def swap_link(layout: Layout, folder: Path) -> None:
     faults.reach("link: after the swap")
 
 
+def shown_folder(layout: Layout) -> str | None:
+    """The name of the version's folder that OUT/data leads to, be it there or not; None without a link."""
+    return layout.data.readlink().name if layout.data.is_symlink() else None
+
+
 def prune(layout: Layout, ledger: Ledger, on_their_way: Collection[str] = ()) -> None:
     """Removes all but the newest versions, and files that none of them holds; those `on_their_way` to parts/ stay."""
     for number in ledger.versions()[:-KEPT_VERSIONS]:
         ledger.forget_version(number)
     numbers = ledger.versions()
-    known = {f"{number:06d}" for number in numbers}
-    current = layout.data.readlink().name if layout.data.is_symlink() else None
+    known = {folder_name(number) for number in numbers}
+    current = shown_folder(layout)
     for folder in layout.versions.iterdir() if layout.versions.is_dir() else ():
         if folder.name not in known and folder.name != current:
             remove_tree(folder)
