@@ -112,6 +112,23 @@ def test_other_ends(counter: Counter, capsys: pytest.CaptureFixture[str], monkey
     assert "cannot be read" in capsys.readouterr().err
 
 
+def test_who_looks_leaves_no_file_for_the_next_run(counter: Counter, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(["run", "job.yaml"]) == 3
+    inside = LOCK.parent
+    before = {path: path.stat().st_mtime_ns for path in inside.rglob("*")}
+    inside.chmod(0o555)  # for who is not root: it can be looked at all the same
+    try:
+        for command in (["status", "out"], ["versions", "out"], ["plan", "job.yaml"]):
+            assert _run(command) == (3 if "status" in command else 0)
+    finally:
+        inside.chmod(0o755)
+    # A log of the ledger that another user has made would be in the run's way.
+    assert {path: path.stat().st_mtime_ns for path in inside.rglob("*")} == before
+    (inside / "ledger.sqlite").write_bytes(b"not a database" * 100)
+    assert _run(["versions", "out"]) == 1
+    assert "the next run makes a new one" in capsys.readouterr().err
+
+
 def test_who_looks_keeps_nobody_from_starting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert holder(Path("lock")) is None

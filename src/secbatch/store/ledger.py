@@ -4,6 +4,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,11 +97,12 @@ class Ledger:
         ledger = cls.__new__(cls)
         ledger._path, ledger._mutex = path, threading.Lock()
         try:
-            where = f"{path.resolve().as_uri()}?mode=ro"
-            ledger._connection = sqlite3.connect(where, uri=True, check_same_thread=False)
+            ledger._connection = _looking(path)
             ledger._read_as_this_release()
+        except sqlite3.OperationalError as error:
+            raise OutputError(f"The ledger '{path}' cannot be read ({error}).") from None
         except sqlite3.Error as error:
-            raise OutputError(f"The ledger '{path}' cannot be read ({error}); move it away to start afresh.") from None
+            raise DamagedLedgerError(path, str(error)) from None
         return ledger
 
     def _open_schema(self) -> None:
@@ -276,6 +278,24 @@ class Ledger:
                 ("DELETE FROM versions WHERE version = ?", (version,)),
             ]
         )
+
+
+def _looking(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing and leaves no file behind.
+
+    SQLite puts a log and its index beside a database that is looked at. While a run has the ledger, and after one that
+    died, they are there. Otherwise who may not write there cannot make them, and those of another user would keep the
+    next run from writing: the file alone is copied to memory.
+    """
+    where, log = path.resolve().as_uri(), path.with_name(f"{path.name}-wal")
+    if not log.exists():
+        copy = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        with closing(sqlite3.connect(f"{where}?immutable=1", uri=True)) as file:
+            file.backup(copy)
+        if not log.exists():  # no run has begun meanwhile
+            return copy
+        copy.close()
+    return sqlite3.connect(f"{where}?mode=ro", uri=True, check_same_thread=False)
 
 
 def _adding(part: Part) -> tuple[str, tuple[object, ...]]:
