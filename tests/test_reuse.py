@@ -117,6 +117,35 @@ def removed(how: str, **more: Any) -> dict[str, Any]:
     return {"path": "out", "removed": how, **more}
 
 
+@pytest.mark.parametrize("how", ["keep", "mark", "drop"])
+@pytest.mark.parametrize("partition_by", [[], ["note"]])
+def test_a_row_without_id_gives_way_to_what_its_file_holds_now(
+    counter: Counter, how: str, partition_by: list[str]
+) -> None:
+    given = {
+        "input": {**WITH_ID, "types": {"id": "int64"}},
+        "output": removed(how, max_removed="0", partition_by=partition_by),
+        "max_rejects": "100%",
+    }
+    header = "id,text,note"
+    write("a.csv", header, "1,one,n", ",nameless,n", ",another,m")
+    write("b.csv", header, ",elsewhere,n")
+    done(counter, **given)
+    write("a.csv", header, "2,two,n", "1,one,n", ",nameless,n", ",another,m")  # each stands a line lower now
+    result = run_job(job(**given))
+    assert sorted(rows()["text"]) == ["another", "elsewhere", "nameless", "one", "two"]
+    assert result.rejected == 3 and not any("no longer" in text for text in result.notices)
+    write("a.csv", header, "2,two,n", "1,one,n", "3,nameless,n", "4,another,m")  # mended
+    assert run_job(job(**given)).rejected == 1
+    assert rows().set_index("text")["secbatch_status"].to_dict() == {
+        "one": "ok",
+        "two": "ok",
+        "nameless": "ok",
+        "another": "ok",
+        "elsewhere": "rejected",
+    }
+
+
 def test_removed_rows_are_kept_marked_or_dropped(counter: Counter) -> None:
     write("a.csv", "id,text,note", *LINES)
     run_job(job(input=WITH_ID))

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from secbatch.row_hash import as_text, digests, hash_content, hash_places, hexadecimal_column, mixed
 from secbatch.sources.shard import Shard
 from secbatch.store.occurrences import Occurrences
+from secbatch.store.unnamed import place_name
 
 SENTENCE_INDEX = "sentence_index"
 
@@ -97,7 +98,7 @@ class Identities:
                     c for c, text in zip(self._columns, columns, strict=True) if text[position].as_py() is None
                 )
                 row = shard.row[position].as_py()
-                texts[position] = f"null@{shard.source[position].as_py()}:{row}"
+                texts[position] = place_name(shard.source[position].as_py(), row)
                 errors[position] = f"Row {row}: id column '{column}' is null; give it a value."
             names = pa.chunked_array([pa.array(texts, pa.large_string())])
         return names.cast(pa.string()).combine_chunks(), errors

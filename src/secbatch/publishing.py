@@ -79,7 +79,8 @@ class Publisher:
 
         `on_their_way`: files under parts/ that are not whole yet, and stay.
         """
-        assembly = Assembly(self.layout, self.reuse.open_keys, self.reuse.schema_name, self._tasks)
+        named = bool(self.job.input.id)
+        assembly = Assembly(self.layout, self.reuse.open_keys, self.reuse.schema_name, self._tasks, named)
         base = self.reuse.base if final else []
         output = self.job.output
         made = assembly.assemble(
@@ -87,7 +88,7 @@ class Publisher:
             checkpoints,
             winners,
             output.removed if complete else "keep",
-            () if self.job.input.id else read_whole,
+            read_whole,
         )
         notices = self._check_removed(made, base)
         merger = self.merger

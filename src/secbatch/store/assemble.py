@@ -13,7 +13,8 @@ from secbatch.store.ledger import Checkpoint, Part
 from secbatch.store.parts import RowGroups
 from secbatch.store.pieces import Piece
 from secbatch.store.present import KEPT, Winners, place_of
-from secbatch.store.row_keys import REMOVED, StoredKeys
+from secbatch.store.row_keys import REJECTED, REMOVED, StoredKeys
+from secbatch.store.unnamed import are_place_names
 
 Removed = Literal["keep", "mark", "drop"]
 
@@ -39,6 +40,7 @@ class Assembly:
     open_keys: Callable[[Part], StoredKeys]
     schema: str  # name of the columns that parts are to have
     tasks: dict[str, list[str]]  # of this run's rows: task -> fingerprints
+    named: bool  # rows have ids: only a rejected one without is known by its place
 
     def assemble(
         self,
@@ -50,8 +52,8 @@ class Assembly:
     ) -> Assembled:
         """`winners` None: every row of the checkpoints has an identity of its own, and there is no base.
 
-        `removed`: what becomes of rows that are not in the input; those of `replaced_sources`, which this run read
-        whole, are dropped in any case.
+        `removed`: what becomes of rows that are not in the input; those that have no id, of `replaced_sources`, which
+        this run read whole, are dropped in any case.
         """
         result = Assembled()
         for part in base:
@@ -75,10 +77,15 @@ class Assembly:
         absent = ~present
         result.found += int(present.sum())
         gone = np.zeros(keys.rows, bool)
-        if absent.any() and (replaced_sources or removed == "drop"):
-            gone = absent & (self._from_sources(part, replaced_sources) if removed != "drop" else True)
+        if absent.any() and removed == "drop":
+            gone = absent
+        elif absent.any() and replaced_sources and not self.named:
+            gone = absent & self._from_sources(part, replaced_sources)
+        # A row without id has another place as soon as a line is added above it: it is not lost.
+        moved = self._known_by_place(part, keys, absent, replaced_sources)
+        gone = gone | moved
         marked = absent & ~gone & ((keys.flags & REMOVED) == 0) if removed == "mark" else np.zeros(keys.rows, bool)
-        result.removed += int(gone.sum() + marked.sum())
+        result.removed += int((gone & ~moved).sum() + marked.sum())
         result.kept += int((absent & ~gone).sum())
         taken = (stays | absent) & ~gone
         piece = self._piece(part, keys, taken, marked)
@@ -111,6 +118,20 @@ class Assembly:
         rows = RowGroups().take(self.layout.parts / part.files[0], np.arange(part.rows), ["secbatch_source"])
         found = pc.is_in(rows.column(0).cast(pa.string()), value_set=pa.array(sources, pa.string()))
         return np.asarray(found.to_numpy())
+
+    def _known_by_place(self, part: Part, keys: StoredKeys, absent: np.ndarray, sources: Sequence[str]) -> np.ndarray:
+        """bool [n]: rows of these files, out of `absent`, that should have had an id and have none."""
+        import pyarrow as pa
+
+        candidates = np.flatnonzero(absent & ((keys.flags & REJECTED) != 0)) if self.named and sources else []
+        found = np.zeros(keys.rows, bool)
+        if len(candidates):
+            columns = ["secbatch_id", "secbatch_source", "secbatch_row"]
+            rows = RowGroups().take(self.layout.parts / part.files[0], candidates, columns)
+            unnamed = are_place_names(*(rows.column(name) for name in columns))
+            here = pc.is_in(rows.column(1).cast(pa.string()), value_set=pa.array(sources, pa.string()))
+            found[candidates] = np.asarray(pc.and_(unnamed, here).to_numpy())
+        return found
 
     def _from_checkpoint(self, checkpoint: Checkpoint, winners: Winners | None, result: Assembled) -> None:
         lost = np.zeros(checkpoint.rows, bool)
