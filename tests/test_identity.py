@@ -70,6 +70,13 @@ def test_sentence_rows_add_their_index(scratch: Path) -> None:
     assert named.ids.to_pylist() == ["d/0", "d/1"]
 
 
+def test_a_blank_document_has_one_row_with_a_name(scratch: Path) -> None:
+    rows = shard(doc=["d", "e", None], sentence_index=pa.array([None, 0, None], pa.int32()))
+    named = Identities(("doc",), True, scratch).name(rows)
+    assert named.ids.to_pylist() == ["d/0", "e/0", "null@a.csv:3"]
+    assert set(named.shard.errors) == {2} and "id column 'doc' is null" in named.shard.errors[2]
+
+
 def test_digests_are_those_of_the_first_release() -> None:
     # A changed digest would rename every row of every dataset.
     table = pa.table({"text": ["x", None], "n": [1, 2]})

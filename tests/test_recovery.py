@@ -96,7 +96,7 @@ def test_an_output_of_the_first_release_goes_on(counter: Counter, names: list[st
     assert len(after) == 61 and after.loc[before.index, before.columns].equals(before)
 
 
-@pytest.mark.parametrize("damage", ["gone", "no database", "overwritten"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "no database", "overwritten"])
 def test_a_lost_ledger_is_made_anew_from_the_parts(counter: Counter, damage: str) -> None:
     write("a.csv", "id,text,note", *LINES)
     write("b.csv", "id,text,note", "0,newer,")
@@ -105,6 +105,8 @@ def test_a_lost_ledger_is_made_anew_from_the_parts(counter: Counter, damage: str
     done(counter, input=WITH_ID)
     if damage == "gone":
         LEDGER.unlink()
+    elif damage == "empty":
+        LEDGER.write_bytes(b"")
     elif damage == "no database":
         LEDGER.write_bytes(b"not a database" * 100)
     else:

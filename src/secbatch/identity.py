@@ -49,7 +49,8 @@ class Identities:
 
     def __init__(self, columns: tuple[str, ...], sentences: bool, scratch: Path) -> None:
         """`scratch`: a folder for what does not fit in memory; made when needed, removed by the caller."""
-        self._columns = (*columns, SENTENCE_INDEX) if columns and sentences else columns
+        self._sentences = sentences and bool(columns)
+        self._columns = (*columns, SENTENCE_INDEX) if self._sentences else columns
         self._occurrences = Occurrences(scratch)
 
     def name(self, shard: Shard) -> Identified:
@@ -85,6 +86,8 @@ class Identities:
 
     def _by_columns(self, shard: Shard) -> tuple[pa.Array, dict[int, str]]:
         columns = [as_text(shard.table.column(name)) for name in self._columns]
+        if self._sentences:  # a blank document's only row has no index: it stands where its first sentence would
+            columns[-1] = pc.fill_null(columns[-1], "0")
         if len(columns) > 1:
             escaped = [pc.replace_substring(pc.replace_substring(c, "\\", "\\\\"), "/", "\\/") for c in columns]
             names = pc.binary_join_element_wise(*escaped, pa.scalar("/", pa.large_string()))

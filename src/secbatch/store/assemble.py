@@ -123,9 +123,9 @@ class Assembly:
         """bool [n]: rows of these files, out of `absent`, that should have had an id and have none."""
         import pyarrow as pa
 
-        candidates = np.flatnonzero(absent & ((keys.flags & REJECTED) != 0)) if self.named and sources else []
         found = np.zeros(keys.rows, bool)
-        if len(candidates):
+        candidates = np.flatnonzero(absent & ((keys.flags & REJECTED) != 0))
+        if self.named and sources and len(candidates):
             columns = ["secbatch_id", "secbatch_source", "secbatch_row"]
             rows = RowGroups().take(self.layout.parts / part.files[0], candidates, columns)
             unnamed = are_place_names(*(rows.column(name) for name in columns))

@@ -27,7 +27,8 @@ def open_ledger(layout: Layout) -> tuple[Ledger, str | None]:
 
 
 def _opened(layout: Layout) -> tuple[Ledger, str | None]:
-    lost = not layout.ledger.exists() and layout.data.is_symlink()
+    # SQLite takes an empty file for a new ledger: then nothing of the dataset would be known.
+    lost = layout.data.is_symlink() and (not layout.ledger.exists() or not layout.ledger.stat().st_size)
     if not lost:
         try:
             ledger = Ledger(layout.ledger)
@@ -46,7 +47,7 @@ def _opened(layout: Layout) -> tuple[Ledger, str | None]:
                 f"what was there is kept as {aside.name}"
             )
     else:
-        what = f"The ledger of '{layout.root}' was gone"
+        what = f"The ledger of '{layout.root}' was {'empty' if layout.ledger.exists() else 'gone'}"
     ledger = Ledger(layout.ledger)
     versions = _restore(layout, ledger)
     return ledger, f"{what}; a new one was made from the parts of {versions} version{'s' if versions != 1 else ''}."
