@@ -460,6 +460,32 @@ def test_a_row_that_starts_a_field_with_a_delimiter_after_a_stray_quote_is_not_l
     assert "never closes" in reject.reason or "goes on after" in reject.reason
 
 
+@pytest.mark.parametrize(
+    ("bad", "good"),
+    [
+        ('2,"said "so" to me",x\n', '3,a 5" disk",y\n'),  # the row before has closed all its quotes
+        ('2,"open,x\n', '3,he said "so",y\n'),  # the quote at the field's end has its other one in the field
+        ('2,"line one\nsaid "two""\n', '3,he said "so",y\n'),
+    ],
+)
+def test_a_row_with_a_quote_at_a_fields_end_after_a_damaged_row_is_not_lost(tmp_path, bad, good):
+    path = written(tmp_path, "t.csv", "id,text,note\n1,a,b\n" + bad + good + GOOD)
+    shards = shards_of(path)
+    assert table_of(shards).column("id").to_pylist() == ["1", "3", "10", "11", "12"]
+    assert table_of(shards).column("text")[1].as_py() == good.split(",")[1]
+    assert "".join(reject.raw.decode() for reject in rejects_of(shards)) == bad
+
+
+@pytest.mark.parametrize(
+    "bad", ['2,"said "so"\nand, more",x\n', '2,"line one\nsaid "so", and, left",x\n', '2,"one\ntwo "so"",x\n']
+)
+def test_the_tail_of_a_damaged_row_is_no_row(tmp_path, bad):
+    path = written(tmp_path, "t.csv", "id,text,note\n1,a,b\n" + bad + GOOD)
+    shards = shards_of(path)
+    assert table_of(shards).column("id").to_pylist() == ["1", "10", "11", "12"]
+    assert "".join(reject.raw.decode() for reject in rejects_of(shards)) == bad
+
+
 def test_a_long_text_with_quotes_in_a_record_of_the_wrong_width_is_rejected_whole(tmp_path):
     bad = '2,"He said ""so"", then, left\nand ""then"", again, came\nend",x,y\n'
     path = written(tmp_path, "t.csv", "id,text,note\n1,a,b\n" + bad + GOOD)

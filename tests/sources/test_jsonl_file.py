@@ -62,6 +62,13 @@ def test_declared_types(tmp_path):
     assert set(shard.errors) == {1}
 
 
+def test_a_whole_float_fits_a_declared_integer_column(tmp_path):
+    path = written(tmp_path, "t.jsonl", lines({"id": 1.0}, {"id": "2"}, {"id": 3}, {"id": 4.5}, {"id": 1e17}))
+    (shard,) = shards_of(path, types={"id": "int64"})
+    assert shard.table.column("id").to_pylist() == [1, 2, 3, None, None]
+    assert set(shard.errors) == {3, 4}
+
+
 def test_bad_lines_are_rejected_with_their_place(tmp_path):
     good = b'{"id": 1}\n'
     bad = [b'{"id": 2\n', b"[1, 2]\n", b'{"id": "\xff"}\n', b"[" * 100_000 + b"\n", b'{"id": ' + b"9" * 5000 + b"}\n"]

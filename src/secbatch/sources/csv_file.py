@@ -167,6 +167,7 @@ class CsvReader:
             return
         reason = NEVER_CLOSED if record.fault is None else self._reason(record)
         end = self._line_after(cursor, 0)
+        quotes = counted = 0  # quotes in the piece, and how far they are counted
         while True:
             if end < 0:  # a line without an end in sight
                 yield self._reject(cursor, reason, cursor.text[cursor.place : cursor.place + RAW_LIMIT])
@@ -175,20 +176,25 @@ class CsvReader:
             if end >= RAW_LIMIT:  # kept whole, in as many pieces as it takes
                 yield self._reject(cursor, reason, cursor.text[cursor.place : cursor.place + end])
                 cursor.advance(end)
-                end = 0
+                end = counted = 0
             if end >= cursor.left and cursor.ended:
                 break
             record = cursor.record(end)
-            if self._on_its_feet(record) or (record.fault is not None and self._damaged_row(cursor, end)):
+            quotes += cursor.text.count(b'"', cursor.place + counted, cursor.place + end)
+            counted = end
+            closed = quotes % 2 == 0
+            if self._on_its_feet(record, closed) or (record.fault is not None and self._damaged_row(cursor, end)):
                 break
             end = self._line_after(cursor, end)
         if end:
             yield self._reject(cursor, reason, cursor.text[cursor.place : cursor.place + end])
             cursor.advance(end)
 
-    def _on_its_feet(self, record: Record) -> bool:
-        """Whether a broken piece ends here: a record of the right width without a quote out of place."""
-        return record.fault is None and len(record.fields) == self.width and not record.literal_quote
+    def _on_its_feet(self, record: Record, closed: bool = False) -> bool:
+        """Whether a broken piece ends here: a record of the right width, whose quotes are not the broken piece's
+        (each of that has its other one: `closed`)."""
+        whole = record.fault is None and len(record.fields) == self.width
+        return whole and (closed or not record.literal_quote)
 
     def _damaged_row(self, cursor: Cursor, ahead: int) -> bool:
         """Whether a line that is no record looks like one row: several damaged rows are several rejects."""

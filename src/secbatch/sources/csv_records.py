@@ -34,7 +34,8 @@ class Record:
     fault: Fault | None = None
     complete: bool = True  # a line end closed it (False: the text ended)
     multiline: bool = False  # a line end stands inside quotes
-    literal_quote: bool = False  # an unquoted field ends with a quote: often the tail of a broken one
+    literal_quote: bool = False  # an unquoted field ends with a quote that none before it opens: often the tail of a
+    # broken one
     quoted: bool = False  # at least one field is quoted
 
 
@@ -91,7 +92,7 @@ def _parse_quoted(text: bytes, start: int, stop: int, following: int, dialect: D
         else:
             found = text.find(dialect.delimiter, place, stop)
             end = stop if found < 0 else found
-            literal = literal or (end > place and text[end - 1] == QUOTE)
+            literal = literal or (end > place and text[end - 1] == QUOTE and text.count(b'"', place, end) % 2 == 1)
             fields.append(text[place:end])
             if found >= 0:
                 place = found + 1

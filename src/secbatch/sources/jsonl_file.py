@@ -115,6 +115,8 @@ class JsonlReader:
         import pyarrow as pa
 
         found = set(map(type, values)) - {type(None)}
+        if float in found and pa.types.is_integer(field.type):
+            values = [_whole(value) for value in values]
         if field.name in self.declared or pa.types.is_string(field.type):
             texts, bad = _text_array(values if found <= {str} else [as_text(value) for value in values])
             converted, unfit = from_text(texts, field.type)
@@ -139,6 +141,11 @@ class JsonlReader:
         return pa.array(accepted, field.type), bad
 
 
+def _whole(value: Any) -> Any:
+    """A whole float (`3.0`) as the integer that it is; anything else as it stands."""
+    return int(value) if type(value) is float and value.is_integer() and abs(value) < 1 << 53 else value
+
+
 def _fitting(value: Any, kind: "pa.DataType") -> tuple[bool, Any]:
     """(whether `value` is of the inferred type, the value or None)."""
     import pyarrow as pa
@@ -149,8 +156,6 @@ def _fitting(value: Any, kind: "pa.DataType") -> tuple[bool, Any]:
     if pa.types.is_boolean(kind):
         fits = found == "bool"
     elif pa.types.is_integer(kind):
-        if found == "float" and value.is_integer() and abs(value) < 1 << 53:
-            return True, int(value)
         fits = found == "int"
     else:
         fits = found == "float" or (found == "int" and abs(value) <= 1 << 53)
