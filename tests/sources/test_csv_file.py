@@ -159,7 +159,20 @@ def test_undecodable_bytes_in_a_named_encoding_reject_the_row(tmp_path):
     (reject,) = rejects_of(shards)
     assert reject.line == 3
     assert reject.byte_offset is None
-    assert "column 'text' holds bytes that are not valid cp1252" in reject.reason
+    assert "column 'text' is not valid cp1252 (byte 0x81); name the file's encoding" in reject.reason
+    assert reject.raw == b"2,\x81\n"
+    with pytest.raises(InputError, match=r"header that is not valid cp1252 \(byte 0x8d\)"):
+        source_of(written(tmp_path, "h.csv", b"id,te\x8dxt\n1,a\n"), encoding="cp1252")
+
+
+def test_half_a_character_of_utf16_rejects_its_row_alone(tmp_path):
+    half = b"\x2c\xd8"  # its first byte is a comma by itself
+    path = written(tmp_path, "t.csv", "id,text\n1,é\n2,?\n3,z\n".encode("utf-16").replace(b"?\0", half))
+    shards = shards_of(path)
+    assert table_of(shards).column("text").to_pylist() == ["é", "z"]
+    (reject,) = rejects_of(shards)
+    assert "column 'text' is not valid utf-16 (byte 0x2c)" in reject.reason
+    assert reject.raw == b"2," + half + b"\n"
 
 
 @pytest.mark.parametrize("ending", ["gz", "bz2", "zst"])

@@ -69,6 +69,15 @@ def test_a_whole_float_fits_a_declared_integer_column(tmp_path):
     assert set(shard.errors) == {3, 4}
 
 
+def test_undecodable_bytes_in_a_named_encoding_name_that_encoding(tmp_path):
+    path = written(tmp_path, "t.jsonl", b'{"s": "caf\xe9"}\n{"s": "\x81"}\n')
+    shards = shards_of(path, encoding="cp1252")
+    assert table_of(shards).column("s").to_pylist() == ["café"]
+    (reject,) = rejects_of(shards)
+    assert "the line is not valid cp1252 (byte 0x81); name the file's encoding" in reject.reason
+    assert reject.raw == b'{"s": "\x81"}'
+
+
 def test_bad_lines_are_rejected_with_their_place(tmp_path):
     good = b'{"id": 1}\n'
     bad = [b'{"id": 2\n', b"[1, 2]\n", b'{"id": "\xff"}\n', b"[" * 100_000 + b"\n", b'{"id": ' + b"9" * 5000 + b"}\n"]

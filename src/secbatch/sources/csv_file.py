@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secbatch.errors import InputChangedError, in_job_or_option
+from secbatch.errors import InputChangedError
 from secbatch.sources.columns import conversion_error, from_text
 from secbatch.sources.csv_blocks import scan
 from secbatch.sources.csv_cursor import Cursor
@@ -20,6 +20,7 @@ from secbatch.sources.input_file import InputFile
 from secbatch.sources.piece import RECORD_LIMIT, Piece, reject_piece
 from secbatch.sources.shard import RAW_LIMIT, Reject
 from secbatch.sources.streams import Utf8Stream, broken_off
+from secbatch.sources.undecodable import what_is_wrong
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -148,15 +149,8 @@ class CsvReader:
             try:
                 value.decode("utf-8")
             except UnicodeDecodeError as error:
-                if self._stream is not None and self._stream.recoded:
-                    return (
-                        f"column '{name}' holds bytes that are not valid {self._stream.encoding}; "
-                        "name the file's encoding in `input.encoding`"
-                    )
-                return (
-                    f"column '{name}' is not valid UTF-8 (byte 0x{value[error.start]:02x}); if the file is in "
-                    f"another encoding, name it, for example {in_job_or_option('encoding', 'cp1252')}"
-                )
+                recoded_from = self._stream.recoded_from if self._stream else None
+                return f"column '{name}' {what_is_wrong(value, error.start, recoded_from)}"
         return None
 
     def _broken(self, cursor: Cursor, record: Record) -> Iterator[Reject]:
@@ -274,7 +268,7 @@ class CsvReader:
 
     def _reject(self, cursor: Cursor, reason: str, raw: bytes, whole_file: bool = False) -> Reject:
         offset = None if cursor.stream.recoded else cursor.offset
-        return reject_piece(self.file.path, reason, raw, cursor.line, offset, whole_file)
+        return reject_piece(self.file.path, reason, cursor.stream.as_stored(raw), cursor.line, offset, whole_file)
 
     def _piece(self, columns: "list[pa.Array]", numbers: np.ndarray, rejects: list[Reject]) -> Piece:
         table, errors = typed_table(

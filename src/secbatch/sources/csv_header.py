@@ -9,6 +9,7 @@ from secbatch.errors import InputError, in_job_or_option
 from secbatch.sources.csv_records import CR, QUOTE, Dialect, Fault, line_stop, parse_record
 from secbatch.sources.input_file import InputFile
 from secbatch.sources.streams import UnreadableFileError, Utf8Stream
+from secbatch.sources.undecodable import bytes_of_the_file
 
 DELIMITERS = (b",", b";", b"\t", b"|")  # in this order where two stand equally often in the header
 NO_DELIMITER = b"\xff"  # a byte that valid text never holds: each line is one value
@@ -96,7 +97,7 @@ def _layout(file: InputFile, text: bytes, named: bytes | None, codec: str) -> Cs
         names = [name.decode("utf-8") for name in without_delimiter(record.fields, dialect)]
     except UnicodeDecodeError as error:
         raise UnreadableFileError(
-            f"has a header that is not valid {codec} (byte 0x{error.object[error.start]:02x}); "
+            f"has a header that is not valid {codec} (byte 0x{bytes_of_the_file(error.object[error.start :])[0]:02x}); "
             f"name the encoding, for example {in_job_or_option('encoding', 'cp1252')}"
         ) from None
     names, notices = _named(file, names)

@@ -69,11 +69,12 @@ class JsonlReader:
                 try:
                     if length > RECORD_LIMIT:
                         raise BadLineError(f"the line is longer than {RECORD_LIMIT >> 20} MiB")
-                    rows.append(parse_line(line))
+                    rows.append(parse_line(line, stream.recoded_from))
                     numbers.append(number)
                     waiting += length
                 except BadLineError as error:
-                    rejects.append(reject_piece(self.file.path, str(error), line, line_number, here))
+                    raw = stream.as_stored(line)
+                    rejects.append(reject_piece(self.file.path, str(error), raw, line_number, here))
                 if len(rows) >= most or waiting >= BLOCK or len(rejects) >= PIECE_ROWS // 8:
                     yield self._piece(rows, numbers, rejects)
                     rows, numbers, rejects, waiting = [], [], [], 0

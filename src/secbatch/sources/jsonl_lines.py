@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from secbatch.errors import in_job_or_option
 from secbatch.sources.piece import BLOCK, RECORD_LIMIT
 from secbatch.sources.shard import RAW_LIMIT
 from secbatch.sources.streams import Utf8Stream
+from secbatch.sources.undecodable import what_is_wrong
 
 DEEPEST = 500  # levels of nesting; Python cannot write again all that it can read
 BLANK = b" \t\r"
@@ -18,15 +18,12 @@ class BadLineError(Exception):
     """A line that is no row; its text is the reason."""
 
 
-def parse_line(line: bytes) -> dict[str, Any]:
-    """The object on one line. Raises BadLineError."""
+def parse_line(line: bytes, recoded_from: str | None = None) -> dict[str, Any]:
+    """The object on one line; `recoded_from`: the file's encoding where that is not UTF-8. Raises BadLineError."""
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadLineError(
-            f"the line is not valid UTF-8 (byte 0x{line[error.start]:02x}); if the file is in another encoding, "
-            f"name it, for example {in_job_or_option('encoding', 'cp1252')}"
-        ) from None
+        raise BadLineError(f"the line {what_is_wrong(line, error.start, recoded_from)}") from None
     try:
         value = DECODER.decode(text)
     except json.JSONDecodeError as error:

@@ -13,6 +13,7 @@ from secbatch.errors import (
     nearest,
 )
 from secbatch.sources.input_file import InputFile
+from secbatch.sources.undecodable import ERROR_HANDLER, bytes_of_the_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -156,18 +157,10 @@ class ByteStream:
             self._raw.close()
 
 
-def _mark_bad(error: UnicodeError) -> tuple[str, int]:
-    # A lone surrogate becomes bytes that are never valid UTF-8, so that a row with an undecodable character
-    # is found by the same check as one with a broken UTF-8 sequence.
-    if isinstance(error, UnicodeDecodeError):
-        return "\udcff", error.end
-    raise error
-
-
 class Utf8Stream:
     """A file's text as UTF-8 bytes, byte order mark removed; the mark counts for more than a named encoding.
 
-    Characters that the named encoding cannot decode come out as an invalid UTF-8 sequence.
+    Bytes that the encoding cannot decode come out as invalid UTF-8, see `undecodable`.
     """
 
     def __init__(self, file: InputFile, encoding: str | None) -> None:
@@ -188,8 +181,7 @@ class Utf8Stream:
                 self.skipped = len(mark)
                 head = head[len(mark) :]
         else:
-            codecs.register_error("secbatch.mark-bad", _mark_bad)
-            self._decoder = codecs.getincrementaldecoder(self.encoding)("secbatch.mark-bad")
+            self._decoder = codecs.getincrementaldecoder(self.encoding)(ERROR_HANDLER)
         self._head: bytes | None = head
         self._started = False
         self.served = 0  # bytes of text
@@ -198,6 +190,15 @@ class Utf8Stream:
     def recoded(self) -> bool:
         """True when the bytes served are not those of the file: offsets into it are then unknown."""
         return self._decoder is not None
+
+    @property
+    def recoded_from(self) -> str | None:
+        """The file's encoding, where it is another one than that of the bytes served."""
+        return self.encoding if self.recoded else None
+
+    def as_stored(self, text: bytes) -> bytes:
+        """A piece of the text for the rejects: what could not be decoded stands in it as in the file."""
+        return bytes_of_the_file(text) if self.recoded else text
 
     @property
     def failure(self) -> str | None:
