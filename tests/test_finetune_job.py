@@ -40,6 +40,10 @@ def test_a_small_job_has_defaults_and_overrides_apply(tmp_path: Path) -> None:
     assert job.hyperparameters.lora and job.hyperparameters.lora.rank == 4
 
 
+def test_a_delimiter_may_be_named_tab_as_in_other_jobs(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD.replace("label: label", "label: label, delimiter: tab")).data.delimiter == "\t"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
@@ -52,6 +56,9 @@ def test_a_small_job_has_defaults_and_overrides_apply(tmp_path: Path) -> None:
         (", label: label", "", r"'data\.label' is missing; objective: classify needs it"),
         ("output: models/topics", "", "'output' is missing"),
         ("output:", "hyperparameters: {early_stopping: {metric: bleu}}\noutput:", "must be one of f1_micro"),
+        ("label: label", "label: label, labels: []", "line 4: 'data.labels' is wrong: it must not be empty"),
+        ("output: models/topics", "output: ''", "line 5: 'output' is wrong: it must not be empty"),
+        ("label: label", "label: label, delimiter: ';;'", "line 4: 'data.delimiter' is wrong: delimiter must be one"),
     ],
 )
 def test_one_sentence_for_what_is_wrong(tmp_path: Path, old: str, new: str, sentence: str) -> None:

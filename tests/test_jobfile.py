@@ -25,6 +25,13 @@ tasks:
 output:
   path: out
 """
+SIMILARITY = """\
+  near:
+    type: similarity
+    model: builtin/mlm
+    text: sentence
+    reference: {path: known.csv, id: name, text: name, delimiter: '|'}
+"""
 
 
 def write(tmp_path: Path, text: str) -> str:
@@ -84,6 +91,34 @@ def test_mistakes_are_named_with_their_line(tmp_path: Path, old: str, new: str, 
     assert words in str(caught.value)
     assert f"line {line}" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (GOOD[GOOD.index("  mask") : GOOD.index("output")], "  {}\n", "line 5: 'tasks' is wrong: it must not be empty"),
+        ("  id: report", "  delimiter: ';;'", "line 4: 'input.delimiter' is wrong: delimiter must be one ASCII"),
+        ("    text: question", f"    text: question\n{SIMILARITY}    threshold: 2\n", "must be from -1 to 1"),
+        ("    text: question", f"    text: question\n{SIMILARITY}".replace("'|'", "''"), "delimiter must be one ASCII"),
+    ],
+)
+def test_values_out_of_bounds_are_said_in_words_of_the_job(tmp_path: Path, old: str, new: str, words: str) -> None:
+    with pytest.raises(JobError) as caught:
+        load_job(write(tmp_path, GOOD.replace(old, new)))
+    assert words in str(caught.value)
+
+
+def test_inner_products_may_have_any_threshold_and_references_any_delimiter(tmp_path: Path) -> None:
+    near = SIMILARITY.replace("'|'", "tab") + "    threshold: 20\n    normalize: false\n"
+    task = load_job(write(tmp_path, GOOD.replace("output:", f"{near}output:"))).tasks["near"]
+    assert (task.threshold, task.reference.delimiter) == (20.0, "\t")
+
+
+def test_a_key_in_the_place_of_its_variable_is_refused_and_not_shown(tmp_path: Path) -> None:
+    endpoint = "    text: question\n    endpoint: http://127.0.0.1/v1\n    api_key_env: sk-SECRET"
+    with pytest.raises(JobError, match=r"line 15: .*api_key_env' is wrong: it must be the name of") as no:
+        load_job(write(tmp_path, GOOD.replace("    text: question", endpoint)))
+    assert "SECRET" not in str(no.value)
 
 
 def test_a_job_of_the_other_command_is_told_so(tmp_path: Path) -> None:

@@ -63,6 +63,17 @@ def test_only_rejected_rows_are_done_again(
     assert counter.rows == 3
 
 
+@pytest.mark.parametrize("mode", ["overwrite", "fail-if-exists"])
+@pytest.mark.parametrize("named", [[], ["--job", "job.yaml"]])
+def test_a_retry_keeps_what_is_done_whatever_the_mode_of_the_job(counter: Counter, mode: str, named: list[str]) -> None:
+    Path("job.yaml").write_text(JOB.replace("path: out", f"path: out, mode: {mode}"))
+    assert _run(["run", "job.yaml"]) == 3
+    counter.rows = 0
+    assert _run(["retry", "out", *named]) == 3
+    assert counter.rows == 2 and len(status()) == 5
+
+
+
 def test_a_file_that_is_gone_meanwhile_removes_nothing(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("job.yaml").write_text(JOB.replace("path: out", "path: out, removed: drop"))
     _run(["run", "job.yaml"])

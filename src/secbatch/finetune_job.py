@@ -55,7 +55,7 @@ class Data(Strict):
     dev: str | None = None  # None: a part of train is kept apart
     test: str | None = None  # measured once, at the end
     format: Literal["csv", "parquet", "jsonl", "conll"] | None = None
-    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    delimiter: str | None = None
     encoding: str | None = None
     text: str | None = None  # a column, or a template with {columns}
     label: str | None = None

@@ -45,14 +45,6 @@ class Input(Strict):
 
     _id = field_validator("id", mode="before")(one_or_several)
 
-    @field_validator("delimiter")
-    @classmethod
-    def _one_character(cls, value: str | None) -> str | None:
-        value = "\t" if value in ("\\t", "tab") else value
-        if value is not None and (len(value) != 1 or value in '"\r\n' or ord(value) > 127):
-            raise ValueError("delimiter must be one ASCII character other than a quote or a line end")
-        return value
-
 
 class Output(Strict):
     """Where the dataset goes."""

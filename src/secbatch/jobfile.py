@@ -38,6 +38,7 @@ TASK_TYPES: dict[str, type[BaseModel]] = {
 Kind = TypeVar("Kind", bound=BaseModel)
 WRITTEN_AS = {
     "name": "it must begin with a letter or a digit and hold only these, '.', '_' and '-'",
+    "api_key_env": "it must be the name of an environment variable, such as CHAT_KEY, and not the key itself",
     "device": "it must be auto, cpu, cuda or cuda:1 (or another number)",
     "[key]": "a task's name must begin with a letter and hold only letters, digits and '_'",
 }
@@ -56,6 +57,8 @@ IN_YAML = {  # where pydantic speaks of Python
     "model_attributes_type": "it must hold keys with values",
     "list_type": "it must be a list such as [a, b]",
     "tuple_type": "it must be a list such as [a, b]",
+    "string_too_short": "it must not be empty",
+    "too_short": "it must not be empty",
 }
 
 
@@ -220,6 +223,7 @@ def _sentence(problem: Any, origin: str, node: yaml.Node | None, model: type[Bas
         message += "; put it in quotes"
     if kind == "string_pattern_mismatch":  # nobody should have to read a regular expression
         message = WRITTEN_AS[location[-1]]
+        shown = "" if location[-1] == "api_key_env" else shown  # it may be the key
     return f"{place}: '{key}' is wrong: {message[:1].lower()}{message[1:]}{shown}."
 
 

@@ -15,6 +15,14 @@ class Strict(BaseModel):
             raise ValueError("it must not hold a NUL character")
         return value
 
+    @field_validator("delimiter", mode="after", check_fields=False)
+    @classmethod
+    def _one_character(cls, value: str | None) -> str | None:
+        value = "\t" if value in ("\\t", "tab") else value
+        if value is not None and (len(value) != 1 or value in '"\r\n' or ord(value) > 127):
+            raise ValueError("delimiter must be one ASCII character other than a quote or a line end, or tab")
+        return value
+
 
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 

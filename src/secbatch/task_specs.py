@@ -231,6 +231,12 @@ class Similarity(TaskBase):
     top_k: int = Field(default=5, ge=1, le=1000)
     threshold: float | None = Field(default=None, strict=False, allow_inf_nan=False)  # the least score that counts
 
+    @model_validator(mode="after")
+    def _within_cosines(self) -> Self:
+        if self.normalize and self.threshold is not None and abs(self.threshold) > 1:
+            raise ValueError("threshold must be from -1 to 1: with normalize: true scores are cosines")
+        return self
+
 
 class Qa(TaskBase):
     """The span of a context that answers a question."""

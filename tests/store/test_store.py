@@ -147,8 +147,11 @@ def test_a_newer_ledger_is_refused_and_a_broken_one_named(tmp_path: Path) -> Non
 
 
 def test_outputs_that_are_not_local_are_refused() -> None:
-    with pytest.raises(OutputError, match="not a local folder"):
+    with pytest.raises(OutputError, match=r"'s3://bucket/out' is not"):
         check_output_place(Path("s3://bucket/out"))
+    with pytest.raises(OutputError, match="not a local folder") as no:
+        check_output_place(Path("s3://KEY:SECRET@bucket/out"))
+    assert "SECRET" not in str(no.value)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:

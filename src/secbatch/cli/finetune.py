@@ -20,7 +20,7 @@ SHOWN_LABELS = 12  # of a plan
 
 @click.command(short_help="Train a model on labelled examples.")
 @click.argument("job_file", metavar="JOB.yaml")
-@options.overrides
+@options.overrides("hyperparameters.epochs=3")
 @click.option("--output", "output_path", metavar="FOLDER", help="Write here instead of the job's output.")
 @click.option("--overwrite", is_flag=True, help="Replace a model of another training in the output.")
 @click.option("--dry-run", is_flag=True, help="Check everything and say what would be trained; write nothing.")

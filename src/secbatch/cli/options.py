@@ -19,9 +19,15 @@ metrics_file = click.option(
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 limit = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows.")
-overrides = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key: --set tasks.mask.top_k=5."
-)
+
+
+def overrides(example: str) -> Callable[[Command], Command]:
+    """The option that replaces keys of a job file, with a key of the command's own kind of job."""
+    return click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help=f"Override a key (repeatable): --set {example}."
+    )
+
+
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
 precision = click.option(
     "--precision",

@@ -35,6 +35,8 @@ def retry(output: str, job_file: str | None, metrics_file: str | None, log_forma
             job, limit = recorded.job, recorded.limit
             if recorded.folder is not None and recorded.folder != Path.cwd():
                 _go_to(recorded.folder, measured)
+        # Whatever the job does with what is there: a retry adds to it.
+        job = job.model_copy(update={"output": job.output.model_copy(update={"mode": "incremental"})})
         return run_watched(job, replace(RunOptions(limit), partial=True, retry=True), log_format, measured)
 
 

@@ -24,7 +24,7 @@ OTHER_FILES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".txt", ".
 
 @click.command(short_help="Run a job; a second run goes on where the first stopped.")
 @click.argument("job_file", metavar="JOB.yaml")
-@options.overrides
+@options.overrides("tasks.mask.top_k=5")
 @click.option("--input", "input_path", metavar="PATH", help="Read this instead of the job's input.path.")
 @click.option("--output", "output_path", metavar="FOLDER", help="Write here instead of the job's output.path.")
 @options.limit
@@ -55,7 +55,7 @@ def run(
 
 @click.command(short_help="Show what a run would do: rows, tokens, time, what is done.")
 @click.argument("job_file", metavar="JOB.yaml")
-@options.overrides
+@options.overrides("tasks.mask.top_k=5")
 @options.limit
 def plan(job_file: str, overrides: tuple[str, ...], limit: int | None) -> int:
     """Show what a run of JOB.yaml would do: rows, shards, tokens, time, what is done already."""

@@ -31,7 +31,8 @@ def explain(error: OSError, path: Path) -> OutputError:
 def check_output_place(path: Path) -> None:
     """Refuses what cannot keep the promises of the store: object stores and network file systems."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a URI; Path has made one slash of two
-        raise OutputError(f"Output '{path}' is not a local folder; write to a local disk and copy it from there.")
+        written = str(path).replace(":/", "://", 1)  # as the job has it, so that a password in it is left out
+        raise OutputError(f"Output '{written}' is not a local folder; write to a local disk and copy it from there.")
     if str(path).startswith("~"):  # Arrow takes it for somebody's home, and Python for a name like any other
         raise OutputError(f"Output '{path}' begins with '~', which is not known here; write the whole path.")
     try:
