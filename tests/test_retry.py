@@ -73,7 +73,6 @@ def test_a_retry_keeps_what_is_done_whatever_the_mode_of_the_job(counter: Counte
     assert counter.rows == 2 and len(status()) == 5
 
 
-
 def test_a_file_that_is_gone_meanwhile_removes_nothing(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("job.yaml").write_text(JOB.replace("path: out", "path: out, removed: drop"))
     _run(["run", "job.yaml"])

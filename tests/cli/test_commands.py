@@ -247,9 +247,7 @@ def test_python_m_secbatch_is_the_command() -> None:
     assert done.returncode == 0 and done.stdout.startswith("secbatch, version")
 
 
-@pytest.mark.parametrize(
-    ("command", "key"), [("run", "tasks.mask.top_k=5"), ("finetune", "hyperparameters.epochs=3")]
-)
+@pytest.mark.parametrize(("command", "key"), [("run", "tasks.mask.top_k=5"), ("finetune", "hyperparameters.epochs=3")])
 def test_help_shows_a_key_of_the_commands_own_jobs(command: str, key: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run([command, "--help"]) == 0
     assert f"--set {key}." in " ".join(capsys.readouterr().out.split())

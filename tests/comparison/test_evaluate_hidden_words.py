@@ -30,27 +30,39 @@ def data(tmp_path: Path) -> LabelledFiles:
     return LabelledFiles(str(path))
 
 
-def test_perplexity_is_that_of_the_stock_model(models: list[str], data: LabelledFiles) -> None:
-    objective = HiddenWords(data, "text", seed=3, limit=len(SENTENCES))
+def stock_losses(path: str, sentences: list[str]) -> tuple[list[float], int]:
+    """(the loss of each hidden piece, how many words are hidden), one text at a time."""
+    model, tokenizer = AutoModelForMaskedLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    losses: list[float] = []
+    words = 0
+    for sentence in sentences:
+        hidden = hide(sentence, 3)
+        words += len(hidden.words)
+        text = sentence.replace("<mask>", tokenizer.mask_token)
+        assert len(text) == len(sentence)
+        encoded = tokenizer(text, return_offsets_mapping=True, return_tensors="pt")
+        places = [
+            number
+            for number, (start, end) in enumerate(encoded.pop("offset_mapping")[0].tolist())
+            if any(start < last and end > first for first, last in hidden.words)
+        ]
+        wanted = encoded["input_ids"][0, places].clone()
+        encoded["input_ids"][0, places] = tokenizer.mask_token_id
+        with torch.no_grad():
+            logits = model(**encoded).logits[0, places]
+        losses += torch.nn.functional.cross_entropy(logits, wanted, reduction="none").tolist()
+    return losses, words
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_perplexity_is_that_of_the_stock_model(models: list[str], tmp_path: Path, masked: bool) -> None:
+    sentences = [f"The <mask> is gone. {text} <mask>" if masked else text for text in SENTENCES]
+    path = tmp_path / "texts.csv"
+    path.write_text("text\n" + "".join(f'"{text}"\n' for text in sentences))
+    objective = HiddenWords(LabelledFiles(str(path)), "text", seed=3)
     evaluation = evaluate(objective, models, ["a", "b"], choose("cpu", "float32"), 20, 0)
-    for path, told in zip(models, evaluation.models, strict=True):
-        model, tokenizer = AutoModelForMaskedLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
-        losses = []
-        words = 0
-        for sentence in SENTENCES:
-            hidden = hide(sentence, 3)
-            words += len(hidden.words)
-            encoded = tokenizer(sentence, return_offsets_mapping=True, return_tensors="pt")
-            places = [
-                number
-                for number, (start, end) in enumerate(encoded.pop("offset_mapping")[0].tolist())
-                if any(start < last and end > first for first, last in hidden.words)
-            ]
-            wanted = encoded["input_ids"][0, places].clone()
-            encoded["input_ids"][0, places] = tokenizer.mask_token_id
-            with torch.no_grad():
-                logits = model(**encoded).logits[0, places]
-            losses += torch.nn.functional.cross_entropy(logits, wanted, reduction="none").tolist()
+    for path_of, told in zip(models, evaluation.models, strict=True):
+        losses, words = stock_losses(path_of, sentences)
         assert told.figures["loss"].value == pytest.approx(np.mean(losses), rel=1e-4)
         assert told.figures["word_perplexity"].value == pytest.approx(np.exp(np.sum(losses) / words), rel=1e-3)
         assert told.more == {"hidden_words": words, "hidden_pieces": len(losses)}
@@ -74,6 +86,7 @@ def test_the_same_words_are_hidden_every_time() -> None:
     assert hide(SENTENCES[0], 0) == hide(SENTENCES[0], 0)
     assert hide(SENTENCES[0], 0) != hide(SENTENCES[0], 1)
     assert hide("?!", 0) == HiddenText("?!", ())
+    assert hide("<mask>!", 0) == HiddenText("<mask>!", ())
     assert len(hide("one", 0).words) == 1
 
 

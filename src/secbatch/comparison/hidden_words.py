@@ -33,7 +33,7 @@ from secbatch.models.transfer import Made
 
 RATE = 0.15  # of a text's words that are hidden, one at least
 TEXTS_AT_ONCE = 256
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"<mask>|(\w+)")
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,9 @@ class HiddenWords(LabelledRows):
             part = self._texts[first : first + TEXTS_AT_ONCE]
             masked = mask(part, encoder.tokenizer)
             loss, failed = _losses(encoder, masked)
-            owners = first + masked.owners[np.repeat(np.arange(len(masked.owners)), masked.counts)]
-            np.add.at(losses, owners, loss)
+            known = masked.targets != encoder.tokenizer.mask_id
+            owners = first + masked.owners[np.repeat(np.arange(len(masked.owners)), masked.counts)][known]
+            np.add.at(losses, owners, loss[known])
             np.add.at(tokens, owners, 1)
             unknown += int((masked.targets == encoder.tokenizer.hf.unk_token_id).sum())
             errors |= {first + int(masked.owners[piece]): sentence for piece, sentence in failed.items()}
@@ -123,7 +124,7 @@ class HiddenWords(LabelledRows):
 
 def hide(text: str, seed: int) -> HiddenText:
     """Chooses the words that are hidden, by a hash of seed and text."""
-    words = [match.span() for match in _WORD.finditer(text)]
+    words = [match.span() for match in _WORD.finditer(text) if match[1]]  # what is behind a <mask> nobody knows
     if not words:
         return HiddenText(text, ())
     digest = hashlib.blake2b(f"{seed}:{text}".encode("utf-8", "replace"), digest_size=16).digest()
@@ -139,7 +140,7 @@ class MaskedPieces:
     sequences: TokenSequences  # [p]
     owners: np.ndarray  # [p] int64: the text that each is of
     counts: np.ndarray  # [p] int64: masks in each
-    targets: np.ndarray  # [M] int64: the hidden tokens, sequence by sequence
+    targets: np.ndarray  # [M] int64: the hidden tokens, sequence by sequence; the mask for a <mask> of the text itself
 
 
 def mask(texts: Sequence[HiddenText], tokenizer: TextTokenizer) -> MaskedPieces:
@@ -158,6 +159,7 @@ def mask(texts: Sequence[HiddenText], tokenizer: TextTokenizer) -> MaskedPieces:
             here = hidden[start - begin : start - begin + len(body)]
             if not here.any():
                 continue
+            here = here | (body == tokenizer.mask_id)
             targets.append(body[here].astype(np.int64))
             body[here] = tokenizer.mask_id
             pieces.append(np.concatenate([tokenizer.before, body, tokenizer.after]))
