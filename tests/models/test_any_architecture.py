@@ -13,6 +13,8 @@ from transformers import (
     CLIPModel,
     DPRConfig,
     DPRQuestionEncoder,
+    FNetConfig,
+    FNetForMaskedLM,
     LlamaForCausalLM,
     ModernVBertConfig,
     ModernVBertForMaskedLM,
@@ -128,6 +130,28 @@ def test_whatever_a_first_forward_raises_is_told(
     monkeypatch.setattr("transformers.DistilBertModel.forward", lambda *_, **__: None.last)  # type: ignore[attr-defined]
     with pytest.raises(ModelError, match=r"a forward over a few tokens fails \('NoneType' object has no attribute"):
         encoder.load()
+
+
+def test_a_model_that_does_not_run_in_bfloat16_is_computed_in_float32(tmp_path: Path) -> None:
+    """FNet's Fourier transform knows no bfloat16, which `precision: auto` means where the hardware has it."""
+    torch.manual_seed(0)
+    config = FNetConfig(vocab_size=300, type_vocab_size=1, tpu_short_seq_length=80, **SMALL)
+    model = saved(FNetForMaskedLM(config), tmp_path)
+    sequences = some_sequences()
+    made = []
+    for precision in ("float32", "bfloat16"):
+        encoder = SharedEncoder(model, choose("cpu", precision))
+        another = SharedEncoder(model, choose("cpu", precision), base=encoder)
+        another.need_head("masked-lm")
+        for each in (encoder, another):
+            each.load()
+            said = f"model {model.name} does not run in bfloat16: it is computed in float32"
+            assert (said in each.notices) == (precision == "bfloat16")
+            assert not each.batch_free
+        with torch.inference_mode():
+            ((_, logits),) = another.lm.logits(sequences, np.array([3, 70]))
+            made.append((encoder._states()(sequences), logits))
+    assert made[0][0].equal(made[1][0]) and made[0][1].equal(made[1][1])
 
 
 def test_a_decoder_that_embeds_keeps_no_keys_and_values(tiny: Callable[[str], ResolvedModel]) -> None:

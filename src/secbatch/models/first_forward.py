@@ -8,6 +8,10 @@ from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.resolved import ResolvedModel
 
 
+class FirstForwardError(ModelError):
+    """The model's own code has failed, not a lack of memory and not the device."""
+
+
 @contextmanager
 def first_forward(model: ResolvedModel) -> Iterator[None]:
     """Around a model's first forward: what it raises by itself is a fault of its files or the device, not of a row."""
@@ -27,7 +31,7 @@ def first_forward(model: ResolvedModel) -> Iterator[None]:
                 f"model {model.name}: the GPU fails at a forward over a few tokens ({lines[0][:300]}); see whether this"
                 " torch suits it and its driver, or run with device: cpu"
             ) from error
-        raise ModelError(
+        raise FirstForwardError(
             f"model {model.name}: a forward over a few tokens fails ({lines[0][:300]}); its config.json does not suit"
             " its architecture, or wants something that texts alone do not give"
         ) from error

@@ -1,6 +1,7 @@
 """One encoder for all tasks that name the same model: loaded once, and one forward for the texts that they share."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from secbatch.models.batch_runner import BatchReport, BatchRunner, default_token_budget
 from secbatch.models.device import Compute
 from secbatch.models.encoder import HiddenStates, MaskedLM, hidden_states
-from secbatch.models.first_forward import first_forward
+from secbatch.models.first_forward import FirstForwardError, first_forward
 from secbatch.models.freed_memory import keep_freed_memory
 from secbatch.models.heads import SequenceHead, TokenHead, trial_pairs
 from secbatch.models.load import LoadedModel, check_vocabulary, load_model
@@ -43,6 +44,7 @@ class SharedEncoder:
         Raises ModelError when the model's files are missing or broken. Loads no weights.
         """
         self.model, self.compute, self.scratch = model, compute, scratch
+        self._used = compute  # float32 instead of bfloat16 where transformers' code of the model does not run in it
         self.tokenizer = load_tokenizer(model)
         self.notices = compute.notices
         self._runner = BatchRunner(compute)
@@ -67,7 +69,7 @@ class SharedEncoder:
 
         Then a result may stand for later rows with the same text. In bfloat16 nobody counts on the last bits.
         """
-        if self.compute.dtype != "float32":
+        if self._used.dtype != "float32":
             return True
         states = self._hidden is None or (self._hidden.packed and self._hidden.batch_free)
         return states and all(head.batch_free for head in self._heads.values())
@@ -107,11 +109,32 @@ class SharedEncoder:
             keep_freed_memory()
         if self.root is not self:
             self.root.load()
+            self._used = self.root._used
+        try:
+            self._bring()
+        except FirstForwardError:
+            if self._used.dtype == "float32":
+                raise
+            self._used, self._heads, self._hidden = replace(self._used, dtype="float32"), {}, None
+            self._bring()
+        if self._used.dtype != self.compute.dtype:
+            said = f"model {self.model.name} does not run in {self.compute.dtype}: it is computed in float32"
+            self.notices = (*self.notices, said)
+        paths = [head.hidden for head in self._heads.values()] + ([self._hidden] if self._needs_states else [])
+        packed = [path for path in paths if isinstance(path, PackedEncoder)]
+        slower = self.compute.remarks_on_attention(path.head_width for path in packed)
+        self.notices = tuple(dict.fromkeys((*self.notices, *slower)))
+        in_blocks = len(packed) == len(paths)
+        self.token_budget = min(self.token_budget, default_token_budget(self._used, in_blocks))
+        self._loaded = True
+
+    def _bring(self) -> None:
+        """Heads and hidden states in the format of `_used`."""
         for kind in self._needed_heads:
-            loaded = load_model(self.model, kind, self.compute)
+            loaded = load_model(self.model, kind, self._used)
             check_vocabulary(self.model, self.tokenizer, loaded.model)
             with first_forward(self.model):
-                head = self._heads[kind] = _head(kind, loaded, self.tokenizer, self.compute)
+                head = self._heads[kind] = _head(kind, loaded, self.tokenizer, self._used)
             self.notices = tuple(dict.fromkeys((*self.notices, *loaded.notices)))
             if self.root is not self and head.hidden is not None:
                 head.hidden = self.root._states()
@@ -121,18 +144,11 @@ class SharedEncoder:
         if self._needs_states and self.root is not self:
             self._hidden = self.root._states()
         if self._needs_states and self._hidden is None:
-            loaded = load_model(self.model, "encoder", self.compute)
+            loaded = load_model(self.model, "encoder", self._used)
             check_vocabulary(self.model, self.tokenizer, loaded.model)
             with first_forward(self.model):
-                self._hidden = hidden_states(loaded.model, self.tokenizer.pad_id, self.compute)
+                self._hidden = hidden_states(loaded.model, self.tokenizer.pad_id, self._used)
             self.notices = tuple(dict.fromkeys((*self.notices, *loaded.notices)))
-        paths = [head.hidden for head in self._heads.values()] + ([self._hidden] if self._needs_states else [])
-        packed = [path for path in paths if isinstance(path, PackedEncoder)]
-        slower = self.compute.remarks_on_attention(path.head_width for path in packed)
-        self.notices = tuple(dict.fromkeys((*self.notices, *slower)))
-        in_blocks = len(packed) == len(paths)
-        self.token_budget = min(self.token_budget, default_token_budget(self.compute, in_blocks))
-        self._loaded = True
 
     def abandon(self) -> None:
         """Ends what is run, and what would be, with Interrupted. From any thread."""
