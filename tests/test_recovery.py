@@ -14,9 +14,10 @@ import pytest
 from fake_task import Counter, UpperTask, install_in
 from nights import LINES, WITH_ID, done, job, rows, write
 
-from secbatch.errors import InputError, OutputError
+from secbatch.errors import InputError, Interrupted, OutputError
 from secbatch.planning import plan_job
 from secbatch.runner import run_job
+from secbatch.store.ledger import Ledger
 
 LEDGER = Path("out/_secbatch/ledger.sqlite")
 PARTITIONED = {"path": "out", "partition_by": ["note"]}
@@ -276,3 +277,84 @@ def test_a_link_that_was_lost_or_turned_shows_the_dataset_again(counter: Counter
     assert (result.enriched, result.published, result.rows_in_dataset) == (0, True, 101)
     assert len(rows()) == 101 and Path("out/data").readlink().name == f"{result.version:06d}"
     assert not run_job(job(input=WITH_ID)).published
+
+
+def test_a_ledger_is_made_anew_whole_or_not_at_all(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    done(counter, input=WITH_ID)
+    write("b.csv", "id,text,note", "x,new,")
+    done(counter, input=WITH_ID)
+    Path("in/b.csv").unlink()  # its row is kept: from now on the dataset alone has it
+    with closing(sqlite3.connect(LEDGER)) as ledger:
+        ledger.execute("CREATE TABLE stray (x)")
+        log = LEDGER.with_name("ledger.sqlite-wal")
+        stray = log.read_bytes()
+    LEDGER.unlink()
+    log.write_bytes(stray)
+    add_version, added = Ledger.add_version, 0
+
+    def killed(self: Ledger, number: int, *others: Any) -> None:
+        nonlocal added
+        added += 1
+        if added > 1:
+            raise KeyboardInterrupt
+        add_version(self, number, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "add_version", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(job(input=WITH_ID))
+    result = run_job(job(input=WITH_ID))
+    assert (result.enriched, result.rows_in_dataset, len(rows())) == (0, 101, 101)
+    with closing(sqlite3.connect(LEDGER)) as ledger:
+        assert not ledger.execute("SELECT * FROM sqlite_master WHERE name = 'stray'").fetchall()
+
+
+DAMAGES = {
+    "empty": lambda _: b"",
+    "cut": lambda content: content[: len(content) * 2 // 3],
+    "cut in its head": lambda content: content[:100],
+    "overwritten": lambda content: content[:20] + b"\0" * 64 + content[84:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_row_keys_are_worked_out_again(counter: Counter, damage: str) -> None:
+    write("a.csv", "id,text,note", "0,older,", *LINES)
+    done(counter, input=WITH_ID)
+    for path in Path("out/_secbatch/keys").rglob("*.keys"):
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    write("b.csv", "id,text,note", "1,changed,", "x,new,")
+    assert done(counter, input=WITH_ID) == 2
+    after = rows().set_index("id")["text"]
+    assert len(after) == 101 and after["1"] == "changed" and after["0"] == "word 0"
+    LEDGER.unlink()
+    for path in Path("out/_secbatch/keys").rglob("*.keys"):
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    assert done(counter, input=WITH_ID) == 0 and len(rows()) == 101
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut"])
+@pytest.mark.parametrize("ending", ["keys", "parquet"])
+@pytest.mark.parametrize("same_job", [True, False])
+def test_damaged_checkpoints_are_done_again(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch, damage: str, ending: str, same_job: bool
+) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    compute = UpperTask.compute
+
+    def stopping(self: UpperTask, encoded: Any) -> Any:
+        if counter.rows >= 50:
+            raise Interrupted("stopped")
+        return compute(self, encoded)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UpperTask, "compute", stopping)
+        with pytest.raises(Interrupted):
+            run_job(job(input=WITH_ID))
+    left = sorted(Path("out/_secbatch/checkpoints").glob(f"*.{ending}"))
+    assert left
+    left[-1].write_bytes(DAMAGES[damage](left[-1].read_bytes()))
+    result = run_job(job(input=WITH_ID, **({} if same_job else {"max_rejects": "2%"})))
+    assert (result.rows_in_dataset, len(rows())) == (100, 100) and 0 < result.reused < 100
+    assert rows()["up"].notna().all()

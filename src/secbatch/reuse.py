@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 
 from secbatch.identity import Identified, content_key
 from secbatch.row_hash import digests, hash_content, hash_places, mixed
+from secbatch.store.checkpoints import whole
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger, Part
 from secbatch.store.partitions import with_partitions
 from secbatch.store.parts import read_part
 from secbatch.store.pool import Match, Pool, Stored
-from secbatch.store.row_keys import REJECTED, RowKeys, StoredKeys, write_keys
+from secbatch.store.row_keys import REJECTED, DamagedKeysError, RowKeys, StoredKeys, write_keys
 from secbatch.task_keys import conversation_column, conversations, task_keys
 from secbatch.worker import Reused, Work, Worker
 
@@ -97,7 +98,7 @@ class Reuse:
         for checkpoint in ledger.checkpoints():
             file = self._layout.checkpoints / f"{checkpoint.part}.parquet"
             keys = file.with_suffix(".keys")
-            if whose(checkpoint.run) and file.exists() and keys.exists():
+            if whose(checkpoint.run) and whole(self._layout, checkpoint):
                 tasks = StoredKeys(keys).about["tasks"]
                 found.append(Stored(checkpoint.part, file, keys, tasks, False))
         return found
@@ -202,7 +203,7 @@ class Reuse:
     def _open(self, stored: Stored) -> StoredKeys:
         try:
             return StoredKeys(stored.keys)
-        except FileNotFoundError:
+        except (FileNotFoundError, DamagedKeysError):
             keys, schema = self._worked_out(stored)
             facts = {"tasks": stored.tasks, "rows": len(keys), "rejected": int((keys.flags & 1).sum())}
             about = {**self._about, "schema": schema, "part": {**facts, "run": "", "superseded": False}}

@@ -1,5 +1,6 @@
 """Checkpoints: rows of one finished shard, kept until a version holds them."""
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,8 +13,9 @@ from secbatch.store.layout import Layout
 from secbatch.store.ledger import Checkpoint, Ledger
 from secbatch.store.partitions import partition_folders
 from secbatch.store.parts import ROW_GROUP_ROWS, write_tables
-from secbatch.store.row_keys import RowKeys, StoredKeys, write_keys
+from secbatch.store.row_keys import DamagedKeysError, RowKeys, StoredKeys, write_keys
 
+PARQUET_END = b"PAR1"
 ROW_GROUPS, FEWEST_ROWS = 32, 256  # of a checkpoint with several partitions: row groups at most, rows of one at least
 
 
@@ -70,8 +72,14 @@ def _in_order(table: pa.Table, order: np.ndarray, rows: int) -> Iterator[pa.Tabl
 
 
 def whole(layout: Layout, checkpoint: Checkpoint) -> bool:
-    """Whether its files are there."""
-    return all((layout.checkpoints / f"{checkpoint.part}.{kind}").exists() for kind in ("keys", "parquet"))
+    """Whether its files are there, and to their end."""
+    try:
+        checkpoint_keys(layout, checkpoint)
+        with (layout.checkpoints / f"{checkpoint.part}.parquet").open("rb") as file:
+            file.seek(-len(PARQUET_END), os.SEEK_END)
+            return file.read() == PARQUET_END
+    except (OSError, DamagedKeysError):
+        return False
 
 
 def checkpoint_keys(layout: Layout, checkpoint: Checkpoint) -> StoredKeys:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from secbatch.errors import counted
-from secbatch.store.filesystem import link_durably, settle_names
+from secbatch.store.filesystem import link_durably, rename, settle_names
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Checkpoint, DamagedLedgerError, Ledger, Part
 from secbatch.store.merge import SUPERSEDED
-from secbatch.store.row_keys import StoredKeys
+from secbatch.store.row_keys import DamagedKeysError, StoredKeys
 from secbatch.store.versions import link_name, part_name
 
 SETTINGS = ("id", "sentences", "partition_by")
@@ -48,9 +48,9 @@ def _opened(layout: Layout) -> tuple[Ledger, str | None]:
             )
     else:
         what = f"The ledger of '{layout.root}' was {'empty' if layout.ledger.exists() else 'gone'}"
-    ledger = Ledger(layout.ledger)
-    versions = _restore(layout, ledger)
-    return ledger, f"{what}; a new one was made from the parts of {versions} version{'s' if versions != 1 else ''}."
+    versions = _made_anew(layout)
+    made = f"a new one was made from the parts of {counted(versions, 'version')}"
+    return Ledger(layout.ledger), f"{what}; {made}."
 
 
 def _gone(layout: Layout, ledger: Ledger) -> list[str]:
@@ -78,6 +78,25 @@ def _set_aside(layout: Layout) -> Path:
     return aside
 
 
+def _made_anew(layout: Layout) -> int:
+    """Under its name once it is whole: a part of what is shown would pass for all of it."""
+    unfinished = layout.ledger.with_name(f"{layout.ledger.name}.new")
+    _remove_with_log(unfinished)
+    ledger = Ledger(unfinished)
+    try:
+        versions = _restore(layout, ledger)
+    finally:
+        ledger.close()
+    _remove_with_log(layout.ledger)  # the log of the one that is gone is not for this one
+    rename(unfinished, layout.ledger)
+    return versions
+
+
+def _remove_with_log(ledger: Path) -> None:
+    for ending in ("", "-wal", "-shm"):
+        ledger.with_name(ledger.name + ending).unlink(missing_ok=True)
+
+
 def _restore(layout: Layout, ledger: Ledger) -> int:
     folders = sorted(path for path in layout.versions.glob("[0-9]*") if path.name.isdigit())
     current = layout.data.resolve().name if layout.data.is_symlink() else None
@@ -89,26 +108,34 @@ def _restore(layout: Layout, ledger: Ledger) -> int:
         when = datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat(timespec="seconds")
         superseded = hidden if folder.name == current else []
         ledger.add_version(int(folder.name), "rebuilt", when, parts, superseded)
-    for keys in sorted(layout.keys.rglob("*.keys")):
-        about = StoredKeys(keys).about
+    for keys in filter(None, map(_keys, sorted(layout.keys.rglob("*.keys")))):
+        about = keys.about
         for key in SETTINGS:
             if key in about:
                 ledger.fix_setting(key, json.dumps(about[key]))
         break
     for number, path in enumerate(sorted(layout.checkpoints.glob("*.keys"))):
-        if path.with_suffix(".parquet").exists():
-            ledger.add_checkpoint(Checkpoint("lost", number, "", path.stem, StoredKeys(path).rows, 0, 0, 0, ()))
+        if path.with_suffix(".parquet").exists() and (stored := _keys(path)):
+            ledger.add_checkpoint(Checkpoint("lost", number, "", path.stem, stored.rows, 0, 0, 0, ()))
     return len(folders)
+
+
+def _keys(path: Path) -> StoredKeys | None:
+    """None where there are none, or damaged ones: those of a part are worked out from its rows."""
+    try:
+        return StoredKeys(path)
+    except (FileNotFoundError, DamagedKeysError):
+        return None
 
 
 def _part(layout: Layout, path: Path, name: str) -> Part:
     file = layout.parts / f"{name}.parquet"
     if not file.exists():  # the version has the only copy
         link_durably(path, file, "part")
-    keys = layout.keys / f"{name}.keys"
+    keys = _keys(layout.keys / f"{name}.keys")
     size = path.stat().st_size
-    if keys.exists():
-        about = StoredKeys(keys).about["part"]
+    if keys:
+        about = keys.about["part"]
         hidden = about["superseded"]
         return Part(
             name, about["tasks"], (f"{name}.parquet",), about["rows"], about["rejected"], size, about["run"], hidden
@@ -116,4 +143,5 @@ def _part(layout: Layout, path: Path, name: str) -> Part:
     footer = pq.read_metadata(path)  # an older release's: no row keys yet
     known = json.loads((footer.metadata or {}).get(b"secbatch", b"{}")).get("tasks", {})
     tasks = {task: [fingerprint] for task, fingerprint in known.items()}
-    return Part(name, tasks, (f"{name}.parquet",), footer.num_rows, 0, size, "rebuilt")
+    hidden = name.startswith(f"{SUPERSEDED}/")
+    return Part(name, tasks, (f"{name}.parquet",), footer.num_rows, 0, size, "rebuilt", hidden)

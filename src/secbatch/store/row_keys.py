@@ -165,29 +165,47 @@ def _order_of(halves: np.ndarray) -> np.ndarray:
     return order
 
 
+class DamagedKeysError(OutputError):
+    """The file is not what was written: cut, or overwritten where its head is."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"'{path}' is damaged, or holds no row keys of this release; remove it and run again.")
+
+
 @lru_cache(256)
-def _head(written: bytes) -> dict[str, Any]:
-    """Nobody changes it: checkpoints of as many rows have the same, and thousands of them may be open at a time."""
+def _head(written: bytes) -> tuple[dict[str, Any], int]:
+    """And the bytes that are to follow it.
+
+    Nobody changes it: checkpoints of as many rows have the same, and thousands of them may be open at a time.
+    """
     head: dict[str, Any] = json.loads(written)
-    return head
+    arrays = head["arrays"].values()
+    return head, max(offset + math.prod(shape) * np.dtype(kind).itemsize for kind, shape, offset in arrays)
 
 
 class StoredKeys:
     """The keys of one part, read from disk where and when they are looked at."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OutputError for a file that is no sidecar; FileNotFoundError when there is none."""
+        """Raises DamagedKeysError for a file that is no sidecar, or cut; FileNotFoundError when there is none."""
         self.path = path
         with path.open("rb") as file:
             start = file.read(len(MAGIC) + 8)
-            if start[: len(MAGIC)] != MAGIC:
-                raise OutputError(f"'{path}' holds no row keys of this release; remove it and run again.")
             size = int.from_bytes(start[len(MAGIC) :], "little")
-            head = _head(file.read(size))
-        self._base, self._arrays = len(start) + size, head["arrays"]
-        self.rows: int = head["rows"]
-        self.tasks: list[str] = head["tasks"]
-        self.about: dict[str, Any] = head["about"]
+            there = path.stat().st_size
+            if start[: len(MAGIC)] != MAGIC or size > there:
+                raise DamagedKeysError(path)
+            written = file.read(size)
+        self._base = len(start) + size
+        try:
+            head, length = _head(written)
+            self._arrays, self.rows = head["arrays"], int(head["rows"])
+            self.tasks: list[str] = head["tasks"]
+            self.about: dict[str, Any] = head["about"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise DamagedKeysError(path) from None
+        if self._base + length > there:
+            raise DamagedKeysError(path)
 
     @cached_property
     def _memory(self) -> mmap.mmap:
@@ -208,7 +226,7 @@ class StoredKeys:
                 array = np.empty((stop - start, *shape), np.dtype(kind))
                 file.seek(self._base + offset + start * (array.nbytes // max(1, stop - start)))
                 if file.readinto(array.data.cast("B")) != array.nbytes:
-                    raise OutputError(f"'{self.path}' is cut; remove it and run again.")
+                    raise DamagedKeysError(self.path)
                 return array
 
             done = {name: read(f"done {name}") for name in self.tasks}
@@ -256,9 +274,15 @@ class StoredKeys:
         if f"filter {name}" in self._arrays:  # keys of earlier releases have none
             asked = asked or Asked(wanted[:, 0])
             likely = np.flatnonzero(asked.may_be_in(self.array(f"filter {name}")))
-            found[likely] = self._search(name, keys_name, wanted[likely])
+            found[likely] = self._searched(name, keys_name, wanted[likely])
             return found
-        return self._search(name, keys_name, wanted)
+        return self._searched(name, keys_name, wanted)
+
+    def _searched(self, name: str, keys_name: str, wanted: np.ndarray) -> np.ndarray:
+        try:
+            return self._search(name, keys_name, wanted)
+        except IndexError:  # the order names a row that is not there
+            raise DamagedKeysError(self.path) from None
 
     def _search(self, name: str, keys_name: str, wanted: np.ndarray) -> np.ndarray:
         order, keys = self.array(f"by {name}"), self.array(keys_name)
