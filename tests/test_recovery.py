@@ -14,7 +14,7 @@ import pytest
 from fake_task import Counter, UpperTask, install_in
 from nights import LINES, WITH_ID, done, job, rows, write
 
-from secbatch.errors import InputError, Interrupted, OutputError
+from secbatch.errors import EXIT_FAILURE, InputChangedError, InputError, Interrupted, OutputError
 from secbatch.planning import plan_job
 from secbatch.runner import run_job
 from secbatch.store.ledger import Ledger
@@ -229,8 +229,10 @@ def test_files_that_are_still_being_written_wait(counter: Counter) -> None:
     run_job(job(input=spec, output=drop))
     assert len(rows()) == 101  # a file that waits is not gone
     os.utime("in/b.csv")
-    with pytest.raises(InputError, match="run again later"):
+    os.utime("in/a.csv")
+    with pytest.raises(InputChangedError, match="run again later") as nothing:
         run_job(job(input=spec, output=drop))
+    assert nothing.value.exit_code == EXIT_FAILURE  # schedulers try again after some minutes
 
 
 @pytest.mark.parametrize("partition_by", [[], ["note"]])

@@ -36,7 +36,7 @@ class SourceLostError(SecbatchError):
 
 
 class InputChangedError(SecbatchError):
-    """A file is not any more what it was when the input was listed; a run that lists it anew goes on."""
+    """Files are changing: one is not what it was when the input was listed, or all wait. A later run goes on."""
 
 
 class ModelError(SecbatchError):

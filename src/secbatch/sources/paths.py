@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secbatch.errors import InputError, SecbatchError, SourceLostError, in_job_or_option, nearest
+from secbatch.errors import (
+    InputChangedError,
+    InputError,
+    SecbatchError,
+    SourceLostError,
+    in_job_or_option,
+    nearest,
+)
 from secbatch.patience import patiently
 from secbatch.redaction import redacted
 from secbatch.sources.glob_pattern import glob_regex, split_glob
@@ -75,7 +82,7 @@ def find_files(path: str, format_named: str | None = None) -> Found:
 def settled(found: Found, seconds: float) -> Found:
     """`found` without files that changed in the last `seconds`: somebody may still be writing them.
 
-    Raises InputError when none is left.
+    Raises InputChangedError, which a retry some minutes later helps against, when none is left.
     """
     if not seconds:
         return found
@@ -87,7 +94,7 @@ def settled(found: Found, seconds: float) -> Found:
     more = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
     text = f"{waiting[0]}{more} changed within the last {seconds:g} seconds (input.settle)"
     if not files:
-        raise InputError(f"{text}, and there is no other file; run again later")
+        raise InputChangedError(f"{text}, and there is no other file; run again later")
     return Found(files, (*found.notices, f"{text} and is left for the next run"), len(waiting))
 
 
