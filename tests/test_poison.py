@@ -3,9 +3,12 @@
 import faulthandler
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections import Counter
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +215,26 @@ def test_a_model_that_dies_of_itself_is_said(place: Path, monkeypatch: pytest.Mo
     with pytest.raises(ModelError, match="dies before the first row"):
         run()
     assert Path("out/_secbatch/in_flight/suspects").exists()  # for the next run
+
+
+def test_a_message_that_ends_in_its_middle_is_a_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut() -> Connection:
+        here, there = Pipe()
+        os.write(there.fileno(), struct.pack("!i", 1000) + b"the beginning of it")
+        there.close()
+        return here
+
+    class Killed:
+        def wait(self) -> int:
+            return -signal.SIGKILL
+
+        def kill(self) -> None: ...
+
+    tried = trial.Trial(None, "cpu", "float32")  # type: ignore[arg-type]
+    tried._running = (Killed(), cut())
+    assert tried.run(None, lambda: None) == trial.Death("SIGKILL", True)  # type: ignore[arg-type]
+    monkeypatch.setattr(trial.resource, "setrlimit", lambda *limits: None)
+    trial.serve(cut())  # and the other way round: the run is gone, there is nothing to say
 
 
 def test_a_row_that_a_task_refuses_is_rejected_as_ever(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from secbatch.errors import ModelError
 from secbatch.worker import Enriched, Work, Worker
 
 WAIT_SECONDS = 0.1  # between two looks at whether the run is to stop
-GONE = (EOFError, BrokenPipeError, ConnectionResetError)  # the other end of a connection
+GONE = (EOFError, OSError)  # the other end of a connection, be it amid a message
 FROM_OUTSIDE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -151,7 +151,10 @@ def _leave_with(parent: int) -> None:
 def serve(connection: Connection) -> None:
     """Answers until the other end is gone."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump of all weights for each death would take the disk
-    device, precision, worker = pickle.loads(connection.recv_bytes())  # from the run that has started this process
+    try:
+        device, precision, worker = pickle.loads(connection.recv_bytes())  # from the run that has started this process
+    except GONE:
+        return
     work: Work | None = None  # first the weights
     while True:
         answer: Enriched | BaseException | None = None
