@@ -164,6 +164,9 @@ def test_folders(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"no config\.json in"):
         resolve(str(tmp_path / "empty"))
+    (tmp_path / "begun" / "_training").mkdir(parents=True)
+    with pytest.raises(ModelError, match="a training there is not finished: start its `secbatch finetune` again"):
+        resolve(str(tmp_path / "begun"))
     shutil.copytree(tiny("roberta").folder, tmp_path / "runs" / "checkpoint-500")
     with pytest.raises(ModelError, match=r"no config\.json in .*runs; there is one in .*runs/checkpoint-500"):
         resolve(str(tmp_path / "runs"))

@@ -65,10 +65,17 @@ def test_formats_by_ending(tmp_path):
     assert find_files(str(tmp_path / "x.log"), "csv").files[0].format == "csv"
     with pytest.raises(InputError, match="has no file of a known format"):
         find_files(str(tmp_path))
+    with pytest.raises(InputError, match=r"for another ending name a glob such as '\*\.txt' and `input\.format: csv`"):
+        find_files(str(tmp_path), "csv")
+    written(tmp_path, "y.txt", CSV)
+    assert [file.path for file in find_files(f"{tmp_path}/*.log", "csv").files] == [f"{tmp_path}/x.log"]
+    with pytest.raises(InputError, match="has no file of a known format"):
+        find_files(f"{tmp_path}/*.log")
+    (tmp_path / "y.txt").unlink()
     written(tmp_path, "a.csv", CSV)
     found = find_files(str(tmp_path))
     assert len(found.files) == 1
-    assert "1 other files" in found.notices[0]
+    assert found.notices == (f"1 other file under '{tmp_path}' left out",)
     written(tmp_path, "b.jsonl.gz", gzip.compress(b"{}"))
     with pytest.raises(InputError, match=r"several formats .csv, jsonl.; choose one"):
         find_files(str(tmp_path))
@@ -144,7 +151,7 @@ def test_links_do_not_double_files(tmp_path):
     (tmp_path / "r/gone.csv").symlink_to(tmp_path / "nowhere.csv")
     found = find_files(str(tmp_path / "r"))
     assert names(found) == [str(path)]
-    assert found.notices == (f"1 links under '{tmp_path}/r' to files that are read already are left out",)
+    assert found.notices == (f"1 link under '{tmp_path}/r' to files that are read already left out",)
     assert names(find_files(f"{tmp_path}/r/**/*.csv")) == [str(path)]
     elsewhere = tmp_path / "s"
     elsewhere.mkdir()

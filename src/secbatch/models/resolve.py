@@ -112,6 +112,10 @@ def _of_folder(name: str, folder: Path, licence: str | None) -> ResolvedModel:
     if not (folder / "config.json").is_file():
         within = sorted(path.parent.name for path in folder.glob("*/config.json"))
         hint = f"; there is one in {folder / within[-1]}" if within else ""
+        from secbatch.finetuning.folder import WORK
+
+        if (folder / WORK).is_dir():
+            hint = "; a training there is not finished: start its `secbatch finetune` again, and it goes on"
         if (folder / "adapter_config.json").is_file():
             hint = "; it holds an adapter: merge it into its base (peft's merge_and_unload) and save the whole model"
         raise ModelError(f"model {name}: no config.json in {folder}{hint}")

@@ -18,6 +18,7 @@ from secbatch.errors import (
     InputError,
     SecbatchError,
     SourceLostError,
+    counted,
     in_job_or_option,
     nearest,
 )
@@ -192,7 +193,8 @@ def _glob(
     if not files:
         hint = nearest(pattern, [relative for relative, _ in everything][:1000])
         raise InputError(f"no file matches input path '{path}'{hint}")
-    return _of_one_format(path, f"input path '{path}'", sorted(files), shown, format_named, filesystem)
+    ending = posixpath.splitext(pattern)[1]
+    return _of_one_format(path, f"input path '{path}'", sorted(files), shown, format_named, filesystem, ending)
 
 
 def _of_one_format(
@@ -202,13 +204,17 @@ def _of_one_format(
     shown: str,
     format_named: str | None,
     filesystem: "pafs.FileSystem",
+    ending: str = "",
 ) -> Found:
-    """The entries as input files; those that hold no rows by their ending are left out and counted aloud."""
+    """The entries as input files; those that hold no rows by their ending are left out and counted aloud.
+
+    `ending`: that of a glob, which may be any where the format is named.
+    """
     known = [(relative, info, file_format(relative)[0]) for relative, info in entries]
     if format_named is not None:
         chosen = [entry for entry in known if entry[2] == format_named]
-        if not chosen:  # part-00000 and the like, as some engines name their files
-            chosen = [e for e in known if e[2] is None and not posixpath.splitext(e[0])[1]]
+        if not chosen:  # part-00000 and the like, as some engines name their files; what a glob such as *.txt names
+            chosen = [e for e in known if e[2] is None and posixpath.splitext(e[0])[1] in ("", ending)]
     else:
         chosen = [entry for entry in known if entry[2] is not None]
         formats = sorted({str(entry[2]) for entry in chosen})
@@ -220,11 +226,14 @@ def _of_one_format(
     chosen, twice = without_links(chosen, filesystem)
     if not chosen:
         endings = ", ".join(FORMATS) if format_named is None else format_named
-        raise InputError(f"{what} has no file of a known format ({endings}; gz, zst and bz2 besides)")
+        raise InputError(
+            f"{what} has no file of a known format ({endings}; gz, zst and bz2 besides); for another ending name "
+            f"a glob such as '*.txt' and {in_job_or_option('format', format_named or 'csv')}"
+        )
     skipped = len(known) - len(chosen) - twice
-    notices = [f"{skipped} other files under '{path}' are left out"] if skipped else []
+    notices = [f"{counted(skipped, 'other file')} under '{path}' left out"] if skipped else []
     if twice:
-        notices.append(f"{twice} links under '{path}' to files that are read already are left out")
+        notices.append(f"{counted(twice, 'link')} under '{path}' to files that are read already left out")
     join = "" if not shown or shown.endswith("/") else "/"
     files = tuple(
         input_file(f"{shown}{join}{relative}", info, format_named or str(format_), filesystem)

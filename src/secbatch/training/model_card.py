@@ -121,6 +121,7 @@ def _samples(model: BertForMaskedLM, tokenizer: BertTokenizer) -> str:
         "## Beside SecureBERT's published predictions",
         "",
         "Of the ten words that SecureBERT's authors publish for a sentence, how many this model has among its own ten.",
+        "Words that a list holds twice, case aside, count once (`secbatch models verify` counts each).",
         "Some of these sentences are quoted from ATT&CK, so the training text may hold them.",
         "",
         "| sentence | this model | shared |",
