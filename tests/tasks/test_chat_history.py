@@ -56,6 +56,21 @@ def test_ids_are_those_of_the_chat_template(template: str | None) -> None:
         assert (rendered.kept, rendered.truncated, rendered.error) == (count, False, None)
 
 
+@pytest.mark.parametrize(
+    ("user", "assistant"),
+    [("m['content'] | trim", "m['content']"), ("m['content'].lstrip()", "m['content'].rstrip()"), ("m['content']",) * 2],
+)
+def test_white_space_goes_where_the_template_takes_it(user: str, assistant: str) -> None:
+    """Also where the template writes spaces of its own around a content, as Llama 2's does."""
+    hf = chat_tokenizer()
+    hf.chat_template = (
+        f"{{% for m in messages %}}{{% if m['role'] == 'user' %}}{{{{ '[INST] ' + {user} + ' [/INST]' }}}}"
+        f"{{% else %}}{{{{ ' ' + {assistant} + ' ' }}}}{{% endif %}}{{% endfor %}}"
+    )
+    turns = [Turn("  What is DDoS? \n", "\n An attack.  "), Turn(" How can we prevent it?\t")]
+    assert renderer(hf).render([turns])[0].tokens == template_ids(hf, turns)
+
+
 def test_a_template_may_want_contents_in_parts() -> None:
     """As those of models that also take images; of a content that is one string it makes nothing, or an error."""
     hf = chat_tokenizer()

@@ -5,10 +5,11 @@ frame may hold control tokens: `</s>` or `<|im_start|>system` in a question, or 
 as history, are ordinary characters and never switch roles.
 """
 
+import itertools
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,8 +69,9 @@ class ChatRenderer:
         self._frames: dict[int, tuple[str | int, ...]] = {}  # by number of contents; kept, as rendering is slow
         # Templates of models that also take images may want contents in parts.
         self._in_parts = self.template and not self._shows("zq", False) and self._shows("zq", True)
-        # Some templates trim what is put in: then it is trimmed here, as the frame is rendered without it.
-        self._trims = self.template and " x " not in self._apply([{"role": "user", "content": " x "}])
+        # Some templates trim what is put in, at both ends or at one, often of one role alone: then it is trimmed
+        # here, as the frame is rendered without it.
+        self._trims = {role: self._trimmed_ends(role) for role in ("system", "user", "assistant")}
 
     def render(self, conversations: Sequence[Sequence[Turn]]) -> list[Rendered]:
         """Token ids of conversations that end with an open question each; what does not fit is left out.
@@ -130,8 +132,7 @@ class ChatRenderer:
             for place, content in enumerate(contents[1:], 1):
                 text += (BEFORE_ANSWER if place % 2 else BEFORE_QUESTION) + content
             return text
-        if self._trims:
-            contents = [content.strip() for content in contents]
+        contents = [self._trimmed(content, role) for content, role in zip(contents, self._roles(), strict=False)]
         parts = self._frame(len(contents))
         return "".join(part if isinstance(part, str) else contents[part] for part in parts)
 
@@ -143,8 +144,7 @@ class ChatRenderer:
         if count in self._frames:
             return self._frames[count]
         marks = [f"zq{secrets.token_hex(8)}x{number}qz" for number in range(count)]
-        roles = (["system"] if self.system is not None else []) + ["user", "assistant"] * count
-        text = self._apply([{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=False)])
+        text = self._apply([{"role": role, "content": mark} for role, mark in zip(self._roles(), marks, strict=False)])
         if marks[-1] not in text:
             raise ModelError(f"model {self.model}: its chat template leaves out the question")
         place_of = {mark: place for place, mark in enumerate(marks)}
@@ -152,6 +152,28 @@ class ChatRenderer:
         frame = tuple(place_of[part] if part in place_of else self._trusted(part) for part in parts)
         self._frames[count] = frame
         return frame
+
+    def _roles(self) -> Iterator[str]:
+        return itertools.chain(["system"] if self.system is not None else [], itertools.cycle(["user", "assistant"]))
+
+    def _trimmed_ends(self, role: str) -> tuple[bool, bool]:
+        """Whether the template takes white space away from the start, and from the end, of what `role` says."""
+        if not self.template or (role == "system" and self.system is None):
+            return False, False
+        roles = {"system": ["system", "user"], "user": ["user"], "assistant": ["user", "assistant", "user"]}[role]
+        told = "\vzq\v"  # a vertical tab is white space that no template writes itself
+        try:
+            text = self._apply([{"role": one, "content": told if one == role else "x"} for one in roles])
+        except ModelError:
+            if role == "assistant":  # a template for single questions; said where there is an answer to put in
+                return False, False
+            raise
+        return "\vzq" not in text, "zq\v" not in text
+
+    def _trimmed(self, content: str, role: str) -> str:
+        start, end = self._trims[role]
+        content = content.lstrip() if start else content
+        return content.rstrip() if end else content
 
     def _trusted(self, text: str) -> str:
         for name in sorted(self._secret, key=len, reverse=True):
