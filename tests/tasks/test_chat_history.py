@@ -58,7 +58,11 @@ def test_ids_are_those_of_the_chat_template(template: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("user", "assistant"),
-    [("m['content'] | trim", "m['content']"), ("m['content'].lstrip()", "m['content'].rstrip()"), ("m['content']",) * 2],
+    [
+        ("m['content'] | trim", "m['content']"),
+        ("m['content'].lstrip()", "m['content'].rstrip()"),
+        ("m['content']",) * 2,
+    ],
 )
 def test_white_space_goes_where_the_template_takes_it(user: str, assistant: str) -> None:
     """Also where the template writes spaces of its own around a content, as Llama 2's does."""
