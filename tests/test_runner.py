@@ -177,6 +177,14 @@ def test_a_task_without_any_work_is_said(counter: Counter) -> None:
     assert [text for text in result.notices if "nothing to do: no enriched row of 'text' has a <mask>" in text]
 
 
+def test_a_task_whose_rows_are_all_rejected_is_not_said_to_have_had_none(counter: Counter) -> None:
+    write("a.csv", "text,other", "a,b")
+    result = run_job(job(input={"path": "in/*.csv", "types": {"other": "int64"}}))
+    assert (result.done, result.rejected) == ({"up": 0}, 1)
+    (said,) = [text for text in result.notices if "Task 'up'" in text]
+    assert said == "Task 'up' has no results: 1 row was rejected, and no other row of 'text' has a <mask>."
+
+
 def test_what_two_tasks_say_of_a_row_alike_is_said_once(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
     finish = UpperTask.finish
 
@@ -238,8 +246,11 @@ def test_what_cannot_be_is_said_before_any_work(counter: Counter) -> None:
     write("a.csv", "text,UP,secbatch_id", "a,b,c")
     with pytest.raises(JobError, match="has the name of the output column"):
         run_job(job())
-    assert not Path("out").exists()
+    spec = {"type": "fill-mask", "model": "fake", "text": "text"}
     write("a.csv", "text", "a")
+    with pytest.raises(JobError, match="two columns 'up' and 'UP'; rename a task"):
+        run_job(job(tasks={"up": spec, "UP": spec}))
+    assert not Path("out").exists()
     with pytest.raises(InputError, match=r"'txet', named in input.id, is not in the input \(did you mean 'text'"):
         run_job(job(input={"path": "in/*.csv", "id": ["txet"]}))
     run_job(job())

@@ -243,7 +243,12 @@ class Run:
             if not rows:
                 spec = self.job.tasks[name]
                 missing = "has a <mask>" if isinstance(spec, FillMask) else "has text"
-                self._notice(f"Task '{name}' had nothing to do: no enriched row of '{spec.text}' {missing}.")
+                if self.result.rejected:  # they may be the ones that have it
+                    rows_were = "row was" if self.result.rejected == 1 else "rows were"
+                    said = f"has no results: {self.result.rejected:,} {rows_were} rejected, and no other row of"
+                else:
+                    said = "had nothing to do: no enriched row of"
+                self._notice(f"Task '{name}' {said} '{spec.text}' {missing}.")
         bad = self.result.rejected + self.result.unparseable
         allowed = self.job.rejects_allowed(self.result.read + self.result.unparseable)
         if bad > allowed or self.result.unreadable_files:

@@ -277,10 +277,14 @@ def _conform(column: Any, kind: pa.DataType) -> Any:
 def _refuse_collisions(schema: pa.Schema, added: list[pa.Field]) -> None:
     # Without regard to case: DuckDB and Spark fold it.
     taken = {name.casefold(): name for name in schema.names}
+    ours: dict[str, str] = {}
     for output in added:
-        if output.name.casefold() in taken:
+        name = output.name.casefold()
+        if name in taken:
             raise JobError(
-                f"Input column '{taken[output.name.casefold()]}' has the name of the output column '{output.name}'; "
+                f"Input column '{taken[name]}' has the name of the output column '{output.name}'; "
                 "rename the input column or the task."
             )
-        taken[output.name.casefold()] = output.name
+        if name in ours:
+            raise JobError(f"The output would have two columns '{ours[name]}' and '{output.name}'; rename a task.")
+        ours[name] = output.name
