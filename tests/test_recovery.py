@@ -235,6 +235,23 @@ def test_files_that_are_still_being_written_wait(counter: Counter) -> None:
     assert nothing.value.exit_code == EXIT_FAILURE  # schedulers try again after some minutes
 
 
+@pytest.mark.parametrize("path", ["in", "in/*.csv", "i?"])
+def test_a_link_to_a_mount_that_is_away_is_no_removal(counter: Counter, path: str) -> None:
+    given = {"input": {**WITH_ID, "path": path}, "output": {"path": "out", "removed": "drop"}}
+    write("a.csv", "id,text,note", *LINES)
+    Path("mount").mkdir()
+    Path("mount/b.csv").write_text("id,text,note\nx,elsewhere,\n")
+    Path("in/b.csv").symlink_to(Path("mount/b.csv").resolve())
+    done(counter, **given)
+    Path("mount").rename("away")
+    result = run_job(job(**given))
+    assert any("in/b.csv is a symbolic link to what is not there" in text for text in result.notices)
+    assert len(rows()) == 101
+    Path("in/b.csv").unlink()
+    run_job(job(**given))
+    assert len(rows()) == 100
+
+
 @pytest.mark.parametrize("partition_by", [[], ["note"]])
 def test_files_of_the_dataset_that_are_gone_are_made_again(counter: Counter, partition_by: list[str]) -> None:
     def data() -> list[Path]:

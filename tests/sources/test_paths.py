@@ -151,7 +151,11 @@ def test_links_do_not_double_files(tmp_path):
     (tmp_path / "r/gone.csv").symlink_to(tmp_path / "nowhere.csv")
     found = find_files(str(tmp_path / "r"))
     assert names(found) == [str(path)]
-    assert found.notices == (f"1 link under '{tmp_path}/r' to files that are read already left out",)
+    assert found.notices == (
+        f"1 link under '{tmp_path}/r' to files that are read already left out",
+        f"{tmp_path}/r/gone.csv is a symbolic link to what is not there, and left for the next run",
+    )
+    assert found.waiting == 1
     assert names(find_files(f"{tmp_path}/r/**/*.csv")) == [str(path)]
     elsewhere = tmp_path / "s"
     elsewhere.mkdir()

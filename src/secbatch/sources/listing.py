@@ -1,6 +1,8 @@
 """What a file system has at a path and below it, local and remote alike."""
 
+import os
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +56,24 @@ def _walk_once(filesystem: "pafs.FileSystem", root: str) -> "list[pafs.FileInfo]
             if info.type == pafs.FileType.Directory:
                 (links if Path(info.path).is_symlink() else folders).append(info.path)
     return entries
+
+
+def dead_links(filesystem: "pafs.FileSystem", root: str, entries: "list[tuple[str, pafs.FileInfo]]") -> list[str]:
+    """Symbolic links to what is not there, relative to `root`, beside its `entries`, among which they never are."""
+    import pyarrow.fs as pafs
+
+    if not isinstance(filesystem, pafs.LocalFileSystem):
+        return []
+    folders = ["", *(name for name, info in entries if info.type == pafs.FileType.Directory)]
+    found = []
+    for folder in folders:
+        place = Path(root or ".") / folder
+        if folder and place.is_symlink():  # read under its own name
+            continue
+        with suppress(OSError), os.scandir(place) as inside:
+            links = [entry.name for entry in inside if entry.is_symlink() and not Path(entry.path).exists()]
+            found += [f"{folder}/{name}" if folder else name for name in links]
+    return sorted(found)
 
 
 def _without(path: str, prefix: str) -> str:

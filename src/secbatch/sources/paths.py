@@ -26,7 +26,7 @@ from secbatch.patience import patiently
 from secbatch.redaction import redacted
 from secbatch.sources.glob_pattern import glob_regex, split_glob
 from secbatch.sources.input_file import FORMATS, InputFile, file_format, input_file
-from secbatch.sources.listing import entries_below, file_facts, is_hidden, kind_of, without_links
+from secbatch.sources.listing import dead_links, entries_below, file_facts, is_hidden, kind_of, without_links
 from secbatch.sources.remote import ATTEMPTS, may_pass
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def settled(found: Found, seconds: float) -> Found:
     text = f"{waiting[0]}{more} changed within the last {seconds:g} seconds (input.settle)"
     if not files:
         raise InputChangedError(f"{text}, and there is no other file; run again later")
-    return Found(files, (*found.notices, f"{text} and is left for the next run"), len(waiting))
+    return Found(files, (*found.notices, f"{text} and is left for the next run"), found.waiting + len(waiting))
 
 
 def _locate(path: str) -> "tuple[pafs.FileSystem, str, str, str]":
@@ -157,14 +157,14 @@ def _named_file(
 def _folder(path: str, filesystem: "pafs.FileSystem", root: str, shown: str, format_named: str | None) -> Found:
     import pyarrow.fs as pafs
 
+    everything = entries_below(filesystem, root, recursive=True)
     entries = [
-        (relative, info)
-        for relative, info in entries_below(filesystem, root, recursive=True)
-        if info.type == pafs.FileType.File and not is_hidden(relative)
+        (relative, info) for relative, info in everything if info.type == pafs.FileType.File and not is_hidden(relative)
     ]
     if not entries:
         raise InputError(f"input folder '{path}' has no files in it")
-    return _of_one_format(path, f"input folder '{path}'", entries, shown, format_named, filesystem)
+    found = _of_one_format(path, f"input folder '{path}'", entries, shown, format_named, filesystem)
+    return _with_dead_links(found, dead_links(filesystem, root, everything), shown, format_named)
 
 
 def _glob(
@@ -183,8 +183,10 @@ def _glob(
     everything = entries_below(filesystem, root, recursive="/" in pattern.rstrip("/") or "**" in pattern)
     matches = [(relative, info) for relative, info in everything if wanted.fullmatch(relative)]
     files = [(relative, info) for relative, info in matches if info.type == pafs.FileType.File]
+    dead = [name for name in dead_links(filesystem, root, everything) if wanted.fullmatch(name)]
     for relative, info in matches if not files else ():  # a glob over folders: each is read whole
         inner = entries_below(filesystem, info.path, recursive=True)
+        dead += [f"{relative}/{below}" for below in dead_links(filesystem, info.path, inner)]
         files += [
             (f"{relative}/{below}", entry)
             for below, entry in inner
@@ -194,7 +196,20 @@ def _glob(
         hint = nearest(pattern, [relative for relative, _ in everything][:1000])
         raise InputError(f"no file matches input path '{path}'{hint}")
     ending = posixpath.splitext(pattern)[1]
-    return _of_one_format(path, f"input path '{path}'", sorted(files), shown, format_named, filesystem, ending)
+    found = _of_one_format(path, f"input path '{path}'", sorted(files), shown, format_named, filesystem, ending)
+    return _with_dead_links(found, dead, shown, format_named)
+
+
+def _with_dead_links(found: Found, links: list[str], shown: str, format_named: str | None) -> Found:
+    """What `links` should lead to waits for the next run: it is not there today, which is no removal."""
+    formats = {format_named} if format_named else set(FORMATS.values())
+    dead = [
+        posixpath.join(shown, name)
+        for name in links  # one without an ending may have led to a folder
+        if not is_hidden(name) and (file_format(name)[0] in formats or not posixpath.splitext(name)[1])
+    ]
+    notices = [f"{name} is a symbolic link to what is not there, and left for the next run" for name in dead]
+    return Found(found.files, (*found.notices, *notices), found.waiting + len(dead))
 
 
 def _of_one_format(
