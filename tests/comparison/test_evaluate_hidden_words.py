@@ -78,7 +78,7 @@ def test_long_texts_are_predicted_whole_and_empty_ones_left_out(models: list[str
     assert (masked.owners == len(SENTENCES)).sum() > 4
     assert (masked.sequences.ids == tokenizer.mask_id).sum() == len(masked.targets) == masked.counts.sum()
     told = evaluate(objective, models[:1], ["a"], choose("cpu", "float32"), 0, 0)
-    assert "1 texts without a word are left out" in " ".join(told.notices)
+    assert "1 text without a word left out" in " ".join(told.notices)
     assert told.models[0].more["hidden_words"] == sum(len(text.words) for text in objective._texts)
 
 

@@ -78,7 +78,7 @@ def test_compressed_files_folders_and_globs() -> None:
         read = read_tokens(LabelledFiles(path, format="conll"))
         assert [example.text for example in read.examples] == ["a", "b"]
         assert [file.path for file in read.files] == ["parts/a.conll", "parts/b.txt.gz"]
-        assert "1 other files" in read.notices[0]
+        assert "1 other file under" in read.notices[0]
 
 
 def test_nothing_in_it_and_a_group_column() -> None:

@@ -18,7 +18,7 @@ import torch
 from secbatch.comparison.evaluation import Measured
 from secbatch.comparison.labelled_rows import LabelledRows
 from secbatch.comparison.predictions import Predicted, Progress
-from secbatch.errors import InputError, ModelError
+from secbatch.errors import InputError, ModelError, counted
 from secbatch.evaluation.perplexity import PERPLEXITY, loss_tally
 from secbatch.evaluation.tally import Figure
 from secbatch.labelled.files import LabelledFiles
@@ -58,7 +58,7 @@ class HiddenWords(LabelledRows):
         kept = [(one, group) for one, group in hidden if one.words]
         notices = [*labelled.notices]
         if len(kept) < len(hidden):
-            notices.append(f"{len(hidden) - len(kept)} texts without a word are left out")
+            notices.append(f"{counted(len(hidden) - len(kept), 'text')} without a word left out")
         if not kept:
             raise InputError(f"{files.path}: no text ({text}) has a word in it")
         super().__init__([group for _, group in kept], labelled.files, notices)

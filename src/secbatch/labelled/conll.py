@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from secbatch.errors import InputError
+from secbatch.errors import InputError, counted
 from secbatch.labelled.examples import Labelled, Malformed, Place, Span, TokenExample
 from secbatch.labelled.files import LabelledFiles, hashed, judge
 from secbatch.labelled.tags import scheme_of, spans_of, split_tag
@@ -76,7 +76,7 @@ def _find(path: str) -> tuple[list[InputFile], tuple[str, ...]]:
     if not chosen:
         raise InputError(f"'{path}' has no CoNLL file in it (endings: {', '.join(ENDINGS)}; gz, zst and bz2 besides)")
     left = len(paths) - len(chosen)
-    notices = (f"{left} other files under '{path}' are left out",) if left else ()
+    notices = (f"{counted(left, 'other file')} under '{path}' left out",) if left else ()
     return [file for name in chosen for file in find_files(str(name), "conll").files], notices
 
 
