@@ -51,6 +51,14 @@ def test_a_delimiter_may_be_named_tab_as_in_other_jobs(tmp_path: Path) -> None:
         ("output:", "hyperparameters: {lerning_rate: 1}\noutput:", "did you mean 'learning_rate'"),
         ("output:", "hyperparameters: {lora: {rnk: 1}}\noutput:", "'hyperparameters.lora.rnk' .did you mean 'rank'"),
         ("output:", "hyperparameters: {learning_rate: fast}\noutput:", "line 5: 'hyperparameters.learning_rate' is"),
+        ("output:", "hyperparameters: {learning_rate: .inf}\noutput:", "'hyperparameters.learning_rate' is wrong"),
+        ("output:", "hyperparameters: {weight_decay: .inf}\noutput:", "'hyperparameters.weight_decay' is wrong"),
+        ("output:", "hyperparameters: {subwords: first}\noutput:", r"'hyperparameters\.subwords' has no meaning"),
+        (
+            "output:",
+            "hyperparameters: {masking: {rate: 0.3}}\noutput:",
+            r"masking' has no meaning for objective: class",
+        ),
         ("objective: classify", "objective: classfy", r"line 2: 'objective' is wrong: .*'classify'"),
         ("objective: classify", "objective: qa", r"'data\.text' has no meaning for objective: qa"),
         (", label: label", "", r"'data\.label' is missing; objective: classify needs it"),
@@ -66,6 +74,14 @@ def test_one_sentence_for_what_is_wrong(tmp_path: Path, old: str, new: str, sent
         load(tmp_path, GOOD.replace(old, new))
     with pytest.raises(JobError, match="must be a mapping with name, objective, model, data and output"):
         load(tmp_path, "- a")
+
+
+def test_a_default_that_has_no_meaning_may_be_written_out(tmp_path: Path) -> None:
+    written = "hyperparameters: {subwords: all, class_weights: none, label_smoothing: 0, epochs: 1}"
+    adapting = GOOD.replace("classify", "masked-lm").replace(", label: label", "")
+    assert load(tmp_path, adapting + written).hyperparameters.epochs == 1
+    with pytest.raises(JobError, match=r"'hyperparameters\.label_smoothing' has no meaning for objective: masked-lm"):
+        load(tmp_path, adapting + written.replace("smoothing: 0", "smoothing: 0.1"))
 
 
 def test_the_docs_name_every_key() -> None:

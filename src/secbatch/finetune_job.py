@@ -24,6 +24,14 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "qa": ("question", "context", "answer", "answer_start"),
     "seq2seq": ("source", "target"),
 }
+# Hyperparameters that say nothing of an objective.
+WITHOUT_MEANING: Mapping[str, tuple[str, ...]] = {
+    "classify": ("masking", "subwords"),
+    "ner": ("masking",),
+    "qa": ("masking", "subwords", "class_weights"),
+    "masked-lm": ("subwords", "class_weights", "label_smoothing"),
+    "seq2seq": ("masking", "subwords", "class_weights"),
+}
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "masked-lm": ("text",),
     "classify": ("text", "label"),
@@ -115,14 +123,16 @@ class Masking(Strict):
 class Hyperparameters(Strict):
     """How the training goes. None: a default that depends on the objective."""
 
-    learning_rate: float | None = Field(default=None, gt=0, strict=False)  # None: 2e-4 below 40 M weights, else 5e-5
-    head_learning_rate: float | None = Field(default=None, gt=0, strict=False)  # None: 5 times that, see optimizer.py
+    # None: 2e-4 below 40 M weights, else 5e-5
+    learning_rate: float | None = Field(default=None, gt=0, strict=False, allow_inf_nan=False)
+    # None: 5 times that, see optimizer.py
+    head_learning_rate: float | None = Field(default=None, gt=0, strict=False, allow_inf_nan=False)
     epochs: int | None = Field(default=None, ge=1)
     batch_tokens: int | None = Field(default=None, ge=16)  # of one step, padding not counted
     gradient_accumulation: int = Field(default=1, ge=1)  # parts of a step that are computed one after another
     warmup: float = Field(default=0.1, ge=0, lt=1, strict=False)  # share of all steps
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    weight_decay: float = Field(default=0.01, ge=0, strict=False)
+    weight_decay: float = Field(default=0.01, ge=0, strict=False, allow_inf_nan=False)
     layer_decay: float = Field(default=0.9, gt=0, le=1, strict=False)  # rate of a layer to that of the next
     max_gradient: float = Field(default=1.0, gt=0, strict=False)  # norm; longer gradients are cut
     label_smoothing: float | None = Field(default=None, ge=0, lt=1, strict=False)  # None: 0.05 for classify, else 0
@@ -184,6 +194,11 @@ class FinetuneJob(Strict):
                 raise ValueError(f"'data.{key}' has no meaning for objective: {self.objective}; take it out")
             if not given and key in _NEEDED[self.objective]:
                 raise ValueError(f"'data.{key}' is missing; objective: {self.objective} needs it")
+        for key in WITHOUT_MEANING[self.objective]:
+            # A default that is written out asks for nothing, nor does a smoothing of 0.
+            default = Hyperparameters.model_fields[key].default
+            if getattr(self.hyperparameters, key) not in (default, 0):
+                raise ValueError(f"'hyperparameters.{key}' has no meaning for objective: {self.objective}; take it out")
         stopping = self.hyperparameters.early_stopping
         known = METRICS[self.objective]
         if stopping and stopping.metric is not None and stopping.metric not in known:

@@ -40,11 +40,16 @@ def test_nothing_to_split() -> None:
         split([example(i, "x", "doc") for i in range(3)], 0.5, 0)
     with pytest.raises(InputError, match="no group of examples can be kept apart"):
         split([example(0, "x", "a"), example(1, "y", "b")], 0.5, 0)
+    with pytest.raises(InputError, match=r"for 12\.5% of 40: the smallest has 20; .*raise data\.dev_fraction"):
+        split([example(i, "x", f"doc {i // 20}") for i in range(40)], 0.125, 0)
 
 
 def test_a_document_in_both_splits_is_named() -> None:
     with pytest.raises(InputError, match=r"group 'd' stands in train \(a\.csv row 1\) and in dev \(a\.csv row 2\)"):
         check_apart([example(1, "x", "d")], [example(2, "x", "d")], ("train", "dev"))
+    two = [example(i, "x", f"d{i}") for i in range(2)]
+    with pytest.raises(InputError, match=r"group 'd0' and 1 more stand in train"):
+        check_apart(two, two, ("train", "dev"))
     same = [TextExample("t", ("x",), None, Place("b.csv", 1))]
     assert "1 of the 1 examples of dev" in check_apart(same, same, ("train", "dev"))[0]
 

@@ -113,7 +113,12 @@ def test_the_models_problem_type_decides(classifier: Made, problem: str) -> None
         assert [one["label"] for one in scores] == [one["label"] for one in theirs]
         assert np.allclose([one["score"] for one in scores], [one["score"] for one in theirs], atol=1e-5)
     if problem == "regression":
-        assert "topic_labels" not in got and "gives a number, no class" in task.notices[-1]
+        assert "topic_labels" not in got and task.notices[-1].endswith(
+            "gives a number, no class; topic_score is that number as it is."
+        )
+        useless = make_task(model, threshold=0.5)
+        assert useless.notices[-1].endswith("threshold has no effect.")
+        assert columns_of(useless, SENTENCES)["topic"] == got["topic"]
         return
     for best, labels, scores in zip(got["topic"], got["topic_labels"], got["topic_scores"], strict=True):
         assert labels == [one["label"] for one in scores if one["score"] >= 0.5]

@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from secbatch.finetune_job import WITHOUT_MEANING
+
 CURVE = "training_curve.png"
 _USE = {
     "classify": ("text-classification", "classify", "AutoModelForSequenceClassification"),
@@ -10,16 +12,6 @@ _USE = {
     "qa": ("question-answering", "qa", "AutoModelForQuestionAnswering"),
     "masked-lm": ("fill-mask", "fill-mask", "AutoModelForMaskedLM"),
     "seq2seq": ("text2text-generation", "seq2seq", "AutoModelForSeq2SeqLM"),
-}
-
-
-# Hyperparameters that say nothing of an objective.
-_OTHERS = {
-    "classify": ("masking", "subwords"),
-    "ner": ("masking",),
-    "qa": ("masking", "subwords", "class_weights"),
-    "masked-lm": ("subwords", "class_weights", "label_smoothing"),
-    "seq2seq": ("masking", "subwords", "class_weights"),
 }
 
 
@@ -140,7 +132,7 @@ def _data(record: dict[str, Any]) -> str:
 
 
 def _training(record: dict[str, Any]) -> str:
-    other = _OTHERS.get(record["objective"], ())
+    other = WITHOUT_MEANING.get(record["objective"], ())
     rows = [
         f"| {key} | {_cell(_written(value))} |"
         for key, value in record["hyperparameters"].items()

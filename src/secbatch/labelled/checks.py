@@ -70,9 +70,9 @@ def check_apart(first: Sequence[Example], second: Sequence[Example], names: tupl
     both = {example.group: example.place for example in reversed(second) if example.group in groups}
     if both:
         group, place = next(reversed(both.items()))
-        more = f", and {len(both) - 1} more" if len(both) > 1 else ""
+        more, stand = (f" and {len(both) - 1} more", "stand") if len(both) > 1 else ("", "stands")
         raise InputError(
-            f"group '{group}'{more} stands in {names[0]} ({groups[str(group)]}) and in {names[1]} ({place}); what"
+            f"group '{group}'{more} {stand} in {names[0]} ({groups[str(group)]}) and in {names[1]} ({place}); what"
             " belongs together must be on one side, or the figures flatter"
         )
     texts = {text_of(example) for example in first}

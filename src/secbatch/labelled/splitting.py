@@ -40,9 +40,16 @@ def split(examples: Sequence[Example], fraction: float, seed: int) -> tuple[tupl
         left -= taken
         drawn += members[key]
     if not drawn:
+        share = f"{100 * fraction:g}% of {len(examples)}"
+        smallest = min(map(len, members.values()))
+        if smallest >= 2 * wanted:  # then none at all is nearer to what is wanted
+            raise InputError(
+                f"no group of examples can be kept apart for {share}: the smallest has {smallest}; name a file in"
+                " data.dev, or raise data.dev_fraction"
+            )
         raise InputError(
-            f"no group of examples can be kept apart for {fraction:.0%} of {len(examples)} without taking a label's"
-            " last example; name a file in data.dev, or set data.dev_fraction"
+            f"no group of examples can be kept apart for {share} without taking a label's last example; name a file"
+            " in data.dev, or set data.dev_fraction"
         )
     apart = set(drawn)
     return (

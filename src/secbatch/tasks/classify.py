@@ -112,7 +112,10 @@ class ClassifyTask:
 def _remarks(name: str, model: str, config: object, spec: Classify, labelling: Labelling) -> tuple[str, ...]:
     """What a user should know about how the scores came about."""
     if labelling.problem == "regression":
-        return (f"Task '{name}': model {model} gives a number, no class; {name}_score is that number as it is.",)
+        useless = " threshold has no effect." if spec.threshold is not None else ""
+        return (
+            f"Task '{name}': model {model} gives a number, no class; {name}_score is that number as it is.{useless}",
+        )
     if len(labelling.labels) == 1 and spec.problem is None and not getattr(config, "problem_type", None):
         return (
             f"Task '{name}': model {model} has one label and does not say what its score is; it is taken through a"
