@@ -117,6 +117,20 @@ def removed(how: str, **more: Any) -> dict[str, Any]:
     return {"path": "out", "removed": how, **more}
 
 
+def test_a_rejected_row_that_a_later_one_replaces_is_not_counted(counter: Counter) -> None:
+    given = {"input": {**WITH_ID, "types": {"note": "int64"}}, "max_rejects": "1"}
+    header, many = "id,text,note", [f"{n},word {n},{n}" for n in range(60)]
+    write("a.csv", header, "x,first,abc", "y,other,abc", *many)
+    write("b.csv", header, "x,second,1")
+    for _ in range(2):  # another shard has the later row; in the second run it has been there before
+        result = run_job(job(**given))
+        assert (result.rejected, result.superseded, result.exit_code) == (1, 1, 0)
+        assert list(rows()["secbatch_status"]).count("rejected") == 1
+    write("b.csv", header, "y,second,1", "x,second,1")
+    result = run_job(job(**given))  # now the one that stood in the dataset gives way
+    assert (result.rejected, result.superseded) == (0, 2) and set(rows()["secbatch_status"]) == {"ok"}
+
+
 @pytest.mark.parametrize("how", ["keep", "mark", "drop"])
 @pytest.mark.parametrize("partition_by", [[], ["note"]])
 def test_a_row_without_id_gives_way_to_what_its_file_holds_now(

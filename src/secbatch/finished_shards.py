@@ -110,6 +110,7 @@ class FinishedShards:
             self.notice(text)
         if final:
             self.result.superseded += published.superseded
+            self.result.rejected -= published.superseded_rejected  # they are not in the dataset
         self.result.published |= published.new
         self.result.version = published.number
         self.result.rows_in_dataset = published.rows

@@ -35,6 +35,7 @@ class Published:
     files: list[str]  # relative to OUT/data, in row order
     new: bool = False  # published by this call
     superseded: int = 0  # rows that lost to a later row with their id, in another shard
+    superseded_rejected: int = 0  # of these, rejected ones
     notices: list[str] = field(default_factory=list)
 
 
@@ -143,7 +144,7 @@ class Publisher:
         else:
             rows = before
         files = [link_name(place, file) for place, part in enumerate(parts) for file in part.files]
-        return Published(number, rows, files, new, made.superseded_rows, notices)
+        return Published(number, rows, files, new, made.superseded_rows, made.superseded_rejected, notices)
 
     def clear(self, complete: bool) -> None:
         """After the last publication: what it was made from is of no more use.

@@ -26,6 +26,7 @@ class Assembled:
     pieces: list[Piece] = field(default_factory=list)
     superseded: list[Piece] = field(default_factory=list)
     superseded_rows: int = 0  # of this run's input, those that the base has included
+    superseded_rejected: int = 0  # of these, rejected ones
     removed: int = 0  # rows of the base that are dropped, or marked anew
     added: int = 0  # rows whose identity the base does not have
     found: int = 0  # rows of the base whose identity is in this run's input
@@ -92,6 +93,7 @@ class Assembly:
         result.pieces.append(piece)
         lost = winners.lost_in_base(np.asarray(keys.ids)) & present & ~stays
         if lost.any():
+            result.superseded_rejected += _rejected(keys.flags[lost])
             result.superseded.append(self._piece(part, keys, lost, None))
 
     def _piece(self, part: Part, keys: StoredKeys, taken: np.ndarray, marked: np.ndarray | None) -> Piece:
@@ -138,8 +140,14 @@ class Assembly:
         if winners is not None:
             losers = winners.lost_of(checkpoint.shard)
             lost[place_of(losers[(losers & KEPT) == 0])] = True
+        if lost.any():
+            result.superseded_rejected += _rejected(checkpoint_keys(self.layout, checkpoint).flags[lost])
         for mask, target in ((~lost, result.pieces), (lost, result.superseded)):
             target += checkpoint_pieces(self.layout, checkpoint, self.tasks, mask)
+
+
+def _rejected(flags: np.ndarray) -> int:
+    return int(np.count_nonzero(flags & REJECTED))
 
 
 def checkpoint_pieces(
