@@ -259,6 +259,22 @@ def test_what_cannot_be_is_said_before_any_work(counter: Counter) -> None:
     assert counter.rows == 1
 
 
+def test_what_a_model_refuses_is_said_with_its_task(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    write("a.csv", "text", "a")
+    said = "generation.num_beams is 3, which this model has not"
+
+    def refuse(*_: Any) -> None:
+        raise JobError(said)
+
+    with monkeypatch.context() as patch, pytest.raises(JobError, match=rf"^tasks\.up\.{said}$"):
+        patch.setattr(UpperTask, "load", refuse)
+        run_job(job())
+    said = "tasks.up.text: there is no such column"
+    with monkeypatch.context() as patch, pytest.raises(JobError, match=f"^{said}$"):
+        patch.setattr("secbatch.worker.build_task", refuse)
+        run_job(job())
+
+
 def test_a_held_output_is_said(counter: Counter) -> None:
     write("a.csv", "text", "a")
     with hold(Path("out/_secbatch/lock").resolve()), pytest.raises(OutputHeldError):

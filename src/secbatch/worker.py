@@ -1,5 +1,7 @@
 """A shard becomes an enriched table: encode (CPU), compute (device), finish (CPU). No files, no ledger, no engine."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -103,9 +105,10 @@ class Worker:
         Raises JobError when tasks and input do not fit together.
         """
         encoders = Encoders(scratch)
-        self.tasks: dict[str, Task] = {
-            name: build_task(name, spec, schema, models[name], compute, encoders) for name, spec in job.tasks.items()
-        }
+        self.tasks: dict[str, Task] = {}
+        for name, spec in job.tasks.items():
+            with _named(name):
+                self.tasks[name] = build_task(name, spec, schema, models[name], compute, encoders)
         self.fingerprints = {name: task.fingerprint() for name, task in self.tasks.items()}
         self._run_date = job.output.run_date_column
         self._partition_by = tuple(name for name in job.output.partition_columns if name != self._run_date)
@@ -125,8 +128,9 @@ class Worker:
         return sum(task.row_bytes for task in self.tasks.values() if isinstance(task, WideTask))
 
     def load(self) -> None:
-        for task in self.tasks.values():
-            task.load()
+        for name, task in self.tasks.items():
+            with _named(name):
+                task.load()
 
     def encode(self, work: Work) -> Work:
         shard = work.identified.shard
@@ -264,6 +268,16 @@ def _outcome(errors: dict[int, str], count: int) -> tuple[pa.Array, pa.Array]:
         return pa.repeat("ok", count), pa.nulls(count, pa.string())
     status = pa.array(["rejected" if row in errors else "ok" for row in range(count)], pa.string())
     return status, pa.array([errors.get(row) for row in range(count)], pa.string())
+
+
+@contextmanager
+def _named(task: str) -> Iterator[None]:
+    """What a model refuses of a job's keys is said with the task they belong to."""
+    try:
+        yield
+    except JobError as error:
+        key = f"tasks.{task}."
+        raise error if str(error).startswith(key) else JobError(f"{key}{error}") from None
 
 
 def _filled(column: Any) -> int:
