@@ -65,6 +65,17 @@ def test_a_null_id_is_a_rejected_row_not_a_lost_one(scratch: Path) -> None:
     assert len(set(named.ids.to_pylist())) == 3
 
 
+def test_an_empty_id_is_none_but_one_of_several_columns_may_be_empty(scratch: Path) -> None:
+    named = Identities(("id",), False, scratch).name(shard(id=["", "a", " ", "a"]))
+    assert (named.superseded, len(set(named.ids.to_pylist())), set(named.shard.errors)) == (1, 3, {0, 1})
+    assert "Row 1: id column 'id' is empty; give it a value." in named.shard.errors[0]
+    both = Identities(("doc", "line"), False, scratch).name(shard(doc=["d", "", "", None], line=["", "1", "", ""]))
+    assert both.ids.to_pylist() == ["d/", "/1", "null@a.csv:3", "null@a.csv:4"]
+    assert "'doc' is empty" in both.shard.errors[2] and "'doc' is null" in both.shard.errors[3]
+    sentences = Identities(("doc",), True, scratch).name(shard(doc=["", "", "e"], sentence_index=[0, 1, 0]))
+    assert (sentences.superseded, set(sentences.shard.errors), sentences.ids[2].as_py()) == (0, {0, 1}, "e/0")
+
+
 def test_sentence_rows_add_their_index(scratch: Path) -> None:
     named = Identities(("doc",), True, scratch).name(shard(doc=["d", "d"], sentence_index=[0, 1]))
     assert named.ids.to_pylist() == ["d/0", "d/1"]

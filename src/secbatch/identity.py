@@ -93,18 +93,29 @@ class Identities:
             names = pc.binary_join_element_wise(*escaped, pa.scalar("/", pa.large_string()))
         else:
             names = columns[0]
+        blank = _blank(columns[: len(columns) - self._sentences])
+        if pc.any(blank).as_py():  # of these rows one would take the place of all others
+            names = pc.if_else(blank, pa.scalar(None, names.type), names)
         errors = {}
         if names.null_count:
             texts = names.to_pylist()
             for position in np.flatnonzero(names.is_null().to_numpy()).tolist():
-                column = next(
-                    c for c, text in zip(self._columns, columns, strict=True) if text[position].as_py() is None
-                )
-                row = shard.row[position].as_py()
+                null = (c for c, text in zip(self._columns, columns, strict=True) if text[position].as_py() is None)
+                column, row = next(null, None), shard.row[position].as_py()
+                what = f"'{self._columns[0]}' is empty" if column is None else f"'{column}' is null"
                 texts[position] = place_name(shard.source[position].as_py(), row)
-                errors[position] = f"Row {row}: id column '{column}' is null; give it a value."
+                errors[position] = f"Row {row}: id column {what}; give it a value."
             names = pa.chunked_array([pa.array(texts, pa.large_string())])
         return names.cast(pa.string()).combine_chunks(), errors
+
+
+def _blank(columns: list[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """bool [n]: rows in which each of these texts is empty, or white space."""
+    blank = None
+    for column in columns:
+        empty = pc.equal(pc.utf8_trim_whitespace(column), pa.scalar("", column.type))
+        blank = empty if blank is None else pc.and_(blank, empty)
+    return blank
 
 
 def _with_errors(content: np.ndarray, errors: dict[int, str]) -> np.ndarray:

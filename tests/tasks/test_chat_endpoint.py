@@ -297,6 +297,7 @@ def test_pauses_grow_within_bounds() -> None:
     assert len({round(pause, 6) for pause in pauses[0]}) > 10
     assert pause(0, Failure("", 100.0)) == 100 and pause(0, Failure("", 1e9)) == 300
     assert wish("12") == 12 and wish(None) is None and wish("soon") is None
+    assert wish("inf") is None and wish("nan") is None and wish("1e999") is None
     assert wish("Wed, 21 Oct 2015 07:28:00 GMT") == 0
 
 
