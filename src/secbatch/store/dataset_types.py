@@ -18,12 +18,13 @@ def column_types(layout: Layout) -> dict[str, pa.DataType]:
     if version.parent != layout.versions.resolve():  # not ours to walk through
         return {}
     first = next(version.rglob("*.parquet"), None)  # all parts of a version have the same
+    if first is None:
+        return {}
     try:
-        schema = pq.read_schema(first) if first else ()
+        schema = pq.read_schema(first)
     except (OSError, pa.ArrowInvalid):  # removed meanwhile, or damaged: whoever opens the dataset will see to it
         return {}
-    types = {field.name: field.type for field in schema}
-    return types | _partition_types(layout, first.relative_to(version)) if first else types
+    return {field.name: field.type for field in schema} | _partition_types(layout, first.relative_to(version))
 
 
 def _partition_types(layout: Layout, link: Path) -> dict[str, pa.DataType]:
