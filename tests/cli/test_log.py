@@ -76,10 +76,14 @@ def test_an_internal_failure_and_an_interrupt(
         assert "SECRET" not in text
 
 
-def test_what_libraries_write_becomes_events_in_a_process_of_its_own() -> None:
-    code = """
-import os, sys, warnings, logging
+@pytest.mark.parametrize("late", [0.0, 0.3])  # seconds: the pipe is read amid the end of the redirection
+def test_what_libraries_write_becomes_events_in_a_process_of_its_own(late: float) -> None:
+    code = f"""
+import os, sys, time, warnings, logging
 from secbatch.cli import log
+pump, dup2 = log._pump, os.dup2
+log._pump = lambda reader: (time.sleep({late}), pump(reader))
+os.dup2 = lambda *descriptors: (time.sleep(2 * {late}), dup2(*descriptors))
 with log.json_lines():
     print("half a line", end="", file=sys.stderr)
     print(" and its end\\rnext", file=sys.stderr)

@@ -45,15 +45,23 @@ def json_lines() -> Iterator[None]:
     """Turns all that libraries write to standard error into events, native code's lines included."""
     global _real
     before, show = sys.stderr, warnings.showwarning
-    lines = _Lines()
-    with _redirected_descriptor(before) as real:
-        _real, sys.stderr = real, lines
-        warnings.showwarning = _show_warning
-        try:
-            yield
-        finally:
-            lines.finish()
-            _real, sys.stderr, warnings.showwarning = None, before, show
+    lines, own = _Lines(), _is_descriptor_2(before)
+    _real = unfailing(os.dup(2)) if own else before
+    try:
+        with _piped_descriptor_2() if own else contextlib.nullcontext():
+            sys.stderr = lines
+            warnings.showwarning = _show_warning
+            try:
+                yield
+            finally:
+                lines.finish()
+                sys.stderr, warnings.showwarning = before, show
+    finally:
+        # Not before the pipe is at its end: a line written to standard error would go through the pipe once more.
+        with _mutex:
+            kept, _real = _real, None
+            if own:
+                os.close(kept.fileno())
 
 
 class _Lines(io.TextIOBase):
@@ -99,29 +107,28 @@ def _show_warning(
     emit("message", "warning", text=printable(f"{category.__name__}: {message}"))
 
 
-@contextlib.contextmanager
-def _redirected_descriptor(stream: TextIO) -> Iterator[TextIO]:
-    """Descriptor 2 as a pipe whose lines become events; yields a stream to where it led before."""
+def _is_descriptor_2(stream: TextIO) -> bool:
     try:
-        own = stream.fileno() == 2
+        return stream.fileno() == 2
     except (OSError, ValueError, AttributeError):  # a stand-in without a descriptor
-        own = False
-    if not own:
-        yield stream
-        return
+        return False
+
+
+@contextlib.contextmanager
+def _piped_descriptor_2() -> Iterator[None]:
+    """Descriptor 2 as a pipe whose lines become events."""
     kept = os.dup(2)
     reader, writer = os.pipe()
     os.dup2(writer, 2)
     os.close(writer)
     pump = threading.Thread(target=_pump, args=(reader,), name="stderr", daemon=True)
-    with unfailing(kept) as real:
-        pump.start()
-        try:
-            yield real
-        finally:
-            os.dup2(kept, 2)  # closes the pipe's end: the pump comes to its own
-            pump.join(timeout=1.0)  # no longer: a child process may hold the pipe open
-    os.close(kept)
+    pump.start()
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)  # closes the pipe's end: the pump comes to its own
+        os.close(kept)
+        pump.join(timeout=1.0)  # no longer: a child process may hold the pipe open
 
 
 def _pump(reader: int) -> None:
