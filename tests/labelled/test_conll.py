@@ -65,7 +65,7 @@ def test_malformed_lines_are_counted_with_their_numbers() -> None:
 def test_tags_that_continue_nothing_are_told() -> None:
     read = read_tokens(write("a.txt", "a\tO\nb\tI-X\n\nc\tB-X\n"))
     assert [len(example.spans) for example in read.examples] == [1, 1]
-    assert "1 tags continue a span that no B- tag opens" in read.notices[0]
+    assert "1 tag continues a span that no B- tag opens" in read.notices[0]
     assert read_tokens(write("io.txt", "a\tO\nb\tI-X\n")).notices == ()
 
 

@@ -230,3 +230,42 @@ def test_labels_and_groups_of_types_that_are_not_plain() -> None:
     assert [(e.labels, e.group) for e in read.examples] == [(("T1",), str(groups[0])), (("T2",), str(groups[1]))]
     with pytest.raises(InputError, match=r"column 'raw' \(data.label\) is of type .*, which is no text"):
         read_classification(LabelledFiles("a.parquet"), "text", "raw")
+
+
+LISTS = {
+    "truth": (pa.array([[True], [False, None], []]), [("true",), ("false",), ()]),
+    "number": (pa.array([[1.0, 2.5], [float("nan")], [10.0]]), [("1", "2.5"), (), ("10",)]),
+    "word": (pa.array([["a"], ["a", " b"], ["b"]], pa.list_(pa.dictionary(pa.int32(), pa.string()))), None),
+    "fixed": (pa.array([["a"], ["a"], ["b"]], pa.list_(pa.string(), 1)), [("a",), ("a",), ("b",)]),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_labels_in_lists_are_written_as_labels_by_themselves(name: str) -> None:
+    column, labels = LISTS[name]
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "label": column}), "a.parquet")
+    read = read_classification(LabelledFiles("a.parquet"), "text", "label")
+    assert [example.labels for example in read.examples] == (labels or [("a",), ("a", "b"), ("b",)])
+
+
+def test_lists_of_jsonl_have_the_labels_that_single_values_have() -> None:
+    lines = [{"text": "a", "label": [True, 2.0, 2.5, "x"]}, {"text": "b", "label": [float("nan"), None]}]
+    Path("a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    read = read_classification(LabelledFiles("a.jsonl"), "text", "label")
+    assert [example.labels for example in read.examples] == [("true", "2", "2.5", "x"), ()]
+
+
+@pytest.mark.parametrize("value", [[["a"]], [{"name": "a"}], [b"a"]])
+def test_lists_of_what_is_no_text_are_no_labels(value: list[object]) -> None:
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [value, value]}), "a.parquet")
+    with pytest.raises(InputError, match=r"column 'label' \(data.label\) is of type list<.*>, which is no text"):
+        read_classification(LabelledFiles("a.parquet"), "text", "label")
+
+
+def test_a_number_that_is_none_is_a_missing_label_or_group() -> None:
+    numbers = pa.array([1.0, float("nan"), 2.0])
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "label": numbers, "x": ["u", "v", "w"]}), "a.parquet")
+    with pytest.raises(InputError, match=r"a\.parquet row 2: the label \(label\) is missing"):
+        read_classification(LabelledFiles("a.parquet"), "text", "label")
+    with pytest.raises(InputError, match=r"a\.parquet row 2: the group \(label\) is missing"):
+        read_classification(LabelledFiles("a.parquet"), "text", "x", group="label")

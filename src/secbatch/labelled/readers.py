@@ -1,6 +1,7 @@
 """Labelled files to examples, one reader for each kind of task."""
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -175,7 +176,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _label_sets(rows: LabelledTable, label: str, delimiter: str | None) -> list[tuple[str, ...] | None]:
     if _is_list(rows.type_of(label, "data.label")):
-        return [None if value is None else _distinct(value) for value in rows.column(label, "data.label")]
+        return [None if value is None else _distinct(value) for value in rows.lists(label, "data.label")]
     values = rows.strings(label, "data.label")
     if delimiter is None and (lists := _json_lists(values)) is not None:
         return [None if value is None else _distinct(value) for value in lists]
@@ -219,5 +220,14 @@ def _check_alike(rows: LabelledTable, label: str, values: Sequence[str | None]) 
 
 
 def _distinct(labels: Sequence[Any]) -> tuple[str, ...]:
-    stripped = (str(label).strip() for label in labels if label is not None)
+    stripped = (_written(label).strip() for label in labels if label is not None)
     return tuple(dict.fromkeys(label for label in stripped if label))
+
+
+def _written(label: Any) -> str:
+    """A value of a JSON list as a column of such values has it: true, and 2 for 2.0."""
+    if isinstance(label, str):
+        return label
+    if isinstance(label, float) and not math.isfinite(label):
+        return ""
+    return json.dumps(int(label) if isinstance(label, float) and label.is_integer() else label)

@@ -1,6 +1,7 @@
 """Rows of labelled CSV, Parquet and JSONL files, through the product's own sources."""
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -34,13 +35,24 @@ class LabelledTable:
         return list(self.table.column(name).to_pylist())
 
     def strings(self, name: str, key: str) -> list[str | None]:
-        """A column as stripped strings; None where a value is null or blank."""
+        """A column as stripped strings; None where a value is null, blank, or no number among numbers."""
+        self.check(name, key)
+        return _strings(self._with_text(name, key, self.table.column(name)))
+
+    def lists(self, name: str, key: str) -> list[list[str | None] | None]:
+        """A column of lists, their values as `strings` has them."""
         self.check(name, key)
         column = self.table.column(name)
-        if holds_no_text(column.type):
-            raise InputError(f"{self.path}: column '{name}' ({key}) is of type {column.type}, which is no text")
-        stripped = pc.utf8_trim_whitespace(as_text(column))
-        return [value or None for value in stripped.to_pylist()]
+        values = iter(_strings(self._with_text(name, key, pc.list_flatten(column))))
+        counts = pc.list_value_length(column).to_pylist()
+        return [None if count is None else list(islice(values, count)) for count in counts]
+
+    def _with_text(self, name: str, key: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+        """The values themselves. Raises InputError where they are such as nobody would write down as a text."""
+        if holds_no_text(values.type):
+            kind = self.table.schema.field(name).type
+            raise InputError(f"{self.path}: column '{name}' ({key}) is of type {kind}, which is no text")
+        return values
 
     def texts(self, text: str, key: str) -> list[str | None]:
         """A column or a template; None where it is null or blank."""
@@ -56,6 +68,13 @@ class LabelledTable:
 
     def reject(self, row: int, reason: str) -> None:
         self.malformed.append(Malformed(self.places[row], reason))
+
+
+def _strings(values: pa.ChunkedArray) -> list[str | None]:
+    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    nothing = ("", "nan") if pa.types.is_floating(kind) else ("",)  # NaN is what pandas writes for a missing number
+    texts = pc.utf8_trim_whitespace(as_text(values)).to_pylist()
+    return [None if text in nothing else text for text in texts]
 
 
 def check_column(name: str, schema: pa.Schema, path: str, key: str, hint: str = "") -> None:
