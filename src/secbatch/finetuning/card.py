@@ -64,7 +64,7 @@ def _metrics(record: dict[str, Any]) -> str:
         _, own, theirs = figures[-1]
         better = own < theirs if metric in ("loss", "perplexity") else own > theirs
         verdict = "this base is better for the task" if better else "this base is **not** better for the task"
-        lines += ["", f"The same training from `{_cell(other['base'])}`: {text}. On these data {verdict}."]
+        lines += ["", f"The same training from {_code(other['base'])}: {text}. On these data {verdict}."]
     return "\n".join(lines)
 
 
@@ -124,7 +124,7 @@ def _data(record: dict[str, Any]) -> str:
             seen.setdefault((file["path"], file["sha256"]), []).append(name)
     sizes = {(file["path"], file["sha256"]): file["bytes"] for name in sides for file in data[name]["files"]}
     lines += [
-        f"| `{_cell(path)}` | {' and '.join(names)} | {sizes[path, digest]:,} | `{digest}` |"
+        f"| {_code(path, in_table=True)} | {' and '.join(names)} | {sizes[path, digest]:,} | `{digest}` |"
         for (path, digest), names in seen.items()
     ]
     columns = ", ".join(f"{key}: {_cell(str(value))}" for key, value in data["columns"].items())
@@ -157,19 +157,19 @@ def _training(record: dict[str, Any]) -> str:
 
 def _base(record: dict[str, Any]) -> str:
     base = record["base"]
-    where = f" (hub id `{_cell(base['hub_id'])}`, commit `{base['revision']}`)" if base["hub_id"] else ""
+    where = f" (hub id {_code(base['hub_id'])}, commit `{base['revision']}`)" if base["hub_id"] else ""
     line = base
     while line.get("trained"):
         line = {**line["trained"]["base"], "step": line["trained"]}
         step = line["step"]
         where += (
-            f", which is `{_cell(str(line['name']))}` trained further (`{step['name']}`, objective {step['objective']}"
+            f", which is {_code(str(line['name']))} trained further (`{step['name']}`, objective {step['objective']}"
         )
         where += f"{_change(step)})"
     licence = base["licence"] or "not known to secbatch; see its own card"
     return f"""## Base model and licence
 
-`{_cell(base["name"])}`{where}, hash of its weights and configuration `{base["weights_hash"]}`, of its tokenizer
+{_code(base["name"])}{where}, hash of its weights and configuration `{base["weights_hash"]}`, of its tokenizer
 `{base["tokenizer_hash"]}`. Licence of the base: {_cell(licence)}. It binds this model, too, and so do the terms of the
 data above; whoever passes the model on has to see to both."""
 
@@ -196,5 +196,17 @@ def _written(value: Any) -> str:
 
 def _cell(text: str) -> str:
     """Text from data, harmless in a table of Markdown."""
-    flat = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+", " ", text)
-    return re.sub(r"([\\`|<>\[\]*_])", r"\\\1", flat)
+    return re.sub(r"([\\`|<>\[\]*_])", r"\\\1", _flat(text))
+
+
+def _code(text: str, in_table: bool = False) -> str:
+    """A name, as it is, between backticks; in code a backslash escapes nothing but the bar of a table."""
+    name = _flat(text)
+    longest = max(map(len, re.findall("`+", name)), default=0)
+    fence, space = "`" * (longest + 1), " " if longest else ""
+    return f"{fence}{space}{name.replace('|', chr(92) + '|') if in_table else name}{space}{fence}"
+
+
+def _flat(text: str) -> str:
+    """Without line breaks, and without characters that nobody sees and that change how others are shown."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+", " ", text)

@@ -54,10 +54,10 @@ def read_conll(files: LabelledFiles) -> Labelled[TokenExample]:
     if not examples:
         raise InputError(f"{files.path}: there is no sentence in it; a line is a word, a tab and its tag")
     if unopened and scheme_of(tags) != "IO":
+        continues = f"{counted(unopened, 'tag')} {'continues' if unopened == 1 else 'continue'}"
         notices.append(
-            f"{files.path}: {counted(unopened, 'tag')} {'continues' if unopened == 1 else 'continue'} a span that no B-"
-            f" tag opens (the first in the sentence at {first_unopened}); each is read as the start of one, as conlleval"
-            " reads it"
+            f"{files.path}: {continues} a span that no B- tag opens (the first in the sentence at {first_unopened});"
+            " each is read as the start of one, as conlleval reads it"
         )
     return Labelled(tuple(examples), hashed(found), tuple(malformed), tuple(notices))
 
