@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,20 @@ def test_the_fingerprint_follows_what_decides_an_answer(blenderbot: Path, llama:
     generation = json.loads((blenderbot / "generation_config.json").read_text())
     (other / "generation_config.json").write_text(json.dumps(generation | {"min_length": 5}))
     assert build(other, columns=columns).fingerprint() not in prints
+
+
+def test_answers_to_prompts_that_are_trimmed_in_another_way_than_before_are_not_taken_over(
+    llama: Path, tmp_path: Path
+) -> None:
+    """One answer's white space was put in: it is no other model, nor another template, that makes the difference."""
+    folder, columns = tmp_path / "llama", ("question", "thread", "turn")
+    shutil.copytree(llama, folder)
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m['content'] | trim if m['role'] == 'assistant' else m['content'] }}{% endfor %}"
+    )
+    conversation = {"id": "thread", "order": "turn"}
+    alone, history = (build(folder, columns, conversation=one)._model for one in (None, conversation))
+    assert alone.fingerprint() != history.fingerprint()
 
 
 def test_a_task_can_be_sent_to_another_process(blenderbot: Path) -> None:

@@ -75,6 +75,23 @@ def test_white_space_goes_where_the_template_takes_it(user: str, assistant: str)
     assert renderer(hf).render([turns])[0].tokens == template_ids(hf, turns)
 
 
+@pytest.mark.parametrize(
+    ("template", "history", "trims"),
+    [
+        (LLAMA_2, False, {}),  # questions are left alone, as they always were
+        (LLAMA_2, True, {"user": (False, False), "assistant": (True, True)}),
+        (LLAMA_3, True, {}),  # all is trimmed, as it always was
+        ("{{ '[INST] ' + (messages[0]['content'] | trim) + ' [/INST]' }}", False, {"user": (True, True)}),
+    ],
+)
+def test_prompts_that_are_no_others_than_before_keep_their_answers(
+    template: str, history: bool, trims: dict[str, tuple[bool, bool]]
+) -> None:
+    hf = chat_tokenizer()
+    hf.chat_template, hf.bos_token = template, "<|endoftext|>"
+    assert renderer(hf).trims(history) == trims
+
+
 def test_a_template_may_want_contents_in_parts() -> None:
     """As those of models that also take images; of a content that is one string it makes nothing, or an error."""
     hf = chat_tokenizer()

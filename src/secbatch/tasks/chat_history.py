@@ -72,6 +72,18 @@ class ChatRenderer:
         # Some templates trim what is put in, at both ends or at one, often of one role alone: then it is trimmed
         # here, as the frame is rendered without it.
         self._trims = {role: self._trimmed_ends(role) for role in ("system", "user", "assistant")}
+        # Of code version 1, which trimmed both ends of everything or nothing: see `trims`.
+        self._trimmed_all = self.template and " x " not in self._apply([{"role": "user", "content": " x "}])
+
+    def trims(self, history: bool) -> dict[str, tuple[bool, bool]]:
+        """Of each role, whether white space is taken from the start and from the end; nothing where all get the same.
+
+        Then the prompts are those of releases that knew nothing else, and what was answered to them stays done.
+        `history`: whether answers are put in, too.
+        """
+        roles = ["user", *(["system"] if self.system is not None else []), *(["assistant"] if history else [])]
+        trims = {role: self._trims[role] for role in roles}
+        return {} if set(trims.values()) == {(self._trimmed_all, self._trimmed_all)} else trims
 
     def render(self, conversations: Sequence[Sequence[Turn]]) -> list[Rendered]:
         """Token ids of conversations that end with an open question each; what does not fit is left out.

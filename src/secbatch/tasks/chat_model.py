@@ -54,6 +54,8 @@ class ChatModel(TextGenerator):
             "system": self._spec.system,
             "template": self.hf.chat_template,
         }
+        if trims := self._renderer.trims(self._spec.conversation is not None):
+            facts["trims"] = trims
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def render(self, conversations: Sequence[Sequence[Turn]]) -> list[Rendered]:
