@@ -9,17 +9,20 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from small_jobs import classification_file, job
+from small_jobs import classification_file, job, texts_file
 
-from secbatch.errors import Interrupted, JobError, OutputError, SecbatchError
+from secbatch.errors import Interrupted, JobError, ModelError, OutputError, SecbatchError
 from secbatch.finetune_job import FinetuneJob
+from secbatch.finetuning.checkpoint import Checkpoints
 from secbatch.finetuning.finetune import finetune
 from secbatch.finetuning.reporting import Silent
+from secbatch.models.resolve import resolve
 from secbatch.models.resolved import ResolvedModel
 from secbatch.store.filesystem import rename
 
@@ -56,6 +59,40 @@ def test_stopped_often_and_resumed(tiny: Tiny, tmp_path: Path) -> None:
     assert same_weights(whole.folder, done.folder)
     assert whole.record["history"] == done.record["history"] and whole.record["tokens"] == done.record["tokens"]
     assert not (done.folder / "_training" / "checkpoints").exists()
+
+
+def test_what_a_text_hides_is_drawn_by_the_step(tiny: Tiny, tmp_path: Path) -> None:
+    data = texts_file(tmp_path / "a.csv")
+    whole, broken = (job("masked-lm", tiny("roberta").folder, data, tmp_path / name) for name in ("whole", "broken"))
+    asked = iter(range(100))
+    with pytest.raises(Interrupted):
+        finetune(broken, stop=lambda: next(asked) >= 3)
+    assert same_weights(finetune(broken).folder, finetune(whole).folder)
+
+
+class Killed(BaseException):
+    """As a kill: nothing catches it."""
+
+
+def dies(*_: object) -> None:
+    raise Killed
+
+
+def test_there_is_a_checkpoint_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while a training that goes on is stopped before its next step, and writes the same once more."""
+    checkpoints = Checkpoints(tmp_path)
+    state: dict[str, Any] = {"step": 3, "epoch": 1, "best": None}
+    checkpoints.write(state, {"weights": {"a": torch.ones(2)}})
+    with monkeypatch.context() as patched:
+        patched.setattr("secbatch.finetuning.checkpoint.rename", dies)
+        checkpoints.write(state, {"weights": {"a": torch.ones(2)}})
+        with pytest.raises(Killed):
+            checkpoints.write({**state, "step": 4}, {"weights": {"a": torch.zeros(2)}})
+    assert len(list(tmp_path.iterdir())) == 2
+    checkpoints.write({**state, "step": 5}, {"weights": {"a": torch.zeros(2)}})
+    (left,) = tmp_path.iterdir()  # nor is anything left of one that was killed amid
+    found = checkpoints.read()
+    assert found is not None and found[0]["step"] == 5 and left.name.startswith("checkpoint-")
 
 
 def test_stopped_between_an_epochs_last_step_and_its_figures(tiny: Tiny, tmp_path: Path) -> None:
@@ -167,9 +204,6 @@ def test_a_full_disk_is_said_and_the_training_goes_on(tiny: Tiny, tmp_path: Path
 def test_killed_while_the_model_is_moved_into_place(
     moved: int, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Killed(BaseException):
-        """As a kill: nothing catches it."""
-
     asked = job("classify", tiny("roberta").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out")
     count = iter(range(100))
 
@@ -186,3 +220,26 @@ def test_killed_while_the_model_is_moved_into_place(
     names = {file.name for file in done.folder.iterdir() if file.is_file()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "training.json"} <= names
     assert not list((done.folder / "_training").glob("model"))
+
+
+@pytest.mark.parametrize("moved", [1, 4])
+def test_a_model_that_takes_anothers_place_is_whole_or_none(
+    moved: int, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = classification_file(tmp_path / "a.csv")
+    first, second = (job("classify", tiny("roberta").folder, data, tmp_path / "out", seed=seed) for seed in (0, 1))
+    before = finetune(first).folder
+    count = iter(range(100))
+
+    def dying(path: Path, target: Path) -> None:
+        if next(count) >= moved:
+            raise Killed
+        rename(path, target)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr("secbatch.finetuning.folder.rename", dying)
+        finetune(second, overwrite=True)
+    assert (before / "model.safetensors").exists()
+    with pytest.raises(ModelError, match="a training there is not finished"):
+        resolve(str(before))
+    assert resolve(str(finetune(second).folder)).weights_hash == finetune(second).record["weights_hash"]

@@ -26,24 +26,26 @@ class Checkpoints:
         self._folder = folder
 
     def write(self, state: dict[str, Any], tensors: dict[str, dict[str, torch.Tensor]]) -> None:
-        """`state` has "step" and "best"; `tensors`: files without their ending -> tensors by name.
+        """`state` has "step", "epoch" and "best"; `tensors`: files without their ending -> tensors by name.
 
-        Older checkpoints go, and weights of epochs that are no longer the best.
+        Older checkpoints go, and weights of epochs that are no longer the best. One of the same step and epoch stays:
+        to make room for it first would leave a moment without any.
         """
         target = self._folder / f"{_PREFIX}{state['step']:09d}-{state['epoch']:05d}"
         temporary = self._folder / f".{target.name}.tmp"
         try:
             make_folder(self._folder)
-            if temporary.exists():
-                remove_tree(temporary)
+            for left in self._folder.glob(f".{_PREFIX}*.tmp"):  # each kill amid a checkpoint leaves one, of gigabytes
+                remove_tree(left)
+            if target.exists():  # a training that was stopped before its next step: it is the same state
+                sync_folder(self._folder)  # whoever renamed it may have been killed before that
+                return
             temporary.mkdir()
             for name, values in tensors.items():
                 _save(values, temporary / f"{name}.safetensors")
             (temporary / STATE).write_text(json.dumps(state))
             sync_file(temporary / STATE)
             sync_folder(temporary)
-            if target.exists():
-                remove_tree(target)
             rename(temporary, target)
             for other in self._all():
                 if other != target:

@@ -6,6 +6,7 @@ from typing import Any
 
 from secbatch.errors import JobError, OutputError
 from secbatch.finetuning.checkpoint import Checkpoints
+from secbatch.models.resolved import UNFINISHED
 from secbatch.store.filesystem import (
     check_output_place,
     explain,
@@ -17,7 +18,7 @@ from secbatch.store.filesystem import (
 )
 
 RECORD = "training.json"
-WORK = "_training"  # inside the output: lock, checkpoints, and the model until it is whole
+CONFIG = "config.json"
 
 
 class ModelFolder:
@@ -29,7 +30,7 @@ class ModelFolder:
         check_output_place(self.path)
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"Output '{self.path}' is a file; name a folder.")
-        self.work = self.path / WORK
+        self.work = self.path / UNFINISHED
         self.lock = self.work / "lock"
         self.checkpoints = Checkpoints(self.work / "checkpoints")
 
@@ -73,14 +74,20 @@ class ModelFolder:
         return folder
 
     def finish(self, staging: Path) -> None:
-        """Moves the files of `staging` into place, the record last: without one, the training is not finished."""
+        """Moves the files of `staging` into place, the record last: without one, the training is not finished.
+
+        Before it comes the configuration, without which no folder is a model: while weights of one training lie beside
+        a tokenizer of another, nobody takes them for one.
+        """
         try:
-            files = sorted(staging.iterdir(), key=lambda file: (file.name == RECORD, file.name))
+            files = sorted(staging.iterdir(), key=lambda file: (file.name == RECORD, file.name == CONFIG, file.name))
             for file in files:
                 sync_file(file)
             sync_folder(staging)
             before = self.record() or {}
-            (self.path / RECORD).unlink(missing_ok=True)
+            for name in (RECORD, CONFIG):
+                (self.path / name).unlink(missing_ok=True)
+            sync_folder(self.path)
             for name in set(before.get("files", ())) - {file.name for file in files}:
                 (self.path / Path(name).name).unlink(missing_ok=True)  # of the model that was here before
             for file in files:

@@ -10,7 +10,7 @@ from secbatch.models.catalog import CATALOG
 from secbatch.models.content_hash import tokenizer_hash, weight_files, weights_hash
 from secbatch.models.hub import HubUnreachableError, Snapshot, cached_snapshot, download
 from secbatch.models.registry import name_hint, registered, registered_version
-from secbatch.models.resolved import ResolvedModel
+from secbatch.models.resolved import UNFINISHED, ResolvedModel
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -112,9 +112,7 @@ def _of_folder(name: str, folder: Path, licence: str | None) -> ResolvedModel:
     if not (folder / "config.json").is_file():
         within = sorted(path.parent.name for path in folder.glob("*/config.json"))
         hint = f"; there is one in {folder / within[-1]}" if within else ""
-        from secbatch.finetuning.folder import WORK
-
-        if (folder / WORK).is_dir():
+        if (folder / UNFINISHED).is_dir():
             hint = "; a training there is not finished: start its `secbatch finetune` again, and it goes on"
         if (folder / "adapter_config.json").is_file():
             hint = "; it holds an adapter: merge it into its base (peft's merge_and_unload) and save the whole model"

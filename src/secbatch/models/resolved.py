@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+# Inside the folder of a model that is being trained: lock, checkpoints, and the model until it is whole.
+UNFINISHED = "_training"
+
 
 @dataclass(frozen=True)
 class ResolvedModel:
