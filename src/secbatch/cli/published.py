@@ -7,8 +7,8 @@ from secbatch.cli.terminal import printable
 
 def print_published(name: str, device: str, precision: str) -> None:
     """Predicts the published sentences with a model and prints both, word by word."""
+    from secbatch.comparison.published import verify
     from secbatch.models.device import choose
-    from secbatch.models.published import verify
 
     checks = verify(name, choose(device, precision))
     for check in checks:

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from secbatch.models import resolve
+from secbatch.comparison import published
+from secbatch.comparison.published import Check, verify
 from secbatch.models.device import choose
-from secbatch.models.published import Check, published_predictions, verify
+from secbatch.models.published import published_predictions
 from secbatch.models.resolved import ResolvedModel
 
 
@@ -25,7 +26,7 @@ def test_overlap_counts_words_once_and_case_aside() -> None:
 
 def test_verify_predicts_every_sentence(tiny: Callable[[str], ResolvedModel], monkeypatch: pytest.MonkeyPatch) -> None:
     model = replace(tiny("roberta"), name="securebert")
-    monkeypatch.setattr(resolve, "resolve", lambda name: model)
+    monkeypatch.setattr(published, "resolve", lambda name: model)
     checks = verify("securebert", choose("cpu", "float32"))
     assert [check.sentence for check in checks] == [row.sentence for row in published_predictions("SecureBERT")]
     assert all(len(check.predicted) == len(check.published) for check in checks)
