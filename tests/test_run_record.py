@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 from fake_task import Counter, UpperTask, install_in
+from tiny_models import bert_tokenizer
+from transformers import FNetConfig, FNetModel
 
 from secbatch.errors import InputError, Interrupted
 from secbatch.job import Job
+from secbatch.models.resolved import ResolvedModel
 from secbatch.run_record import COUNTS
 from secbatch.runner import RunResult, run_job
 from secbatch.stages import STAGES, StageClock
@@ -48,6 +52,26 @@ def test_the_record_of_a_finished_run(counter: Counter) -> None:
     assert Job.model_validate(record["job"]) == job()
     assert record["device"] and record["precision"] and record["folder"] == str(Path.cwd())
     assert not Path("out/_secbatch/progress.json").exists()
+
+
+def test_the_record_tells_what_each_model_was_computed_in(
+    tiny: Callable[[str], ResolvedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FNet's Fourier transform knows no bfloat16, which the others have."""
+    monkeypatch.chdir(tmp_path)
+    FNetModel(FNetConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, intermediate_size=64)).save_pretrained(
+        "f"
+    )
+    bert_tokenizer().save_pretrained("f")
+    Path("in.csv").write_text("text\nA phishing mail\n")
+    models = {"one": "f", "two": str(tiny("roberta").folder)}
+    tasks = {name: {"type": "embed", "model": model, "text": "text"} for name, model in models.items()}
+    asked = job(**tasks).model_copy(update={"precision": "bfloat16", "device": "cpu"})
+    for loaded in (True, False):  # the second time there is nothing to do
+        result, record = run_job(asked), json.loads(LATEST.read_text())
+        assert result.precision == record["precision"] == ("float32, bfloat16" if loaded else "bfloat16")
+        computed_in = [record["models"][name]["precision"] for name in models]
+        assert computed_in == (["float32", "bfloat16"] if loaded else [None, None])
 
 
 def test_the_record_of_a_run_that_was_interrupted_or_failed(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -262,7 +262,11 @@ class Run:
         self.reporter.notice(text)
 
     def _record(self, started: str) -> None:
-        known = provenance(self.setup) if self.result.device else {"models": {}, "versions": {}}
+        known: dict[str, Any] = {"models": {}, "versions": {}}
+        if self.result.device:
+            known = provenance(self.setup) | {"precision": self.result.precision}
+            for name, precision in self.setup.worker.precisions.items():
+                known["models"][name]["precision"] = precision
         record = run_record(
             self.result, self.job, started=started, finished=now(), limit=self.options.limit, provenance=known
         )

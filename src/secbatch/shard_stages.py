@@ -112,6 +112,8 @@ class ShardStages:
     def _load(self) -> None:
         self.worker.load()
         self._loaded = True
+        used = [one for one in self.worker.precisions.values() if one]
+        self.result.precision = ", ".join(dict.fromkeys(used)) or self.result.precision
         said = set(self.result.notices)
         for text in dict.fromkeys(text for task in self.worker.tasks.values() for text in task.notices):
             if text not in said:

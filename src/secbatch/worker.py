@@ -112,7 +112,7 @@ class Worker:
         self.fingerprints = {name: task.fingerprint() for name, task in self.tasks.items()}
         self._run_date = job.output.run_date_column
         self._partition_by = tuple(name for name in job.output.partition_columns if name != self._run_date)
-        self._run = run
+        self._run, self._precision = run, compute.dtype
         fields = [
             *schema.remove_metadata(),
             *(f for task in self.tasks.values() for f in task.fields),
@@ -126,6 +126,17 @@ class Worker:
     def row_bytes(self) -> int:
         """What the tasks' columns take in a row, as far as that is known beforehand and may be much."""
         return sum(task.row_bytes for task in self.tasks.values() if isinstance(task, WideTask))
+
+    @property
+    def precisions(self) -> dict[str, str | None]:
+        """Task -> the number format that it is computed in; None where others compute it, or nothing is known yet."""
+
+        def of(task: Task) -> str | None:
+            if isinstance(task, EncoderTask):
+                return task.encoder.precision
+            return None if isinstance(task, RemoteTask) else self._precision
+
+        return {name: of(task) for name, task in self.tasks.items()}
 
     def load(self) -> None:
         for name, task in self.tasks.items():

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +11,11 @@ import pytest
 import torch
 
 from secbatch.errors import ModelError
+from secbatch.models import shared_encoder
 from secbatch.models.batch_runner import default_token_budget
 from secbatch.models.device import Compute, choose
 from secbatch.models.encoder_generic import StockEncoder
+from secbatch.models.first_forward import FirstForwardError
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import SharedEncoder
@@ -203,3 +206,28 @@ def test_compiled_attention_is_missed_where_a_model_would_go_through_it(tiny: Ti
     assert task.notices == ()
     task.load()
     assert task.notices == (("attention is not compiled",) if slower else ())
+
+
+def test_a_head_that_does_not_run_in_bfloat16_gets_states_in_float32(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the encoder whose states would serve it does."""
+
+    def head(kind: Any, loaded: Any, tokenizer: Any, compute: Compute) -> Any:
+        if compute.dtype == "bfloat16":
+            raise FirstForwardError("no such kernel")
+        return made(kind, loaded, tokenizer, compute)
+
+    made = shared_encoder._head
+    monkeypatch.setattr(shared_encoder, "_head", head)
+    model, sequences = tiny("roberta"), TokenSequences.of([np.arange(5, 25), np.arange(7, 12)])
+    logits = []
+    for precision in ("bfloat16", "float32"):
+        states = SharedEncoder(model, choose("cpu", precision))
+        encoder = SharedEncoder(model, choose("cpu", precision), base=states)
+        encoder.need_head("masked-lm")
+        encoder.load()
+        assert (states.precision, encoder.precision) == (precision, "float32")
+        with torch.inference_mode():
+            logits += [part for _, part in encoder.lm.logits(sequences, np.array([3, 22]))]
+    assert logits[0].equal(logits[1])

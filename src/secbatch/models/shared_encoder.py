@@ -75,6 +75,11 @@ class SharedEncoder:
         return states and all(head.batch_free for head in self._heads.values())
 
     @property
+    def precision(self) -> str | None:
+        """The number format that it is computed in; None until its weights are there."""
+        return self._used.dtype if self._loaded else None
+
+    @property
     def token_budget(self) -> int:
         """The most tokens in a batch; halved, for good, when the device's memory runs out."""
         return self._runner.token_budget
@@ -116,6 +121,7 @@ class SharedEncoder:
             if self._used.dtype == "float32":
                 raise
             self._used, self._heads, self._hidden = replace(self._used, dtype="float32"), {}, None
+            self.root = self  # where another has the states in bfloat16: heads in float32 take those in float32 alone
             self._bring()
         if self._used.dtype != self.compute.dtype:
             said = f"model {self.model.name} does not run in {self.compute.dtype}: it is computed in float32"
