@@ -219,7 +219,8 @@ class Reuse:
         written = pq.read_schema(stored.file).remove_metadata()
         table = read_part(stored.file.parent, (stored.file.name,))
         table = with_partitions(table.replace_schema_metadata(None), folder, self._worker.schema)
-        known = [name for name in self._source_schema.names if name in table.column_names]
+        stored_columns = set(table.column_names)
+        known = [name for name in self._source_schema.names if name in stored_columns]
         status = table.column("secbatch_status").to_pylist()
         rejected = [place for place, value in enumerate(status) if value == "rejected"]
         tasks = {

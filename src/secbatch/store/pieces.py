@@ -123,14 +123,16 @@ def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     Raises OutputError where types do not convert.
     """
     columns = []
+    places = {name: place for place, name in enumerate(table.column_names)}  # asked of Arrow once: it lists them all
     for field in schema:
-        if field.name not in table.column_names:
+        place = places.get(field.name)
+        if place is None:
             columns.append(pa.nulls(table.num_rows, field.type))
             continue
         try:
-            columns.append(as_type(table.column(field.name), field.type))
+            columns.append(as_type(table.column(place), field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            kind = table.schema.field(field.name).type
+            kind = table.schema.field(place).type
             raise OutputError(
                 f"Column '{field.name}' is {field.type} now but {kind} in rows kept from earlier runs, and they do "
                 "not convert; use `mode: overwrite`, or another output."
