@@ -14,7 +14,7 @@ import pytest
 from fake_task import Counter, UpperTask, install_in
 from nights import LINES, WITH_ID, done, job, rows, write
 
-from secbatch.errors import EXIT_FAILURE, InputChangedError, InputError, Interrupted, OutputError
+from secbatch.errors import EXIT_FAILURE, InputChangedError, InputError, Interrupted, OutputError, UnfitOutputError
 from secbatch.planning import plan_job
 from secbatch.runner import run_job
 from secbatch.store.ledger import Ledger
@@ -118,7 +118,7 @@ def test_a_lost_ledger_is_made_anew_from_the_parts(counter: Counter, damage: str
     result = run_job(job(input=WITH_ID))
     assert counter.rows == before and len(rows()) == 101
     assert any("a new one was made from the parts" in text for text in result.notices)
-    with pytest.raises(OutputError, match="that cannot change"):
+    with pytest.raises(UnfitOutputError, match="that cannot change"):
         run_job(job())
     assert not any("new one" in text for text in run_job(job(input=WITH_ID)).notices)
 

@@ -12,7 +12,7 @@ import pytest
 from fake_task import Counter, UpperTask, install_in, interrupted_after
 from nights import job, rows, write
 
-from secbatch.errors import InputError, JobError, OutputError, OutputHeldError
+from secbatch.errors import EXIT_USAGE, InputError, JobError, OutputHeldError, UnfitOutputError
 from secbatch.runner import run_job
 from secbatch.store.lock import hold
 from secbatch.tasks.base import TaskColumns
@@ -223,8 +223,9 @@ def test_an_interrupted_run_goes_on_as_the_same_run(counter: Counter) -> None:
 def test_modes(counter: Counter) -> None:
     write("a.csv", "text", "a", "b")
     run_job(job())
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(UnfitOutputError, match="exists already") as refused:
         run_job(job(output__mode="fail-if-exists"))
+    assert refused.value.exit_code == EXIT_USAGE  # to try again cannot help
     Path("in/a.csv").unlink()
     write("b.csv", "text", "c")
     run_job(job(output__mode="overwrite"))
@@ -254,7 +255,7 @@ def test_what_cannot_be_is_said_before_any_work(counter: Counter) -> None:
     with pytest.raises(InputError, match=r"'txet', named in input.id, is not in the input \(did you mean 'text'"):
         run_job(job(input={"path": "in/*.csv", "id": ["txet"]}))
     run_job(job())
-    with pytest.raises(OutputError, match="that cannot change"):
+    with pytest.raises(UnfitOutputError, match="that cannot change"):
         run_job(job(input={"path": "in/*.csv", "id": ["text"]}))
     assert counter.rows == 1
 
@@ -314,18 +315,18 @@ def test_input_that_takes_in_the_output_is_refused(counter: Counter) -> None:
 def test_somebody_elses_data_is_refused_before_any_work(counter: Counter) -> None:
     write("a.csv", "n,text", "1,word")
     Path("out/data").mkdir(parents=True)
-    with pytest.raises(OutputError, match="not made by secbatch"):
+    with pytest.raises(UnfitOutputError, match="not made by secbatch"):
         run_job(job())
     assert counter.rows == 0 and [path.name for path in Path("out").iterdir()] == ["data"]
     Path("file").write_text("mine")
-    with pytest.raises(OutputError, match="is a file; name a folder"):
+    with pytest.raises(UnfitOutputError, match="is a file; name a folder"):
         run_job(job(output__path="file"))
 
 
 def test_uris_of_any_scheme_are_no_output(counter: Counter) -> None:
     write("a.csv", "n,text", "1,word")
     for uri in ("abfs://bucket/out", "https://host/out"):
-        with pytest.raises(OutputError, match="not a local folder"):
+        with pytest.raises(UnfitOutputError, match="not a local folder"):
             run_job(job(output__path=uri))
     assert [path.name for path in Path().iterdir()] == ["in"]
 
@@ -337,7 +338,7 @@ def test_a_file_does_not_take_the_place_of_its_input(counter: Counter) -> None:
     Path("in").mkdir()
     pq.write_table(pa.table({"text": ["word"]}), "in/a.parquet")
     for path in ("in/a.parquet", "in"):
-        with pytest.raises(OutputError, match="a file of the input"):
+        with pytest.raises(UnfitOutputError, match="a file of the input"):
             run_into_file(job(input__path=path), Path("in/a.parquet"), limit=None, reporter=Silent())
     assert pq.read_schema("in/a.parquet").names == ["text"]
 

@@ -47,6 +47,12 @@ class OutputError(SecbatchError):
     """The output cannot be written where the job wants it."""
 
 
+class UnfitOutputError(OutputError):
+    """The output is none that the job can have (it is another job's, a file, an object store): a retry cannot help."""
+
+    exit_code = EXIT_USAGE
+
+
 class OutputHeldError(SecbatchError):
     """Another run holds the output."""
 

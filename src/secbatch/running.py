@@ -11,8 +11,8 @@ from secbatch.errors import (
     EXIT_INTERRUPTED,
     EXIT_REJECTS,
     Interrupted,
-    OutputError,
     SecbatchError,
+    UnfitOutputError,
 )
 from secbatch.finished_shards import FinishedShards
 from secbatch.job import Job
@@ -76,7 +76,7 @@ class Run:
 
     def _check_mode(self) -> None:
         if self.job.output.mode == "fail-if-exists" and self.ledger.latest_version() and not self._resuming:
-            raise OutputError(
+            raise UnfitOutputError(
                 f"Output '{self.layout.root}' exists already and the job says `mode: fail-if-exists`; "
                 "choose another output or mode."
             )
@@ -140,7 +140,7 @@ class Run:
         for key, value in settings.items():
             fixed = self.ledger.setting(key)
             if fixed is not None and fixed != value:
-                raise OutputError(
+                raise UnfitOutputError(
                     f"Output '{self.layout.root}' was made with {key} = {fixed}, the job says {value}; "
                     "that cannot change: use another output."
                 )

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from secbatch import run_identity
-from secbatch.errors import OutputError
+from secbatch.errors import UnfitOutputError
 from secbatch.job import Job
 from secbatch.reporting import Reporter
 from secbatch.run_date import with_run_date
@@ -66,12 +66,14 @@ def run_into_file(
 def _check_free(job: Job, path: Path) -> None:
     """The file must not take the place of a folder, or of what it is made from."""
     if path.is_dir():
-        raise OutputError(f"Output '{path}' is a folder; give a file name that ends in .parquet, or another name.")
+        raise UnfitOutputError(f"Output '{path}' is a folder; give a file name that ends in .parquet, or another name.")
     if not path.exists():
         return
     for file in find_files(job.input.path, job.input.format).files:
         if "://" not in file.path and path.samefile(file.fs_path):
-            raise OutputError(f"Output '{path}' is a file of the input, which it would replace; name another file.")
+            raise UnfitOutputError(
+                f"Output '{path}' is a file of the input, which it would replace; name another file."
+            )
 
 
 def _concatenate(files: list[Path], target: Path) -> None:

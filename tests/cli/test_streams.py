@@ -9,7 +9,7 @@ import pytest
 
 from secbatch.cli.main import _run
 from secbatch.cli.streams import unfailing
-from secbatch.errors import OutputError
+from secbatch.errors import OutputError, UnfitOutputError
 from secbatch.store.filesystem import check_output_place, make_folder
 
 TOLD = """
@@ -56,7 +56,7 @@ def test_places_that_cannot_be_are_said(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("gone")
     (tmp_path / "one").symlink_to("two")
     (tmp_path / "two").symlink_to("one")
-    with pytest.raises(OutputError, match="write the whole path"):
+    with pytest.raises(UnfitOutputError, match="write the whole path"):
         check_output_place(Path("~nobody/out"))
     make_folder(tmp_path / "new" / ".." / "other")
     assert (tmp_path / "other").is_dir()

@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from secbatch.errors import JobError, OutputError, OutputHeldError
+from secbatch.errors import JobError, OutputError, OutputHeldError, UnfitOutputError
 from secbatch.store import parts as part_files
 from secbatch.store.durable_files import write_atomically
 from secbatch.store.filesystem import check_output_place
@@ -147,9 +147,9 @@ def test_a_newer_ledger_is_refused_and_a_broken_one_named(tmp_path: Path) -> Non
 
 
 def test_outputs_that_are_not_local_are_refused() -> None:
-    with pytest.raises(OutputError, match=r"'s3://bucket/out' is not"):
+    with pytest.raises(UnfitOutputError, match=r"'s3://bucket/out' is not"):
         check_output_place(Path("s3://bucket/out"))
-    with pytest.raises(OutputError, match="not a local folder") as no:
+    with pytest.raises(UnfitOutputError, match="not a local folder") as no:
         check_output_place(Path("s3://KEY:SECRET@bucket/out"))
     assert "SECRET" not in str(no.value)
 

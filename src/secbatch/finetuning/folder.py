@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from secbatch.errors import JobError, OutputError
+from secbatch.errors import JobError, OutputError, UnfitOutputError
 from secbatch.finetuning.checkpoint import Checkpoints
 from secbatch.models.resolved import UNFINISHED
 from secbatch.store.filesystem import (
@@ -29,7 +29,7 @@ class ModelFolder:
         self.path = Path(path).expanduser()
         check_output_place(self.path)
         if self.path.exists() and not self.path.is_dir():
-            raise OutputError(f"Output '{self.path}' is a file; name a folder.")
+            raise UnfitOutputError(f"Output '{self.path}' is a file; name a folder.")
         self.work = self.path / UNFINISHED
         self.lock = self.work / "lock"
         self.checkpoints = Checkpoints(self.work / "checkpoints")

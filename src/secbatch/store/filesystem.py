@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from secbatch.errors import OutputError
+from secbatch.errors import OutputError, UnfitOutputError
 from secbatch.store import faults
 
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "lustre", "9p", "afs"}
@@ -32,9 +32,11 @@ def check_output_place(path: Path) -> None:
     """Refuses what cannot keep the promises of the store: object stores and network file systems."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a URI; Path has made one slash of two
         written = str(path).replace(":/", "://", 1)  # as the job has it, so that a password in it is left out
-        raise OutputError(f"Output '{written}' is not a local folder; write to a local disk and copy it from there.")
+        raise UnfitOutputError(
+            f"Output '{written}' is not a local folder; write to a local disk and copy it from there."
+        )
     if str(path).startswith("~"):  # Arrow takes it for somebody's home, and Python for a name like any other
-        raise OutputError(f"Output '{path}' begins with '~', which is not known here; write the whole path.")
+        raise UnfitOutputError(f"Output '{path}' begins with '~', which is not known here; write the whole path.")
     try:
         if not path.exists() and path.is_symlink():
             raise OutputError(
@@ -44,7 +46,7 @@ def check_output_place(path: Path) -> None:
     except (OSError, RuntimeError) as error:  # a name that is too long; links that lead in a circle
         raise explain(error if isinstance(error, OSError) else OSError(error), path) from None
     if kind in NETWORK_FILE_SYSTEMS or (kind or "").startswith(NETWORK_FUSE):
-        raise OutputError(
+        raise UnfitOutputError(
             f"Output '{path}' is on a network file system ({kind}), where renames and locks are not reliable; "
             "write to a local disk and copy it from there."
         )

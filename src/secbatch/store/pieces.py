@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from secbatch.errors import OutputError
+from secbatch.errors import UnfitOutputError
 from secbatch.store.dictionaries import as_type
 from secbatch.store.ledger import Part
 from secbatch.store.parts import unreadable
@@ -120,7 +120,7 @@ class PieceKeys:
 def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """In the columns of `schema`, without metadata: missing ones null.
 
-    Raises OutputError where types do not convert.
+    Raises UnfitOutputError where types do not convert.
     """
     columns = []
     places = {name: place for place, name in enumerate(table.column_names)}  # asked of Arrow once: it lists them all
@@ -133,7 +133,7 @@ def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
             columns.append(as_type(table.column(place), field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             kind = table.schema.field(place).type
-            raise OutputError(
+            raise UnfitOutputError(
                 f"Column '{field.name}' is {field.type} now but {kind} in rows kept from earlier runs, and they do "
                 "not convert; use `mode: overwrite`, or another output."
             ) from None

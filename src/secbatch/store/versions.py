@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from secbatch.errors import OutputError
+from secbatch.errors import UnfitOutputError
 from secbatch.store import faults
 from secbatch.store.filesystem import add_folder, explain, remove_file, remove_tree, rename, sync_folders
 from secbatch.store.layout import Layout
@@ -68,9 +68,9 @@ def part_name(link: Path) -> str:
 def check_own(layout: Layout) -> None:
     """Refuses an output that is a file, or whose `data` was not made by a run."""
     if layout.root.exists() and not layout.root.is_dir():
-        raise OutputError(f"Output '{layout.root}' is a file; name a folder.")
+        raise UnfitOutputError(f"Output '{layout.root}' is a file; name a folder.")
     if (layout.data.exists() or layout.data.is_symlink()) and not _is_own_link(layout.data):
-        raise OutputError(
+        raise UnfitOutputError(
             f"'{layout.data}' is there already and was not made by secbatch; choose another output or move it away."
         )
 
