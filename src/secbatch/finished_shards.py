@@ -59,7 +59,7 @@ class FinishedShards:
         self.result.shards += 1
         self.tell()
         due = time.monotonic() - self.last_published > self._pause or self.result.shards == 1
-        if due and not self.publisher.reuse.base and self.job.output.mode != "overwrite":
+        if due and self.publisher.reuse.first and self.job.output.mode != "overwrite":
             with self.clock("publish"):
                 self.publish(final=False)
 

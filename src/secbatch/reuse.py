@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from secbatch.identity import Identified, content_key
 from secbatch.row_hash import digests, hash_content, hash_places, mixed
 from secbatch.store.checkpoints import whole
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger, Part
+from secbatch.store.merge import SUPERSEDED
 from secbatch.store.partitions import with_partitions
-from secbatch.store.parts import read_part
+from secbatch.store.parts import footer_sum, is_part_of, read_part, readable, unreadable
 from secbatch.store.pool import Match, Pool, Stored
-from secbatch.store.row_keys import REJECTED, DamagedKeysError, RowKeys, StoredKeys, write_keys
+from secbatch.store.row_keys import REJECTED, REMOVED, DamagedKeysError, RowKeys, StoredKeys, write_keys
 from secbatch.task_keys import conversation_column, conversations, task_keys
 from secbatch.worker import Reused, Work, Worker
 
@@ -60,26 +60,33 @@ class Reuse:
         fresh: bool = False,
         retry: bool = False,
         scratch: Path | None = None,
+        notice: Callable[[str], None] = lambda text: None,
     ) -> None:
         """`base`: number of the version to start from, 0 for none. `fresh`: nothing of earlier runs counts as done.
+
+        `notice`: is told of what is damaged.
 
         `about`: what is noted with row keys that have to be worked out from a part of an older release; these go to
         `scratch` where one is given, and stay with the part otherwise.
         """
         self._layout, self._worker, self._source_schema = layout, worker, source_schema
-        self._about, self._base, self._scratch = dict(about), base, scratch
+        self._about, self._base, self._scratch, self._notice = dict(about), base, scratch, notice
+        self._checked: set[Path] = set()  # keys whose file was read to its end
         self.schema_name = schema_name(worker.schema)
         self.base = ledger.version_parts(base) if ledger and not fresh else []
         self.base_superseded = ledger.version_parts(base, superseded=True) if ledger and not fresh else []
         stored = [self._stored(part) for part in self.base]
+        self.first = not stored  # there are no parts that may be swept away when this run publishes before its end
         if ledger and not fresh:
             # Other kept versions as well: after a rollback, or a change that was taken back, their results are at hand.
             known = {part.name for part in self.base}
             # Not this run's own: a resumed run must find what the first try found.
             more = [part for part in ledger.parts() if part.name not in known and part.run != run]
-            stored += [replace(self._stored(part), shown=False) for part in more]
+            others = [replace(self._stored(part), shown=False) for part in more]
+            stored += [part for part in others if part.file.exists()]  # a damaged one may have been removed
+            self.first = not stored
             stored += self._left_behind(ledger, lambda one: one != run)
-        self._pool = Pool(stored, self._open, self.schema_name, retry)
+        self._pool = Pool(stored, self._open, self._readable, self.schema_name, retry)
 
     def _stored(self, part: Part) -> Stored:
         file = self._layout.parts / part.files[0]
@@ -102,6 +109,13 @@ class Reuse:
                 tasks = StoredKeys(keys).about["tasks"]
                 found.append(Stored(checkpoint.part, file, keys, tasks, False))
         return found
+
+    def _readable(self, stored: Stored, keys: StoredKeys) -> bool:
+        """Whether the rows of a file that readers do not see can be taken over."""
+        if is_part_of(stored.file, keys) and readable(stored.file):
+            return True
+        self._notice(f"'{stored.file}' is damaged, or gone: what was to be taken over from it is done again.")
+        return False
 
     def close(self) -> None:
         self._pool.close()
@@ -202,11 +216,20 @@ class Reuse:
 
     def _open(self, stored: Stored) -> StoredKeys:
         try:
-            return StoredKeys(stored.keys)
-        except (FileNotFoundError, DamagedKeysError):
+            there = StoredKeys(stored.keys)
+            if stored.keys not in self._checked:
+                self._checked.add(there.checked().path)
+                if stored.shown and not is_part_of(stored.file, there):
+                    raise unreadable(stored.file, "it is not the file that was written under this name")
+            return there
+        except (FileNotFoundError, DamagedKeysError) as error:
+            if isinstance(error, DamagedKeysError):
+                self._notice(f"The row keys '{stored.keys}' are damaged; they are worked out again.")
             keys, schema = self._worked_out(stored)
             facts = {"tasks": stored.tasks, "rows": len(keys), "rejected": int((keys.flags & 1).sum())}
-            about = {**self._about, "schema": schema, "part": {**facts, "run": "", "superseded": False}}
+            facts["footer"] = footer_sum(stored.file)
+            superseded = stored.name.startswith(f"{SUPERSEDED}/")
+            about = {**self._about, "schema": schema, "part": {**facts, "run": "", "superseded": superseded}}
             path = stored.keys
             if self._scratch:
                 path = self._scratch / "keys" / f"{stored.name}.keys"
@@ -214,22 +237,27 @@ class Reuse:
             return StoredKeys(path)
 
     def _worked_out(self, stored: Stored) -> tuple[RowKeys, str]:
-        """Keys of a part of an older release, from its rows."""
+        """Keys of a part of an older release, or whose own are damaged, from its rows.
+
+        No keys where these do not say whose they are: results of superseded rows, which nobody misses.
+        """
         folder = stored.name.rpartition("/")[0]
-        written = pq.read_schema(stored.file).remove_metadata()
-        table = read_part(stored.file.parent, (stored.file.name,))
+        table = read_part(stored.file)
+        written = table.schema.remove_metadata()
+        if "secbatch_id" not in written.names:
+            nobody = np.empty((0, 2), np.uint64)
+            done = dict.fromkeys(stored.tasks, nobody)
+            return RowKeys(nobody, nobody, np.empty(0, np.uint64), np.empty(0, np.uint8), done), schema_name(written)
         table = with_partitions(table.replace_schema_metadata(None), folder, self._worker.schema)
         stored_columns = set(table.column_names)
         known = [name for name in self._source_schema.names if name in stored_columns]
-        status = table.column("secbatch_status").to_pylist()
-        rejected = [place for place, value in enumerate(status) if value == "rejected"]
+        status = np.array(table.column("secbatch_status").to_pylist())
         tasks = {
             name: task
             for name, task in self._worker.tasks.items()
             if stored.tasks.get(name) == [self._worker.fingerprints[name]] and set(task.reads) <= set(known)
         }
-        flags = np.zeros(table.num_rows, np.uint8)
-        flags[rejected] = REJECTED
+        flags = ((status == "rejected") * REJECTED | (status == "removed") * REMOVED).astype(np.uint8)
         source = table.column("secbatch_source").combine_chunks().dictionary_encode()
         keys = RowKeys(
             _id_digests(table.column("secbatch_id").to_pylist(), by_content=not self._about["id"]),

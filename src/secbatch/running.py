@@ -202,6 +202,7 @@ class Run:
             about=about,
             fresh=job.output.mode == "overwrite",
             retry=self.options.retry,
+            notice=self._notice,
         )
         poison = Poison(self.layout, self.ledger, setup.worker, setup.compute, self.options.retry, self._notice)
         check_columns(job, reuse.base_columns(), setup.source.schema, self._notice)

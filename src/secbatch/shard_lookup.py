@@ -13,6 +13,7 @@ from secbatch.shards import input_shards
 from secbatch.sources.shard import Shard
 from secbatch.store.checkpoints import whole
 from secbatch.store.ledger import Checkpoint
+from secbatch.store.parts import readable
 from secbatch.store.row_keys import RowKeys
 from secbatch.worker import Enriched, Work
 
@@ -40,7 +41,7 @@ class ShardLookup:
         self.run, self.job, self.layout, self.ledger = context.run, context.job, context.layout, context.ledger
         self.options, self.setup, self.sizes = context.options, context.setup, context.sizes
         self.rejects, self.result, self.clock = context.rejects, context.result, context.clock
-        self.reuse, self.poison = reuse, poison
+        self.reuse, self.poison, self.notice = reuse, poison, context.notice
         self._mutex = threading.Lock()  # shards are read ahead while one in which a row ends the process is tried
         job = context.job
         self.identities = Identities(job.input.id, job.input.sentences is not None, self.layout.scratch)
@@ -99,8 +100,10 @@ class ShardLookup:
             looked = self.reuse.look(identified.with_errors(poison))
         key, item = self.reuse.key(looked), Item(identified.shard.index, looked.kept, looked.identified)
         done = self.ledger.checkpoint(self.run, identified.shard.index)
-        if done and done.key == key and whole(self.layout, done):
-            return replace(item, checkpoint=done)
+        if done and done.key == key:
+            if whole(self.layout, done) and readable(self.layout.checkpoints / f"{done.part}.parquet"):
+                return replace(item, checkpoint=done)
+            self.notice(f"Checkpoint '{done.part}' is damaged, or gone; its rows are done again.")
         if done and done.key != key and not self._input_changed:
             self._input_changed = True
             self.reuse.take_over_own(self.ledger, self.run)

@@ -87,7 +87,7 @@ def test_partition_folders_are_read_back_with_their_values(tmp_path: Path) -> No
 def test_partition_values_that_readers_misread_stand_as_null(tmp_path: Path) -> None:
     files = write_part(tmp_path, "p", pa.table({"code": ["007", "", "x"], "n": [1, 2, 3]}), ("code",))
     assert sorted(file.split("/")[0] for file in files) == [f"code={NULL_PARTITION}", "code=x"]
-    assert read_part(tmp_path, files).num_rows == 3
+    assert sum(read_part(tmp_path / file).num_rows for file in files) == 3
 
 
 @pytest.mark.parametrize("values", [["mon", "tue"], [1, 2], [True, False], [datetime.date(2024, 1, 1)] * 2])

@@ -74,7 +74,7 @@ def _in_order(table: pa.Table, order: np.ndarray, rows: int) -> Iterator[pa.Tabl
 def whole(layout: Layout, checkpoint: Checkpoint) -> bool:
     """Whether its files are there, and to their end."""
     try:
-        checkpoint_keys(layout, checkpoint)
+        checkpoint_keys(layout, checkpoint).checked()
         with (layout.checkpoints / f"{checkpoint.part}.parquet").open("rb") as file:
             file.seek(-len(PARQUET_END), os.SEEK_END)
             return file.read() == PARQUET_END

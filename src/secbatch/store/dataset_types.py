@@ -30,7 +30,7 @@ def column_types(layout: Layout) -> dict[str, pa.DataType]:
 def _partition_types(layout: Layout, link: Path) -> dict[str, pa.DataType]:
     """Those of columns whose values stand in the names of folders: they were noted with the rows' keys."""
     try:
-        noted = StoredKeys(layout.keys / f"{part_name(link)}.keys").about.get("columns", {})
+        noted = StoredKeys(layout.keys / f"{part_name(link)}.keys").checked().about.get("columns", {})
     except (OSError, OutputError):  # an older release's part has none; damaged ones are seen to with the dataset
         return {}
     types = {}

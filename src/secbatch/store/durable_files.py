@@ -44,6 +44,10 @@ class DurableFiles:
         except OSError as error:
             raise explain(error, path) from None
 
+    def place(self, path: Path) -> Path:
+        """Where the file `path` stands at this moment."""
+        return next((temporary for temporary, named, _ in self._written if named == path), path)
+
     def _settle(self) -> None:
         for _, _, step in self._written:
             faults.reach(f"{step}: before its fsync")

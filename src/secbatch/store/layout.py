@@ -42,6 +42,11 @@ class Layout:
         return self.internal / "versions"
 
     @property
+    def damaged(self) -> Path:
+        """Parts that could not be read, for a person to look at; no run needs them."""
+        return self.internal / "damaged"
+
+    @property
     def checkpoints(self) -> Path:
         return self.internal / "checkpoints"
 

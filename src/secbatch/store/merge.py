@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from secbatch.store.durable_files import DurableFiles
 from secbatch.store.filesystem import link_durably, rename_durably
 from secbatch.store.gathered import Gathered, batches, gathered
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Part
-from secbatch.store.parts import unreadable, write_tables
+from secbatch.store.parts import footer_sum, opened, write_tables
 from secbatch.store.pieces import Piece, PieceKeys
 from secbatch.store.row_keys import REJECTED, write_keys
 
@@ -131,10 +130,7 @@ class Merger:
                 tasks[task] = sorted({*tasks.get(task, ()), *fingerprints})
         keys = rows.keys if rows else PieceKeys(pieces)
         count, rejected = len(keys), sum(int(((block & REJECTED) != 0).sum()) for block in keys.blocks("flags"))
-        if not self._there(name):
-            facts = {"tasks": tasks, "rows": count, "rejected": rejected, "run": self.run, "superseded": superseded}
-            write_keys(self._keys_file(name), keys, {**self.about, "part": facts}, "part keys", files)
-        file = self._part_file(name)
+        there, file = self._there(name), self._part_file(name)
         if not file.exists():
             if written:
                 rename_durably(written, file, "part")
@@ -143,16 +139,18 @@ class Merger:
             else:
                 tables = [rows.table] if rows else (table for piece in pieces for table in piece.tables(schema))
                 write_tables(file, schema, tables, "part", files=files)
+        if not there:
+            facts = {"tasks": tasks, "rows": count, "rejected": rejected, "run": self.run, "superseded": superseded}
+            facts["footer"] = footer_sum(files.place(file))
+            write_keys(self._keys_file(name), keys, {**self.about, "part": facts}, "part keys", files)
         return Part(name, tasks, (f"{name}.parquet",), count, rejected, 0, self.run, superseded)
 
 
 def _has_schema(file: Path, schema: pa.Schema) -> bool:
-    try:
-        found = pq.read_schema(file)
-        # Field by field without metadata: a list's values have one name in memory and another in files.
-        return bool(found.metadata == schema.metadata and found.equals(schema))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise unreadable(file, error) from None
+    with opened(file) as rows:
+        found = rows.schema_arrow
+    # Field by field without metadata: a list's values have one name in memory and another in files.
+    return bool(found.metadata == schema.metadata and found.equals(schema))
 
 
 class Grouping:

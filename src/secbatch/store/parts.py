@@ -1,9 +1,10 @@
 """Part files: immutable Parquet."""
 
 import os
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from secbatch.store import faults
 from secbatch.store.durable_files import DurableFiles, write_atomically
 from secbatch.store.encoding import parquet_options
 from secbatch.store.filesystem import WatchedFile, remove_file
+from secbatch.store.row_keys import StoredKeys
 from secbatch.store.value_bytes import value_bytes
 
 ROW_GROUP_ROWS = 65_536  # keeps a reader's memory small and its skipping fine
@@ -152,16 +154,52 @@ class _RowGroupCutter:
         return group
 
 
-def read_part(folder: Path, files: tuple[str, ...], columns: list[str] | None = None) -> pa.Table:
-    """The rows of part files, without the columns that stand in their folders' names."""
+@contextmanager
+def opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A part file, its pages held against their checksums as they are read. Raises OutputError."""
     try:
-        tables = [pq.read_table(folder / file, columns=columns, partitioning=None) for file in files]
-    except (OSError, pa.ArrowInvalid) as error:
-        raise unreadable(folder / files[0], error) from None
-    return pa.concat_tables(tables)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    except (OSError, pa.ArrowInvalid, pa.ArrowIndexError, pa.ArrowNotImplementedError) as error:
+        raise unreadable(path, error) from None
 
 
-def unreadable(path: Path, error: Exception) -> OutputError:
+def footer_sum(path: Path) -> int:
+    """CRC-32 of a part file's footer, which says where the pages are and what is in them. Raises OSError."""
+    with path.open("rb") as file:
+        file.seek(-8, os.SEEK_END)  # its length, and four letters
+        size = int.from_bytes(file.read(4), "little") + 8
+        file.seek(-min(size, file.tell() + 4), os.SEEK_END)
+        return zlib.crc32(file.read())
+
+
+def is_part_of(path: Path, keys: StoredKeys) -> bool:
+    """Whether the file is the one that these keys were written for; those of earlier releases do not tell."""
+    noted = keys.about.get("part", {}).get("footer")
+    try:
+        return noted is None or footer_sum(path) == noted
+    except OSError:
+        return False
+
+
+def readable(path: Path) -> bool:
+    """Whether all rows of a part file can be read."""
+    try:
+        with opened(path) as file:
+            for group in range(file.num_row_groups):
+                file.read_row_group(group)
+    except OutputError:
+        return False
+    return True
+
+
+def read_part(path: Path) -> pa.Table:
+    """The rows of a part file, without the columns that stand in its folders' names."""
+    with opened(path) as file:
+        return file.read()
+
+
+def unreadable(path: Path, error: Exception | str) -> OutputError:
     return OutputError(f"Part '{path}' cannot be read back ({error}); remove it and run again.")
 
 
@@ -174,18 +212,15 @@ class RowGroups:
 
     def take(self, path: Path, rows: np.ndarray, columns: list[str]) -> pa.Table:
         """`columns` of the rows at these positions (int64 [n]) in that order. Raises OutputError."""
-        try:
-            with pq.ParquetFile(path) as file:
-                sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-                starts = np.cumsum([0, *sizes])
-                groups = np.searchsorted(starts, rows, side="right") - 1
-                wanted = np.unique(groups)
-                tables = [self._group(file, path, int(group), tuple(columns)) for group in wanted]
-        except (OSError, pa.ArrowInvalid) as error:
-            raise unreadable(path, error) from None
-        offsets = np.cumsum([0, *(table.num_rows for table in tables)])
-        rank = np.searchsorted(wanted, groups)
-        return pa.concat_tables(tables).take(pa.array(rows - starts[groups] + offsets[rank]))
+        with opened(path) as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+            starts = np.cumsum([0, *sizes])
+            groups = np.searchsorted(starts, rows, side="right") - 1
+            wanted = np.unique(groups)
+            tables = [self._group(file, path, int(group), tuple(columns)) for group in wanted]
+            offsets = np.cumsum([0, *(table.num_rows for table in tables)])
+            rank = np.searchsorted(wanted, groups)
+            return pa.concat_tables(tables).take(pa.array(rows - starts[groups] + offsets[rank]))
 
     def _group(self, file: pq.ParquetFile, path: Path, group: int, columns: tuple[str, ...]) -> pa.Table:
         key = (path, group, columns)

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from secbatch.errors import UnfitOutputError
 from secbatch.store.dictionaries import as_type
 from secbatch.store.ledger import Part
-from secbatch.store.parts import unreadable
+from secbatch.store.parts import opened
 from secbatch.store.row_keys import BLOCK, REMOVED, StoredKeys
 
 FULL_BYTES = 24 << 20  # a part of this size is left alone; a checkpoint of it becomes one without being read
@@ -84,20 +83,17 @@ def row_groups(file: Path, schema: pa.Schema, spans: Sequence[tuple[int, int]]) 
     In those columns of `schema` that the file has. `spans`: first row and row after the last, apart and in order.
     Raises OutputError.
     """
-    try:
-        with pq.ParquetFile(file) as opened:
-            names = set(opened.schema_arrow.names)
-            known = [name for name in schema.names if name in names]
-            first = 0
-            for group in range(opened.metadata.num_row_groups):
-                end = first + opened.metadata.row_group(group).num_rows
-                inside = [(max(start, first), min(stop, end)) for start, stop in spans if start < end and first < stop]
-                if inside:
-                    table = opened.read_row_group(group, columns=known)
-                    yield from ((low, table.slice(low - first, high - low)) for low, high in inside)
-                first = end
-    except (OSError, pa.ArrowInvalid) as error:
-        raise unreadable(file, error) from None
+    with opened(file) as rows:
+        names = set(rows.schema_arrow.names)
+        known = [name for name in schema.names if name in names]
+        first = 0
+        for group in range(rows.metadata.num_row_groups):
+            end = first + rows.metadata.row_group(group).num_rows
+            inside = [(max(start, first), min(stop, end)) for start, stop in spans if start < end and first < stop]
+            if inside:
+                table = rows.read_row_group(group, columns=known)
+                yield from ((low, table.slice(low - first, high - low)) for low, high in inside)
+            first = end
 
 
 @dataclass(frozen=True)

@@ -47,14 +47,21 @@ class Pool:
     """Parts in an order in which rows that follow each other in the input are mostly found side by side."""
 
     def __init__(
-        self, parts: list[Stored], open_keys: Callable[[Stored], StoredKeys], schema: str, retry: bool = False
+        self,
+        parts: list[Stored],
+        open_keys: Callable[[Stored], StoredKeys],
+        readable: Callable[[Stored, StoredKeys], bool],
+        schema: str,
+        retry: bool = False,
     ) -> None:
         """`schema`: name of the columns that this run gives; rows of parts with others cannot stay where they are.
 
-        `retry`: rejected rows count as never done.
+        `readable`: is asked of a file that is not shown once rows are to be taken over from it. `retry`: rejected rows
+        count as never done.
         """
         self.parts, self._schema = parts, schema
-        self._open_keys, self._retry = open_keys, retry
+        self._open_keys, self._readable, self._retry = open_keys, readable, retry
+        self._sound: dict[int, bool] = {}  # files that are not shown: whether their rows can be read
         self._open: OrderedDict[int, StoredKeys] = OrderedDict()
         self._groups = RowGroups()
         self._last = 0  # where the last rows were found
@@ -148,11 +155,18 @@ class Pool:
             rows = stored.find_done(name, wanted, asked)
             found = rows >= 0
             found[found] = (stored.flags[rows[found]] & REJECTED) == 0
-            if found.any():
+            if found.any() and self._is_sound(number):
                 match.part[name][left[found]] = number
                 match.row[name][left[found]] = rows[found]
                 self._last = number
                 left, wanted, asked = left[~found], wanted[~found], asked.take(~found)
+
+    def _is_sound(self, number: int) -> bool:
+        if self.parts[number].shown:  # a damaged one stops the run when it is read: readers see it
+            return True
+        if number not in self._sound:
+            self._sound[number] = self._readable(self.parts[number], self.keys(number))
+        return self._sound[number]
 
     def columns(self, parts: np.ndarray, rows: np.ndarray, names: list[str]) -> pa.Table:
         """Columns `names` of the rows at (part, row), int64 [n] each and none -1, in that order."""

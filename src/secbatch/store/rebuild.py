@@ -1,18 +1,18 @@
 """A ledger that is gone, damaged or ahead of the files, made anew from the versions, the parts and their row keys."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from secbatch.errors import counted
-from secbatch.store.filesystem import link_durably, rename, settle_names
+from secbatch.errors import OutputError, counted
+from secbatch.store.filesystem import link_durably, make_folder, remove_file, rename, settle_names
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Checkpoint, DamagedLedgerError, Ledger, Part
 from secbatch.store.merge import SUPERSEDED
+from secbatch.store.parts import is_part_of, opened, readable
 from secbatch.store.row_keys import DamagedKeysError, StoredKeys
-from secbatch.store.versions import link_name, part_name
+from secbatch.store.versions import folder_name, link_name, part_name
 
 SETTINGS = ("id", "sentences", "partition_by")
 
@@ -43,8 +43,8 @@ def _opened(layout: Layout) -> tuple[Ledger, str | None]:
             aside = _set_aside(layout)
             what = (
                 f"{counted(len(gone), 'file')} of the dataset in '{layout.root}' {'is' if len(gone) == 1 else 'are'}"
-                f" gone (parts/{gone[0]}): rows of the input that were there are done again. The ledger that names "
-                f"what was there is kept as {aside.name}"
+                f" gone or damaged (parts/{gone[0]}): rows of the input that were there are done again, others are "
+                f"lost. The ledger that names what was there is kept as {aside.name}"
             )
     else:
         what = f"The ledger of '{layout.root}' was {'empty' if layout.ledger.exists() else 'gone'}"
@@ -54,18 +54,34 @@ def _opened(layout: Layout) -> tuple[Ledger, str | None]:
 
 
 def _gone(layout: Layout, ledger: Ledger) -> list[str]:
-    """Part files of the dataset that somebody has removed, or a disk has lost; one of its two names is put back."""
+    """Part files of the dataset that somebody has removed, or a disk has lost or cut.
+
+    One of a file's two names is put back, if all of the file can be read: the other may be gone because of damage.
+    """
     number, gone = ledger.latest_version(), []
     for position, part in enumerate(ledger.version_parts(number)):
         for file in part.files:
-            own, shown = layout.parts / file, layout.versions / f"{number:06d}" / link_name(position, file)
-            if own.exists() and shown.exists():
+            names = (layout.parts / file, layout.versions / folder_name(number) / link_name(position, file))
+            sizes = {name: name.stat().st_size for name in names if name.exists()}
+            if len(sizes) == len(names) and set(sizes.values()) == {part.size or sizes[names[0]]}:
                 continue
-            if own.exists() or shown.exists():
-                link_durably(*((own, shown) if own.exists() else (shown, own)), "part")
+            whole = [name for name, size in sizes.items() if size == (part.size or size) and readable(name)]
+            for name in sizes.keys() - whole:
+                _keep_damaged(layout, name, file)
+            if whole:
+                link_durably(whole[0], names[names[0] == whole[0]], "part")
             else:
                 gone.append(file)
     return gone
+
+
+def _keep_damaged(layout: Layout, name: Path, file: str) -> None:
+    kept = layout.damaged / file
+    if kept.exists():  # by its other name: to rename one to the other does nothing
+        remove_file(name)
+        return
+    make_folder(kept.parent)
+    rename(name, kept)
 
 
 def _set_aside(layout: Layout) -> Path:
@@ -102,12 +118,13 @@ def _restore(layout: Layout, ledger: Ledger) -> int:
     current = layout.data.resolve().name if layout.data.is_symlink() else None
     hidden = [_part(layout, path, f"{SUPERSEDED}/{path.stem}") for path in layout.parts.glob(f"{SUPERSEDED}/*.parquet")]
     for folder in folders:
-        parts = []
-        for path in sorted(folder.rglob("*.parquet"), key=lambda path: path.name):
-            parts.append(_part(layout, path, part_name(path.relative_to(folder))))
+        found = sorted(folder.rglob("*.parquet"), key=lambda path: path.name)
+        parts = [_part(layout, path, part_name(path.relative_to(folder))) for path in found]
+        if folder != folders[-1] and folder.name != current and None in parts:
+            continue  # an earlier version that cannot be shown again as it was
         when = datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat(timespec="seconds")
-        superseded = hidden if folder.name == current else []
-        ledger.add_version(int(folder.name), "rebuilt", when, parts, superseded)
+        superseded = _known(hidden) if folder.name == current else []
+        ledger.add_version(int(folder.name), "rebuilt", when, _known(parts), superseded)
     for keys in filter(None, map(_keys, sorted(layout.keys.rglob("*.keys")))):
         about = keys.about
         for key in SETTINGS:
@@ -123,16 +140,26 @@ def _restore(layout: Layout, ledger: Ledger) -> int:
 def _keys(path: Path) -> StoredKeys | None:
     """None where there are none, or damaged ones: those of a part are worked out from its rows."""
     try:
-        return StoredKeys(path)
+        return StoredKeys(path).checked()
     except (FileNotFoundError, DamagedKeysError):
         return None
 
 
-def _part(layout: Layout, path: Path, name: str) -> Part:
+def _part(layout: Layout, path: Path, name: str) -> Part | None:
+    """None where the file is damaged, as far as its footer tells."""
     file = layout.parts / f"{name}.parquet"
-    if not file.exists():  # the version has the only copy
-        link_durably(path, file, "part")
     keys = _keys(layout.keys / f"{name}.keys")
+    try:
+        with opened(path) as rows:
+            footer = rows.metadata
+    except OutputError:
+        return None
+    if keys and not is_part_of(path, keys):
+        return None
+    if not file.exists():  # the version has the only copy
+        if not readable(path):
+            return None
+        link_durably(path, file, "part")
     size = path.stat().st_size
     if keys:
         about = keys.about["part"]
@@ -140,8 +167,12 @@ def _part(layout: Layout, path: Path, name: str) -> Part:
         return Part(
             name, about["tasks"], (f"{name}.parquet",), about["rows"], about["rejected"], size, about["run"], hidden
         )
-    footer = pq.read_metadata(path)  # an older release's: no row keys yet
+    # An older release's: no row keys yet.
     known = json.loads((footer.metadata or {}).get(b"secbatch", b"{}")).get("tasks", {})
     tasks = {task: [fingerprint] for task, fingerprint in known.items()}
     hidden = name.startswith(f"{SUPERSEDED}/")
     return Part(name, tasks, (f"{name}.parquet",), footer.num_rows, 0, size, "rebuilt", hidden)
+
+
+def _known(parts: Sequence[Part | None]) -> list[Part]:
+    return [part for part in parts if part]

@@ -12,12 +12,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from secbatch.errors import OutputError
+from secbatch.store import checksums
 from secbatch.store.digest_pairs import find_pairs
 from secbatch.store.durable_files import DurableFiles, write_atomically
 from secbatch.store.filesystem import WatchedFile
 from secbatch.store.filters import Asked, filter_of, words_for
 
-MAGIC = b"secbatch keys 1\n"
+MAGIC = b"secbatch keys 2\n"
+UNSUMMED = b"secbatch keys 1\n"  # of files without a checksum, which earlier releases have written
 BLOCK = 1 << 15  # rows whose keys are copied, or brought into order, at a time
 FEW = 64  # a search for fewer than this part of the rows does not bring all keys into order
 COLUMNS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {  # and what each task has done
@@ -115,17 +117,21 @@ def write_keys(
             return iter([filter_of(_halves(keys, looked_up[name.removeprefix("filter ")]), n)])
         return keys.blocks(name)
 
+    def content() -> Iterator[bytes | memoryview]:
+        yield MAGIC + len(head).to_bytes(8, "little") + head
+        for name in table:
+            size = 0
+            for block in blocks(name):
+                if block.nbytes:  # there is no view of nothing
+                    yield np.ascontiguousarray(block).data
+                    size += block.nbytes
+            if size % 16:
+                yield bytes(-size % 16)
+
     def write(temporary: Path) -> None:
         with WatchedFile(temporary, step) as file:
-            file.write(MAGIC + len(head).to_bytes(8, "little") + head)
-            for name in table:
-                size = 0
-                for block in blocks(name):
-                    if block.nbytes:  # there is no view of nothing
-                        file.write(np.ascontiguousarray(block).data)
-                        size += block.nbytes
-                if size % 16:
-                    file.write(bytes(-size % 16))
+            for stretch in checksums.with_checksum(path.name, content()):
+                file.write(stretch)
 
     (files.write if files else write_atomically)(path, write, step)
 
@@ -166,7 +172,7 @@ def _order_of(halves: np.ndarray) -> np.ndarray:
 
 
 class DamagedKeysError(OutputError):
-    """The file is not what was written: cut, or overwritten where its head is."""
+    """The file is not what was written under its name."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"'{path}' is damaged, or holds no row keys of this release; remove it and run again.")
@@ -193,7 +199,8 @@ class StoredKeys:
             start = file.read(len(MAGIC) + 8)
             size = int.from_bytes(start[len(MAGIC) :], "little")
             there = path.stat().st_size
-            if start[: len(MAGIC)] != MAGIC or size > there:
+            self._summed = start[: len(MAGIC)] == MAGIC
+            if not (self._summed or start[: len(MAGIC)] == UNSUMMED) or size > there:
                 raise DamagedKeysError(path)
             written = file.read(size)
         self._base = len(start) + size
@@ -206,6 +213,12 @@ class StoredKeys:
             raise DamagedKeysError(path) from None
         if self._base + length > there:
             raise DamagedKeysError(path)
+
+    def checked(self) -> "StoredKeys":
+        """Itself, all of the file read once. Raises DamagedKeysError where anything in it is not as it was written."""
+        if self._summed and not checksums.checksum_stands(self.path):
+            raise DamagedKeysError(self.path)
+        return self
 
     @cached_property
     def _memory(self) -> mmap.mmap:

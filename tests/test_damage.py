@@ -1,0 +1,199 @@
+"""Files of an output that a disk has damaged: nothing of it is wrong in silence, and the next runs mend it."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from fake_task import Counter, install_in, interrupted_after
+from nights import LINES, WITH_ID, done, job, rows, write
+
+from secbatch.errors import OutputError
+from secbatch.runner import run_job
+from secbatch.store.row_keys import MAGIC, UNSUMMED, StoredKeys
+
+STORE = Path("out/_secbatch")
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter:
+    return install_in(tmp_path, monkeypatch, (8, 16, 32))
+
+
+def flip(path: Path, place: int) -> None:
+    """One bit of the byte at `place`, in the file that all its names share."""
+    with path.open("r+b") as file:
+        file.seek(place)
+        byte = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([byte ^ 4]))
+
+
+def cut(path: Path, size: int) -> None:
+    with path.open("r+b") as file:
+        file.truncate(size)
+
+
+def last_byte(path: Path, column: str) -> int:
+    """Of a column in the first row group of a part."""
+    group = pq.read_metadata(path).row_group(0)
+    chunk = next(group.column(n) for n in range(group.num_columns) if group.column(n).path_in_schema == column)
+    return int(chunk.data_page_offset + chunk.total_compressed_size)
+
+
+def texts() -> dict[str, str]:
+    found = rows()
+    assert found["id"].is_unique and (found["up"] == found["text"].str.upper()).all()
+    assert (found["secbatch_source"] == "in/a.csv").sum() in (98, 99, 100)
+    return dict(zip(found["id"], found["text"], strict=True))
+
+
+def two_nights(counter: Counter, **changes: Any) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    done(counter, **changes)
+    write("b.csv", "id,text,note", "3,changed,", "x,new,")
+    done(counter, **changes)
+
+
+def shown_part() -> Path:
+    link = next(Path("out/data").resolve().rglob("*.parquet"))
+    return STORE / "parts" / link.name.partition("-")[2]
+
+
+def expected() -> dict[str, str]:
+    return {str(n): f"word {n}" for n in range(100)} | {"3": "changed", "x": "new", "4": "later", "y": "newer"}
+
+
+@pytest.mark.parametrize("column", ["ids", "content", "flags", "by id", "filter id"])
+def test_a_flipped_bit_in_row_keys_is_noticed(counter: Counter, column: str) -> None:
+    two_nights(counter, input=WITH_ID)
+    path = STORE / "keys" / f"{shown_part().stem}.keys"
+    stored = StoredKeys(path)
+    flip(path, stored._base + stored._arrays[column][2] + stored.array(column).nbytes // 2)
+    write("c.csv", "id,text,note", "4,later,", "y,newer,")
+    before = counter.rows
+    result = run_job(job(input=WITH_ID))
+    assert counter.rows - before == 2 and texts() == expected()
+    assert [text for text in result.notices if "row keys" in text and str(path) in text]
+    assert not [text for text in run_job(job(input=WITH_ID)).notices if "row keys" in text]
+
+
+def test_row_keys_that_have_each_others_names_are_noticed(counter: Counter) -> None:
+    two_nights(counter, input=WITH_ID)
+    one, other = sorted((STORE / "keys").glob("*.keys"))[:2]
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    write("c.csv", "id,text,note", "4,later,", "y,newer,")
+    assert done(counter, input=WITH_ID) == 2 and texts() == expected()
+
+
+def test_row_keys_of_a_release_without_checksums_are_read(counter: Counter) -> None:
+    two_nights(counter, input=WITH_ID)
+    for path in (STORE / "keys").rglob("*.keys"):
+        content = path.read_bytes()
+        assert content.startswith(MAGIC)
+        path.write_bytes(UNSUMMED + content[len(MAGIC) : -4])
+    write("c.csv", "id,text,note", "4,later,", "y,newer,")
+    result = run_job(job(input=WITH_ID))
+    assert texts() == expected() and not [text for text in result.notices if "row keys" in text]
+
+
+def test_results_of_superseded_rows_without_their_keys_are_not_missed(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES, "3,changed,")
+    done(counter, input=WITH_ID)
+    for path in (STORE / "keys/_superseded").glob("*.keys"):
+        path.unlink()
+    write("b.csv", "id,text,note", "4,later,", "x,new,", "y,newer,")
+    assert done(counter, input=WITH_ID) == 3 and len(rows()) == 102
+    last = {"3": "changed", "4": "later", "x": "new", "y": "newer"}
+    assert rows().set_index("id")["text"].loc[list(last)].to_dict() == last
+
+
+def test_a_removed_row_whose_key_was_worked_out_comes_back(counter: Counter) -> None:
+    output = {"path": "out", "removed": "mark", "max_removed": "100%"}
+    write("a.csv", "id,text,note", *LINES)
+    done(counter, input=WITH_ID, output=output)
+    write("a.csv", "id,text,note", *LINES[1:])
+    done(counter, input=WITH_ID, output=output)
+    assert (rows()["secbatch_status"] == "removed").sum() == 1
+    flip(next((STORE / "keys").glob(f"{shown_part().stem}.keys")), 2000)
+    write("a.csv", "id,text,note", *LINES)
+    done(counter, input=WITH_ID, output=output)
+    assert len(rows()) == 100 and (rows()["secbatch_status"] == "ok").all()
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "page": lambda path: flip(path, last_byte(path, "text") - 8),
+    "footer": lambda path: flip(path, path.stat().st_size - 5),
+    "cut": lambda path: cut(path, path.stat().st_size // 2),
+    "empty": lambda path: cut(path, 0),
+}
+
+
+@pytest.mark.parametrize("ledger_too", [False, True])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_part_is_named_and_made_again(counter: Counter, damage: str, ledger_too: bool) -> None:
+    two_nights(counter, input=WITH_ID)
+    part = shown_part()
+    DAMAGES[damage](part)
+    if ledger_too:
+        (STORE / "ledger.sqlite").unlink()
+    write("c.csv", "id,text,note", "4,later,", "y,newer,")
+    said: list[str] = []
+    for _ in range(2):  # at most one sentence that asks for something
+        try:
+            said += run_job(job(input=WITH_ID)).notices
+            break
+        except OutputError as error:
+            said.append(str(error))
+            assert error.exit_code == 1
+            assert re.findall("'(.*?)' cannot be read back .* remove it and run again", str(error)) == [str(part)]
+            part.unlink()
+    assert texts() == expected()
+    assert any(part.stem in text or "made from the parts" in text for text in said)
+    assert done(counter, input=WITH_ID) == 0 and texts() == expected()
+
+
+def test_parts_that_have_each_others_names_are_made_again(counter: Counter) -> None:
+    two_nights(counter)
+    one = shown_part()
+    other = next(path for path in (STORE / "parts").glob("*.parquet") if path != one)
+    content = one.read_bytes()
+    for path, written in ((one, other.read_bytes()), (other, content)):
+        with path.open("r+b") as file:
+            file.truncate(0)
+            file.write(written)
+    result = run_job(job())
+    assert len(rows()) == 102 and any("gone or damaged" in text for text in result.notices)
+    assert one.name in {path.name for path in (STORE / "damaged").iterdir()}
+
+
+@pytest.mark.parametrize("same_job", [True, False])
+def test_a_flipped_bit_in_a_checkpoint_has_its_rows_done_again(counter: Counter, same_job: bool) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    with interrupted_after(50):
+        run_job(job(input=WITH_ID))
+    left = sorted((STORE / "checkpoints").glob("*.parquet"))
+    assert len(left) > 1
+    flip(left[-1], left[-1].read_bytes().index(b"WORD 3"))
+    result = run_job(job(input=WITH_ID, **({} if same_job else {"max_rejects": "2%"})))
+    assert texts() == {str(n): f"word {n}" for n in range(100)} and 0 < result.reused < 100
+    assert any(left[-1].stem in text and "done again" in text for text in result.notices)
+
+
+def test_parts_of_an_earlier_version_that_are_others_are_not_taken_from(counter: Counter) -> None:
+    """The sizes that the ledger notes tell of what is shown; the file of an earlier version has its footer noted."""
+    two_nights(counter, input=WITH_ID)
+    one = shown_part()
+    other = next(path for path in (STORE / "parts").glob("*.parquet") if path != one)
+    content = one.read_bytes()
+    for path, written in ((one, other.read_bytes()), (other, content)):
+        with path.open("r+b") as file:
+            file.truncate(0)
+            file.write(written)
+    write("c.csv", "id,text,note", "4,later,", "y,newer,")
+    run_job(job(input=WITH_ID))
+    assert texts() == expected()
