@@ -62,7 +62,11 @@ class Classify(TaskBase):
         if isinstance(value, list) and all(isinstance(label, str) for label in value) and len(set(value)) == len(value):
             value = {label: label for label in value}  # labels that are their own words
         if value is not None and not (isinstance(value, dict) and all(map(_label_with_words, value.items()))):
-            raise ValueError("labels must be words, each once, or labels with a word or a list of words each")
+            quotes = "; what YAML takes for a number or for true and false (no, 443) must stand in quotes to be a word"
+            raise ValueError(
+                "labels must be words, each once, or labels with a word or a list of words each"
+                + (quotes if _holds_unquoted(value) else "")
+            )
         return value and {label: one_or_several(words) for label, words in value.items()}
 
     @field_validator("template")
@@ -257,6 +261,13 @@ class Qa(TaskBase):
 
 
 TaskSpec = Annotated[FillMask | Embed | Classify | Ner | Chat | Seq2Seq | Similarity | Qa, Field(discriminator="type")]
+
+
+def _holds_unquoted(value: Any) -> bool:
+    """Whether a number, true or false stands for a label or a word."""
+    parts = [value, *value.values()] if isinstance(value, dict) else [value]
+    words = [word for part in parts for word in (part if isinstance(part, list | dict) else [part])]
+    return any(isinstance(word, bool | int | float) for word in words)
 
 
 def _label_with_words(entry: tuple[Any, Any]) -> bool:

@@ -307,7 +307,7 @@ def test_both_ways_share_the_forward_of_their_model(tiny: Tiny) -> None:
             {"labels": {"a": ["distributed denial"], "b": ["payment"]}},
             r"tasks.topic.labels.a: only words that are single",
         ),
-        ({"labels": {"a": ["payment"], "b": ["payment"]}}, r"'b' and 'a' have a word in common"),
+        ({"labels": {"a": ["payment"], "b": ["payment"]}}, r"'b' and 'a' have a word in common \('payment'\)"),
         ({"template": "word " * 70 + "{text} <mask>"}, r"template does not fit into the 64 tokens"),
     ],
 )
@@ -326,6 +326,9 @@ def test_words_and_templates_that_do_not_serve(tiny: Tiny, changes: dict[str, An
         ({**CLOZE, "labels": ["one", ["two"]]}, "labels must be words, each once"),
         ({**CLOZE, "labels": ["one", "one"]}, "labels must be words, each once"),
         ({**CLOZE, "labels": {"one": 1, "two": {"a": "b"}}}, "labels"),
+        ({**CLOZE, "labels": {True: ["a"], "two": "b"}}, r"\(no, 443\) must stand in quotes to be a word"),
+        ({**CLOZE, "labels": {"one": ["a", 443], "two": "b"}}, "must stand in quotes"),
+        ({**CLOZE, "labels": ["one", False]}, "must stand in quotes"),
         ({**CLOZE, "problem": "multi-label"}, "a <mask> has one best label"),
         ({"calibrate": False}, "calibrate has no effect without"),
         ({"problem": "regression", "threshold": 0.5}, "threshold has no effect"),

@@ -78,6 +78,13 @@ def test_bad_rows_are_named(tmp_path: Path, rows: list[dict[str, Any]], message:
         read_reference(spec(write(tmp_path / "r.csv", rows)), KEY)
 
 
+def test_an_id_that_is_no_number_is_none(tmp_path: Path) -> None:
+    for ids in (pa.array([1.0, float("nan")]), pa.array([1.0, float("nan")]).dictionary_encode()):
+        pq.write_table(pa.table({"id": ids, "text": ["a", "b"]}), tmp_path / "r.parquet")
+        with pytest.raises(InputError, match=r"r.parquet row 2 has no id in 'id'"):
+            read_reference(spec(tmp_path / "r.parquet"), KEY)
+
+
 def test_files_that_are_no_reference_are_named(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_text("id,text\nT1,one\nT2\n")

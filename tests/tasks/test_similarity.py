@@ -120,6 +120,14 @@ def test_threshold_nothing_to_do_and_hostile_texts(tiny: Tiny, reference: str) -
     assert len(few[0]) == len(REFERENCE)
 
 
+def test_a_threshold_of_one_finds_equal_texts(tiny: Tiny, reference: str) -> None:
+    task = make_task(tiny("bert"), reference, threshold=1.0)
+    near = run(task, [text for _, text in REFERENCE[:20]]).columns["near"].to_pylist()
+    assert [one[0]["id"] for one in near] == [name for name, _ in REFERENCE[:20]]
+    assert min(one[0]["score"] for one in near) < 1  # by rounding
+    assert task.fingerprint() != make_task(tiny("bert"), reference, threshold=0.9).fingerprint()
+
+
 def test_the_batch_does_not_matter_and_texts_are_remembered(tiny: Tiny, reference: str, tmp_path: Path) -> None:
     task = make_task(tiny("bert"), reference, scratch=tmp_path, threshold=0.2)
     whole = run(task, list(TEXTS))

@@ -145,7 +145,10 @@ def _label_words(spec: Classify, encoder: SharedEncoder, key: str) -> list[np.nd
         entries = target_ids(words, encoder.tokenizer, f"{key}.{label}", encoder.model.name)
         for entry in entries.tolist():
             if entry in owner:
-                raise JobError(f"{key}: '{label}' and '{owner[entry]}' have a word in common; give it to one of them")
+                word = encoder.tokenizer.words(np.array([entry]))[0].strip()
+                raise JobError(
+                    f"{key}: '{label}' and '{owner[entry]}' have a word in common ('{word}'); give it to one of them"
+                )
             owner[entry] = label
         found.append(entries)
     return found

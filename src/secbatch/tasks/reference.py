@@ -127,7 +127,10 @@ def _ids(column: pa.ChunkedArray) -> pa.Array:
     if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
         with suppress(pa.ArrowInvalid):
             return column.cast(pa.string()).combine_chunks()
-    return as_text(column).cast(pa.string()).combine_chunks()
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    ids = as_text(column).cast(pa.string()).combine_chunks()
+    # What is no number names no row.
+    return pc.if_else(pc.equal(ids, "nan"), None, ids) if pa.types.is_floating(kind) else ids
 
 
 def _text(spec: "Spec", table: pa.Table, key: str) -> pa.Array:

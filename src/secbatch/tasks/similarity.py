@@ -23,6 +23,8 @@ from secbatch.tasks.text import DistinctTexts, TextSource
 
 CODE_VERSION = 1  # raise it when results change
 
+NEARLY_ONE = 1 - 1e-5  # the cosine of equal vectors may be so far below 1 by rounding
+
 _NEAR = pa.struct([pa.field("id", pa.string()), pa.field("score", pa.float32())])
 
 
@@ -54,6 +56,9 @@ class SimilarityTask:
         self.reads = self._text.columns
         self._reference = read_reference(spec.reference, f"tasks.{name}.reference")
         self._count = min(spec.top_k, len(self._reference))
+        self._least = spec.threshold  # the least score that counts
+        if self._least is not None and spec.normalize:
+            self._least = min(self._least, NEARLY_ONE)
         self.repeats = Repeats(encoder.scratch)
         self._nearest: NearestRows | None = None
         self._width = 0
@@ -76,7 +81,7 @@ class SimilarityTask:
             "pooling": self._spec.pooling,
             "normalize": self._spec.normalize,
             "top_k": self._spec.top_k,
-            "threshold": self._spec.threshold,
+            "threshold": self._least,
             "reference": self._reference.digest(),
         }
         return fingerprint("similarity", CODE_VERSION, parameters, self.encoder.model, self.encoder.compute)
@@ -143,8 +148,8 @@ class SimilarityTask:
 
     def _columns(self, rows: np.ndarray, near: np.ndarray, scores: np.ndarray) -> dict[str, pa.Array]:
         """Columns of n rows. `rows`: [n] which text a row has, -1 for none; `near`, `scores`: [texts, k]."""
-        least = self._spec.threshold
-        enough = np.full(len(near), near.shape[1]) if least is None else (scores >= least).sum(axis=1)
+        every = np.full(len(near), near.shape[1])
+        enough = every if self._least is None else (scores >= self._least).sum(axis=1)
         done = rows >= 0
         text = rows[done]
         lengths = np.zeros(len(rows), np.int64)
