@@ -24,7 +24,7 @@ from secbatch.models.tokenizer import TextTokenizer
 from secbatch.models.tokenizer_files import load_tokenizer
 from secbatch.models.trainable import load_for_training
 
-_DROPOUTS = ("hidden_dropout_prob", "dropout", "hidden_dropout", "embedding_dropout", "mlp_dropout")
+_DROPOUTS = ("hidden_dropout_prob", "dropout", "dropout_rate", "hidden_dropout", "embedding_dropout", "mlp_dropout")
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,8 @@ def _set_dropout(model: Any, share: float) -> None:
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Dropout) and not name.endswith("attention.self.dropout"):
             module.p = share
+        elif isinstance(getattr(module, "dropout", None), float) and "Attention" not in type(module).__name__:
+            module.dropout = share  # BART and its like keep the number and call the function with it
 
 
 def _objective(job: FinetuneJob, wanted: Hyperparameters, data: Dataset, tokenizer: TextTokenizer) -> Objective:
