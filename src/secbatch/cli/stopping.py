@@ -1,11 +1,25 @@
 """Ctrl-C and SIGTERM: as an exception, or as a question that work asks between two steps."""
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from types import FrameType
 from typing import Self
 
 from secbatch.errors import EXIT_INTERRUPTED, Interrupted
+
+
+@contextlib.contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM is a Ctrl-C, unless it is ignored: 130 also before a run listens, and where none is."""
+    before = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Signals:
