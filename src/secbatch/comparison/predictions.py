@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ class Predicted:
     errors: dict[int, str]  # rows that could not be done -> one sentence
     seconds: float  # without loading
     notices: tuple[str, ...] = ()
-    labels: tuple[str, ...] = field(default=())  # that the model can give, for tasks that have some
 
     @property
     def about(self) -> dict[str, Any]:
@@ -70,8 +69,7 @@ def predict(
         errors |= {first + row: sentence for row, sentence in done.errors.items()}
         if progress is not None:
             progress(part.num_rows)
-    labels = tuple(getattr(task, "labels", ()))
-    return Predicted(resolved, columns, errors, time.monotonic() - begin, task.notices, labels)
+    return Predicted(resolved, columns, errors, time.monotonic() - begin, task.notices)
 
 
 def named_apart(models: list[str]) -> list[str]:

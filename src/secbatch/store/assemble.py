@@ -30,7 +30,6 @@ class Assembled:
     removed: int = 0  # rows of the base that are dropped, or marked anew
     added: int = 0  # rows whose identity the base does not have
     found: int = 0  # rows of the base whose identity is in this run's input
-    kept: int = 0  # rows of the base that this run's input does not have, and that stay
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,6 @@ class Assembly:
         gone = gone | moved
         marked = absent & ~gone & ((keys.flags & REMOVED) == 0) if removed == "mark" else np.zeros(keys.rows, bool)
         result.removed += int((gone & ~moved).sum() + marked.sum())
-        result.kept += int((absent & ~gone).sum())
         taken = (stays | absent) & ~gone
         piece = self._piece(part, keys, taken, marked)
         result.pieces.append(piece)

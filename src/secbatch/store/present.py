@@ -58,7 +58,6 @@ class Present:
         self._held: list[np.ndarray] = []
         self._held_rows = 0
         self._spilled = False
-        self.rows = 0
 
     def add(self, shard: int, written: np.ndarray, kept: np.ndarray) -> None:
         """Identities (uint64 [n, 2]) of a shard: in the order of its checkpoint, and of rows that stay as they are.
@@ -72,7 +71,6 @@ class Present:
         rows["entry"][len(written) :] = entries(shard, np.arange(len(kept)), True)
         self._held.append(rows)
         self._held_rows += len(rows)
-        self.rows += len(rows)
         if self._held_rows > (SPILL_ROWS if self._spilled else IN_MEMORY):
             self._spill()
 
