@@ -21,6 +21,9 @@ def test_the_host_path_is_measured_stage_by_stage(
     assert f"{found['ratio']:.0%}" in capsys.readouterr().out
     # Every stage that the benchmark names is met, and words that are looked up cost less than the tokenizer alone.
     assert all(spent > 0 for stage, spent in stages.items() if stage != "all else"), stages
+    table = (BENCHMARKS.parent / "docs/performance/path.md").read_text().partition("| stage |")[2].partition("\n\n")[0]
+    documented = {name for row in table.splitlines()[2:] for name in row.split(" | ")[0].strip("| ").split("; ")}
+    assert len(documented) > 8 and documented <= set(stages)
     assert stages["tokenise"] < 0.7 * found["tokenizer_alone"]["cpu_us_per_row"]
     assert 0 < found["pretended_device"]["busy_share"] <= 1
 

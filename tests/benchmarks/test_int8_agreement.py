@@ -2,9 +2,11 @@
 
 import importlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -38,6 +40,31 @@ def test_every_way_is_printed_and_written(
     assert len(ways) == len(found["lines"]) == 24 and "bfloat16" in ways and "int8, symmetric activations" in ways
     assert all(line["share"] == line["same"] / 7 for line in ways.values())
     assert all(f"{name} " in said for name in ways)
+
+
+def test_a_way_is_in_force_while_its_words_are_found(
+    imported: Imported, tiny: Callable[[str], ResolvedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agreement = imported("int8_agreement")
+    in_force: list[str] = []
+    found: list[tuple[str, ...]] = []
+
+    @contextmanager
+    def simulated(recipe: Any, layers: int, inputs: Any) -> Iterator[None]:
+        in_force.append(recipe.name)
+        yield
+        in_force.pop()
+
+    def best_words(model: str, sentences: list[str], device: str, precision: str) -> tuple[list[str], float]:
+        found.append((precision, *in_force))
+        return ["word"], 1.0
+
+    monkeypatch.setattr(agreement, "recorded", lambda layers, inputs: nullcontext())
+    monkeypatch.setattr(agreement, "simulated", simulated)
+    monkeypatch.setattr(agreement, "best_words", best_words)
+    recipes = agreement.RECIPES[:2]
+    agreement.compare(str(tiny("roberta").folder), ["A <mask>"], recipes)
+    assert found[-3:] == [("bfloat16",), *(("float32", recipe.name) for recipe in recipes)]
 
 
 def test_values_are_rounded_to_8_bits_a_row(imported: Imported) -> None:
