@@ -144,9 +144,7 @@ class PartsAhead:
             faults.reach("part: after its fsync")
         except OSError as error:
             raise explain(error, partition.path) from None
-        self._merger.part(group, partition.path)
-        if partition.path.exists():  # an earlier try of this run has come as far
-            remove_files(self._merger.layout.parts, (self._place(partition.path),))
+        self._merger.part(group, partition.path)  # where an earlier try has come as far, the file is of no more use
         partition.writer = None
 
     def _give_up(self) -> None:
