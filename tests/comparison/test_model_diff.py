@@ -141,3 +141,26 @@ def test_generated_texts(tmp_path: Path) -> None:
     assert found.count == 3 and [share.name for share in found.shares] == ["(answer)"]
     assert found.figures["agreement"].value == 0 and len(found.examples) == 3
     assert found.examples[0].first != found.examples[0].second
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "told"),
+    [
+        ("TokenClassification", ("B-Tool", "I-Tool"), ["the label Malware", "the label Tool"]),
+        ("SequenceClassification", ("b", "d"), ["the label a", "the label b"]),
+    ],
+)
+def test_labels_that_one_model_alone_knows_are_told(
+    kind: str, names: tuple[str, str], told: list[str], tmp_path: Path
+) -> None:
+    own = {0: "O", 1: "B-Malware", 2: "I-Malware"} if kind.startswith("Token") else {0: "a", 1: "d"}
+    other = {0: "O", 1: names[0], 2: names[1]} if kind.startswith("Token") else {0: names[0], 1: names[1]}
+    first, second = (
+        make_fine_tuned(tmp_path / str(number), family, kind, seed=number, id2label=labels)
+        for number, (family, labels) in enumerate((("bert", own), ("roberta", other)))
+    )
+    found = _diff((str(first), str(second)), "ner" if kind.startswith("Token") else "classify", SENTENCES)
+    assert [notice for notice in found.notices if "knows" in notice] == [
+        f"only {first} knows {told[0]}",
+        f"only {second} knows {told[1]}",
+    ]

@@ -3,12 +3,14 @@
 import numpy as np
 
 from secbatch.comparison.found import EXAMPLES, Example, Found, changes_of, shares_of
+from secbatch.comparison.known_labels import known_to_one_alone
 from secbatch.comparison.predictions import Predicted
 from secbatch.comparison.sample import Sample
 from secbatch.errors import ModelError
 from secbatch.evaluation.bootstrap import Resampling
 from secbatch.evaluation.tally import Figure, Tally, ratio
 from secbatch.models.configuration import load_config
+from secbatch.tasks.label_names import label_names
 
 
 def different_labels(first: Predicted, second: Predicted, sample: Sample, seed: int) -> Found:
@@ -61,7 +63,8 @@ def different_labels(first: Predicted, second: Predicted, sample: Sample, seed: 
     ]
     tally = Tally.of(pairs, count)
     intervals = Resampling(len(pairs), seed=seed).intervals(figures, tally)
-    notices = _only_one_knows(first, second)
+    names_of = [(one.model.name, label_names(load_config(one.model), one.model.name)) for one in (first, second)]
+    notices = known_to_one_alone(*names_of)
     return Found("rows", len(pairs), intervals, shares_of(pairs), changes_of(pairs), examples, notices)
 
 
@@ -77,14 +80,3 @@ def _drift(counts: np.ndarray, size: int) -> np.ndarray:
     """Total variation distance of the shares: the part of the rows that would have to change their label."""
     moved = np.abs(counts[..., 2 : 2 + size] - counts[..., 2 + size :]).sum(axis=-1)
     return ratio(moved, 2 * counts[..., 0])
-
-
-def _only_one_knows(first: Predicted, second: Predicted) -> tuple[str, ...]:
-    sets = [set((load_config(one.model).id2label or {}).values()) for one in (first, second)]
-    only = [sorted(sets[0] - sets[1]), sorted(sets[1] - sets[0])]
-    told = [
-        f"only {one.model.name} knows the labels {', '.join(map(str, labels[:10]))}{', …' if len(labels) > 10 else ''}"
-        for one, labels in zip((first, second), only, strict=True)
-        if labels
-    ]
-    return tuple(told)

@@ -4,12 +4,16 @@ from collections import Counter
 from collections.abc import Sequence
 
 from secbatch.comparison.found import EXAMPLES, Change, Example, Found, Share
+from secbatch.comparison.known_labels import known_to_one_alone
 from secbatch.comparison.predictions import Predicted
 from secbatch.comparison.sample import Sample
 from secbatch.evaluation import f_scores
 from secbatch.evaluation.bootstrap import Resampling
 from secbatch.evaluation.spans import span_labels, span_tally
 from secbatch.evaluation.tally import Figure
+from secbatch.models.configuration import load_config
+from secbatch.tasks.label_names import label_names
+from secbatch.tasks.label_scheme import LabelScheme
 
 
 def different_spans(first: Predicted, second: Predicted, sample: Sample, seed: int) -> Found:
@@ -53,7 +57,14 @@ def different_spans(first: Predicted, second: Predicted, sample: Sample, seed: i
         shares,
         [Change(*pair, count) for pair, count in changes.most_common() if pair[0] != pair[1]],
         examples,
+        known_to_one_alone(*(_types(one) for one in (first, second))),
     )
+
+
+def _types(one: Predicted) -> tuple[str, Sequence[str]]:
+    """A model's name and the types of its spans."""
+    name = one.model.name
+    return name, LabelScheme.of(label_names(load_config(one.model), name), name).types
 
 
 def _told(spans: Sequence[tuple[int, int, str]], text: str) -> str:

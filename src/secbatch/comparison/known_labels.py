@@ -1,4 +1,4 @@
-"""Labels of a file that a model cannot give."""
+"""Labels that a model cannot give: of a file, or of another model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -30,3 +30,13 @@ def unknown_labels(
         f" {listed(list(known))}{more}; mend the labels, or say --unknown-labels count to take the {rows} misses into"
         " account"
     )
+
+
+def known_to_one_alone(first: tuple[str, Sequence[str]], second: tuple[str, Sequence[str]]) -> tuple[str, ...]:
+    """Notices on labels that one of two models alone can give; of each its name and its labels."""
+    told = []
+    for (name, labels), (_, others) in ((first, second), (second, first)):
+        if only := sorted(set(labels) - set(others)):
+            some = ", ".join(only[:10]) + (", …" if len(only) > 10 else "")
+            told.append(f"only {name} knows the label{'s' if len(only) > 1 else ''} {some}")
+    return tuple(told)
