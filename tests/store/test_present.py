@@ -40,7 +40,6 @@ def test_the_last_row_of_each_identity_wins(in_memory: int, monkeypatch: pytest.
     monkeypatch.setattr(present, "IN_MEMORY", in_memory)
     monkeypatch.setattr(present, "SPILL_ROWS", 150)
     collected, last = filled(tmp_path, shards=7, rows=100)
-    assert collected.rows == 700
     for _ in range(2):  # a run publishes more than once, whether rows came in between or not
         winners = collected.winners()
         assert len(winners.ids) == len(last) and len(winners.lost) == 700 - len(last)
