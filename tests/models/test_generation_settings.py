@@ -75,6 +75,14 @@ def test_contradictions_are_refused() -> None:
         settle(model={"decoder_start_token_id": None})
 
 
+def test_values_of_the_model_that_are_none_are_refused() -> None:
+    for values in ({"temperature": "x"}, {"num_beams": "many"}, {"top_k": [1]}, {"bad_words_ids": [5]}):
+        with pytest.raises(ModelError, match="tiny: its generation settings cannot be used"):
+            settle(model=values)
+    with pytest.raises(ModelError, match="ask for 1,000,000 beams"):
+        settle(model={"num_beams": 10**6})
+
+
 def test_positions_of_architectures() -> None:
     assert position_limit(BlenderbotConfig(max_position_embeddings=128)) == 128
     assert position_limit(LlamaConfig(max_position_embeddings=4096)) == 4096

@@ -191,6 +191,14 @@ def test_compressed(tmp_path, ending):
     assert source.bytes_read == source.bytes_total == path.stat().st_size
 
 
+@pytest.mark.parametrize(("ending", "name"), [("gz", "gzip"), ("bz2", "bz2"), ("zst", "zstd")])
+@pytest.mark.parametrize("format_", ["csv", "jsonl"])
+def test_a_file_that_is_not_compressed_as_its_name_says(tmp_path, ending, name, format_):
+    path = written(tmp_path, f"t.{format_}.{ending}", "id,text\n1,a\n" if format_ == "csv" else '{"id": 1}\n')
+    with pytest.raises(InputError, match=f"holds no {name} data, as its name says; give it the ending of what it is"):
+        source_of(path)
+
+
 @pytest.mark.parametrize("ending", ["gz", "zst"])
 def test_truncated_compressed_file_keeps_the_rows_before(tmp_path, ending):
     lines = [b"%d,row %d\n" % (i, i * 7919 % 10007) for i in range(50000)]

@@ -197,3 +197,21 @@ def test_an_archive_that_breaks_off_at_the_end_of_a_line_is_a_reject(tmp_path):
     assert (reject.line, reject.raw) == (101, b"")
     assert "breaks off or is corrupt" in reject.reason
     assert "rows before this place are kept" in reject.reason
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_without_a_mark_is_told_what_to_write(tmp_path, encoding):
+    path = written(tmp_path, "t.jsonl", lines({"text": "Größe"}).encode(encoding))
+    with pytest.raises(
+        InputError, match=f"looks like UTF-16 without a byte order mark; say `input.encoding: {encoding}`"
+    ):
+        source_of(path)
+    assert rows_of(path, encoding=encoding) == [{"text": "Größe"}]
+
+
+def test_a_mark_amid_files_that_were_put_together_is_said(tmp_path):
+    one = b"\xef\xbb\xbf" + lines({"id": 1}).encode()
+    shards = shards_of(written(tmp_path, "t.jsonl", one + one))
+    assert table_of(shards).to_pylist() == [{"id": 1}]
+    (reject,) = rejects_of(shards)
+    assert reject.line == 2 and "starts with a byte order mark" in reject.reason

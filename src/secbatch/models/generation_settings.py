@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # New tokens where neither the job nor the model says how many. (transformers falls back to 20: mid-sentence.)
 DEFAULT_NEW_TOKENS = 128
+MOST_BEAMS = 1_000  # that a model may ask for; each takes a row of every batch
 
 # transformers' defaults for what a model's generation config leaves open.
 # https://huggingface.co/docs/transformers/main_classes/text_generation
@@ -116,9 +117,21 @@ def settings_for(
     """The model's settings with the job's on top.
 
     `positions`: as `position_limit` gives it; for a sequence-to-sequence model the decoder's. `model`: its
-    name, for messages. Raises JobError for settings that contradict each other or the model.
+    name, for messages. Raises JobError for settings that contradict each other or the model, ModelError for values of
+    the model that are none.
     """
+    try:
+        settings = _combined(config, job, positions, encoder_decoder, model)
+    except (TypeError, ValueError, OverflowError, AttributeError) as problem:
+        raise ModelError(f"model {model}: its generation settings cannot be used ({problem})") from None
+    if settings.num_beams > MOST_BEAMS:
+        raise ModelError(f"model {model}: its generation settings ask for {settings.num_beams:,} beams (num_beams)")
+    return settings
 
+
+def _combined(
+    config: "GenerationConfig", job: "Generation", positions: int | None, encoder_decoder: bool, model: str
+) -> GenerationSettings:
     def setting(name: str) -> Any:
         wanted = getattr(job, name, None)
         value = wanted if wanted is not None else getattr(config, name, None)

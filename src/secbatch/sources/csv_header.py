@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from secbatch.errors import InputError, in_job_or_option
 from secbatch.sources.csv_records import CR, QUOTE, Dialect, Fault, line_stop, parse_record
 from secbatch.sources.input_file import InputFile
-from secbatch.sources.streams import UnreadableFileError, Utf8Stream
+from secbatch.sources.streams import UnreadableFileError, Utf8Stream, refuse_utf16
 from secbatch.sources.undecodable import bytes_of_the_file
 
 DELIMITERS = (b",", b";", b"\t", b"|")  # in this order where two stand equally often in the header
@@ -67,12 +67,8 @@ def read_layout(file: InputFile, delimiter: str | None, encoding: str | None) ->
         stream.close()
     if not text.strip():
         raise UnreadableFileError("is empty: it has no header; a CSV file starts with its column names")
-    if not recoded and b"\0" in text[:2]:  # the first character is ASCII in any header likely to be met
-        little = text[1:2] == b"\0"
-        raise UnreadableFileError(
-            "looks like UTF-16 without a byte order mark; say "
-            f"{in_job_or_option('encoding', 'utf-16-le' if little else 'utf-16-be')}"
-        )
+    if not recoded:
+        refuse_utf16(text)
     return _layout(file, text, named, codec if recoded else "UTF-8")
 
 

@@ -24,6 +24,8 @@ def parse_line(line: bytes, recoded_from: str | None = None) -> dict[str, Any]:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadLineError(f"the line {what_is_wrong(line, error.start, recoded_from)}") from None
+    if text.startswith("\ufeff"):
+        raise BadLineError("the line starts with a byte order mark, as only a file may; remove it")
     try:
         value = DECODER.decode(text)
     except json.JSONDecodeError as error:

@@ -53,6 +53,16 @@ def text_encoding(name: str) -> str:
     return info.name
 
 
+def refuse_utf16(text: bytes) -> None:
+    """UnreadableFileError for a start that only UTF-16 has: files start with an ASCII character, as good as always."""
+    if b"\0" in text[:2]:
+        little = text[1:2] == b"\0"
+        raise UnreadableFileError(
+            "looks like UTF-16 without a byte order mark; say "
+            f"{in_job_or_option('encoding', 'utf-16-le' if little else 'utf-16-be')}"
+        )
+
+
 def broken_off(failure: str) -> str:
     """The sentence on a file that can be read up to some place only."""
     return f"{failure}; rows before this place are kept, fetch the file again for the rest"
@@ -88,6 +98,7 @@ class ByteStream:
         if compression is None and head == b"PAR1":
             raise UnreadableFileError(f"is a Parquet file; say {in_job_or_option('format', 'parquet')}")
         self.compression = compression
+        self._misnamed = compression is not None and not any(c == compression and head.startswith(m) for m, c in MAGIC)
         buffered = pa.BufferedInputStream(self._raw, max(1 << 12, min(RAW_BUFFER, self.file.size)))
         self._stream = pa.CompressedInputStream(buffered, compression) if compression else buffered
 
@@ -105,6 +116,12 @@ class ByteStream:
             except (OSError, ValueError) as error:
                 if not self.compression:
                     raise
+                if self._misnamed and not self._served:
+                    self.close()
+                    raise UnreadableFileError(
+                        f"holds no {self.compression} data, as its name says; give it the ending of what it is "
+                        "(a download may have been unpacked on its way)"
+                    ) from None
                 self.failure = f"breaks off or is corrupt ({self.compression}: {str(error).splitlines()[0]})"
                 part = self._rest_before_failure(wanted)
                 parts.append(part)

@@ -21,6 +21,10 @@ from secbatch.models.untrusted_text import untrusted_tokenizer
 # More characters than any model's positions hold: what stands before them is never tokenised.
 CHARACTERS_PER_TOKEN = 64
 
+# What a template can raise besides errors of its language: `range(10**12)`, `'x' * 10**12`, brackets by the thousand.
+FAULTS_OF_TEMPLATES = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, MemoryError, RecursionError)
+MOST_SAID = 300  # characters of what a template says is wrong
+
 # Between turns of a sequence-to-sequence model without a chat template: two spaces, and a user's turn begins
 # with another one. This is Blenderbot's format, as published in the chat_template of facebook/blenderbot-3B
 # and as transformers' conversational pipeline had it.
@@ -208,8 +212,9 @@ class ChatRenderer:
             given = [one | {"content": [{"type": "text", "text": one["content"]}]} for one in messages]
         try:
             return str(self._hf.apply_chat_template(given, tokenize=False, add_generation_prompt=True))
-        except (TemplateError, TypeError, ValueError) as problem:
-            raise ModelError(f"model {self.model}: its chat template cannot be rendered: {problem}") from None
+        except (TemplateError, *FAULTS_OF_TEMPLATES) as problem:
+            what = str(problem)[:MOST_SAID] or type(problem).__name__
+            raise ModelError(f"model {self.model}: its chat template cannot be rendered: {what}") from None
 
 
 def _with_marks_special(backend: Tokenizer) -> Tokenizer:
