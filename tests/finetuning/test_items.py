@@ -4,9 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from secbatch.finetune_job import Masking
 from secbatch.finetuning.batches import parts_of, plan_evaluation, plan_training
+from secbatch.finetuning.items import Item
 from secbatch.finetuning.masked_words import MaskedWords
 from secbatch.finetuning.ner import IGNORED, Ner, windows
 from secbatch.finetuning.questions import Questions, best_span
@@ -130,3 +133,19 @@ def test_masks_fall_on_whole_words_anew_each_time(tiny: Tiny) -> None:
     assert np.array_equal(
         objective.batch(items[:1], None).sequences.ids, objective.batch(items[:1], None).sequences.ids
     )
+
+
+def test_an_answers_target_is_smoothed_over_its_own_tokens() -> None:
+    """A batch has the mean loss of its sequences alone, however many tokens the others have."""
+    objective = Questions(0.1, token_types=False)
+    random = torch.Generator().manual_seed(0)
+    items = [Item(np.arange(size), 0, np.array([1, 2]), np.arange(size), np.zeros((size, 2))) for size in (30, 5)]
+    logits = [torch.randn(len(item.ids), 2, generator=random) for item in items]
+
+    def loss(*chosen: int) -> float:
+        batch = objective.batch([items[number] for number in chosen], None)
+        return float(objective._loss_of(torch.cat([logits[number] for number in chosen]), batch, 0.1))
+
+    alone = [F.cross_entropy(one.T, torch.tensor([1, 2]), label_smoothing=0.1) for one in logits]
+    assert loss(0) == pytest.approx(float(alone[0])) and loss(1) == pytest.approx(float(alone[1]))
+    assert loss(0, 1) == pytest.approx(sum(map(float, alone)) / 2)

@@ -61,12 +61,16 @@ class Questions(Objective):
         return self._loss_of(network.token_logits(batch, None).float(), batch, self._smoothing)
 
     def _loss_of(self, logits: torch.Tensor, batch: Batch, smoothing: float) -> torch.Tensor:
-        """`logits`: [T, 2]"""
+        """`logits`: [T, 2]. Smoothing is over a sequence's own tokens: none falls to what is padded."""
         rows = logits.split(batch.sequences.lengths.tolist())
         targets = torch.from_numpy(batch.targets).to(logits.device)
         padded = pad_sequence(list(rows), batch_first=True, padding_value=-1e4)  # [B, L, 2]
-        halves = [F.cross_entropy(padded[..., side], targets[:, side], label_smoothing=smoothing) for side in (0, 1)]
-        return (halves[0] + halves[1]) / 2
+        halves = [F.cross_entropy(padded[..., side], targets[:, side]) for side in (0, 1)]
+        loss = (halves[0] + halves[1]) / 2
+        if not smoothing:
+            return loss
+        evenly = -torch.stack([F.log_softmax(row, dim=0).mean() for row in rows]).mean()
+        return (1 - smoothing) * loss + smoothing * evenly
 
     def evaluate(
         self, network: Network, examples: Sequence[QuestionExample], items: Sequence[Item], batches: Batches
