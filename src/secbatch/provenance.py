@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 import secbatch
-from secbatch.preparing import Setup
 from secbatch.redaction import redacted_values
 
 if TYPE_CHECKING:
     from secbatch.models.resolved import RemoteModel, ResolvedModel
+    from secbatch.preparing import Setup
 
 
-def provenance(setup: Setup) -> dict[str, Any]:
+def provenance(setup: "Setup") -> dict[str, Any]:
     """Models by task, precision and versions of what computes, as JSON-like values."""
     import tokenizers
     import torch
@@ -42,7 +42,7 @@ def about_model(model: "ResolvedModel | RemoteModel") -> dict[str, Any]:
     }
 
 
-def footer(setup: Setup) -> dict[bytes, bytes]:
+def footer(setup: "Setup") -> dict[bytes, bytes]:
     """Metadata of every part."""
     job = setup.job
     specs = {name: spec.model_dump(mode="json") for name, spec in job.tasks.items()}
