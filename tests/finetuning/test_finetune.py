@@ -243,3 +243,11 @@ def test_a_caller_gets_its_threads_back(tiny: Tiny, tmp_path: Path, more_threads
     assert plan_finetune(wanted).device == "CPU (1 thread)" and torch.get_num_threads() == more_threads
     finetune(wanted)
     assert torch.get_num_threads() == more_threads
+
+
+def test_contradictions_are_told_before_anything_is_learned(tiny: Tiny, tmp_path: Path) -> None:
+    data = classification_file(tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open("a") as file:
+        file.write("Emotet was seen,malware,doc1\nEmotet was seen,tool,doc1\n")
+    notices = plan_finetune(job("classify", tiny("bert").folder, data, tmp_path / "out")).notices
+    assert any("a.csv row 49 and as 'tool' in" in notice for notice in notices)

@@ -3,7 +3,7 @@
 import pytest
 
 from secbatch.errors import InputError
-from secbatch.labelled.checks import check_apart, check_enough, check_known, label_places
+from secbatch.labelled.checks import check_apart, check_enough, check_known, contradictions, label_places
 from secbatch.labelled.examples import Place, TextExample
 from secbatch.labelled.splitting import split
 
@@ -62,3 +62,12 @@ def test_rare_and_unknown_labels_are_named_with_their_place() -> None:
     with pytest.raises(InputError, match=r"label 'T1566' \(a\.csv row 3\) is not known to the model \(did you mean"):
         check_known(places, ["x", "T1566.001"], "the model")
     check_known(places, ["x", "T1566"], "the model")
+
+
+def test_texts_with_one_label_here_and_another_there_are_told() -> None:
+    labels = ["x", "x", "y", "x", "z"]
+    examples = [TextExample("same", (label,), None, Place("a.csv", row)) for row, label in enumerate(labels, 1)]
+    (told,) = contradictions([*examples, example(6, "x", None)], "a.csv")
+    assert told.startswith("1 text of a.csv stands with different labels (the first as 'x' in a.csv row 1 and as")
+    assert "'y' in a.csv row 3): a model of one label" in told
+    assert contradictions([*examples[:2], example(6, "y", None)], "a.csv") == ()

@@ -6,7 +6,14 @@ from typing import Any
 
 from secbatch.errors import InputError
 from secbatch.finetune_job import FinetuneJob
-from secbatch.labelled.checks import check_apart, check_enough, check_known, check_one_label, label_places
+from secbatch.labelled.checks import (
+    check_apart,
+    check_enough,
+    check_known,
+    check_one_label,
+    contradictions,
+    label_places,
+)
 from secbatch.labelled.examples import DataFile, Labelled
 from secbatch.labelled.files import LabelledFiles
 from secbatch.labelled.readers import (
@@ -57,6 +64,8 @@ def load_dataset(job: FinetuneJob) -> Dataset:
     notices = [notice for side in sides.values() for notice in side.notices]
     examples = {name: side.examples for name, side in sides.items()}
     labels = _labels(job, train.examples)
+    if job.objective == "classify" and not multi:
+        notices += contradictions(train.examples, data.train)
     if data.dev is None:
         examples["train"], examples["dev"] = split(train.examples, data.dev_fraction, job.hyperparameters.seed)
         sides["dev"] = train

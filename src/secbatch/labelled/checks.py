@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from secbatch.errors import InputError, listed, nearest
+from secbatch.errors import InputError, counted, listed, nearest
 from secbatch.labelled.examples import Example, Place, TextExample, TokenExample
 
 
@@ -80,6 +80,24 @@ def check_apart(first: Sequence[Example], second: Sequence[Example], names: tupl
     if same:
         return (f"{same} of the {len(second)} examples of {names[1]} have a text that stands in {names[0]}, too",)
     return ()
+
+
+def contradictions(examples: Sequence[TextExample], of: str) -> tuple[str, ...]:
+    """A notice on texts that stand with one label here and with another there; `of` says whose examples these are."""
+    first: dict[str, TextExample] = {}
+    found: dict[str, TextExample] = {}  # by text: the first example that says something else
+    for example in examples:
+        before = first.setdefault(example.text, example)
+        if before.labels != example.labels:
+            found.setdefault(example.text, example)
+    if not found:
+        return ()
+    text, other = next(iter(found.items()))
+    stand = f"{counted(len(found), 'text')} of {of} {'stand' if len(found) > 1 else 'stands'}"
+    return (
+        f"{stand} with different labels (the first as '{first[text].labels[0]}' in {first[text].place} and as"
+        f" '{other.labels[0]}' in {other.place}): a model of one label a text cannot have all of them right",
+    )
 
 
 def text_of(example: object) -> str:
