@@ -2,12 +2,15 @@
 
 Models in the shapes of well-known ones with random weights, the model alone: secbatch's way, and transformers' own
 forward over the same tokens, sorted by length and padded, at the best of several batch sizes. In turn, several rounds.
-The last column is the largest difference of a value between the two.
+`--tokens` makes texts of about so many tokens out of sentences, of several numbers in turn where it is given more than
+once; `--shape` picks shapes by a part of their names. The last columns are the linear layers' share of plain products
+beside them, where secbatch packs, and the largest difference of a value between the two.
 """
 
 import argparse
 import tempfile
 import time
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import torch
 import transformers
 from encoder_model import model_tokenizer
 from encoder_ours import ModelAlone
+from gemm import GemmRate
 from sentences import distinct_sentences
 from transformers import (
     AlbertConfig,
@@ -25,6 +29,7 @@ from transformers import (
     ElectraConfig,
     ModernBertConfig,
     MPNetConfig,
+    RobertaConfig,
 )
 
 from secbatch.models.device import choose
@@ -38,7 +43,8 @@ DEBERTA_V3: dict[str, Any] = {
     "position_biased_input": False,
     "type_vocab_size": 0,
 }
-BATCHES = (8, 16, 32, 64)
+BATCHES = (1, 4, 8, 16, 32, 64)
+MOST_TOKENS = 16_384  # of a padded batch that is tried
 
 
 def shapes(vocabulary: int) -> dict[str, Any]:
@@ -47,6 +53,11 @@ def shapes(vocabulary: int) -> dict[str, Any]:
     no_others: dict[str, Any] = {f"{name}_token_id": None for name in ("bos", "eos", "cls", "sep")}
     return {
         "BERT-base": BertConfig(**size),
+        "RoBERTa-base": RobertaConfig(max_position_embeddings=514, **size | {"pad_token_id": 1}),
+        "MiniLM-L6": BertConfig(**size, **_small(384, 6)),
+        "MiniLM-L3": BertConfig(**size, **_small(384, 3)),
+        "TinyBERT-4L": BertConfig(**size, **_small(312, 4, 1200)),
+        "BERT-tiny": BertConfig(**size, **_small(128, 2)),
         "ModernBERT-base": ModernBertConfig(**size, **no_others),
         "DistilBERT": DistilBertConfig(**size),
         "ELECTRA-base": ElectraConfig(
@@ -58,6 +69,45 @@ def shapes(vocabulary: int) -> dict[str, Any]:
             hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, **DEBERTA_V3, **size
         ),
     }
+
+
+def _small(hidden: int, layers: int, wide: int | None = None) -> dict[str, Any]:
+    """Sizes; `wide` is four times `hidden` where nothing else is said. Heads are of 32 numbers, BERT-tiny's of 64."""
+    heads = 2 if hidden == 128 else 12
+    return {
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": wide or 4 * hidden,
+    }
+
+
+def texts_of(tokens: list[int], count: int, tokenizer: Any) -> list[str]:
+    """`count` texts of about `tokens` tokens in turn, each of sentences from another one on; or plain sentences."""
+    sentences = distinct_sentences(None, max(count, 256))
+    if not tokens:
+        return sentences[:count]
+    lengths = [len(ids) for ids in tokenizer(sentences, add_special_tokens=False)["input_ids"]]
+    texts = []
+    for number, wanted in zip(range(count), cycle(tokens), strict=False):
+        whole, parts = 0, []
+        for place in islice(cycle(range(len(sentences))), number * 7, None):
+            if parts and whole + lengths[place] > wanted - 2:  # the special tokens
+                break
+            parts.append(sentences[place])
+            whole += lengths[place]
+        texts.append(" ".join(parts))
+    return texts
+
+
+def linear_flops(model: Any, tokens: int) -> float:
+    """Of the linear layers for `tokens` tokens; of a pooler, which secbatch leaves out, none."""
+    modules = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and "pooler" not in name.split(".")
+    ]
+    return 2.0 * tokens * sum(module.weight.numel() for module in modules)
 
 
 class Stock:
@@ -91,7 +141,9 @@ class Stock:
 
 
 def measure(name: str, config: Any, options: argparse.Namespace, folder: Path) -> str:
-    tokenizer, sentences = model_tokenizer(None), distinct_sentences(None, options.rows)
+    tokenizer = model_tokenizer(None)
+    sentences = texts_of(options.tokens, options.rows, tokenizer)
+    tokenizer.model_max_length = config.max_position_embeddings
     torch.manual_seed(0)
     transformers.AutoModel.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -101,13 +153,18 @@ def measure(name: str, config: Any, options: argparse.Namespace, folder: Path) -
     rows = [tokens[row].tolist() for row in range(len(tokens))]
     stock = Stock(folder, rows, compute.device, compute.torch_dtype)
     ours.seconds()
-    tried = {batch: stock.seconds(batch) for batch in BATCHES}
+    longest = int(tokens.lengths.max())
+    tried = {batch: stock.seconds(batch) for batch in BATCHES if batch == 1 or batch * longest <= MOST_TOKENS}
     best = min(tried, key=lambda batch: tried[batch])
-    rounds = [(ours.seconds(), stock.seconds(best)) for _ in range(options.rounds)]
-    mine, theirs = (len(sentences) / np.median(spent) for spent in zip(*rounds, strict=True))
+    gemm = GemmRate(compute.device, compute.torch_dtype)
+    rounds = [(ours.seconds(), gemm.measure(), stock.seconds(best)) for _ in range(options.rounds)]
+    spent, rates, others = zip(*rounds, strict=True)
+    mine, theirs = (len(sentences) / np.median(seconds) for seconds in (spent, others))
+    share = f"{linear_flops(stock.model, len(tokens.ids)) / np.median(np.multiply(spent, rates)):>6.0%}"
     difference = float(np.abs(ours.numbers()[1] - stock.vectors(best)).max())
     return (
-        f"{name:18}{mine:>10,.1f}/s{theirs:>10,.1f}/s, batches of {best:<4}{mine / theirs:>6.2f} ×{difference:>12.1e}"
+        f"{name:18}{mine:>10,.1f}/s{theirs:>10,.1f}/s, batches of {best:<4}{mine / theirs:>6.2f} ×"
+        f"{share if ours.encoder._states().packed else '':>8}{difference:>12.1e}"
     )
 
 
@@ -115,15 +172,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, action="append", default=[], help="of a text (repeatable)")
+    parser.add_argument("--shape", action="append", default=[], help="a part of a shape's name (repeatable)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     compute = choose(options.device, options.precision)
-    print(f"{options.rows} sentences; {compute.description}, {compute.dtype}")
+    print(f"{options.rows} texts; {compute.description}, {compute.dtype}")
     print(f"{'':18}{'secbatch':>12}{'transformers':>14}")
     for name, config in shapes(len(model_tokenizer(None))).items():
+        if options.shape and not any(part.lower() in name.lower() for part in options.shape):
+            continue
         with tempfile.TemporaryDirectory() as folder:
             print(measure(name, config, options, Path(folder)), flush=True)
 

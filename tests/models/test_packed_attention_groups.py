@@ -39,6 +39,30 @@ def test_each_sequence_sees_itself_formula(dtype: torch.dtype, limit: float, fil
         assert torch.equal(got[first:end], apart[first:end])
 
 
+@pytest.mark.parametrize("window", [0, 5, 64, 150])
+def test_long_sequences_see_their_windows_piece_by_piece(window: int) -> None:
+    for length in (*range(255, 275), *range(380, 388), 385 + window, 555, 601, 1030):
+        qkv = torch.randn(3 + 2 * length, 3, 2, 16, generator=torch.Generator().manual_seed(length))
+        got = attend_by_groups(qkv, ((3, 2, length),), window, neighbours=True)
+        for first in (3, 3 + length):
+            wanted = formula(qkv[first : first + length], window)
+            assert (got[first : first + length].double() - wanted).abs().max() < 2e-6, length
+
+
+def test_a_long_sequence_is_not_compared_with_what_lies_beyond_its_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 4,000 tokens with windows of 64, scores of 256 keys at most for each: 16 times less than all of them."""
+    scores = []
+    attention = F.scaled_dot_product_attention
+
+    def counted(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor) -> torch.Tensor:
+        scores.append(query.shape[0] * query.shape[2] * key.shape[2])
+        return attention(query, key, value, attn_mask)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
+    attend_by_groups(torch.zeros(4_000, 3, 1, 16), ((0, 1, 4_000),), 64, neighbours=True)
+    assert sum(scores) < 4_000 * 300
+
+
 def test_a_sequence_has_the_same_bits_wherever_it_lies() -> None:
     draw = torch.Generator().manual_seed(2)
     with torch.inference_mode():

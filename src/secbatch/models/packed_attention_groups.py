@@ -3,6 +3,9 @@
 On a CPU, torch's kernel takes scores sixteen at a time (a vector of AVX-512) and those that are left over one by one:
 27 keys take 1.7 times as long as 32. So keys and values are taken up to a whole number of vectors, and the mask leaves
 out what is too much. That is nothing but the next sequence, read where it lies: nothing is copied.
+
+Of a long sequence whose tokens see a window around them, some neighbours are taken together with the keys that any of
+them sees: all else would be computed and left out.
 """
 
 from collections.abc import Iterator
@@ -15,6 +18,7 @@ from secbatch.models import native
 LANES = 16
 FEWEST = 4  # keys in the last vector that are worth the mask
 LONGEST = 512  # for more keys the rest of a vector weighs nothing
+PIECE = 128  # tokens of a long sequence that look at their windows together, at least
 
 
 def attend_by_groups(
@@ -33,28 +37,29 @@ def attend_by_groups(
     tokens, _, heads, dim = qkv.shape
     out = qkv.new_empty(tokens, heads, dim)
     for first, count, length in groups:
-        target = out[first : first + count * length].view(count, length, heads, dim)
         if bias is not None:
             parts = _as_they_are(qkv, first, count, length, _bias_mask(length, bias).to(qkv.dtype))
+        elif window is not None and length > 2 * (_piece(window) + window):
+            parts = _by_pieces(qkv, first, count, length, window)
         elif window is not None and length > window + 1:
-            parts = _as_they_are(qkv, first, count, length, _window_mask(length, window, qkv.device))
+            parts = _as_they_are(qkv, first, count, length, _window_mask(length, length, window, 0, qkv.device))
         elif qkv.device.type == "cpu" and length <= LONGEST and length % LANES >= FEWEST:
             parts = _in_vectors(qkv, first, count, length, neighbours)
         else:
             parts = _as_they_are(qkv, first, count, length, None)
-        for rows, query, key, value, mask in parts:
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-            target[rows].copy_(mixed.transpose(1, 2))
+        for begin, query, key, value, mask in parts:
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
+            out[begin : begin + mixed.shape[0] * mixed.shape[1]].view(mixed.shape).copy_(mixed)
     return out
 
 
-# Which sequences of a group; their query, key and value [count, heads, length, head_dim]; what they see.
-_Part = tuple[slice, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]
+# The first of neighbouring tokens; their query, key and value [count, heads, length, head_dim]; what they see.
+_Part = tuple[int, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
 def _as_they_are(qkv: torch.Tensor, first: int, count: int, length: int, mask: torch.Tensor | None) -> Iterator[_Part]:
     query, key, value = views(qkv, first, count, length, length)
-    yield slice(None), query, key, value, mask
+    yield first, query, key, value, mask
 
 
 def _in_vectors(qkv: torch.Tensor, first: int, count: int, length: int, neighbours: bool) -> Iterator[_Part]:
@@ -67,12 +72,32 @@ def _in_vectors(qkv: torch.Tensor, first: int, count: int, length: int, neighbou
     followed = min(max(followed, 0), count)
     if followed:
         query, key, value = views(qkv, first, followed, length, width)
-        yield slice(followed), query[:, :, :length], key, value, mask
+        yield first, query[:, :, :length], key, value, mask
     if followed < count:
         last = qkv[first + followed * length : first + count * length].view(-1, length, *qkv.shape[1:])
         wide = F.pad(last, (0, 0, 0, 0, 0, 0, 0, width - length))
         query, key, value = views(wide.flatten(0, 1), 0, count - followed, width, width)
-        yield slice(followed, None), query[:, :, :length], key, value, mask
+        yield first + followed * length, query[:, :, :length], key, value, mask
+
+
+def _by_pieces(qkv: torch.Tensor, first: int, count: int, length: int, window: int) -> Iterator[_Part]:
+    """Sequence by sequence: its first piece, all in the middle, and its last one, of up to two pieces' tokens."""
+    step = _piece(window)
+    inner = (length - window) // step - 1  # the keys of the next one would reach beyond the end
+    for start in range(first, first + count * length, length):
+        rest = (inner + 1) * step
+        for begin, pieces, tokens, before, keys in (
+            (0, 1, step, 0, step + window),
+            (step, inner, step, window, step + 2 * window),
+            (rest, 1, length - rest, window, length - rest + window),
+        ):
+            query = views(qkv, start + begin, pieces, step, tokens)[0]
+            _, key, value = views(qkv, start + begin - before, pieces, step, keys)
+            yield start + begin, query, key, value, _window_mask(tokens, keys, window, before, qkv.device)
+
+
+def _piece(window: int) -> int:
+    return max(PIECE, window)
 
 
 def views(qkv: torch.Tensor, first: int, count: int, step: int, length: int) -> tuple[torch.Tensor, ...]:
@@ -90,7 +115,7 @@ def _bias_mask(length: int, bias: torch.Tensor) -> torch.Tensor:
     return bias[:, native.LONGEST + positions - positions[:, None]]
 
 
-def _window_mask(length: int, window: int, device: torch.device) -> torch.Tensor:
-    """[length, length] bool, True where a token may look."""
-    positions = torch.arange(length, device=device)
-    return (positions[:, None] - positions).abs() <= window
+def _window_mask(queries: int, keys: int, window: int, before: int, device: torch.device) -> torch.Tensor:
+    """[queries, keys] bool, True where a token may look; `before`: keys that stand before the first query."""
+    places = torch.arange(keys, device=device) - before
+    return (torch.arange(queries, device=device)[:, None] - places).abs() <= window
