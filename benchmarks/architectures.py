@@ -10,6 +10,8 @@ beside them, where secbatch packs, and the largest difference of a value between
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -90,7 +92,8 @@ def texts_of(tokens: list[int], count: int, tokenizer: Any) -> list[str]:
     lengths = [len(ids) for ids in tokenizer(sentences, add_special_tokens=False)["input_ids"]]
     texts = []
     for number, wanted in zip(range(count), cycle(tokens), strict=False):
-        whole, parts = 0, []
+        whole = 0
+        parts: list[str] = []
         for place in islice(cycle(range(len(sentences))), number * 7, None):
             if parts and whole + lengths[place] > wanted - 2:  # the special tokens
                 break
@@ -134,11 +137,6 @@ class Stock:
             made[places] = means.cpu().numpy()
         return made
 
-    def seconds(self, batch: int) -> float:
-        begin = time.perf_counter()
-        self.vectors(batch)
-        return time.perf_counter() - begin
-
 
 def measure(name: str, config: Any, options: argparse.Namespace, folder: Path) -> str:
     tokenizer = model_tokenizer(None)
@@ -152,19 +150,28 @@ def measure(name: str, config: Any, options: argparse.Namespace, folder: Path) -
     tokens = ours.sequences
     rows = [tokens[row].tolist() for row in range(len(tokens))]
     stock = Stock(folder, rows, compute.device, compute.torch_dtype)
+    clock = time.process_time if options.cpu_time else time.perf_counter
+
+    def timed(work: Callable[[], object]) -> float:
+        begin = clock()
+        work()
+        return clock() - begin
+
     ours.seconds()
-    longest = int(tokens.lengths.max())
-    tried = {batch: stock.seconds(batch) for batch in BATCHES if batch == 1 or batch * longest <= MOST_TOKENS}
+    most = min(MOST_TOKENS // int(tokens.lengths.max()), len(rows))
+    tried = {batch: timed(partial(stock.vectors, batch)) for batch in BATCHES if batch <= max(most, 1)}
     best = min(tried, key=lambda batch: tried[batch])
     gemm = GemmRate(compute.device, compute.torch_dtype)
-    rounds = [(ours.seconds(), gemm.measure(), stock.seconds(best)) for _ in range(options.rounds)]
+    rounds = [(timed(ours.seconds), gemm.measure(), timed(partial(stock.vectors, best))) for _ in range(options.rounds)]
     spent, rates, others = zip(*rounds, strict=True)
     mine, theirs = (len(sentences) / np.median(seconds) for seconds in (spent, others))
     share = f"{linear_flops(stock.model, len(tokens.ids)) / np.median(np.multiply(spent, rates)):>6.0%}"
+    if options.cpu_time or not ours.encoder._states().packed:
+        share = ""  # products are timed by the wall clock, and padding is work as well
     difference = float(np.abs(ours.numbers()[1] - stock.vectors(best)).max())
     return (
-        f"{name:18}{mine:>10,.1f}/s{theirs:>10,.1f}/s, batches of {best:<4}{mine / theirs:>6.2f} ×"
-        f"{share if ours.encoder._states().packed else '':>8}{difference:>12.1e}"
+        f"{name:18}{mine:>10,.2f}/s{theirs:>10,.2f}/s, batches of {best:<4}{mine / theirs:>6.2f} ×"
+        f"{share:>8}{difference:>12.1e}"
     )
 
 
@@ -174,6 +181,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, action="append", default=[], help="of a text (repeatable)")
     parser.add_argument("--shape", action="append", default=[], help="a part of a shape's name (repeatable)")
+    parser.add_argument("--cpu-time", action="store_true", help="of the process, where other work goes on beside it")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="float32")
     options = parser.parse_args()
