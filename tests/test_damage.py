@@ -1,5 +1,7 @@
 """Files of an output that a disk has damaged: nothing of it is wrong in silence, and the next runs mend it."""
 
+import errno
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from nights import LINES, WITH_ID, done, job, rows, write
 
 from secbatch.errors import OutputError
 from secbatch.runner import run_job
+from secbatch.store.ledger import Ledger
 from secbatch.store.row_keys import MAGIC, UNSUMMED, StoredKeys
 
 STORE = Path("out/_secbatch")
@@ -197,3 +200,52 @@ def test_parts_of_an_earlier_version_that_are_others_are_not_taken_from(counter:
     write("c.csv", "id,text,note", "4,later,", "y,newer,")
     run_job(job(input=WITH_ID))
     assert texts() == expected()
+
+
+@pytest.mark.parametrize("value", ['["id"]', '"input"', "upper text", "finished", "in/*.csv"])
+def test_a_flipped_bit_in_a_value_of_the_ledger_is_noticed(counter: Counter, value: str) -> None:
+    two_nights(counter, input=WITH_ID)
+    ledger = STORE / "ledger.sqlite"
+    flip(ledger, ledger.read_bytes().index(value.encode()) + 2)
+    write("c.csv", "id,text,note", "4,later,", "y,newer,")
+    before = counter.rows
+    result = run_job(job(input=WITH_ID))
+    assert counter.rows - before == 2 and texts() == expected()
+    assert any("The ledger was damaged (" in text for text in result.notices)
+    assert not any("damaged" in text for text in run_job(job(input=WITH_ID)).notices)
+
+
+def test_a_ledger_that_a_killed_run_has_left_is_open(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    done(counter, input=WITH_ID)
+    left = Ledger(STORE / "ledger.sqlite")
+    newest = left.newest_run()
+    assert newest is not None
+    left.start_run("killed", newest.job, "2026-01-01T00:00:00+00:00")
+    left._connection.close()
+    assert not any("damaged" in text for text in run_job(job(input=WITH_ID)).notices)
+
+
+@pytest.mark.parametrize("kind", ["keys/*.keys", "parts/*.parquet", "versions"])
+def test_what_may_not_be_read_is_not_to_be_removed(
+    counter: Counter, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For root, who may read all, the system's refusal is put in its place."""
+    two_nights(counter, input=WITH_ID)
+    closed = STORE / kind.replace("*", shown_part().stem)
+
+    def refusing(function: Callable[..., Any], refused: str) -> Callable[..., Any]:
+        def refuse(path: Path, *rest: Any, **named: Any) -> Any:
+            if str(path) == refused:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return function(path, *rest, **named)
+
+        return refuse
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refusing(Path.open, str(closed)))
+        patch.setattr(Path, "exists", refusing(Path.exists, "out/data" if kind == "versions" else ""))
+        write("c.csv", "id,text,note", "4,later,", "y,newer,")
+        with pytest.raises(OutputError, match=r"Permission denied\); mend its rights and run again"):
+            run_job(job(input=WITH_ID))
+    assert done(counter, input=WITH_ID) <= 2 and texts() == expected()

@@ -15,7 +15,7 @@ from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger, Part
 from secbatch.store.merge import SUPERSEDED
 from secbatch.store.partitions import with_partitions
-from secbatch.store.parts import footer_sum, is_part_of, read_part, readable, unreadable
+from secbatch.store.parts import DamagedPartError, footer_sum, is_part_of, read_part, readable
 from secbatch.store.pool import Match, Pool, Stored
 from secbatch.store.row_keys import REJECTED, REMOVED, DamagedKeysError, RowKeys, StoredKeys, write_keys
 from secbatch.task_keys import conversation_column, conversations, task_keys
@@ -220,7 +220,7 @@ class Reuse:
             if stored.keys not in self._checked:
                 self._checked.add(there.checked().path)
                 if stored.shown and not is_part_of(stored.file, there):
-                    raise unreadable(stored.file, "it is not the file that was written under this name")
+                    raise DamagedPartError(stored.file, "it is not the file that was written under this name")
             return there
         except (FileNotFoundError, DamagedKeysError) as error:
             if isinstance(error, DamagedKeysError):

@@ -28,6 +28,11 @@ def explain(error: OSError, path: Path) -> OutputError:
     return OutputError(f"Output '{path}' cannot be written: {error.strerror or error}.")
 
 
+def explain_read(error: OSError, path: Path) -> OutputError:
+    """One sentence for an operating system's refusal to read what belongs to an output."""
+    return OutputError(f"'{path}' cannot be read ({error.strerror}); mend its rights and run again.")
+
+
 def check_output_place(path: Path) -> None:
     """Refuses what cannot keep the promises of the store: object stores and network file systems."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):  # a URI; Path has made one slash of two

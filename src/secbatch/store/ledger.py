@@ -4,12 +4,12 @@ import json
 import sqlite3
 import threading
 from collections.abc import Collection, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from secbatch.errors import OutputError
-from secbatch.store import faults
+from secbatch.store import faults, seal
 from secbatch.store.filesystem import make_folder
 from secbatch.store.ledger_schema import SCHEMA_VERSION, create, migrate
 
@@ -76,15 +76,16 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         make_folder(path.parent)
-        self._path = path
-        self._mutex = threading.Lock()
+        self._path, self._mutex, self._writing = path, threading.Lock(), True
         try:
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
-            found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            found = self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if found != "ok":
                 raise sqlite3.DatabaseError(found)
+            if self._connection.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION:
+                seal.check(self._connection)
             self._open_schema()
         except sqlite3.OperationalError as error:
             raise OutputError(f"The ledger '{path}' cannot be opened ({error}).") from None
@@ -95,7 +96,7 @@ class Ledger:
     def read_only(cls, path: Path) -> "Ledger":
         """For looking only: needs no lock and changes nothing."""
         ledger = cls.__new__(cls)
-        ledger._path, ledger._mutex = path, threading.Lock()
+        ledger._path, ledger._mutex, ledger._writing = path, threading.Lock(), False
         try:
             ledger._connection = _looking(path)
             ledger._read_as_this_release()
@@ -127,6 +128,11 @@ class Ledger:
         self._open_schema()
 
     def close(self) -> None:
+        if self._writing:
+            with suppress(sqlite3.Error):  # a full disk; it may be open once more without its seal
+                if self.setting(seal.SEAL) is None:
+                    seal.put_on(self._connection)
+                    faults.record("commit", self._path)
         self._connection.close()
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
@@ -136,7 +142,7 @@ class Ledger:
         with self._mutex:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
-                for statement, values in statements:
+                for statement, values in [seal.BREAK, *statements]:
                     self._connection.execute(statement, values)
                 faults.reach("ledger: before a commit")
                 self._connection.execute("COMMIT")

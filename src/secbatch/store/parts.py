@@ -16,7 +16,7 @@ from secbatch.errors import OutputError
 from secbatch.store import faults
 from secbatch.store.durable_files import DurableFiles, write_atomically
 from secbatch.store.encoding import parquet_options
-from secbatch.store.filesystem import WatchedFile, remove_file
+from secbatch.store.filesystem import WatchedFile, explain_read, remove_file
 from secbatch.store.row_keys import StoredKeys
 from secbatch.store.value_bytes import value_bytes
 
@@ -156,12 +156,17 @@ class _RowGroupCutter:
 
 @contextmanager
 def opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """A part file, its pages held against their checksums as they are read. Raises OutputError."""
+    """A part file, its pages held against their checksums as they are read.
+
+    Raises DamagedPartError, and OutputError for a file that may not be read: nobody is to remove that.
+    """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield file
+    except PermissionError as error:
+        raise explain_read(error, path) from None
     except (OSError, pa.ArrowInvalid, pa.ArrowIndexError, pa.ArrowNotImplementedError) as error:
-        raise unreadable(path, error) from None
+        raise DamagedPartError(path, error) from None
 
 
 def footer_sum(path: Path) -> int:
@@ -178,6 +183,8 @@ def is_part_of(path: Path, keys: StoredKeys) -> bool:
     noted = keys.about.get("part", {}).get("footer")
     try:
         return noted is None or footer_sum(path) == noted
+    except PermissionError as error:
+        raise explain_read(error, path) from None
     except OSError:
         return False
 
@@ -188,7 +195,7 @@ def readable(path: Path) -> bool:
         with opened(path) as file:
             for group in range(file.num_row_groups):
                 file.read_row_group(group)
-    except OutputError:
+    except DamagedPartError:
         return False
     return True
 
@@ -199,8 +206,11 @@ def read_part(path: Path) -> pa.Table:
         return file.read()
 
 
-def unreadable(path: Path, error: Exception | str) -> OutputError:
-    return OutputError(f"Part '{path}' cannot be read back ({error}); remove it and run again.")
+class DamagedPartError(OutputError):
+    """The file is gone, or not what was written under its name."""
+
+    def __init__(self, path: Path, why: object) -> None:
+        super().__init__(f"Part '{path}' cannot be read back ({' '.join(str(why).split())}); remove it and run again.")
 
 
 class RowGroups:

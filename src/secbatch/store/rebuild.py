@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from secbatch.errors import OutputError, counted
+from secbatch.errors import counted
 from secbatch.store.filesystem import link_durably, make_folder, remove_file, rename, settle_names
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Checkpoint, DamagedLedgerError, Ledger, Part
 from secbatch.store.merge import SUPERSEDED
-from secbatch.store.parts import is_part_of, opened, readable
+from secbatch.store.parts import DamagedPartError, is_part_of, opened, readable
 from secbatch.store.row_keys import DamagedKeysError, StoredKeys
 from secbatch.store.versions import folder_name, link_name, part_name
 
@@ -152,7 +152,7 @@ def _part(layout: Layout, path: Path, name: str) -> Part | None:
     try:
         with opened(path) as rows:
             footer = rows.metadata
-    except OutputError:
+    except DamagedPartError:
         return None
     if keys and not is_part_of(path, keys):
         return None

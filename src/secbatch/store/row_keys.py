@@ -15,7 +15,7 @@ from secbatch.errors import OutputError
 from secbatch.store import checksums
 from secbatch.store.digest_pairs import find_pairs
 from secbatch.store.durable_files import DurableFiles, write_atomically
-from secbatch.store.filesystem import WatchedFile
+from secbatch.store.filesystem import WatchedFile, explain_read
 from secbatch.store.filters import Asked, filter_of, words_for
 
 MAGIC = b"secbatch keys 2\n"
@@ -195,7 +195,11 @@ class StoredKeys:
     def __init__(self, path: Path) -> None:
         """Raises DamagedKeysError for a file that is no sidecar, or cut; FileNotFoundError when there is none."""
         self.path = path
-        with path.open("rb") as file:
+        try:
+            opened = path.open("rb")
+        except PermissionError as error:
+            raise explain_read(error, path) from None
+        with opened as file:
             start = file.read(len(MAGIC) + 8)
             size = int.from_bytes(start[len(MAGIC) :], "little")
             there = path.stat().st_size

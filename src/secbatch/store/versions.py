@@ -6,7 +6,7 @@ from pathlib import Path
 
 from secbatch.errors import UnfitOutputError
 from secbatch.store import faults
-from secbatch.store.filesystem import add_folder, explain, remove_file, remove_tree, rename, sync_folders
+from secbatch.store.filesystem import add_folder, explain, explain_read, remove_file, remove_tree, rename, sync_folders
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger, Part
 from secbatch.store.parts import remove_files
@@ -69,7 +69,11 @@ def check_own(layout: Layout) -> None:
     """Refuses an output that is a file, or whose `data` was not made by a run."""
     if layout.root.exists() and not layout.root.is_dir():
         raise UnfitOutputError(f"Output '{layout.root}' is a file; name a folder.")
-    if (layout.data.exists() or layout.data.is_symlink()) and not _is_own_link(layout.data):
+    try:
+        there = layout.data.exists() or layout.data.is_symlink()
+    except PermissionError as error:
+        raise explain_read(error, layout.data) from None
+    if there and not _is_own_link(layout.data):
         raise UnfitOutputError(
             f"'{layout.data}' is there already and was not made by secbatch; choose another output or move it away."
         )
