@@ -98,7 +98,7 @@ def test_row_keys_of_a_release_without_checksums_are_read(counter: Counter) -> N
     for path in (STORE / "keys").rglob("*.keys"):
         content = path.read_bytes()
         assert content.startswith(MAGIC)
-        path.write_bytes(UNSUMMED + content[len(MAGIC) : -4])
+        path.write_bytes(UNSUMMED + content[len(MAGIC) : -8])
     write("c.csv", "id,text,note", "4,later,", "y,newer,")
     result = run_job(job(input=WITH_ID))
     assert texts() == expected() and not [text for text in result.notices if "row keys" in text]
@@ -131,6 +131,7 @@ def test_a_removed_row_whose_key_was_worked_out_comes_back(counter: Counter) -> 
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "page": lambda path: flip(path, last_byte(path, "text") - 8),
     "footer": lambda path: flip(path, path.stat().st_size - 5),
+    "statistics": lambda path: flip(path, path.read_bytes().rindex(b"word 99") + 3),
     "cut": lambda path: cut(path, path.stat().st_size // 2),
     "empty": lambda path: cut(path, 0),
 }
@@ -249,3 +250,19 @@ def test_what_may_not_be_read_is_not_to_be_removed(
         with pytest.raises(OutputError, match=r"Permission denied\); mend its rights and run again"):
             run_job(job(input=WITH_ID))
     assert done(counter, input=WITH_ID) <= 2 and texts() == expected()
+
+
+def test_checkpoints_that_have_each_others_names_are_done_again(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    with interrupted_after(70):
+        run_job(job(input=WITH_ID))
+    one, other = sorted((STORE / "checkpoints").glob("*.parquet"))[-2:]
+    assert pq.read_metadata(one).num_rows == pq.read_metadata(other).num_rows
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    result = run_job(job(input=WITH_ID))
+    assert texts() == {str(n): f"word {n}" for n in range(100)} and 0 < result.reused < 100
+    write("b.csv", "id,text,note", "60,later,")
+    assert done(counter, input=WITH_ID) == 1
+    assert texts() == {str(n): f"word {n}" for n in range(100)} | {"60": "later"}

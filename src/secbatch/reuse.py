@@ -227,13 +227,12 @@ class Reuse:
                 self._notice(f"The row keys '{stored.keys}' are damaged; they are worked out again.")
             keys, schema = self._worked_out(stored)
             facts = {"tasks": stored.tasks, "rows": len(keys), "rejected": int((keys.flags & 1).sum())}
-            facts["footer"] = footer_sum(stored.file)
             superseded = stored.name.startswith(f"{SUPERSEDED}/")
             about = {**self._about, "schema": schema, "part": {**facts, "run": "", "superseded": superseded}}
             path = stored.keys
             if self._scratch:
                 path = self._scratch / "keys" / f"{stored.name}.keys"
-            write_keys(path, keys, about, "part keys")
+            write_keys(path, keys, about, "part keys", footer=footer_sum(stored.file))
             return StoredKeys(path)
 
     def _worked_out(self, stored: Stored) -> tuple[RowKeys, str]:

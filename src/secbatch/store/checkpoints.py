@@ -1,6 +1,5 @@
 """Checkpoints: rows of one finished shard, kept until a version holds them."""
 
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,10 +11,9 @@ from secbatch.store.encoding import SIZED_ROWS, parquet_options, scratch_options
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Checkpoint, Ledger
 from secbatch.store.partitions import partition_folders
-from secbatch.store.parts import ROW_GROUP_ROWS, write_tables
+from secbatch.store.parts import ROW_GROUP_ROWS, footer_sum, is_part_of, write_tables
 from secbatch.store.row_keys import DamagedKeysError, RowKeys, StoredKeys, write_keys
 
-PARQUET_END = b"PAR1"
 ROW_GROUPS, FEWEST_ROWS = 32, 256  # of a checkpoint with several partitions: row groups at most, rows of one at least
 
 
@@ -40,8 +38,6 @@ def write_checkpoint(
     # Two runs may have other rows of the same shard to write (an overwriting one has them all), and so may this run
     # where its input has changed. What was left behind keeps its name and its rows: it is looked up meanwhile.
     name = f"{run}-{shard:06d}-{key[:32]}"
-    sorted_keys = keys.take(order)
-    write_keys(layout.checkpoints / f"{name}.keys", sorted_keys, dict(about), "checkpoint keys")
     first, rows, most_rows = table, iter([table]), ROW_GROUP_ROWS
     if len(folders) > 1:
         # Each partition is read alone, and costs the row groups that it has rows in.
@@ -50,7 +46,9 @@ def write_checkpoint(
     # What is large enough becomes a part as it is; the rest is read once more, when it is merged.
     size = size_in_part(first, table.num_rows)
     options = parquet_options if size >= pieces.FULL_BYTES else scratch_options
-    write_tables(layout.checkpoints / f"{name}.parquet", table.schema, rows, "checkpoint", options, most_rows)
+    file = layout.checkpoints / f"{name}.parquet"
+    write_tables(file, table.schema, rows, "checkpoint", options, most_rows)
+    write_keys(file.with_suffix(".keys"), keys.take(order), dict(about), "checkpoint keys", footer=footer_sum(file))
     done = Checkpoint(
         run,
         shard,
@@ -72,12 +70,10 @@ def _in_order(table: pa.Table, order: np.ndarray, rows: int) -> Iterator[pa.Tabl
 
 
 def whole(layout: Layout, checkpoint: Checkpoint) -> bool:
-    """Whether its files are there, and to their end."""
+    """Whether its files are there, and belong together; the pages of rows are not looked at."""
+    file = layout.checkpoints / f"{checkpoint.part}.parquet"
     try:
-        checkpoint_keys(layout, checkpoint).checked()
-        with (layout.checkpoints / f"{checkpoint.part}.parquet").open("rb") as file:
-            file.seek(-len(PARQUET_END), os.SEEK_END)
-            return file.read() == PARQUET_END
+        return is_part_of(file, checkpoint_keys(layout, checkpoint).checked())
     except (OSError, DamagedKeysError):
         return False
 

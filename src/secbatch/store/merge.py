@@ -141,8 +141,8 @@ class Merger:
                 write_tables(file, schema, tables, "part", files=files)
         if not there:
             facts = {"tasks": tasks, "rows": count, "rejected": rejected, "run": self.run, "superseded": superseded}
-            facts["footer"] = footer_sum(files.place(file))
-            write_keys(self._keys_file(name), keys, {**self.about, "part": facts}, "part keys", files)
+            footer = footer_sum(files.place(file))
+            write_keys(self._keys_file(name), keys, {**self.about, "part": facts}, "part keys", files, footer)
         return Part(name, tasks, (f"{name}.parquet",), count, rejected, 0, self.run, superseded)
 
 

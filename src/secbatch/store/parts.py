@@ -1,5 +1,6 @@
 """Part files: immutable Parquet."""
 
+import errno
 import os
 import zlib
 from collections import OrderedDict
@@ -26,6 +27,7 @@ WIDE_ROW_BYTES = 1 << 10  # of rows as long vectors make them: to write a number
 WIDE_BYTES = 8 << 20  # their row groups have less
 BLOCK_ROWS = 64  # after which a row group of larger rows than its first ones may end
 FIRST_ROWS = 1024  # that tell how many make a row group
+PARQUET_END = b"PAR1"
 CACHED_BYTES = 256 << 20  # of row groups that are read more than once
 
 
@@ -170,19 +172,23 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def footer_sum(path: Path) -> int:
-    """CRC-32 of a part file's footer, which says where the pages are and what is in them. Raises OSError."""
+    """CRC-32 of a part file's footer, which says where the pages are and what is in them.
+
+    Raises OSError, also for a file that does not end as one.
+    """
     with path.open("rb") as file:
         file.seek(-8, os.SEEK_END)  # its length, and four letters
-        size = int.from_bytes(file.read(4), "little") + 8
-        file.seek(-min(size, file.tell() + 4), os.SEEK_END)
+        size, letters = int.from_bytes(file.read(4), "little") + 8, file.read(4)
+        if letters != PARQUET_END or size > file.tell():
+            raise OSError(errno.EIO, "it has no end", str(path))
+        file.seek(-size, os.SEEK_END)
         return zlib.crc32(file.read())
 
 
 def is_part_of(path: Path, keys: StoredKeys) -> bool:
     """Whether the file is the one that these keys were written for; those of earlier releases do not tell."""
-    noted = keys.about.get("part", {}).get("footer")
     try:
-        return noted is None or footer_sum(path) == noted
+        return keys.footer in (0, footer_sum(path))
     except PermissionError as error:
         raise explain_read(error, path) from None
     except OSError:

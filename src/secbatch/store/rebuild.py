@@ -65,7 +65,8 @@ def _gone(layout: Layout, ledger: Ledger) -> list[str]:
             sizes = {name: name.stat().st_size for name in names if name.exists()}
             if len(sizes) == len(names) and set(sizes.values()) == {part.size or sizes[names[0]]}:
                 continue
-            whole = [name for name, size in sizes.items() if size == (part.size or size) and readable(name)]
+            right = [name for name, size in sizes.items() if size == (part.size or size)]
+            whole = [name for name in right if _is_whole(name, _keys(layout.keys / f"{part.name}.keys"))]
             for name in sizes.keys() - whole:
                 _keep_damaged(layout, name, file)
             if whole:
@@ -73,6 +74,11 @@ def _gone(layout: Layout, ledger: Ledger) -> list[str]:
             else:
                 gone.append(file)
     return gone
+
+
+def _is_whole(path: Path, keys: StoredKeys | None) -> bool:
+    """Whether a part file is as it was written: looked at from end to end."""
+    return (keys is None or is_part_of(path, keys)) and readable(path)
 
 
 def _keep_damaged(layout: Layout, name: Path, file: str) -> None:
@@ -157,7 +163,7 @@ def _part(layout: Layout, path: Path, name: str) -> Part | None:
     if keys and not is_part_of(path, keys):
         return None
     if not file.exists():  # the version has the only copy
-        if not readable(path):
+        if not _is_whole(path, keys):
             return None
         link_durably(path, file, "part")
     size = path.stat().st_size

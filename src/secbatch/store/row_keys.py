@@ -3,6 +3,7 @@
 import json
 import math
 import mmap
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -18,8 +19,9 @@ from secbatch.store.durable_files import DurableFiles, write_atomically
 from secbatch.store.filesystem import WatchedFile, explain_read
 from secbatch.store.filters import Asked, filter_of, words_for
 
-MAGIC = b"secbatch keys 2\n"
+MAGIC = b"secbatch keys 4\n"  # two bits away from:
 UNSUMMED = b"secbatch keys 1\n"  # of files without a checksum, which earlier releases have written
+FOOTER_BYTES = 4
 BLOCK = 1 << 15  # rows whose keys are copied, or brought into order, at a time
 FEW = 64  # a search for fewer than this part of the rows does not bring all keys into order
 COLUMNS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {  # and what each task has done
@@ -89,11 +91,17 @@ class KeyColumns(Protocol):
 
 
 def write_keys(
-    path: Path, keys: KeyColumns, about: dict[str, Any], step: str, files: DurableFiles | None = None
+    path: Path,
+    keys: KeyColumns,
+    about: dict[str, Any],
+    step: str,
+    files: DurableFiles | None = None,
+    footer: int = 0,
 ) -> None:
     """Writes `keys` durably, with the orders in which they are looked up, and `about` (JSON) in the head.
 
-    `files`: with which they become durable, if not alone.
+    `files`: with which they become durable, if not alone. `footer`: checksum of that of the rows' file, see
+    `secbatch.store.parts`; it stands at the end, so that heads are alike.
     """
     n = len(keys)
     done = [f"done {name}" for name in keys.tasks]
@@ -127,6 +135,7 @@ def write_keys(
                     size += block.nbytes
             if size % 16:
                 yield bytes(-size % 16)
+        yield footer.to_bytes(FOOTER_BYTES, "little")
 
     def write(temporary: Path) -> None:
         with WatchedFile(temporary, step) as file:
@@ -223,6 +232,15 @@ class StoredKeys:
         if self._summed and not checksums.checksum_stands(self.path):
             raise DamagedKeysError(self.path)
         return self
+
+    @property
+    def footer(self) -> int:
+        """Checksum of that of the rows' file; 0 where it was not noted."""
+        if not self._summed:
+            return 0
+        with self.path.open("rb") as file:
+            file.seek(-FOOTER_BYTES - checksums.BYTES, os.SEEK_END)
+            return int.from_bytes(file.read(FOOTER_BYTES), "little")
 
     @cached_property
     def _memory(self) -> mmap.mmap:
