@@ -266,3 +266,12 @@ def test_checkpoints_that_have_each_others_names_are_done_again(counter: Counter
     write("b.csv", "id,text,note", "60,later,")
     assert done(counter, input=WITH_ID) == 1
     assert texts() == {str(n): f"word {n}" for n in range(100)} | {"60": "later"}
+
+
+def test_nothing_is_shown_before_its_end_by_a_run_that_takes_from_earlier_versions(counter: Counter) -> None:
+    """All that was shown last is gone: with each publication a version goes, and the results that are at hand in it."""
+    two_nights(counter, input=WITH_ID)
+    shown = int(Path("out/data").readlink().name)
+    cut(shown_part(), 9)
+    result = run_job(job(input=WITH_ID))
+    assert (result.version, result.rows_in_dataset) == (shown + 1, 101) and result.reused > 0
