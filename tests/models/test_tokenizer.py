@@ -1,5 +1,6 @@
 """Untrusted text: the model's own tokens for ordinary text, and no control tokens but `<mask>`."""
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -149,3 +150,11 @@ def test_a_column_of_words_is_the_words_with_nulls(tokenizer: TextTokenizer) -> 
     absent = np.array([False, True, False])
     wanted = [word if number != 1 else None for number, word in enumerate(tokenizer.words(first).tolist())]
     assert tokenizer.word_column(first, absent=absent).to_pylist() == wanted
+
+
+def test_numbers_of_entries_that_would_fill_the_memory_are_refused() -> None:
+    spec = json.loads(roberta_tokenizer().backend_tokenizer.to_str())
+    spec["model"]["vocab"]["far"] = 1 << 25
+    hf = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(spec)))
+    with pytest.raises(ValueError, match="an entry of its vocabulary has the number 33,554,432"):
+        TextTokenizer(hf, 64)

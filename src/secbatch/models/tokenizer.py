@@ -17,6 +17,7 @@ from secbatch.models.word_tokens import WordTokens, cuts_at_spaces
 # (4 KB a sentence, until its ids are copied out).
 CHUNK = 1024
 FEW = 64  # texts that are not worth cutting into words
+HIGHEST_ID = 1 << 24  # of an entry; the largest vocabularies there are have a million
 CHUNK_CHARACTERS = 1 << 20  # of texts whose tokens' places are wanted: these cost 200 bytes a token
 
 
@@ -41,6 +42,8 @@ class TextTokenizer:
         self.mask_id: int | None = hf.mask_token_id
         self.pad_id: int = hf.pad_token_id if hf.pad_token_id is not None else (hf.eos_token_id or 0)
         self.top_id: int = max(hf.get_vocab().values())  # of the vocabulary's entries
+        if self.top_id > HIGHEST_ID:  # the library keeps a list of all numbers below it that no entry has
+            raise ValueError(f"an entry of its vocabulary has the number {self.top_id:,}")
         self._backend, self._secret = untrusted_tokenizer(hf.backend_tokenizer, hf.mask_token)
         self._mask: str = self._secret[hf.mask_token] if hf.mask_token is not None else MASK
         # A word between them tells the special tokens before a text from those after it: one that has tokens.
