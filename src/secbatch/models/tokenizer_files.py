@@ -3,6 +3,7 @@
 from typing import Any
 
 from secbatch.errors import ModelError
+from secbatch.models.address_space import check_address_space
 from secbatch.models.configuration import load_config, padding_id, text_config
 from secbatch.models.content_hash import VOCABULARY_FILES
 from secbatch.models.resolved import ResolvedModel
@@ -27,6 +28,7 @@ def load_tokenizer(resolved: ResolvedModel) -> TextTokenizer:
         raise ModelError(
             f"model {resolved.name}: no tokenizer (tokenizer.json, or vocab.json and merges.txt) in {resolved.folder}"
         )
+    check_address_space()
     with quiet():
         from transformers import AutoTokenizer
 
