@@ -9,8 +9,10 @@ import pytest
 import torch
 from tiny_models import bert_tokenizer, resolved
 from transformers import (
+    AutoModel,
     CLIPConfig,
     CLIPModel,
+    ConvBertConfig,
     DPRConfig,
     DPRQuestionEncoder,
     FNetConfig,
@@ -18,6 +20,8 @@ from transformers import (
     LlamaForCausalLM,
     ModernVBertConfig,
     ModernVBertForMaskedLM,
+    NystromformerConfig,
+    Qwen3Config,
     ReformerConfig,
     ReformerModel,
 )
@@ -110,6 +114,27 @@ def test_an_architecture_that_padding_disturbs_in_longer_texts_only_is_not_padde
     with torch.inference_mode():
         wanted = torch.cat([base(input_ids=ids, attention_mask=torch.ones_like(ids))[0][0] for ids in rows(sequences)])
         assert torch.allclose(path(sequences), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("config", "is_padded"),
+    [
+        (NystromformerConfig(vocab_size=VOCABULARY, **SMALL), False),
+        (ConvBertConfig(vocab_size=VOCABULARY, embedding_size=32, head_ratio=1, **SMALL), False),
+        (Qwen3Config(vocab_size=VOCABULARY, num_key_value_heads=2, head_dim=8, **SMALL), True),
+    ],
+    ids=["nystromformer", "convbert", "qwen3"],
+)
+def test_padding_that_disturbs_is_seen_in_bfloat16_too(config: Any, is_padded: bool, precision: str) -> None:
+    """A text's vector would be another one beside longer texts."""
+    torch.manual_seed(0)
+    compute = choose("cpu", precision)
+    base = AutoModel.from_config(config).eval()
+    for weight in base.parameters():
+        if weight.dim() > 1:
+            weight.data.mul_(3)
+    assert hidden_states(base.to(compute.torch_dtype), 0, compute).packed is not is_padded
 
 
 def test_a_model_without_embeddings_of_tokens_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from secbatch.models.configuration import padding_id, text_config
 from secbatch.models.device import Compute
-from secbatch.models.encoder import HiddenStates, agrees, hidden_states, trial_sequences
+from secbatch.models.encoder import HiddenStates, hidden_states, trial_sequences, undisturbed
 from secbatch.models.encoder_generic import StockEncoder, over_real_tokens
 from secbatch.models.head_on_states import FusedHead, HeadOnStates
 from secbatch.models.load import LoadedModel
@@ -58,7 +58,7 @@ class TokenHead:
             self.hidden = hidden_states(self._model.base_model, self._pad_id, compute, sample)
             self.packed = self.hidden.packed
         else:
-            self.packed = not _holds(lambda: agrees(self._full(sample, pad=True), whole, compute))
+            self.packed = not _holds(lambda: undisturbed(self._full(sample, pad=True), whole, compute))
 
     @property
     def batch_free(self) -> bool:
@@ -114,7 +114,7 @@ class SequenceHead:
             self.hidden = hidden_states(self._model.base_model, self._pad_id, compute, sample)
             self.packed = self.hidden.packed
         else:
-            self.packed = not _holds(lambda: agrees(self._full(sample, pad=True), whole, compute))
+            self.packed = not _holds(lambda: undisturbed(self._full(sample, pad=True), whole, compute))
 
     @property
     def batch_free(self) -> bool:
