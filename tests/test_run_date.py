@@ -196,5 +196,5 @@ def test_enrich_into_a_dated_folder_and_a_dated_file(
     capsys.readouterr()
     command[1] = "file-*.parquet"
     at(26)
-    assert _run([*command, "file-{run_date}.parquet"]) == 1
+    assert _run([*command, "file-{run_date}.parquet"]) == 2
     assert "'file-2026-11-26.parquet' is a file of the input" in capsys.readouterr().err
