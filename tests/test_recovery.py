@@ -16,8 +16,12 @@ from nights import LINES, WITH_ID, done, job, rows, write
 
 from secbatch.errors import EXIT_FAILURE, InputChangedError, InputError, Interrupted, OutputError, UnfitOutputError
 from secbatch.planning import plan_job
+from secbatch.recorded_job import recorded_job
 from secbatch.runner import run_job
+from secbatch.status import read_status
+from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
+from secbatch.store.rollback import list_versions
 
 LEDGER = Path("out/_secbatch/ledger.sqlite")
 PARTITIONED = {"path": "out", "partition_by": ["note"]}
@@ -121,6 +125,30 @@ def test_a_lost_ledger_is_made_anew_from_the_parts(counter: Counter, damage: str
     with pytest.raises(UnfitOutputError, match="that cannot change"):
         run_job(job())
     assert not any("new one" in text for text in run_job(job(input=WITH_ID)).notices)
+
+
+@pytest.mark.parametrize("path", ["out", "{run_date}/out"])
+def test_whoever_looks_at_a_ledger_that_is_damaged_inside_is_told_so(
+    counter: Counter, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first page is whole, which is all that is looked at when it is opened."""
+    write("a.csv", "id,text,note", *LINES)
+    asked = job(input=WITH_ID, output={"path": path})
+    root = Path(run_job(asked).output)
+    ledger = root / "_secbatch/ledger.sqlite"
+    content = bytearray(ledger.read_bytes())
+    for page in range(4096, len(content), 4096):
+        content[page : page + 64] = b"\xff" * 64
+    ledger.write_bytes(content)
+    for look in (list_versions, read_status, recorded_job):
+        with pytest.raises(OutputError, match="the next run makes a new one from the parts"):
+            look(Layout(root))
+    if root != Path("out"):  # of another day, whose end nobody can tell
+        monkeypatch.setattr(
+            "secbatch.run_date.with_run_date", lambda text, run: text.replace("{run_date}", "9999-01-01")
+        )
+    result = run_job(asked)
+    assert result.output.endswith("out") and (result.output == str(root)) == (root == Path("out"))
 
 
 def test_an_output_made_read_only_is_a_sentence(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import glob
 import re
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -59,10 +60,7 @@ def _unfinished(layout: Layout, described: str) -> bool:
     if not layout.ledger.exists():
         return False
     try:
-        ledger = Ledger.read_only(layout.ledger)
+        with closing(Ledger.read_only(layout.ledger)) as ledger:
+            return ledger.unfinished_run(described) is not None
     except OutputError:  # damaged: nobody knows of a run to go on with
         return False
-    try:
-        return ledger.unfinished_run(described) is not None
-    finally:
-        ledger.close()

@@ -129,7 +129,7 @@ class Ledger:
 
     def close(self) -> None:
         if self._writing:
-            with suppress(sqlite3.Error):  # a full disk; it may be open once more without its seal
+            with suppress(sqlite3.Error, OutputError):  # a full disk; it may be open once more without its seal
                 if self.setting(seal.SEAL) is None:
                     seal.put_on(self._connection)
                     faults.record("commit", self._path)
@@ -155,7 +155,14 @@ class Ledger:
 
     def _read(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple]:
         with self._mutex:
-            return self._connection.execute(statement, values).fetchall()
+            try:
+                return self._connection.execute(statement, values).fetchall()
+            except sqlite3.ProgrammingError:  # ours, not the file's
+                raise
+            except sqlite3.OperationalError as error:
+                raise OutputError(f"The ledger '{self._path}' cannot be read ({error}).") from None
+            except sqlite3.Error as error:  # a page that was not looked at when it was opened
+                raise DamagedLedgerError(self._path, str(error)) from None
 
     # -- identity of the dataset
 
