@@ -2,7 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
+from transformers import ModernBertConfig, ModernBertModel
 
+from secbatch.models.encoder_modernbert import PackedModernBert
+from secbatch.models.native import LONGEST
 from secbatch.models.packed import BLOCK_TOKENS, ROWS, block_ends, blocks
 from secbatch.models.sequences import TokenSequences
 
@@ -45,3 +49,28 @@ def test_a_block_holds_its_sequences() -> None:
     assert np.array_equal(np.concatenate([part.positions[: part.tokens] for part in parts]), wanted)
     assert [group for part in parts for group in part.groups if group[0] == 0]
     assert sum(count * length for part in parts for _, count, length in part.groups) == len(ids)
+
+
+def test_long_sequences_and_short_ones_are_in_different_blocks() -> None:
+    """Their attention goes different ways: a short text's results would depend on whether a long one is beside it."""
+    lengths = [LONGEST + 200, LONGEST + 1, LONGEST, 20, 7]
+    sequences = TokenSequences.of([np.arange(length, dtype=np.int32) for length in lengths])
+    parts = blocks(sequences, "cpu")
+    assert [[length for _, count, length in part.groups for _ in range(count)] for part in parts] == [
+        lengths[:2],
+        lengths[2:],
+    ]
+
+
+def test_a_short_text_has_the_same_bits_beside_a_long_one() -> None:
+    torch.manual_seed(0)
+    size = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    no_others = {f"{name}_token_id": None for name in ("bos", "eos", "cls", "sep")}
+    base = ModernBertModel(ModernBertConfig(vocab_size=100, pad_token_id=0, **size, **no_others)).eval()  # type: ignore[arg-type]
+    path = PackedModernBert(base, "cpu")
+    if not path.batch_free:
+        pytest.skip("products of this torch depend on the batch")
+    long, short = np.arange(LONGEST + 90) % 100, np.arange(20)
+    with torch.inference_mode():
+        together, alone = path(TokenSequences.of([long, short])), path(TokenSequences.of([short]))
+    assert torch.equal(together[len(long) :], alone)

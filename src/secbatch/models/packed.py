@@ -76,7 +76,12 @@ def blocks(sequences: TokenSequences, device: str, placeless: int | None = None)
 
     `placeless`: a token whose position is always 0, for all others positions count from 1 and leave it out.
     """
-    ends = block_ends(sequences.offsets[1:]) if device == "cpu" else [len(sequences)]
+    if device == "cpu":  # attention of long sequences goes another way: beside them short ones would have other bits
+        long = int((sequences.lengths > native.LONGEST).sum())
+        ends = [*block_ends(sequences.offsets[1 : long + 1])]
+        ends += [long + end for end in block_ends(sequences.offsets[long + 1 :] - sequences.offsets[long])]
+    else:
+        ends = [len(sequences)]
     return [_block(sequences, first, end, device, placeless) for first, end in zip([0, *ends], ends, strict=False)]
 
 
