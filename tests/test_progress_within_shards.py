@@ -140,7 +140,7 @@ def test_what_a_server_does_counts_beside_what_is_done_here(counter: Counter, mo
 class Encoding(UpperTask):
     """As one that looks at an encoder's states."""
 
-    encoder, repeats = SimpleNamespace(root=object(), abandon=lambda: None), None
+    encoder, repeats = SimpleNamespace(root=object(), precision=None, abandon=lambda: None), None
 
     def encoded(self, recalled: Any) -> Any:
         raise NotImplementedError

@@ -21,7 +21,7 @@ def test_shards_are_looked_up_one_at_a_time(tmp_path: Path) -> None:
         looks.append(identified)
         return Some(keys=None, kept=None, identified=identified)
 
-    nothing = dict.fromkeys(("options", "setup", "sizes", "rejects", "result", "clock"))
+    nothing = dict.fromkeys(("options", "setup", "sizes", "rejects", "result", "clock", "notice"))
     context: Any = Some(
         run="r",
         job=Some(input=Some(id=["id"], sentences=None)),

@@ -110,7 +110,7 @@ def test_mask_and_ask(mask_model: str, chat_model: str, capsys: pytest.CaptureFi
         (["enrich", "absent.csv", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "does not exist"),
         (["enrich", "in.csv", "-o", "o", "--mask", "txet", "--mask-model", "MODEL"], 2, "did you mean 'text'?"),
         (["enrich", "in.csv", "-o", "o"], 2, "Say what to do"),
-        (["enrich", "in.csv", "-o", "s3://bucket/o", "--mask", "text", "--mask-model", "MODEL"], 1, "local folder"),
+        (["enrich", "in.csv", "-o", "s3://bucket/o", "--mask", "text", "--mask-model", "MODEL"], 2, "local folder"),
         (["enrich", "in.csv", "-o", "in.csv/o", "--mask", "text", "--mask-model", "MODEL"], 1, "Not a directory"),
         (["enrich", "in.csv", "-o", "o", "--mask", "text", "--mask-model", "no/such-model"], 1, "no/such-model"),
         (["enrich", "empty.csv", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "empty"),

@@ -18,6 +18,7 @@ class Sender:
         if name == "click":
             os.kill(os.getpid(), signal.{name})
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background is started without
 sys.meta_path.insert(0, Sender)
 from secbatch.__main__ import main
 main()
