@@ -161,8 +161,8 @@ def test_a_damaged_part_is_named_and_made_again(counter: Counter, damage: str, l
     assert done(counter, input=WITH_ID) == 0 and texts() == expected()
 
 
-def test_parts_that_have_each_others_names_are_made_again(counter: Counter) -> None:
-    two_nights(counter)
+def swap_parts() -> Path:
+    """What is shown, with what another part holds, and the other way round."""
     one = shown_part()
     other = next(path for path in (STORE / "parts").glob("*.parquet") if path != one)
     content = one.read_bytes()
@@ -170,6 +170,12 @@ def test_parts_that_have_each_others_names_are_made_again(counter: Counter) -> N
         with path.open("r+b") as file:
             file.truncate(0)
             file.write(written)
+    return one
+
+
+def test_parts_that_have_each_others_names_are_made_again(counter: Counter) -> None:
+    two_nights(counter)
+    one = swap_parts()
     result = run_job(job())
     assert len(rows()) == 102 and any("gone or damaged" in text for text in result.notices)
     assert one.name in {path.name for path in (STORE / "damaged").iterdir()}
@@ -191,13 +197,7 @@ def test_a_flipped_bit_in_a_checkpoint_has_its_rows_done_again(counter: Counter,
 def test_parts_of_an_earlier_version_that_are_others_are_not_taken_from(counter: Counter) -> None:
     """The sizes that the ledger notes tell of what is shown; the file of an earlier version has its footer noted."""
     two_nights(counter, input=WITH_ID)
-    one = shown_part()
-    other = next(path for path in (STORE / "parts").glob("*.parquet") if path != one)
-    content = one.read_bytes()
-    for path, written in ((one, other.read_bytes()), (other, content)):
-        with path.open("r+b") as file:
-            file.truncate(0)
-            file.write(written)
+    swap_parts()
     write("c.csv", "id,text,note", "4,later,", "y,newer,")
     run_job(job(input=WITH_ID))
     assert texts() == expected()

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -200,11 +201,9 @@ def test_a_full_disk_is_said_and_the_training_goes_on(tiny: Tiny, tmp_path: Path
         subprocess.run(["umount", place], check=True)
 
 
-@pytest.mark.parametrize("moved", [0, 3, 6])
-def test_killed_while_the_model_is_moved_into_place(
-    moved: int, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = job("classify", tiny("roberta").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out")
+@contextmanager
+def killed_after_moves(moved: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The process ends once so many files of the model have been moved into place."""
     count = iter(range(100))
 
     def dying(path: Path, target: Path) -> None:
@@ -214,6 +213,15 @@ def test_killed_while_the_model_is_moved_into_place(
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr("secbatch.finetuning.folder.rename", dying)
+        yield
+
+
+@pytest.mark.parametrize("moved", [0, 3, 6])
+def test_killed_while_the_model_is_moved_into_place(
+    moved: int, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = job("classify", tiny("roberta").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out")
+    with killed_after_moves(moved, monkeypatch):
         finetune(asked)
     assert not (tmp_path / "out" / "training.json").exists()
     done = finetune(asked)
@@ -229,15 +237,7 @@ def test_a_model_that_takes_anothers_place_is_whole_or_none(
     data = classification_file(tmp_path / "a.csv")
     first, second = (job("classify", tiny("roberta").folder, data, tmp_path / "out", seed=seed) for seed in (0, 1))
     before = finetune(first).folder
-    count = iter(range(100))
-
-    def dying(path: Path, target: Path) -> None:
-        if next(count) >= moved:
-            raise Killed
-        rename(path, target)
-
-    with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr("secbatch.finetuning.folder.rename", dying)
+    with killed_after_moves(moved, monkeypatch):
         finetune(second, overwrite=True)
     assert (before / "model.safetensors").exists()
     with pytest.raises(ModelError, match="a training there is not finished"):
