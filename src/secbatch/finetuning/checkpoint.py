@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,8 +92,11 @@ class Checkpoints:
             return dict(load_file(self._best(epoch)))
 
     def clear(self) -> None:
-        if self._folder.exists():
-            shutil.rmtree(self._folder)
+        if not self._folder.exists():
+            return
+        for found in self._all():  # one that is half gone must not be taken for one that can be read
+            rename(found, self._folder / f".{found.name}.tmp")
+        remove_tree(self._folder)
 
     def _best(self, epoch: int) -> Path:
         return self._folder / f"{_BEST}{epoch:05d}.safetensors"

@@ -65,6 +65,7 @@ def finetune(
     with hold(folder.lock):
         done = folder.record()
         if done is not None and done.get("fingerprint") == identity:
+            folder.tidy()
             return FinetuneResult(folder.path, done, trained=False)
         if done is not None and not overwrite:
             raise JobError(

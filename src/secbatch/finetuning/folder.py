@@ -19,6 +19,7 @@ from secbatch.store.filesystem import (
 
 RECORD = "training.json"
 CONFIG = "config.json"
+MOVED = "files.json"  # in the working folder: names that a model's files have, or had, while one takes another's place
 
 
 class ModelFolder:
@@ -47,13 +48,8 @@ class ModelFolder:
     def record(self) -> dict[str, Any] | None:
         """What the finished training left, or None. Raises OutputError when it cannot be read."""
         path = self.path / RECORD
-        if not path.is_file():
-            return None
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise OutputError(f"'{path}' cannot be read ({error}); choose another output.") from None
-        if not isinstance(value, dict):
+        value = _read(path)
+        if value is not None and not isinstance(value, dict):
             raise OutputError(f"'{path}' is no record of a training; choose another output.")
         return value
 
@@ -84,20 +80,53 @@ class ModelFolder:
             for file in files:
                 sync_file(file)
             sync_folder(staging)
-            before = self.record() or {}
+            ours = {file.name for file in files}
+            others = self._files_before() - ours
+            # Whoever takes this up after a kill, or puts a third model here, has to know of both models' files.
+            self._note_files(ours | others)
             for name in (RECORD, CONFIG):
                 (self.path / name).unlink(missing_ok=True)
             sync_folder(self.path)
-            for name in set(before.get("files", ())) - {file.name for file in files}:
-                (self.path / Path(name).name).unlink(missing_ok=True)  # of the model that was here before
+            for name in others:
+                (self.path / name).unlink(missing_ok=True)
             for file in files:
                 rename(file, self.path / file.name)
-            self.checkpoints.clear()
-            for entry in (staging, self.work / "compared"):
-                if entry.exists():
-                    remove_tree(entry)
         except OSError as error:
             raise explain(error, self.path) from None
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Removes what a finished training needs no more; also of one that was killed before it came to that."""
+        try:
+            self.checkpoints.clear()
+            for entry in (self.work / "model", self.work / "compared"):
+                if entry.exists():
+                    remove_tree(entry)
+            (self.work / MOVED).unlink(missing_ok=True)
+        except OSError as error:
+            raise explain(error, self.path) from None
+
+    def _files_before(self) -> set[str]:
+        """Names of files that another model, or a part of one, may have here."""
+        names = [*(self.record() or {}).get("files", ()), *(_read(self.work / MOVED) or ())]
+        return {name for given in names if (name := Path(str(given)).name)}
+
+    def _note_files(self, names: set[str]) -> None:
+        note = self.work / MOVED
+        temporary = note.with_name(f".{MOVED}.tmp")
+        temporary.write_text(json.dumps(sorted(names)), encoding="utf-8")
+        sync_file(temporary)
+        rename(temporary, note)
+
+
+def _read(path: Path) -> Any:
+    """What a JSON file holds, None where there is no file. Raises OutputError when it cannot be read."""
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"'{path}' cannot be read ({error}); choose another output.") from None
 
 
 def trained_record(folder: Path) -> dict[str, Any] | None:

@@ -1,0 +1,126 @@
+"""A model's folder holds the files of one training, whenever those that put something there were killed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from secbatch.finetuning import checkpoint, folder
+from secbatch.finetuning.checkpoint import Checkpoints
+from secbatch.finetuning.folder import RECORD, ModelFolder
+
+ONE = ("model.safetensors",)
+SHARDED = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json")
+
+
+class Killed(BaseException):
+    """As a kill: nothing catches it."""
+
+
+class Kills:
+    """Ends what is done before its n-th change of a folder."""
+
+    def __init__(self) -> None:
+        self.left: int | None = None  # changes until the end; None: there is none
+
+    def counted(self, change: Callable[..., object]) -> Callable[..., object]:
+        def reached(*arguments: object, **named: object) -> object:
+            if self.left == 0:
+                raise Killed
+            if self.left is not None:
+                self.left -= 1
+            return change(*arguments, **named)
+
+        return reached
+
+
+@pytest.fixture
+def kills(monkeypatch: pytest.MonkeyPatch) -> Kills:
+    made = Kills()
+    for module in (folder, checkpoint):
+        for name in ("rename", "sync_folder", "remove_tree"):
+            monkeypatch.setattr(module, name, made.counted(getattr(module, name)))
+    monkeypatch.setattr(Path, "unlink", made.counted(Path.unlink))
+    monkeypatch.setattr("os.fsync", lambda handle: None)  # a kill loses nothing that was written
+    return made
+
+
+def put(path: Path, *names: str) -> None:
+    """What a finished training does: its files are moved into place."""
+    place = ModelFolder(str(path))
+    staging = place.staging()
+    files = sorted({*names, "config.json", "README.md", RECORD})
+    for name in files:
+        (staging / name).write_text(json.dumps({"files": files}))
+    place.checkpoints.write({"step": 1, "epoch": 0, "best": None}, {"weights": {"a": torch.ones(1)}})
+    place.finish(staging)
+
+
+def files(path: Path) -> set[str]:
+    return {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "third"), [(ONE, SHARDED, ONE), (ONE, SHARDED, SHARDED), (SHARDED, ONE, ONE)]
+)
+def test_a_model_has_its_own_files_alone_whenever_those_before_it_were_killed(
+    first: tuple[str, ...], second: tuple[str, ...], third: tuple[str, ...], tmp_path: Path, kills: Kills
+) -> None:
+    """Weights of another training beside it would be taken for its own: transformers looks for one file first."""
+    for step in range(100):
+        path = tmp_path / str(step)
+        put(path, *first, "vocab.txt")
+        kills.left = step
+        try:
+            put(path, *second, "merges.txt")
+        except Killed:
+            kills.left = None
+            put(path, *third, "spiece.model")
+            assert files(path) == {*third, "spiece.model", "config.json", "README.md", RECORD}, step
+            continue
+        kills.left = None
+        break
+    assert 10 < step < 99
+    assert files(path) == {*second, "merges.txt", "config.json", "README.md", RECORD}
+
+
+def test_a_finished_training_that_was_killed_while_it_swept_is_swept(tmp_path: Path, kills: Kills) -> None:
+    put(tmp_path / "whole", *ONE)
+    for step in range(100):
+        path = tmp_path / str(step)
+        kills.left = step
+        try:
+            put(path, *ONE)
+        except Killed:
+            kills.left = None
+            place = ModelFolder(str(path))
+            if place.record() is not None:
+                place.tidy()
+                assert files(path) == files(tmp_path / "whole"), step
+            else:
+                place.unfinished()  # a checkpoint that is half gone would be said to be broken
+            continue
+        kills.left = None
+        break
+    assert 10 < step < 99
+
+
+def test_a_checkpoint_that_is_half_gone_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who drops an unfinished training, and is killed at it, drops it again without being told of a broken file."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.write({"step": 1, "epoch": 0, "best": None}, {"weights": {"a": torch.ones(1)}})
+
+    def dies_amid(path: Path) -> None:
+        (found,) = path.rglob("state.json")
+        found.unlink()
+        raise Killed
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(checkpoint, "remove_tree", dies_amid)
+        patched.setattr("shutil.rmtree", dies_amid)
+        checkpoints.clear()
+    assert checkpoints.state() is None and checkpoints.read() is None
+    checkpoints.clear()
+    assert not tmp_path.exists()
