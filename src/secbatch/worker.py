@@ -16,7 +16,7 @@ from secbatch.run_date import run_dates
 from secbatch.store.partitions import misread_partitions
 from secbatch.task_keys import conversation_column
 from secbatch.tasks.base import Begun, OnItsWay, RemoteTask, Task, TaskColumns, WideTask
-from secbatch.tasks.encoder_task import EncoderTask, compute_together
+from secbatch.tasks.encoder_task import EncoderTask, compute_together, precision_of
 from secbatch.tasks.registry import Encoders, build_task
 from secbatch.waiting import wait_until
 from secbatch.work_done import part_in_hand, work_in_hand
@@ -130,13 +130,7 @@ class Worker:
     @property
     def precisions(self) -> dict[str, str | None]:
         """Task -> the number format that it is computed in; None where others compute it, or nothing is known yet."""
-
-        def of(task: Task) -> str | None:
-            if isinstance(task, EncoderTask):
-                return task.encoder.precision
-            return None if isinstance(task, RemoteTask) else self._precision
-
-        return {name: of(task) for name, task in self.tasks.items()}
+        return {name: precision_of(task, self._precision) for name, task in self.tasks.items()}
 
     def load(self) -> None:
         for name, task in self.tasks.items():

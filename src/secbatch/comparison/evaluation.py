@@ -99,7 +99,7 @@ class Evaluation:
     differences: tuple[Difference, ...]
     notices: tuple[str, ...]
     device: str
-    precision: str
+    precision: str  # or several, of models that do not run in the same
 
     def as_json(self) -> dict[str, Any]:
         """Undefined figures are null."""
@@ -206,7 +206,7 @@ def evaluate(
         differences,
         tuple(dict.fromkeys(notices)),
         compute.description,
-        compute.dtype,
+        ", ".join(dict.fromkeys(outcome.precision for outcome in outcomes)),
     )
 
 

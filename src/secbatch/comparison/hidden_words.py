@@ -79,6 +79,7 @@ class HiddenWords(LabelledRows):
             raise ModelError(f"model {resolved.name} has no mask token, so it has no masked-LM loss")
         encoder.need_head("masked-lm")
         encoder.load()
+        used = encoder.precision or compute.dtype
         begin = time.monotonic()
         losses, tokens = np.zeros(self.rows), np.zeros(self.rows, np.int64)
         unknown = 0
@@ -104,7 +105,7 @@ class HiddenWords(LabelledRows):
             share = unknown / max(1, tokens.sum())
             notices.append(f"{share:.1%} of the hidden pieces are unknown to {resolved.name}: its figures flatter")
         columns: dict[str, list[Any]] = {"loss": losses.tolist(), "tokens": tokens.tolist(), "words": words}
-        return Predicted(resolved, columns, {}, time.monotonic() - begin, tuple(notices))
+        return Predicted(resolved, columns, {}, time.monotonic() - begin, used, tuple(notices))
 
     def measure(self, outcomes: Sequence[Predicted]) -> list[Measured]:
         return [

@@ -16,7 +16,6 @@ from secbatch.errors import JobError, ModelError
 from secbatch.models.configuration import load_config
 from secbatch.models.device import Compute
 from secbatch.models.resolve import resolve
-from secbatch.provenance import about_model
 
 SCHEMA = 1  # of the JSON; raised when a key changes its meaning
 Kind = Literal["fill-mask", "embed", "classify", "ner", "qa", "seq2seq"]
@@ -115,7 +114,7 @@ def diff_models(
     return ModelsDiff(
         kind,
         names,
-        (about_model(first.model), about_model(second.model)),
+        (first.about, second.about),
         path,
         len(sample.texts),
         sample.rows,

@@ -16,6 +16,7 @@ from secbatch.models.resolve import resolve
 from secbatch.models.resolved import ResolvedModel
 from secbatch.provenance import about_model
 from secbatch.tasks.base import Task
+from secbatch.tasks.encoder_task import precision_of
 from secbatch.tasks.registry import Encoders, build_task
 
 ROWS_AT_ONCE = 1024
@@ -30,12 +31,13 @@ class Predicted:
     columns: dict[str, list[Any]]  # by the column's name after the task's: "", "_top", … [n] Python values
     errors: dict[int, str]  # rows that could not be done -> one sentence
     seconds: float  # without loading
+    precision: str  # the number format that it was computed in, which need not be the one asked for
     notices: tuple[str, ...] = ()
 
     @property
     def about(self) -> dict[str, Any]:
         """The model, as records of runs name it."""
-        return about_model(self.model)
+        return about_model(self.model) | {"precision": self.precision}
 
 
 def task_for(model: ResolvedModel, settings: Mapping[str, Any], table: pa.Table, compute: Compute) -> Task:
@@ -57,6 +59,7 @@ def predict(
     resolved = resolve(model)
     task = task_for(resolved, settings, table, compute)
     task.load()
+    used = precision_of(task, compute.dtype) or compute.dtype
     begin = time.monotonic()
     columns: dict[str, list[Any]] = {one.name.removeprefix("task"): [] for one in task.fields}
     errors: dict[int, str] = {}
@@ -69,7 +72,7 @@ def predict(
         errors |= {first + row: sentence for row, sentence in done.errors.items()}
         if progress is not None:
             progress(part.num_rows)
-    return Predicted(resolved, columns, errors, time.monotonic() - begin, task.notices)
+    return Predicted(resolved, columns, errors, time.monotonic() - begin, used, task.notices)
 
 
 def named_apart(models: list[str]) -> list[str]:

@@ -4,10 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
+from secbatch.tasks.base import RemoteTask
+
 if TYPE_CHECKING:  # a job without such a task need not wait for the encoders to be imported
     from secbatch.models.batch_runner import BatchReport
     from secbatch.models.requests import Request
     from secbatch.models.shared_encoder import SharedEncoder
+    from secbatch.tasks.base import Task
     from secbatch.tasks.repeats import Recalled, Repeats
 
 Computed = TypeVar("Computed", covariant=True)
@@ -46,6 +49,16 @@ class EncoderTask(Protocol):
         ...
 
     def prepare(self, encoded: Any) -> Prepared[Any]: ...
+
+
+def precision_of(task: "Task", asked: str) -> str | None:
+    """The number format that a task is computed in, `asked` where nothing stands against it.
+
+    None where others compute it, or nothing is known yet.
+    """
+    if isinstance(task, EncoderTask):
+        return task.encoder.precision
+    return None if isinstance(task, RemoteTask) else asked
 
 
 def compute_alone(task: Any, encoded: Any) -> Any:
