@@ -55,7 +55,7 @@ def promote(name: str, model: str, note: str = "", shadow: bool = False) -> Prom
         versions = registry.name_folder(name) / "versions"
         with _explained(versions):
             versions.mkdir(parents=True, exist_ok=True)
-            _sweep(versions)
+            _sweep()
             version, left_out = _copied(name, resolved, versions)
         before = registry.registered(name)
         record = _moved(name, before, version, _entry("promote", version, _origin(resolved, model), note))
@@ -95,7 +95,7 @@ def remove(name: str) -> int:
         gone = folder.with_name(f".removed-{secrets.token_hex(6)}")
         with _explained(folder):
             rename(folder, gone)  # the name goes at once, its gigabytes afterwards
-            shutil.rmtree(gone)
+            _sweep()
     return count
 
 
@@ -208,9 +208,10 @@ def _check_runs(name: str, resolved: ResolvedModel, copy: Path) -> None:
                 raise ModelError(f"model {resolved.name}: {path.name} is broken ({reason})") from None
 
 
-def _sweep(versions: Path) -> None:
-    """What a killed promotion has left behind."""
-    for left in versions.glob(".copy-*"):
+def _sweep() -> None:
+    """What killed promotions and removals, of whatever name, have left behind: gigabytes that nobody would look for."""
+    folder = registry.registry_folder()
+    for left in [*folder.glob(".removed-*"), *folder.glob("*/versions/.copy-*")]:
         shutil.rmtree(left)
 
 

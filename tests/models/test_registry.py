@@ -210,6 +210,25 @@ def test_what_a_killed_promotion_left_is_swept(models: list[Path], registry: Pat
     assert not left.exists() and resolve("tram").promoted == version
 
 
+def test_what_was_killed_under_another_name_is_swept_too(
+    models: list[Path], registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tram", "topics"):
+        promote(name, str(models[0]))
+    left = registry / "topics" / "versions" / ".copy-123"
+    left.mkdir()
+
+    def dies(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("secbatch.promotion.shutil.rmtree", dies)
+        remove("tram")
+    assert registered("tram") is None and list(registry.glob(".removed-*"))
+    promote("words", str(models[1]))
+    assert not left.exists() and not list(registry.glob(".removed-*"))
+
+
 def test_promotions_at_once_come_one_after_another(models: list[Path]) -> None:
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda folder: promote("tram", str(folder)), models))
