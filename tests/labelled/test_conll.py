@@ -104,3 +104,16 @@ def test_types_alone_are_no_tags_and_unknown_endings_may_be_conll() -> None:
         read_tokens(write("a.tsv", "Emotet\tB-Malware\nran\tO\n"))
     with pytest.raises(InputError, match="`parquet`, `jsonl`, or for ner `conll`"):
         read_tokens(write("a.dat", "Emotet\tB-Malware\n"))
+
+
+def test_a_no_break_space_does_not_end_a_word() -> None:
+    (example,) = read_tokens(write("a.txt", "10\u00a0000 O\nBlack\u00a0Basta NNP B-M\n")).examples
+    assert [example.text[start:end] for start, end in example.words] == ["10\u00a0000", "Black\u00a0Basta"]
+    assert example.spans == (Span(7, 18, "M"),)
+
+
+def test_numbers_of_words_are_not_taken_for_words() -> None:
+    numbered = "# id 1\n1\tEmotet\t_\tB-M\n2\truns\t_\tO\n\n1\tYes\t_\tO\n"
+    with pytest.raises(InputError, match=r"a\.txt: the first column counts the words .*: take the column of numbers"):
+        read_tokens(write("a.txt", numbered))
+    assert len(read_tokens(write("b.txt", numbered + "2\tB-M\n\n2\tO\n1\tO\n")).examples) == 3

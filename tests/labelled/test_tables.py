@@ -173,6 +173,9 @@ def test_questions_with_and_without_answers() -> None:
     files = write("q.csv", "question,context,answer,answer_start\nWho?,APT1 did it,APT1,0\nWhy?,APT1 did it,,\n")
     first, second = read_questions(files).examples
     assert first.answers == (Answer("APT1", 0),) and second.answers == ()
+    text = "question,context,answer,answer_start\nWho?,By APT1,APT1,3.0\nWhy?,APT1 did it,,\n"  # as pandas writes it
+    first, second = read_questions(write("pandas.csv", text)).examples
+    assert first.answers == (Answer("APT1", 3),) and second.answers == ()
     pq.write_table(
         pa.table(
             {
@@ -194,6 +197,7 @@ def test_questions_with_and_without_answers() -> None:
         ("Who?,APT1 did it,APT2,", "does not stand in the context"),
         ("Who?,a a,a,", "stands 2 times in the context"),
         ("Who?,a a,a,x", "is no whole number"),
+        ("Who?,a a,a,2.5", "is no whole number"),
         (",a a,a,0", "the question is empty"),
     ],
 )

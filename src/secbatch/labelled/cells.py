@@ -9,6 +9,7 @@ from typing import Any
 
 from secbatch.labelled.examples import Answer, Span
 
+_WHOLE = re.compile(r"\s*[0-9]+\.0+\s*")
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -52,8 +53,11 @@ def _span(value: Any, text: str) -> Span:
 
 
 def _offset(value: Any) -> int:
-    """Raises ValueError and its like for what is no whole number; 3.0, as pandas writes numbers beside nulls, is 3."""
-    number = int(value)
+    """Raises ValueError and its like for what is no whole number.
+
+    3.0, as pandas writes numbers beside nulls, is 3; also in a CSV file, where it is text.
+    """
+    number = int(value.partition(".")[0] if isinstance(value, str) and _WHOLE.fullmatch(value) else value)
     if isinstance(value, bool) or (isinstance(value, float) and number != value):
         raise ValueError(value)
     return number

@@ -53,6 +53,11 @@ def read_conll(files: LabelledFiles) -> Labelled[TokenExample]:
     notices = [*listed, *judge(malformed, files, "lines")]
     if not examples:
         raise InputError(f"{files.path}: there is no sentence in it; a line is a word, a tab and its tag")
+    if _numbered(examples):
+        raise InputError(
+            f"{files.path}: the first column counts the words of each sentence (1, 2, 3, …), and the words themselves"
+            " stand behind it; a line is a word, a tab and its tag: take the column of numbers out"
+        )
     if unopened and scheme_of(tags) != "IO":
         continues = f"{counted(unopened, 'tag')} {'continues' if unopened == 1 else 'continue'}"
         notices.append(
@@ -60,6 +65,12 @@ def read_conll(files: LabelledFiles) -> Labelled[TokenExample]:
             " each is read as the start of one, as conlleval reads it"
         )
     return Labelled(tuple(examples), hashed(found), tuple(malformed), tuple(notices))
+
+
+def _numbered(examples: list[TokenExample]) -> bool:
+    """Whether the words of all sentences are 1, 2, 3, …: the number of each, as CoNLL-U has it in front."""
+    words = [example.text.split(" ") for example in examples]
+    return max(map(len, words)) > 1 and all(some == [str(n) for n in range(1, len(some) + 1)] for some in words)
 
 
 def _find(path: str) -> tuple[list[InputFile], tuple[str, ...]]:
@@ -90,7 +101,8 @@ class _Sentence:
         self.bad: list[Malformed] = []
 
     def add(self, line: str, number: int) -> None:
-        columns = line.split("\t") if "\t" in line else line.split()
+        # Not split(): a no-break space, as between the digits of a number, stands within a word.
+        columns = line.split("\t") if "\t" in line else [column for column in line.split(" ") if column]
         word, tag = columns[0].strip(), columns[-1].strip()
         reason = None
         if len(columns) < 2:
