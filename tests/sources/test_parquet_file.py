@@ -237,3 +237,31 @@ def test_views_are_read_as_plain_text_and_bytes(tmp_path):
     split = table_of(shards_of(path, sentences="text"))
     assert split.column("sentence").to_pylist() == ["One.", "Two.", None, "x" * 100]
     assert split.column("b").to_pylist() == [b"\xff", b"\xff", None, b"y" * 100]
+
+
+@pytest.mark.parametrize("plain_footer", [True, False])
+def test_encrypted_files(tmp_path, plain_footer):
+    import base64
+
+    import pyarrow.parquet.encryption as encryption
+
+    class Keys(encryption.KmsClient):
+        def __init__(self, _):
+            super().__init__()
+
+        def wrap_key(self, key, _):
+            return base64.b64encode(key)
+
+    configuration = encryption.EncryptionConfiguration(
+        footer_key="footer", column_keys={"column": ["text"]}, plaintext_footer=plain_footer
+    )
+    factory = encryption.CryptoFactory(Keys)
+    properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), configuration)
+    path = parquet(tmp_path, "t.parquet", {"id": ["1"], "text": ["a"]}, encryption_properties=properties)
+    said = "is encrypted; write it again without encryption"
+    if plain_footer:  # it tells the columns, of which one cannot be read
+        [reject] = rejects_of(shards_of(path))
+        assert reject.reason == f"the file {said}" and reject.whole_file
+    else:
+        with pytest.raises(InputError, match=rf"t\.parquet {said}"):
+            source_of(path)

@@ -51,7 +51,8 @@ def read_layout(file: InputFile) -> ParquetLayout:
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, (FileNotFoundError, PermissionError)):
             raise
-        raise UnreadableFileError(f"is no readable Parquet file ({_first_line(error)})") from None
+        encrypted = _encrypted(error)
+        raise UnreadableFileError(encrypted or f"is no readable Parquet file ({_first_line(error)})") from None
     twice = sorted(name for name, times in Counter(schema.names).items() if times > 1)
     if twice:
         listed = ", ".join(f"'{name}'" for name in twice)
@@ -209,11 +210,12 @@ class ParquetReader:
         except (pa.ArrowException, OSError, ValueError) as error:
             if isinstance(error, FileNotFoundError):
                 raise
-            reason = (
-                f"the file is corrupt after row {self._done} ({_first_line(error)}); rows before this place "
+            encrypted = _encrypted(error)  # some of its columns, and not the footer
+            reason = encrypted or (
+                f"is corrupt after row {self._done} ({_first_line(error)}); rows before this place "
                 "are kept, fetch the file again for the rest"
             )
-            reject = reject_piece(self.file.path, reason, b"", None, None, whole_file=True)
+            reject = reject_piece(self.file.path, f"the file {reason}", b"", None, None, whole_file=True)
             yield Piece(self.file.path, self.schema.empty_table(), np.empty(0, np.int64), rejects=[reject])
 
     def _piece(self, table: "pa.Table") -> Piece:
@@ -311,6 +313,10 @@ def _in_one(batches: "list[pa.RecordBatch]") -> "list[pa.Table]":
         return [pa.Table.from_batches(batches).combine_chunks()]
     except pa.ArrowNotImplementedError:  # different dictionaries inside nested types
         return [pa.Table.from_batches([batch]) for batch in batches]
+
+
+def _encrypted(error: Exception) -> str | None:
+    return "is encrypted; write it again without encryption" if "decrypt" in str(error) else None
 
 
 def _first_line(error: Exception) -> str:

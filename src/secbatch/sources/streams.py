@@ -13,12 +13,12 @@ from secbatch.errors import (
     nearest,
 )
 from secbatch.sources.input_file import InputFile
+from secbatch.sources.signatures import LONGEST, compression_of, no_text
 from secbatch.sources.undecodable import ERROR_HANDLER, bytes_of_the_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MAGIC = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bz2"))
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16 LE, whose mark is the start of it
@@ -88,19 +88,12 @@ class ByteStream:
 
         self._raw = self.file.open()
         self._size = self._raw.size()
-        head = self._raw.read(4)
+        found = compression_of(self._raw.read(LONGEST))
         self._raw.seek(0)
-        compression = self.file.compression or next((c for m, c in MAGIC if head.startswith(m)), None)
-        if compression is None and head.startswith(b"PK\x03\x04"):
-            raise UnreadableFileError("is a zip archive or an Excel workbook; unpack it or save it as CSV")
-        if compression is None and head == b"\xd0\xcf\x11\xe0":
-            raise UnreadableFileError("is an Excel workbook or another Office document; save it as CSV")
-        if compression is None and head == b"PAR1":
-            raise UnreadableFileError(f"is a Parquet file; say {in_job_or_option('format', 'parquet')}")
-        self.compression = compression
-        self._misnamed = compression is not None and not any(c == compression and head.startswith(m) for m, c in MAGIC)
+        self.compression = self.file.compression or found
+        self._misnamed = self.compression != found
         buffered = pa.BufferedInputStream(self._raw, max(1 << 12, min(RAW_BUFFER, self.file.size)))
-        self._stream = pa.CompressedInputStream(buffered, compression) if compression else buffered
+        self._stream = pa.CompressedInputStream(buffered, self.compression) if self.compression else buffered
 
     def read(self, size: int) -> bytes:
         """`size` bytes; fewer only at the end of the file, or of what can be decompressed."""
@@ -183,6 +176,9 @@ class Utf8Stream:
     def __init__(self, file: InputFile, encoding: str | None) -> None:
         self.bytes = ByteStream(file)
         head = self.bytes.read(1 << 16)
+        if reason := no_text(head, self.bytes.compression):
+            self.bytes.close()
+            raise UnreadableFileError(reason)
         mark, marked = next(((m, e) for m, e in BYTE_ORDER_MARKS if head.startswith(m)), (b"", None))
         self.encoding = marked or (text_encoding(encoding) if encoding else "utf-8")
         if not mark and self.encoding in ("utf-16", "utf-32"):
@@ -194,8 +190,8 @@ class Utf8Stream:
         self.skipped = 0  # bytes of a byte order mark before the first byte served
         if self.encoding in ("utf-8", "utf-8-sig"):
             self._decoder = None
-            if mark == codecs.BOM_UTF8:
-                self.skipped = len(mark)
+            while head.startswith(codecs.BOM_UTF8):  # programs that put one before another's are about
+                self.skipped += len(mark)
                 head = head[len(mark) :]
         else:
             self._decoder = codecs.getincrementaldecoder(self.encoding)(ERROR_HANDLER)
@@ -228,7 +224,7 @@ class Utf8Stream:
             if self._decoder is not None:
                 text = self._decoder.decode(block, final=not block)
                 if text and not self._started:
-                    text = text.removeprefix("\ufeff")
+                    text = text.lstrip("\ufeff")
                     self._started = True
                 if block and not text:
                     continue
