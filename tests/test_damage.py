@@ -104,13 +104,22 @@ def test_row_keys_of_a_release_without_checksums_are_read(counter: Counter) -> N
     assert texts() == expected() and not [text for text in result.notices if "row keys" in text]
 
 
-def test_results_of_superseded_rows_without_their_keys_are_not_missed(counter: Counter) -> None:
+@pytest.mark.parametrize("damaged", [True, False])
+def test_results_of_superseded_rows_without_their_keys_are_not_missed(counter: Counter, damaged: bool) -> None:
     write("a.csv", "id,text,note", *LINES, "3,changed,")
     done(counter, input=WITH_ID)
-    for path in (STORE / "keys/_superseded").glob("*.keys"):
+    [path] = (STORE / "keys/_superseded").glob("*.keys")
+    if damaged:
+        flip(path, path.stat().st_size // 2)
+    else:
         path.unlink()
     write("b.csv", "id,text,note", "4,later,", "x,new,", "y,newer,")
-    assert done(counter, input=WITH_ID) == 3 and len(rows()) == 102
+    before = counter.rows
+    result = run_job(job(input=WITH_ID))
+    assert counter.rows - before == 3 and len(rows()) == 102
+    said = [text for text in result.notices if "row keys" in text]
+    assert all("results of replaced rows that they name are no longer of use" in text for text in said)
+    assert len(said) == damaged
     last = {"3": "changed", "4": "later", "x": "new", "y": "newer"}
     assert rows().set_index("id")["text"].loc[list(last)].to_dict() == last
 

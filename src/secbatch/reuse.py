@@ -223,11 +223,14 @@ class Reuse:
                     raise DamagedPartError(stored.file, "it is not the file that was written under this name")
             return there
         except (FileNotFoundError, DamagedKeysError) as error:
+            superseded = stored.name.startswith(f"{SUPERSEDED}/")
             if isinstance(error, DamagedKeysError):
-                self._notice(f"The row keys '{stored.keys}' are damaged; they are worked out again.")
+                then = "they are worked out again"
+                if superseded:
+                    then = "the results of replaced rows that they name are no longer of use"
+                self._notice(f"The row keys '{stored.keys}' are damaged; {then}.")
             keys, schema = self._worked_out(stored)
             facts = {"tasks": stored.tasks, "rows": len(keys), "rejected": int((keys.flags & 1).sum())}
-            superseded = stored.name.startswith(f"{SUPERSEDED}/")
             about = {**self._about, "schema": schema, "part": {**facts, "run": "", "superseded": superseded}}
             path = stored.keys
             if self._scratch:

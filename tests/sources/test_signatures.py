@@ -44,7 +44,7 @@ def test_what_is_no_text_is_said_of_compressed_files_too(tmp_path, format_, cont
 def test_an_archive_that_is_not_compressed(tmp_path):
     with pytest.raises(InputError, match="is a tar archive"):
         source_of(written(tmp_path, "t.csv", in_tar(TEXTS["csv"], tarfile.GNU_FORMAT)))
-    with pytest.raises(InputError, match="is a Parquet file; say `input.format: parquet`"):
+    with pytest.raises(InputError, match=r"is a Parquet file; say `input.format: parquet`"):
         source_of(written(tmp_path, "p.csv", b"PAR1" + TEXTS["csv"]))
 
 

@@ -1,8 +1,10 @@
 import datetime
 import itertools
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +144,29 @@ def test_a_newer_ledger_is_refused_and_a_broken_one_named(tmp_path: Path) -> Non
     with pytest.raises(OutputError, match="newer secbatch"):
         Ledger(path)
     path.write_bytes(b"not a database" * 100)
-    with pytest.raises(OutputError, match="cannot be opened"):
+    with pytest.raises(OutputError, match=r"cannot be opened .*; the next run makes a new one from the parts"):
         Ledger(path)
+
+
+def test_what_to_do_about_a_ledger_that_cannot_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.mkdir()
+    for opened in (Ledger, Ledger.read_only):
+        with pytest.raises(OutputError, match="mend the rights of the file and of its folder, and run again"):
+            opened(path)
+    path.rmdir()
+    ledger = Ledger(path)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        ledger._connection.execute("PRAGMA busy_timeout = 0")
+        with pytest.raises(OutputError, match=r"cannot be written .*; another program has it open"):
+            ledger.fix_setting("a", "b")
+    ledger._connection.execute(
+        f"PRAGMA max_page_count = {ledger._connection.execute('PRAGMA page_count').fetchone()[0]}"
+    )
+    with pytest.raises(OutputError, match=r"cannot be written .*; free space on its disk"):
+        ledger.fix_setting("a", "b" * 100_000)
+    ledger.close()
 
 
 def test_outputs_that_are_not_local_are_refused() -> None:

@@ -11,15 +11,8 @@ from pathlib import Path
 from secbatch.errors import OutputError
 from secbatch.store import faults, seal
 from secbatch.store.filesystem import make_folder
+from secbatch.store.ledger_errors import DamagedLedgerError, explain
 from secbatch.store.ledger_schema import SCHEMA_VERSION, create, migrate
-
-
-class DamagedLedgerError(OutputError):
-    """The file is no SQLite database, or a broken one."""
-
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"The ledger '{path}' cannot be opened ({why}); the next run makes a new one from the parts.")
-        self.why = why
 
 
 @dataclass(frozen=True)
@@ -88,7 +81,7 @@ class Ledger:
                 seal.check(self._connection)
             self._open_schema()
         except sqlite3.OperationalError as error:
-            raise OutputError(f"The ledger '{path}' cannot be opened ({error}).") from None
+            raise explain(error, path, "opened") from None
         except sqlite3.Error as error:
             raise DamagedLedgerError(path, str(error)) from None
 
@@ -101,7 +94,7 @@ class Ledger:
             ledger._connection = _looking(path)
             ledger._read_as_this_release()
         except sqlite3.OperationalError as error:
-            raise OutputError(f"The ledger '{path}' cannot be read ({error}).") from None
+            raise explain(error, path, "read") from None
         except sqlite3.Error as error:
             raise DamagedLedgerError(path, str(error)) from None
         return ledger
@@ -151,7 +144,7 @@ class Ledger:
             except sqlite3.Error as error:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
-                raise OutputError(f"The ledger '{self._path}' cannot be written: {error}.") from None
+                raise explain(error, self._path, "written") from None
 
     def _read(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple]:
         with self._mutex:
@@ -160,7 +153,7 @@ class Ledger:
             except sqlite3.ProgrammingError:  # ours, not the file's
                 raise
             except sqlite3.OperationalError as error:
-                raise OutputError(f"The ledger '{self._path}' cannot be read ({error}).") from None
+                raise explain(error, self._path, "read") from None
             except sqlite3.Error as error:  # a page that was not looked at when it was opened
                 raise DamagedLedgerError(self._path, str(error)) from None
 
