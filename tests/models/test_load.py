@@ -173,6 +173,9 @@ def test_missing_tokenizer(folder: Path) -> None:
         path.unlink()
     with pytest.raises(ModelError, match="model tiny: no tokenizer"):
         load_tokenizer(resolved(folder))
+    (folder / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"tiny takes images or sound .*no tokenizer .*; name a model of texts"):
+        load_tokenizer(resolved(folder))
 
 
 def test_a_tokenizer_of_another_model(tiny: Tiny, folder: Path) -> None:

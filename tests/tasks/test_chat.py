@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
-from tiny_models import BLENDERBOT, make_blenderbot, make_llama_chat, resolved
+from tiny_models import BLENDERBOT, make_blenderbot, make_llama_chat, make_roberta, resolved
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from secbatch.errors import JobError, ModelError
@@ -324,6 +324,8 @@ def test_models_that_cannot_chat_are_refused(llama: Path, tmp_path: Path) -> Non
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match="has no chat template"):
         build(folder)
+    with pytest.raises(ModelError, match="trained to fill masks"):  # nor would a template be of use to it
+        build(make_roberta(tmp_path / "masks"))
 
 
 @pytest.mark.parametrize(("model", "slower"), [("blenderbot", True), ("llama", False)])

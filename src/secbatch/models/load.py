@@ -8,7 +8,7 @@ from secbatch.errors import ModelError
 from secbatch.models.configuration import load_config, text_config
 from secbatch.models.content_hash import weight_files
 from secbatch.models.device import Compute
-from secbatch.models.model_kinds import PURPOSE, Kind, auto_class, check_kind, without_head
+from secbatch.models.model_kinds import Kind, auto_class, check_kind, without_head
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.tokenizer import TextTokenizer
 from secbatch.models.transformers_calls import explained, quiet, read_weights
@@ -33,11 +33,6 @@ def load_model(resolved: ResolvedModel, kind: Kind, compute: Compute) -> LoadedM
     notices = weight_notices(resolved)
     with quiet():
         check_kind(resolved, config, kind)
-        if kind == "causal" and hasattr(config, "is_decoder") and _trained_for_masks(config):
-            raise ModelError(
-                f"model {resolved.name} was trained to fill masks ({config.architectures[0]}) and cannot serve as"
-                f" {PURPOSE[kind]}"
-            )
         model, info = read_weights(auto_class(config, kind), resolved, config, compute.torch_dtype)
     _check_complete(resolved, kind, model, info)
     model.eval().requires_grad_(False)
@@ -79,10 +74,6 @@ def weight_notices(resolved: ResolvedModel) -> tuple[str, ...]:
         " weights-only loader,"
         " which runs no code, but a safetensors file is safer and loads faster",
     )
-
-
-def _trained_for_masks(config: Any) -> bool:
-    return bool(config.architectures) and all(name.endswith("ForMaskedLM") for name in config.architectures)
 
 
 def _check_complete(resolved: ResolvedModel, kind: Kind, model: Any, info: dict[str, Any]) -> None:

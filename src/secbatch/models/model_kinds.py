@@ -70,9 +70,18 @@ def model_class(config: Any, kind: Kind) -> Any:
 
 
 def check_kind(resolved: ResolvedModel, config: Any, kind: Kind) -> None:
-    """Raises ModelError when no model of `kind` has the architecture that `config` describes. Loads no weights."""
+    """Raises ModelError when what `config` describes can be no model of `kind`. Loads no weights."""
     if auto_class(config, kind) is None:
         raise ModelError(f"model {resolved.name} is a {config.model_type} model and cannot serve as {PURPOSE[kind]}")
+    if kind == "causal" and hasattr(config, "is_decoder") and _trained_for_masks(config):
+        raise ModelError(
+            f"model {resolved.name} was trained to fill masks ({config.architectures[0]}) and cannot serve as"
+            f" {PURPOSE[kind]}"
+        )
+
+
+def _trained_for_masks(config: Any) -> bool:
+    return bool(config.architectures) and all(name.endswith("ForMaskedLM") for name in config.architectures)
 
 
 def check_head(resolved: ResolvedModel, config: Any, kind: Kind) -> None:

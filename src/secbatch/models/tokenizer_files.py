@@ -17,6 +17,7 @@ _OFFSET_POSITIONS = frozenset(
         *("xmod", "longformer", "mpnet", "luke", "mluke", "ibert", "lilt", "esm"),
     )
 )
+_OF_IMAGES_OR_SOUND = "preprocessor_config.json"
 _MANY_POSITIONS = 8192  # for models without a bound of their own (relative positions)
 
 
@@ -25,9 +26,13 @@ def load_tokenizer(resolved: ResolvedModel) -> TextTokenizer:
     config = load_config(resolved)
     if not any((resolved.folder / name).is_file() for name in VOCABULARY_FILES):
         # Without one, transformers makes a tokenizer that knows no word, and says nothing.
-        raise ModelError(
-            f"model {resolved.name}: no tokenizer (tokenizer.json, or vocab.json and merges.txt) in {resolved.folder}"
-        )
+        files = f"(tokenizer.json, or vocab.json and merges.txt) in {resolved.folder}"
+        if (resolved.folder / _OF_IMAGES_OR_SOUND).is_file():
+            raise ModelError(
+                f"model {resolved.name} takes images or sound ({_OF_IMAGES_OR_SOUND}) and has no tokenizer {files};"
+                " name a model of texts"
+            )
+        raise ModelError(f"model {resolved.name}: no tokenizer {files}")
     check_address_space()
     with quiet():
         from transformers import AutoTokenizer

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from secbatch.models.generation_settings import DEFAULT_NEW_TOKENS
+from secbatch.models.model_kinds import check_kind
 from secbatch.tasks.chat_history import ChatRenderer, Rendered, Turn
 from secbatch.tasks.chat_reply import Reply
 from secbatch.tasks.text_generator import TextGenerator
@@ -32,6 +33,7 @@ class ChatModel(TextGenerator):
         Raises ModelError or JobError when the model cannot chat as `spec` wants it to.
         """
         super().__init__(spec.generation, resolved, compute, scratch, spec.runtime)
+        check_kind(resolved, self.config, "seq2seq" if self.encoder_decoder else "causal")
         self._spec = spec
         positions = self.tokenizer.max_length
         limit = positions if self.encoder_decoder else self._prompt_limit(positions)
