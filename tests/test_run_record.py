@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked_trial
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
@@ -13,9 +14,11 @@ from fake_task import Counter, UpperTask, install_in
 from tiny_models import bert_tokenizer
 from transformers import FNetConfig, FNetModel
 
+from secbatch import trial
 from secbatch.errors import InputError, Interrupted
 from secbatch.job import Job
 from secbatch.models.resolved import ResolvedModel
+from secbatch.poison import Poison
 from secbatch.run_record import COUNTS
 from secbatch.runner import RunResult, run_job
 from secbatch.stages import STAGES, StageClock
@@ -54,10 +57,26 @@ def test_the_record_of_a_finished_run(counter: Counter) -> None:
     assert not Path("out/_secbatch/progress.json").exists()
 
 
+def every_row_suspected(monkeypatch: pytest.MonkeyPatch) -> None:
+    enter = Poison.__enter__
+
+    def entered(self: Poison) -> Poison:
+        enter(self)
+        self._trial = trial.Trial(self._worker, self._compute.device, self._compute.dtype)
+        return self
+
+    monkeypatch.setattr(Poison, "__enter__", entered)
+    monkeypatch.setattr(Poison, "suspected", lambda self, keys: True)
+    monkeypatch.setattr(trial, "start", forked_trial.start)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
 def test_the_record_tells_what_each_model_was_computed_in(
-    tiny: Callable[[str], ResolvedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Callable[[str], ResolvedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
 ) -> None:
-    """FNet's Fourier transform knows no bfloat16, which the others have."""
+    """FNet's Fourier transform knows no bfloat16, which the others have. `elsewhere`: in a process of their own."""
+    if elsewhere:
+        every_row_suspected(monkeypatch)
     monkeypatch.chdir(tmp_path)
     FNetModel(FNetConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, intermediate_size=64)).save_pretrained(
         "f"
@@ -69,6 +88,7 @@ def test_the_record_tells_what_each_model_was_computed_in(
     asked = job(**tasks).model_copy(update={"precision": "bfloat16", "device": "cpu"})
     for loaded in (True, False):  # the second time there is nothing to do
         result, record = run_job(asked), json.loads(LATEST.read_text())
+        assert any("it is computed in float32" in text for text in result.notices) == loaded
         assert result.precision == record["precision"] == ("float32, bfloat16" if loaded else "bfloat16")
         computed_in = [record["models"][name]["precision"] for name in models]
         assert computed_in == (["float32", "bfloat16"] if loaded else [None, None])

@@ -13,7 +13,7 @@ from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
 from secbatch.store.row_keys import RowKeys
 from secbatch.task_keys import conversation_column, conversations
-from secbatch.trial import Trial
+from secbatch.trial import Loaded, Trial
 from secbatch.worker import Enriched, Work, Worker
 
 if TYPE_CHECKING:
@@ -100,6 +100,11 @@ class Poison:
         if self._trial:
             self._trial.close()
         self._in_flight.__exit__(*raised)
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """What the processes tell of the models, once `sift` has tried rows."""
+        return self._trial.loaded if self._trial else None
 
     def suspected(self, keys: RowKeys) -> bool:
         """Whether one of these rows may end the process: then they are for `sift`."""

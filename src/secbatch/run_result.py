@@ -30,6 +30,7 @@ class RunResult:
     published: bool = False
     device: str = ""
     precision: str = ""
+    precisions: dict[str, str | None] = field(default_factory=dict)  # of each task, once its models are loaded
     notices: list[str] = field(default_factory=list)
     part_files: list[str] = field(default_factory=list)  # of the version, in row order, relative to OUT/data
     exit_code: int = EXIT_OK

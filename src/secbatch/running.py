@@ -266,7 +266,7 @@ class Run:
         known: dict[str, Any] = {"models": {}, "versions": {}}
         if self.result.device:
             known = provenance(self.setup) | {"precision": self.result.precision}
-            for name, precision in self.setup.worker.precisions.items():
+            for name, precision in (self.result.precisions or self.setup.worker.precisions).items():
                 known["models"][name]["precision"] = precision
         record = run_record(
             self.result, self.job, started=started, finished=now(), limit=self.options.limit, provenance=known

@@ -104,6 +104,8 @@ class ShardStages:
         with self.clock("device"):
             while item.work is not None and item.keys is not None and item.identified is not None:
                 enriched = self.poison.sift(item.work, item.keys, check)
+                if self.poison.loaded and not self.result.precisions:
+                    self._models_known(self.poison.loaded.precisions, self.poison.loaded.notices)
                 if enriched:
                     return replace(item, enriched=enriched)
                 item = self.lookup.looked_up(item.identified)  # now without those that ended the process
@@ -112,10 +114,14 @@ class ShardStages:
     def _load(self) -> None:
         self.worker.load()
         self._loaded = True
-        used = [one for one in self.worker.precisions.values() if one]
+        self._models_known(self.worker.precisions, self.worker.notices)
+
+    def _models_known(self, precisions: dict[str, str | None], notices: tuple[str, ...]) -> None:
+        self.result.precisions = precisions
+        used = [one for one in precisions.values() if one]
         self.result.precision = ", ".join(dict.fromkeys(used)) or self.result.precision
         said = set(self.result.notices)
-        for text in dict.fromkeys(text for task in self.worker.tasks.values() for text in task.notices):
+        for text in notices:
             if text not in said:
                 self.notice(text)
 

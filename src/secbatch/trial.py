@@ -31,6 +31,14 @@ class Death:
     outside: bool  # somebody may have killed it: no row is to blame
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What a process tells of the models that it has loaded; see `Worker`."""
+
+    precisions: dict[str, str | None]
+    notices: tuple[str, ...]
+
+
 class Process(Protocol):
     """What is needed of `subprocess.Popen`."""
 
@@ -61,6 +69,7 @@ class Trial:
         """`worker` without its weights; they are loaded over there."""
         self._sent = pickle.dumps((device, precision, worker))
         self._running: tuple[Process, Connection] | None = None
+        self.loaded: Loaded | None = None  # from the first row on
 
     def run(self, work: Work, check: Callable[[], None]) -> Enriched | Death:
         """The rows of `work` finished, or how they ended the process. `check()` may raise, to stop the run.
@@ -80,6 +89,7 @@ class Trial:
                         "the process that loads the models to try rows in dies before the first row; "
                         "see whether the machine has the memory for them"
                     )
+                self.loaded = loaded
             killed = out_of_memory_kills()
             with contextlib.suppress(*GONE):  # the answer says how
                 self._running[1].send(work)
@@ -157,12 +167,12 @@ def serve(connection: Connection) -> None:
         return
     work: Work | None = None  # first the weights
     while True:
-        answer: Enriched | BaseException | None = None
+        answer: Enriched | Loaded | BaseException
         try:
             if work is not None:
                 answer = worker.finish(worker.compute(worker.encode(work)))
             else:
-                _load(worker, device, precision)
+                answer = _load(worker, device, precision)
         except BaseException as error:  # raised again by the run
             answer = error
         try:
@@ -172,15 +182,16 @@ def serve(connection: Connection) -> None:
             return
 
 
-def _load(worker: Worker, device: str, precision: str) -> None:
+def _load(worker: Worker, device: str, precision: str) -> Loaded:
     if device.startswith("cuda"):
         from secbatch.models.device import choose
 
         choose(device, precision)  # settles how float32 is multiplied in this process
     worker.load()
+    return Loaded(worker.precisions, worker.notices)
 
 
-def _send(connection: Connection, answer: Enriched | BaseException | None) -> None:
+def _send(connection: Connection, answer: Enriched | Loaded | BaseException) -> None:
     try:
         content = pickle.dumps(answer)
     except Exception as error:  # what was raised holds something that cannot go

@@ -132,6 +132,11 @@ class Worker:
         """Task -> the number format that it is computed in; None where others compute it, or nothing is known yet."""
         return {name: precision_of(task, self._precision) for name, task in self.tasks.items()}
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a user should know of the models; complete once they are loaded."""
+        return tuple(dict.fromkeys(text for task in self.tasks.values() for text in task.notices))
+
     def load(self) -> None:
         for name, task in self.tasks.items():
             with _named(name):
