@@ -1,6 +1,6 @@
 """Sentences that several rooms say."""
 
-from secbatch.errors import counted, in_job_or_option, listed, with_keys_of
+from secbatch.errors import LONGEST_NAME, counted, in_job_or_option, listed, nearest, shown, with_keys_of
 
 
 def test_a_sentence_about_the_input_is_told_of_another_place() -> None:
@@ -13,3 +13,10 @@ def test_numbers_and_names() -> None:
     assert [counted(number, "row") for number in (0, 1, 2_000)] == ["0 rows", "1 row", "2,000 rows"]
     assert listed(["a b", " c", ""]) == "a b, ' c', ''"
     assert listed([str(number) for number in range(30)]).endswith("19, … (30 in all)")
+
+
+def test_of_a_very_long_name_the_beginning_is_shown() -> None:
+    long = "x" * 10_000
+    assert shown("a" * LONGEST_NAME) == "a" * LONGEST_NAME and shown(long) == "x" * LONGEST_NAME + "…"
+    assert listed(["a", f"{long} "]) == f"a, '{shown(long)}'"
+    assert nearest(long, [f"{long}y"]) == "" and nearest("malwear", [long, "malware"]) == " (did you mean 'malware'?)"

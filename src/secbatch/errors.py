@@ -6,6 +6,7 @@ EXIT_USAGE = 2
 EXIT_REJECTS = 3
 EXIT_HELD = 75
 EXIT_INTERRUPTED = 130
+LONGEST_NAME = 100  # characters that a sentence shows of a name
 
 
 class SecbatchError(Exception):
@@ -69,10 +70,15 @@ class OutOfTime(Interrupted):
     """The time has come at which the run was to stop."""
 
 
+def shown(name: str) -> str:
+    """A name for a sentence or a table: of a very long one the beginning, as nobody reads the rest."""
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+
+
 def listed(names: "list[str] | tuple[str, ...]") -> str:
     """Names for a sentence: the first 20 of many; in quotes where a space at its end would be lost."""
-    shown = [name if name == name.strip() != "" else f"'{name}'" for name in names[:20]]
-    return ", ".join(shown) + (f", … ({len(names):,} in all)" if len(names) > 20 else "")
+    some = [shown(name) if name == name.strip() != "" else f"'{shown(name)}'" for name in names[:20]]
+    return ", ".join(some) + (f", … ({len(names):,} in all)" if len(names) > 20 else "")
 
 
 def counted(number: int, noun: str) -> str:
@@ -99,6 +105,8 @@ def nearest(word: str, known: "list[str] | tuple[str, ...]", likeness: float = 0
     """
     import difflib
 
+    if len(word) > LONGEST_NAME:  # no slip of the fingers, and to compare it takes its length squared
+        return ""
     folded = {name.casefold(): name for name in known}
     close = difflib.get_close_matches(word.casefold(), list(folded), n=1, cutoff=likeness)
     return f" (did you mean '{folded[close[0]]}'?)" if close else ""

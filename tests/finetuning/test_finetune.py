@@ -10,7 +10,7 @@ import torch
 import transformers
 import yaml
 from safetensors.torch import load_file
-from small_jobs import classification_file, conll_file, job, pairs_file, questions_file, texts_file
+from small_jobs import MALWARE, classification_file, conll_file, job, pairs_file, questions_file, texts_file
 from tiny_models import make_t5
 
 import secbatch
@@ -104,6 +104,28 @@ def test_a_dry_run_says_what_would_be_trained(tiny: Tiny, tmp_path: Path, capsys
     said = capsys.readouterr().out
     assert "36 train · 12 dev" in said and "2: malware 18, tool 18" in said and "epochs at most" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_very_long_labels_are_shown_by_their_beginning(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = "x" * 10_000
+    rows = [f"{MALWARE[number % 6]} was seen {number} times,{long if number % 3 else 'tool'}" for number in range(30)]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    (tmp_path / "b.csv").write_text(f"text,label\nnmap,tool\ncurl,{long}y\n")
+    data = {"train": str(tmp_path / "a.csv"), "text": "text", "label": "label"}
+    spec = job("classify", tiny("bert").folder, data, tmp_path / "out", epochs=1)
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(spec.model_dump(mode="json", exclude_none=True)))
+    assert run_command(["finetune", str(path), "--dry-run"]) == 0
+    assert run_command(["finetune", str(path), "--dry-run", "--set", f"data.dev={tmp_path / 'b.csv'}"]) == 2
+    labelled = ["--objective", "classify", "--text", "text", "--label", "label", "--samples", "0"]
+    folder = str(finetune(spec).folder)
+    assert run_command(["evaluate", folder, "--data", data["train"], *labelled]) == 0
+    assert run_command(["evaluate", folder, "--data", str(tmp_path / "b.csv"), *labelled]) == 2
+    said = "".join(capsys.readouterr())
+    assert "is not known to the training files" in said and f"is not known to {folder}" in said
+    assert said.count("x" * 50) > 4 and "x" * 110 not in said.replace("\n", "")
 
 
 def test_multi_label(tiny: Tiny, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from secbatch.cli.terminal import printable
+from secbatch.errors import shown
 
 if TYPE_CHECKING:
     from secbatch.comparison.evaluation import Evaluation, ModelFigures, Part
@@ -74,22 +75,22 @@ def _parts(evaluation: "Evaluation", width: int) -> Table:
     (first, *others) = evaluation.models
     if not others:
         names = list(first.parts[0].figures)
-        longest = max(len(part.name) for part in first.parts)
+        longest = max(len(shown(part.name)) for part in first.parts)
         table = plain_table("rows", *names, first=evaluation.parts_are)
         for part in first.parts:
             cells = (cell(part.figures[name], short=len(names) * WIDTH_OF_CELL + longest + 8 > width) for name in names)
-            table.add_row(Text(printable(part.name)), Text(f"{part.support:,}"), *cells)
+            table.add_row(Text(printable(shown(part.name))), Text(f"{part.support:,}"), *cells)
         return table
     telling = next((name for name in evaluation.headline if name in first.parts[0].figures), None)
     figure = telling or next(iter(first.parts[0].figures))
     title = f"{figure} by {evaluation.parts_are}"
     table = plain_table("rows", *(model.name for model in evaluation.models), first=title)
-    longest = max(len(title), *(len(name) for name, _ in _all_parts(evaluation.models)))
+    longest = max(len(title), *(len(shown(name)) for name, _ in _all_parts(evaluation.models)))
     short = len(evaluation.models) * WIDTH_OF_CELL + longest + 8 > width
     for name, support in _all_parts(evaluation.models):
         found = [_part(model, name) for model in evaluation.models]
         cells = (cell(part.figures[figure], short=short) if part else Text("–") for part in found)
-        table.add_row(Text(printable(name)), Text(f"{support:,}"), *cells)
+        table.add_row(Text(printable(shown(name))), Text(f"{support:,}"), *cells)
     return table
 
 
@@ -109,7 +110,7 @@ def _confused(model: "ModelFigures") -> Table:
         names, counts = confusion["labels"], confusion["true_by_predicted"]
         places = [(a, b) for a in range(len(names)) for b in range(len(names)) if a != b and counts[a][b]]
         for a, b in sorted(places, key=lambda place: -counts[place[0]][place[1]])[:MOST_CONFUSED]:
-            table.add_row(*(Text(printable(names[place])) for place in (a, b)), Text(f"{counts[a][b]:,}"))
+            table.add_row(*(Text(printable(shown(names[place]))) for place in (a, b)), Text(f"{counts[a][b]:,}"))
     return table
 
 

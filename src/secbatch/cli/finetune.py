@@ -10,6 +10,7 @@ from secbatch.cli.live_report import duration
 from secbatch.cli.stopping import StopAsked
 from secbatch.cli.terminal import printable, sentence
 from secbatch.cli.training_watch import TrainingWatch
+from secbatch.errors import shown
 
 if TYPE_CHECKING:
     from secbatch.finetuning.finetune import FinetuneResult
@@ -58,7 +59,7 @@ def _planned(plan: "TrainingPlan") -> list[tuple[str, str]]:
         lines.append(("Groups", groups))
     if plan.labels:
         ranked = sorted(plan.labels.items(), key=lambda entry: -entry[1])
-        some = ", ".join(f"{label} {count:,}" for label, count in ranked[:SHOWN_LABELS])
+        some = ", ".join(f"{shown(label)} {count:,}" for label, count in ranked[:SHOWN_LABELS])
         lines.append(("Labels", f"{len(ranked)}: {some}{', …' if len(ranked) > SHOWN_LABELS else ''}"))
     epoch = f"{plan.tokens:,} tokens an epoch in {plan.sequences:,} sequences of at most {plan.max_length}"
     return [

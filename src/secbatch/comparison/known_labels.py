@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from secbatch.errors import InputError, listed, nearest
+from secbatch.errors import InputError, listed, nearest, shown
 from secbatch.labelled.examples import Place
 
 UnknownLabels = Literal["refuse", "count"]
@@ -26,7 +26,7 @@ def unknown_labels(
     left = len(strange) - 1
     more = f" (nor {'are' if left > 1 else 'is'} {left} more)" if left else ""
     raise InputError(
-        f"label '{label}' ({places[label][0]}) is not known to {model}{nearest(label, list(known))}, which has"
+        f"label '{shown(label)}' ({places[label][0]}) is not known to {model}{nearest(label, list(known))}, which has"
         f" {listed(list(known))}{more}; mend the labels, or say --unknown-labels count to take the {rows} misses into"
         " account"
     )
@@ -37,6 +37,6 @@ def known_to_one_alone(first: tuple[str, Sequence[str]], second: tuple[str, Sequ
     told = []
     for (name, labels), (_, others) in ((first, second), (second, first)):
         if only := sorted(set(labels) - set(others)):
-            some = ", ".join(only[:10]) + (", …" if len(only) > 10 else "")
+            some = ", ".join(map(shown, only[:10])) + (", …" if len(only) > 10 else "")
             told.append(f"only {name} knows the label{'s' if len(only) > 1 else ''} {some}")
     return tuple(told)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from secbatch.errors import InputError
+from secbatch.errors import InputError, shown
 from secbatch.finetune_job import FinetuneJob
 from secbatch.labelled.checks import (
     check_apart,
@@ -80,7 +80,7 @@ def load_dataset(job: FinetuneJob) -> Dataset:
     if labels:
         absent = [label for label in labels if label not in label_places(examples["dev"])]
         if absent:
-            some = ", ".join(absent[:5]) + (", …" if len(absent) > 5 else "")
+            some = ", ".join(map(shown, absent[:5])) + (", …" if len(absent) > 5 else "")
             notices.append(f"dev has no example of {len(absent)} of the {len(labels)} labels ({some})")
     made = {
         name: Side(chosen, sides[name].files, 0 if data.dev is None and name == "dev" else len(sides[name].malformed))
@@ -105,9 +105,11 @@ def _labels(job: FinetuneJob, trained: Sequence[Any]) -> tuple[str, ...]:
         check_known(places, labels, "data.labels")
         unseen = [label for label in labels if label not in places]
         if unseen:
-            raise InputError(f"data.labels has '{unseen[0]}', of which {job.data.train} has no example")
+            raise InputError(f"data.labels has '{shown(unseen[0])}', of which {job.data.train} has no example")
     if job.objective == "classify" and len(labels) < 2 and all(example.labels for example in trained):
-        raise InputError(f"{job.data.train}: every example has the label '{labels[0]}'; two labels at least are needed")
+        raise InputError(
+            f"{job.data.train}: every example has the label '{shown(labels[0])}'; two labels at least are needed"
+        )
     return labels
 
 

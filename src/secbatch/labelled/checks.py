@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from secbatch.errors import InputError, counted, listed, nearest
+from secbatch.errors import InputError, counted, listed, nearest, shown
 from secbatch.labelled.examples import Example, Place, TextExample, TokenExample
 
 
@@ -29,7 +29,7 @@ def check_enough(places: dict[str, list[Place]], fewest: int) -> None:
         more = f"; so it is with {left} more label{'s' if left > 1 else ''}" if left else ""
         examples = "a single example" if count == 1 else f"{count} examples"
         raise InputError(
-            f"label '{label}' has {examples} ({places[label][0]}){more}; add some, take the rows out, or lower"
+            f"label '{shown(label)}' has {examples} ({places[label][0]}){more}; add some, take the rows out, or lower"
             f" data.min_examples ({fewest})"
         )
 
@@ -42,8 +42,8 @@ def check_known(places: dict[str, list[Place]], known: Sequence[str], of: str) -
         left = len(strange) - 1
         more = f", nor {'are' if left > 1 else 'is'} {left} more" if left else ""
         raise InputError(
-            f"label '{label}' ({places[label][0]}) is not known to {of}{nearest(label, list(known))}{more}; known are"
-            f" {listed(list(known))}"
+            f"label '{shown(label)}' ({places[label][0]}) is not known to {of}{nearest(label, list(known))}{more};"
+            f" known are {listed(list(known))}"
         )
 
 
@@ -72,8 +72,8 @@ def check_apart(first: Sequence[Example], second: Sequence[Example], names: tupl
         group, place = next(reversed(both.items()))
         more, stand = (f" and {len(both) - 1} more", "stand") if len(both) > 1 else ("", "stands")
         raise InputError(
-            f"group '{group}'{more} {stand} in {names[0]} ({groups[str(group)]}) and in {names[1]} ({place}); what"
-            " belongs together must be on one side, or the figures flatter"
+            f"group '{shown(str(group))}'{more} {stand} in {names[0]} ({groups[str(group)]}) and in {names[1]}"
+            f" ({place}); what belongs together must be on one side, or the figures flatter"
         )
     texts = {text_of(example) for example in first}
     same = sum(text_of(example) in texts for example in second)
@@ -95,8 +95,8 @@ def contradictions(examples: Sequence[TextExample], of: str) -> tuple[str, ...]:
     text, other = next(iter(found.items()))
     stand = f"{counted(len(found), 'text')} of {of} {'stand' if len(found) > 1 else 'stands'}"
     return (
-        f"{stand} with different labels (the first as '{first[text].labels[0]}' in {first[text].place} and as"
-        f" '{other.labels[0]}' in {other.place}): a model of one label a text cannot have all of them right",
+        f"{stand} with different labels (the first as '{shown(first[text].labels[0])}' in {first[text].place} and as"
+        f" '{shown(other.labels[0])}' in {other.place}): a model of one label a text cannot have all of them right",
     )
 
 
