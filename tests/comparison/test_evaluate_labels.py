@@ -161,6 +161,34 @@ def test_ner_of_conll_files(taggers: list[str], tmp_path: Path, monkeypatch: pyt
         Entities(LabelledFiles("test.txt")).check(taggers[0])
 
 
+def test_files_are_read_as_a_trainings_are(
+    taggers: list[str],
+    classifiers: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What finetune learned from can be measured on, and sentences name options that there are."""
+    monkeypatch.chdir(tmp_path)
+    Path("test.tsv").write_text("Emotet\tB-Malware\nran\tO\n\nWindows\tB-System\n")
+    words = ["evaluate", taggers[0], "--objective", "ner", "--data", "test.tsv", "--samples", "0"]
+    assert _run(words) == 2
+    assert "say so with --format conll" in capsys.readouterr().err
+    assert _run([*words, "--format", "conll", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 2
+
+    Path("test.csv").write_bytes("text|label|note\nÉmotet ran, again|T1003|a;b;c\n".encode("cp1252"))
+    texts = ["evaluate", classifiers[0], "--objective", "classify", "--text", "text", "--label", "label",
+             "--data", "test.csv", "--samples", "0"]  # fmt: skip
+    assert _run([*texts, "--delimiter", "|"]) == 2
+    assert "name it, for example `--encoding cp1252`" in capsys.readouterr().err
+    assert _run([*texts, "--delimiter", "|", "--encoding", "cp1252"]) == 0
+    assert _run([*texts, "--encoding", "cp1253w"]) == 2
+    assert "--encoding: unknown encoding 'cp1253w'" in capsys.readouterr().err
+    assert _run([*texts, "--delimiter", "||"]) == 2
+    assert "'delimiter' is wrong: delimiter must be one ASCII character" in capsys.readouterr().err
+
+
 def test_a_file_that_a_model_was_trained_on_is_said(
     classifiers: list[str], labelled: list[str], tmp_path: Path
 ) -> None:

@@ -17,10 +17,15 @@ from secbatch.errors import InputError, JobError, SecbatchError
 if TYPE_CHECKING:
     from secbatch.comparison.evaluation import Objective
     from secbatch.comparison.predictions import Progress
+    from secbatch.labelled.files import LabelledFiles
 
 OBJECTIVES = ("classify", "ner", "qa", "fill-mask", "masked-lm")
 # Of a finetune job, in the sentences of what reads labelled files.
-_KEYS = re.compile(r"\bdata\.(text|label|label_delimiter|spans|question|context|answer|answer_start|group)\b(?![/.])")
+_KEYS = re.compile(
+    r"\bdata\.(text|label|label_delimiter|spans|question|context|answer|answer_start|group|format|delimiter|encoding)"
+    r"\b(?![/.])"
+)
+_WITH_VALUE = re.compile(r"(?<=[ `])data\.(format|delimiter|encoding): ")  # not where a sentence begins with the key
 # Which options an objective takes; others are refused.
 _TAKES = {
     "classify": ("text", "label", "label_delimiter", "group", "threshold", "unknown_labels", "like"),
@@ -57,6 +62,14 @@ _NEEDS = {
 @click.option("--no-answer-threshold", type=float, metavar="NUMBER", help="qa: as in the task.  [default: 0]")
 @click.option("--unknown-labels", type=click.Choice(["refuse", "count"]), help="Labels that a model does not know.")
 @click.option("--like", metavar="JOB.yaml:TASK", help="Settings (template, threshold, ...) as this task has them.")
+@click.option(
+    "--format",
+    "format_named",
+    type=click.Choice(["csv", "parquet", "jsonl", "conll"]),
+    help="Of FILE; by the ending of its name when not given.",
+)
+@click.option("--delimiter", metavar="CHARACTER", help="Of a CSV file; found in its header when not given.")
+@click.option("--encoding", metavar="NAME", help="Of FILE: cp1252, utf-16, ...; UTF-8 when not given.")
 @click.option("--malformed", type=click.Choice(["stop", "skip"]), default="stop", help="Rows that give no example.")
 @click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Only the first N examples.")
 @click.option("--samples", type=click.IntRange(0, 100_000), default=1000, show_default=True, help="Of the bootstrap.")
@@ -72,6 +85,9 @@ def evaluate(
     models: tuple[str, ...],
     data: str | None,
     objective: str | None,
+    format_named: str | None,
+    delimiter: str | None,
+    encoding: str | None,
     malformed: str,
     rows: int | None,
     samples: int,
@@ -92,7 +108,7 @@ def evaluate(
     secbatch evaluate --published securebert
     """
     if published:
-        given = [data, objective, json_file, plot_file, rows, *columns.values()]
+        given = [data, objective, format_named, delimiter, encoding, json_file, plot_file, rows, *columns.values()]
         return _published(models, any(value is not None for value in given), device, precision)
     if data is None or objective is None:
         raise click.UsageError("Say what to measure on: --data FILE and --objective (or --published).")
@@ -108,7 +124,8 @@ def evaluate(
     check_text_file(json_file)
     names = named_apart(list(models))
     with _in_options():
-        question = _objective(objective, data, malformed, rows, seed, columns)
+        files = _files(train=data, format=format_named, delimiter=delimiter, encoding=encoding, malformed=malformed)
+        question = _objective(objective, files, rows, seed, columns)
         compute = choose(device, precision)
         with predicting(question.rows * len(models)) as progress:
             evaluation = measure(question, models, names, compute, samples, seed, progress)
@@ -125,12 +142,17 @@ def evaluate(
     return 0
 
 
-def _objective(
-    name: str, data: str, malformed: str, rows: int | None, seed: int, columns: dict[str, Any]
-) -> "Objective":
+def _files(**options: str | None) -> "LabelledFiles":
+    """As the same keys of a training job have it. Raises JobError for what none of them may be."""
+    from secbatch.finetune_job import Data
+    from secbatch.jobfile import validate_as
     from secbatch.labelled.files import LabelledFiles
 
-    files = LabelledFiles(data, malformed="skip" if malformed == "skip" else "stop")
+    data = validate_as(Data, {key: value for key, value in options.items() if value is not None}, "the options")
+    return LabelledFiles(data.train, data.format, data.delimiter, data.encoding, data.malformed)
+
+
+def _objective(name: str, files: "LabelledFiles", rows: int | None, seed: int, columns: dict[str, Any]) -> "Objective":
     given = {key: value for key, value in columns.items() if value is not None}
     if "like" in given:
         from secbatch.comparison.like_job import settings_like
@@ -184,7 +206,7 @@ def _in_options() -> Iterator[None]:
         yield
     except (InputError, JobError) as error:
         text = str(error).replace("set data.malformed: skip", "say --malformed skip")
-        text = _KEYS.sub(lambda key: f"--{key[1].replace('_', '-')}", text)
+        text = _KEYS.sub(lambda key: f"--{key[1].replace('_', '-')}", _WITH_VALUE.sub(r"--\1 ", text))
         raise type(error)(text) from None
 
 
