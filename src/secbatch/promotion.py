@@ -160,7 +160,7 @@ def _copied(name: str, resolved: ResolvedModel, versions: Path) -> tuple[str, tu
     try:
         temporary.mkdir()
         files = {path.name: _copy(path, temporary / path.name) for path in kept}
-        _check_runs(name, resolved, temporary)
+        _check_runs(resolved, temporary)
         sync_folder(temporary)
         version = registry.version_of({file: about["sha256"] for file, about in files.items()})
         place = versions / version
@@ -189,7 +189,7 @@ def _copy(source: Path, target: Path) -> dict[str, Any]:
     return {"sha256": digest.hexdigest(), "bytes": size}
 
 
-def _check_runs(name: str, resolved: ResolvedModel, copy: Path) -> None:
+def _check_runs(resolved: ResolvedModel, copy: Path) -> None:
     """Raises ModelError for a copy that no job could load, before the name means it."""
     from safetensors import SafetensorError, safe_open
 

@@ -20,7 +20,7 @@ def mask(sentence: str, mask_model: str, top_k: int, targets: tuple[str, ...], d
     """Predict the words for each <mask> in SENTENCE.
 
     \b
-    secbatch mask "A <mask> injection occurs when an attacker inserts malicious code into a server"
+    secbatch mask "Sending huge amounts of packets leads to <mask>."
     """
     if "<mask>" not in sentence:
         raise click.UsageError("The sentence has no <mask>; put one where a word is to be predicted.")

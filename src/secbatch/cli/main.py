@@ -30,9 +30,13 @@ def cli() -> None:
     """Enrich security text in batches: masked-word predictions, embeddings and answers, into Parquet.
 
     \b
-    Exit codes: 0 all rows done · 1 internal or environment failure · 2 wrong usage or job file
-                3 finished, with rejects above max_rejects · 75 another run holds the output
-                130 interrupted (run again to go on)
+    Exit codes:
+        0  all rows done
+        1  internal or environment failure
+        2  wrong usage, job file or input; an output that the job cannot have
+        3  finished, with rejects above max_rejects
+       75  another run holds the output
+      130  interrupted (run again to go on)
     """
 
 

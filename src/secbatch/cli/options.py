@@ -34,7 +34,7 @@ precision = click.option(
     type=click.Choice(["auto", "float32", "bfloat16"]),
     default="auto",
     show_default=True,
-    help="auto is bfloat16 where the hardware has it.",
+    help="auto is bfloat16 on GPUs from Ampere on and CPUs with AMX, else float32.",
 )
 MASK_MODEL = "builtin/mlm"
 CHAT_MODEL = "builtin/chat"

@@ -86,7 +86,7 @@ def plan(job_file: str, overrides: tuple[str, ...], limit: int | None) -> int:
     help="Of IN; by the ending of its name when not given.",
 )
 @click.option("--delimiter", metavar="CHARACTER", help="Of a CSV file; found in its header when not given.")
-@click.option("--encoding", metavar="NAME", help="Of a CSV file: cp1252, utf-16, ...; UTF-8 when not given.")
+@click.option("--encoding", metavar="NAME", help="Of CSV or JSON Lines: cp1252, utf-16, ...; UTF-8 when not given.")
 @click.option("--max-rejects", default="1%", show_default=True, help="Above this count or share the exit code is 3.")
 @options.device
 @options.precision
@@ -123,6 +123,8 @@ def enrich(
 
     \b
     secbatch enrich reports.csv -o enriched.parquet --mask sentence --ask question
+
+    The columns that come in begin with mask, answer, vec (of length 1), class and ents.
     """
     from secbatch.jobfile import validate
 

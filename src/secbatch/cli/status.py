@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 def status(output: str, as_json: bool) -> int:
     """Tell what goes on in the output folder OUT: the run in progress, or how the last one ended.
 
-    \b
-    Exit codes: 75 a run is in progress · otherwise that of the last run (0, 1, 2, 3, 130);
-                1 also where it was killed · 2 also where OUT is no output
+    The exit code is 75 while a run is in progress, otherwise that of the last run; 1 also where it was killed, 2 also
+    where OUT is no output.
     """
     from secbatch.status import read_status
     from secbatch.store.layout import Layout

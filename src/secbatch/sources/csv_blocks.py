@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SPACE = 0x20
-TAB = 0x09
 
 
 @dataclass(frozen=True)
