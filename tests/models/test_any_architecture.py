@@ -18,9 +18,11 @@ from transformers import (
     FNetConfig,
     FNetForMaskedLM,
     LlamaForCausalLM,
+    ModernBertConfig,
     ModernVBertConfig,
     ModernVBertForMaskedLM,
     NystromformerConfig,
+    Phi3Config,
     Qwen3Config,
     ReformerConfig,
     ReformerModel,
@@ -114,6 +116,27 @@ def test_an_architecture_that_padding_disturbs_in_longer_texts_only_is_not_padde
     with torch.inference_mode():
         wanted = torch.cat([base(input_ids=ids, attention_mask=torch.ones_like(ids))[0][0] for ids in rows(sequences)])
         assert torch.allclose(path(sequences), wanted, atol=1e-4)
+
+
+def test_long_texts_do_not_turn_the_positions_of_short_ones() -> None:
+    """LongRoPE, in a model that is padded and in one that is packed."""
+    torch.manual_seed(0)
+    factors = {"short_factor": [1.0] * 4, "long_factor": [1.5, 2.5, 4.0, 6.0]}
+    turned = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 32, **factors}
+    own = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    one = Phi3Config(vocab_size=VOCABULARY, rope_parameters=turned, original_max_position_embeddings=32, **SMALL, **own)
+    layers = {"full_attention": turned, "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}
+    other = ModernBertConfig(vocab_size=VOCABULARY, rope_parameters=layers, local_attention=16, **SMALL, **own)
+    sequences = some_sequences()
+    for config in (one, other):
+        base = AutoModel.from_config(config).eval()
+        for weight in base.parameters():
+            if weight.dim() > 1:
+                weight.data.mul_(5)
+        path = hidden_states(base, 0, CPU)
+        with torch.inference_mode():
+            wanted = torch.cat([base(input_ids=ids)[0][0] for ids in rows(sequences)])
+            assert torch.allclose(path(sequences), wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -131,6 +131,11 @@ CASES = {
         {"max_length": 50, "min_length": 40, "no_repeat_ngram_size": 2, "forced_eos_token_id": 2},
         {"num_beams": 3, "repetition_penalty": 1.3},
     ),
+    "decoder, n-grams of the prompt": (
+        llama,
+        {"encoder_no_repeat_ngram_size": 1, "forced_bos_token_id": 7},
+        {"max_new_tokens": 24, "num_beams": 2},
+    ),
     "decoder, two end tokens": (llama, {"eos_token_id": [2, 17]}, {"max_new_tokens": 24, "num_beams": 2}),
     "learned positions, up to the last": (gpt2, {"max_length": 64, "no_repeat_ngram_size": 2}, {}),
     "relative positions": (t5, {"no_repeat_ngram_size": 2}, {"max_new_tokens": 24, "num_beams": 3}),

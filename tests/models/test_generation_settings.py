@@ -76,11 +76,19 @@ def test_contradictions_are_refused() -> None:
 
 
 def test_values_of_the_model_that_are_none_are_refused() -> None:
-    for values in ({"temperature": "x"}, {"num_beams": "many"}, {"top_k": [1]}, {"bad_words_ids": [5]}):
+    for values in (
+        {"temperature": "x"},
+        {"num_beams": "many"},
+        {"top_k": [1]},
+        {"bad_words_ids": [5]},
+        {"bad_words_ids": [[]]},
+    ):
         with pytest.raises(ModelError, match="tiny: its generation settings cannot be used"):
             settle(model=values)
     with pytest.raises(ModelError, match="ask for 1,000,000 beams"):
         settle(model={"num_beams": 10**6})
+    with pytest.raises(ModelError, match="ask for 0 beams"):
+        settle(model={"num_beams": 0})
 
 
 def test_positions_of_architectures() -> None:

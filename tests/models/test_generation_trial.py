@@ -20,13 +20,14 @@ from transformers import (
     LlavaForConditionalGeneration,
     MambaConfig,
     MistralConfig,
+    Phi3Config,
     PretrainedConfig,
     ProphetNetConfig,
     ProphetNetForConditionalGeneration,
     RwkvConfig,
 )
 
-from secbatch.errors import JobError, ModelError
+from secbatch.errors import ModelError
 from secbatch.models import generation_steps
 from secbatch.models.device import choose
 from secbatch.models.generation import Generator, Prompt
@@ -168,12 +169,22 @@ def test_memory_that_runs_out_in_the_trial_decides_nothing(monkeypatch: pytest.M
         generator(llama(), Generation(max_new_tokens=4))
 
 
-def test_beams_that_transformers_has_not_for_a_model_are_refused_at_once() -> None:
-    model = sharpened(AutoModelForCausalLM.from_config(ARCHITECTURES[RWKV][0]), {}, pad_token_id=0)
-    with pytest.raises(
-        JobError, match=r"num_beams is 3, which transformers has not for this model \(Rwkv.*set it to 1"
-    ):
-        generator(model, Generation(num_beams=3))
+@pytest.mark.parametrize("beams", [1, 3])
+def test_positions_that_are_turned_in_another_way_in_long_texts_are_those_of_a_prompt_alone(beams: int) -> None:
+    """LongRoPE: in a batch the longest text would decide for all, and an answer that becomes long begins anew."""
+    factors = {"short_factor": [1.0] * 4, "long_factor": [1.5, 2.5, 4.0, 6.0]}
+    turned = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 32, **factors}
+    own = {"original_max_position_embeddings": 32, "max_position_embeddings": 128, "rope_parameters": turned}
+    torch.manual_seed(0)
+    config = Phi3Config(**SMALL, **HEADS, **own, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    model = sharpened(AutoModelForCausalLM.from_config(config), {}, pad_token_id=0)
+    generated = generator(model, Generation(max_new_tokens=8, num_beams=beams))
+    assert made_of(generated) == ["pads"]
+    lengths = (50, 33, 28, 26, 25, 24, 9, 9, 3)  # with their answers some end at 32 tokens, some just beyond
+    texts = [list(range(start, start + length)) for start, length in zip(range(5, 200, 20), lengths, strict=False)]
+    answers = generated.generate([Prompt(text) for text in texts]).answers
+    wanted = [alone(model, text, max_new_tokens=8, num_beams=beams) for text in texts]
+    assert [answer.tokens for answer in answers] == wanted
 
 
 def test_a_model_that_cannot_generate_is_one_sentence(

@@ -56,6 +56,19 @@ def padding_moves_tokens(config: Any) -> bool:
     return config.model_type == "reformer" or getattr(text_config(config), "index_topk", None) is not None
 
 
+def positions_change_beyond(config: Any) -> int | None:
+    """Tokens of a text beyond which a model turns all positions in another way; None: they are always alike.
+
+    LongRoPE (Ding et al. 2024, arXiv:2402.13753), which Phi-3 and its kin have. transformers asks for the longest text
+    of a batch, and turns all of it in one way.
+    """
+    found = getattr(text_config(config), "rope_parameters", None) or {}
+    several = [found, *(entry for entry in found.values() if isinstance(entry, dict))]  # one for each kind of layer
+    kinds = [entry for entry in several if entry.get("rope_type") == "longrope"]
+    limits = [entry.get("original_max_position_embeddings") for entry in kinds]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
 def _read_json(resolved: ResolvedModel, name: str) -> dict[str, Any]:
     path = resolved.folder / name
     try:

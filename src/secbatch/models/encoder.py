@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from secbatch.models import encoder_bert, encoder_deberta, encoder_modernbert, encoder_mpnet
-from secbatch.models.configuration import padding_id, padding_moves_tokens
+from secbatch.models.configuration import padding_id, padding_moves_tokens, positions_change_beyond
 from secbatch.models.device import Compute
 from secbatch.models.encoder_generic import StockEncoder, over_real_tokens
 from secbatch.models.load import LoadedModel
@@ -50,6 +50,8 @@ def hidden_states(base: Any, pad_id: int, compute: Compute, sample: TokenSequenc
     sample = trial_sequences(base) if sample is None else sample
     alone = StockEncoder(encoder, pad_id, compute.device, pad=False)
     wanted = alone(sample)
+    if positions_change_beyond(base.config) is not None:
+        return alone
     fast = _fast_path(base, compute.device)
     if fast is not None and agrees(fast(sample), wanted, compute):
         places = np.arange(0, len(sample.ids), 4)

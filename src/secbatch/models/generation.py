@@ -4,7 +4,7 @@ Greedy search, beam search and sampling, for sequence-to-sequence and decoder-on
 Prompts of like length share a batch; finished rows leave it, and in Blenderbot's waiting rows take their places
 (transformers' own caches hold rows of one length). What the batched loops do not know (see
 `generation_settings.STOCK_ONLY`, and models that give something else in batches: `generation_trial`) goes through
-transformers' own `generate`, one prompt at a time.
+transformers' own `generate`, one prompt at a time (`generation_stock`).
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 
-from secbatch.models.generation_batch import Answer, Batch, Start, cut_at_end
+from secbatch.models.configuration import positions_change_beyond
+from secbatch.models.generation_batch import Answer, Batch, Start
 from secbatch.models.generation_beams import BeamLoop
 from secbatch.models.generation_blenderbot import BlenderbotDecoder, BlenderbotSteps, is_blenderbot
 from secbatch.models.generation_settings import GenerationSettings
 from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps, Steps
+from secbatch.models.generation_stock import generate_alone
 from secbatch.models.generation_tokens import TokenLoop
-from secbatch.models.generation_trial import batched_way, check_beams
+from secbatch.models.generation_trial import batched_way
 from secbatch.models.memory_patience import MemoryPatience, Next
 from secbatch.models.out_of_memory import give_back, is_out_of_memory
 from secbatch.work_done import work_in_hand
@@ -60,7 +62,7 @@ class Generator:
         owned: bool = False,
     ) -> None:
         """`model`: a transformers model for (conditional) generation, in eval mode on its device. It generates a few
-        tokens, and what it raises then is not caught. Raises JobError for beams that transformers has not for it.
+        tokens, and what it raises then is not caught; `check_settings` comes first.
 
         `tokenizer`: transformers' tokenizer, which only `stop_strings` of a model's generation config needs.
         `owned`: nobody else uses the model, so that weights that are laid out anew need not be kept twice.
@@ -74,11 +76,10 @@ class Generator:
         self.refills = is_blenderbot(model) and not self.stock
         self._decoder = BlenderbotDecoder(model, owned) if self.refills else None
         self.pads = True  # whether a batch may hold prompts of different lengths
+        self._long = positions_change_beyond(model.config)  # `generate` then begins anew amid an answer
         if not (self.stock or self.refills):
             way = batched_way(model, self._stock_steps)
             self.stock, self.pads = way == "alone", way == "padded"
-        if self.stock and settings.num_beams > 1:
-            check_beams(model, settings.num_beams)
 
     @property
     def head_width(self) -> int | None:
@@ -142,10 +143,9 @@ class Generator:
         # A tokenizer can have more entries than the model: such an id would end the whole batch.
         if not prompt.tokens:
             return Answer([], "the tokenizer leaves nothing of the question")
-        entries = self.model.get_input_embeddings().num_embeddings
-        if max(prompt.tokens) < entries:
+        if max(prompt.tokens) < self._entries:
             return None
-        return Answer([], f"the tokenizer gives token {max(prompt.tokens)}, but the model has only {entries}")
+        return Answer([], f"the tokenizer gives token {max(prompt.tokens)}, but the model has only {self._entries}")
 
     def _next(self, starts: list[Start], todo: list[int], alone: bool) -> tuple[list[int], int]:
         """The first of `todo`, longest prompts first, that make a batch; and how many of them sit in it at a time.
@@ -153,11 +153,16 @@ class Generator:
         A pure function of its arguments and the budget. `alone`: one row, whatever the budget.
         """
         first = starts[todo[0]]
-        at_once = 1 if self.stock or alone else max(1, self.budget // self._positions(first))
+        single = alone or self._is_alone(first)
+        at_once = 1 if single else max(1, self.budget // self._positions(first))
         places = todo if self.refills and at_once > 1 else todo[:at_once]
         if not self.pads:
             places = [place for place in places if len(starts[place].prompt) == len(first.prompt)]
         return places, min(at_once, len(places))
+
+    def _is_alone(self, start: Start) -> bool:
+        """Whether a row goes through transformers' own loop: of a batch's rows the first one tells, as the longest."""
+        return self.stock or (self._long is not None and len(start.prompt) + start.limit - 1 > self._long)
 
     def _positions(self, start: Start) -> int:
         """Positions of keys and values that a row may come to."""
@@ -166,7 +171,7 @@ class Generator:
     def _ran_out_of_memory(self, batch: Batch) -> bool:
         """Works on a batch until its rows have their answers, or there is no memory to go on with."""
         try:
-            if self.stock:
+            if self._is_alone(batch.starts[0]):
                 self._alone(batch)
             else:
                 self._together(batch)
@@ -193,7 +198,14 @@ class Generator:
 
     @property
     def _pad_token(self) -> int:
-        return self.model.generation_config.pad_token_id or 0
+        """What stands where nobody looks: the model's padding, or any token where that is none that it knows, as -1."""
+        token = self.model.generation_config.pad_token_id
+        return token if token is not None and 0 <= token < self._entries else 0
+
+    @property
+    def _entries(self) -> int:
+        """How many tokens the model knows."""
+        return int(self.model.get_input_embeddings().num_embeddings)
 
     def _stock_steps(self, at_once: int | None = None) -> Steps:
         """A model of transformers, with nothing in it yet. `at_once`: prompt tokens that it reads together on a CPU."""
@@ -203,20 +215,12 @@ class Generator:
         return EncoderDecoderSteps(self.model, start_token, self._pad_token, at_once)
 
     def _alone(self, batch: Batch) -> None:
-        """transformers' own `generate` of one row, its random numbers seeded by it."""
+        """One row, by transformers' own loop."""
         (start,) = batch.starts
         batch.asks(len(start.prompt), 1, self._positions(start))
-        ids = torch.tensor([start.prompt], device=self.model.device)
-        devices = [self.model.device] if self.model.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(start.seed)
-            overrides = dict(self.settings.overrides)
-            if self.model.generation_config.stop_strings is not None:
-                overrides["tokenizer"] = self.tokenizer
-            out = self.model.generate(ids, attention_mask=torch.ones_like(ids), **overrides)
+        made = generate_alone(self.model, self.settings, start.prompt, start.seed, self.tokenizer)
         batch.got()
-        new = out[0, 1 if self.encoder_decoder else len(start.prompt) :].tolist()
-        batch.answers[0] = Answer(cut_at_end(new, self.settings.end_tokens))
+        batch.answers[0] = Answer(made)
 
 
 def _is_out_of_memory(problem: BaseException) -> bool:

@@ -148,7 +148,7 @@ class Loop(ABC):
         start_token = self.settings.decoder_start_token_id
         decoder = [start.prompt for start in starts] if start_token is None else [[start_token]] * len(starts)
         encoder_ids = None
-        if start_token is not None and self.settings.encoder_no_repeat_ngram_size > 0:
+        if self.settings.encoder_no_repeat_ngram_size > 0:
             encoder_ids = pad([start.prompt for start in starts], NO_TOKEN, left=False, device=self.device)
         facts = RowFacts(
             prompt_length=torch.tensor([len(ids) for ids in decoder], device=self.device),

@@ -23,7 +23,7 @@ class RowFacts:
 
     prompt_length: Tensor  # [R] int64: tokens of the decoder's prompt
     limit: Tensor  # [R] int64: the most new tokens
-    encoder_ids: Tensor | None  # [R, S] int64, NO_TOKEN where the encoder's text is shorter
+    encoder_ids: Tensor | None  # [R, S] int64, the prompt, NO_TOKEN where it is shorter
 
     def select(self, rows: Tensor) -> "RowFacts":
         encoder_ids = None if self.encoder_ids is None else self.encoder_ids[rows]
@@ -131,7 +131,7 @@ def _ban_ngrams(scores: Tensor, text: Tensor, history: Tensor, size: int) -> Non
 
 def _forbid(scores: Tensor, tokens: tuple[int, ...], rows: Tensor) -> None:
     for token in tokens:
-        if token < scores.shape[1]:
+        if 0 <= token < scores.shape[1]:  # configurations have tokens that no model gives: -1
             scores[:, token].masked_fill_(rows, -math.inf)
 
 

@@ -122,9 +122,9 @@ def settings_for(
     """
     try:
         settings = _combined(config, job, positions, encoder_decoder, model)
-    except (TypeError, ValueError, OverflowError, AttributeError) as problem:
+    except (TypeError, ValueError, OverflowError, AttributeError, IndexError) as problem:
         raise ModelError(f"model {model}: its generation settings cannot be used ({problem})") from None
-    if settings.num_beams > MOST_BEAMS:
+    if not 1 <= settings.num_beams <= MOST_BEAMS:
         raise ModelError(f"model {model}: its generation settings ask for {settings.num_beams:,} beams (num_beams)")
     return settings
 
@@ -167,7 +167,7 @@ def _combined(
         length_penalty=float(setting("length_penalty")),
         early_stopping=setting("early_stopping"),
         no_repeat_ngram_size=int(setting("no_repeat_ngram_size")),
-        encoder_no_repeat_ngram_size=int(setting("encoder_no_repeat_ngram_size")) if encoder_decoder else 0,
+        encoder_no_repeat_ngram_size=int(setting("encoder_no_repeat_ngram_size")),  # without an encoder, the prompt's
         repetition_penalty=float(setting("repetition_penalty")),
         forced_bos_token_id=config.forced_bos_token_id,
         forced_eos_token_ids=_ids(config.forced_eos_token_id),

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from secbatch.errors import JobError
 from secbatch.models.configuration import padding_moves_tokens
 from secbatch.models.generation_steps import NoKeysAndValuesError, Steps
 from secbatch.models.out_of_memory import is_out_of_memory
@@ -54,21 +53,6 @@ def batched_way(model: Any, steps: Callable[[int], Steps]) -> Way:
     return "alone"
 
 
-@torch.inference_mode()
-def check_beams(model: Any, beams: int) -> None:
-    """Raises JobError when transformers' `generate` refuses beams: it would do so at the first row."""
-    ids = torch.tensor([trial_tokens(model, SHORT).tolist()], device=model.device)
-    try:
-        with quiet():
-            model.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=STEPS, do_sample=False, num_beams=beams
-            )
-    except ValueError as problem:
-        raise JobError(
-            f"generation.num_beams is {beams}, which transformers has not for this model ({problem}); set it to 1"
-        ) from problem
-
-
 def _alone(model: Any, prompt: list[int]) -> _Alone:
     ids = torch.tensor([prompt], device=model.device)
     with quiet():
@@ -79,6 +63,7 @@ def _alone(model: Any, prompt: list[int]) -> _Alone:
             min_new_tokens=STEPS,
             do_sample=False,
             num_beams=1,
+            num_return_sequences=1,
             disable_compile=True,
             output_logits=True,
             return_dict_in_generate=True,

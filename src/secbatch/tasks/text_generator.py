@@ -118,10 +118,12 @@ class TextGenerator:
                 self.notices = (*self.notices, f"{problem}; torch runs it instead (runtime: torch)")
         from secbatch.models.first_forward import first_forward
         from secbatch.models.generation import Generator
+        from secbatch.models.generation_stock import check_settings
 
         kind: Any = "seq2seq" if self.encoder_decoder else "causal"
         loaded = load_model(self._resolved, kind, self._compute)
         with first_forward(self._resolved):
+            check_settings(loaded.model, self.settings, self._resolved.name, self.hf)
             self._generator = Generator(loaded.model, self.settings, tokenizer=self.hf, owned=True)
         slower = self._compute.remarks_on_attention([self._generator.head_width])
         self.notices = (*self.notices, *loaded.notices, *slower)
