@@ -10,7 +10,7 @@ import numpy as np
 
 from secbatch.errors import InputChangedError, InputError, JobError
 from secbatch.job import Input
-from secbatch.sources import csv_file, csv_header, jsonl_columns, jsonl_file, parquet_file
+from secbatch.sources import csv_file, csv_header, jsonl_columns, jsonl_file, parquet_file, unified_schema
 from secbatch.sources.columns import check_known, column_types
 from secbatch.sources.input_file import InputFile
 from secbatch.sources.paths import find_files, settled
@@ -211,7 +211,7 @@ def _csv(spec: Input, files: tuple[InputFile, ...], declared: "dict[str, pa.Data
     layouts = [(f, x) for f, x in zip(files, looked, strict=True) if isinstance(x, csv_header.CsvLayout)]
     first_file, first = layouts[0]
     for file, layout in layouts[1:]:
-        parquet_file.check_same_columns(first_file.path, first.names, file.path, layout.names)
+        unified_schema.check_same_columns(first_file.path, first.names, file.path, layout.names)
     for column in declared:
         check_known(column, first.names, "input.types")
     schema = pa.schema([pa.field(name, declared.get(name, pa.string())) for name in first.names])
@@ -268,7 +268,7 @@ def _parquet(spec: Input, files: tuple[InputFile, ...], earlier: "Mapping[str, p
         raise JobError("input.types is for CSV and JSONL; Parquet columns keep the types they have")
     looked = _look(files, parquet_file.read_layout)
     layouts = [(file, x) for file, x in zip(files, looked, strict=True) if isinstance(x, parquet_file.ParquetLayout)]
-    schema = parquet_file.unify(layouts, earlier)
+    schema = unified_schema.unify(layouts, earlier)
     readers = tuple(
         x if isinstance(x, _Unreadable) else parquet_file.ParquetReader(file, x, schema)
         for file, x in zip(files, looked, strict=True)
