@@ -117,3 +117,11 @@ def test_numbers_of_words_are_not_taken_for_words() -> None:
     with pytest.raises(InputError, match=r"a\.txt: the first column counts the words .*: take the column of numbers"):
         read_tokens(write("a.txt", numbered))
     assert len(read_tokens(write("b.txt", numbered + "2\tB-M\n\n2\tO\n1\tO\n")).examples) == 3
+
+
+def test_bytes_that_are_no_utf8_are_malformed_and_the_replacement_character_is_not() -> None:
+    (example,) = read_tokens(write("a.txt", "Emot\ufffdt\tB-M\n")).examples
+    assert example.text == "Emot\ufffdt"
+    Path("b.txt").write_bytes(b"Emotet\tB-M\n\n\xe9t\xe9\tO\n")
+    with pytest.raises(InputError, match=r"b\.txt line 3: it is not UTF-8; name its encoding in data\.encoding"):
+        read_tokens(LabelledFiles("b.txt"))

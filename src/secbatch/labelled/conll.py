@@ -1,5 +1,6 @@
 """CoNLL files: a word and its tag a line, an empty line between sentences, -DOCSTART- before a document."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from secbatch.sources.streams import UnreadableFileError, Utf8Stream, opened
 ENDINGS = (".txt", ".conll", ".bio", ".iob", ".iob2", ".bioes", ".ner")
 DOCUMENT = "-DOCSTART-"
 _BLOCK = 1 << 20  # bytes
+_UNDECODED = re.compile("[\udc80-\udcff]")  # a byte that is no UTF-8; U+FFFD itself may stand in a text from the web
 
 
 def is_conll(files: LabelledFiles) -> bool:
@@ -112,7 +114,7 @@ class _Sentence:
         elif split_tag(tag) is None:
             reason = f"{_shown(tag)} is no tag; it must be O, or B-, I-, E- or S- and a label, such as B-Malware"
             reason += "" if "-" in tag else f"; a type alone is written I-{tag}"
-        elif "\ufffd" in line:
+        elif _UNDECODED.search(line):
             reason = "it is not UTF-8; name its encoding in data.encoding"
         if reason:
             self.bad.append(Malformed(Place(self.place.file, number, "line"), reason))
@@ -174,7 +176,7 @@ def _lines(file: InputFile, encoding: str | None) -> list[str]:
                 raise InputError(f"{file.path} {stream.failure}; fetch the file again")
         finally:
             stream.close()
-        return b"".join(blocks).decode("utf-8", "replace")
+        return b"".join(blocks).decode("utf-8", "surrogateescape")
 
     try:
         text: str = opened(file, whole)
