@@ -1,5 +1,6 @@
 """Batches, their order, windows over long texts, and masks."""
 
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,7 @@ from secbatch.finetuning.batches import parts_of, plan_evaluation, plan_training
 from secbatch.finetuning.items import Item
 from secbatch.finetuning.masked_words import MaskedWords
 from secbatch.finetuning.ner import IGNORED, Ner, windows
-from secbatch.finetuning.questions import Questions, best_span
+from secbatch.finetuning.questions import LONGEST_ANSWER, Questions, best_span
 from secbatch.labelled.examples import Answer, Place, QuestionExample, Span, TextExample, TokenExample
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.tokenizer_files import load_tokenizer
@@ -112,6 +113,23 @@ def test_best_span_is_ordered_and_not_too_long() -> None:
     assert best_span(scores) == (9.0, 0, 0) or best_span(scores) == (9.0, 1, 2)
     assert best_span(np.array([[0.0, 9.0], [5.0, 0.0], [0.0, 6.0]])) == (11.0, 1, 2)
     assert best_span(np.empty((0, 2))) is None
+    random = np.random.default_rng(0)
+    for size in (1, 39, 40, 41, 90):
+        scores = random.integers(0, 9, (size, 2)).astype(np.float32)  # with ties: the first start, then the first end
+        pairs = [(first, last) for first in range(size) for last in range(first, min(size, first + LONGEST_ANSWER))]
+        wanted = max(pairs, key=lambda pair: scores[pair[0], 0] + scores[pair[1], 1])
+        assert best_span(scores) == (scores[wanted[0], 0] + scores[wanted[1], 1], *wanted)
+
+
+def test_the_best_span_of_a_long_window_takes_little_memory() -> None:
+    """ModernBERT reads 8,192 tokens at once; all pairs of them are 67 million."""
+    scores = np.random.default_rng(0).random((8192, 2), np.float32)
+    tracemalloc.start()
+    try:
+        assert best_span(scores) is not None
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_masks_fall_on_whole_words_anew_each_time(tiny: Tiny) -> None:

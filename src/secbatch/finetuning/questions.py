@@ -102,12 +102,11 @@ def best_span(scores: np.ndarray) -> tuple[float, int, int] | None:
     """(score, first, last) of the span with the highest sum of start and end score. `scores`: [n, 2]"""
     if not len(scores):
         return None
-    sums = scores[:, None, 0] + scores[None, :, 1]
-    places = np.arange(len(scores))
-    width = places[None, :] - places[:, None]
-    sums[(width < 0) | (width >= LONGEST_ANSWER)] = -np.inf
-    first, last = np.unravel_index(int(sums.argmax()), sums.shape)
-    return float(sums[first, last]), int(first), int(last)
+    ends = np.append(scores[:, 1], np.full(LONGEST_ANSWER - 1, -np.inf, scores.dtype))
+    # Only spans that may be one: all pairs of a window of 8,192 tokens would take gigabytes.
+    sums = scores[:, :1] + np.lib.stride_tricks.sliding_window_view(ends, LONGEST_ANSWER)  # [start, tokens more]
+    first, more = divmod(int(sums.argmax()), LONGEST_ANSWER)
+    return float(sums[first, more]), first, first + more
 
 
 def _tokens_of(answer: Answer, places: np.ndarray) -> tuple[int, int] | None:
