@@ -188,6 +188,9 @@ def test_questions_with_and_without_answers() -> None:
     )
     (example,) = read_questions(LabelledFiles("q.parquet"), answer="answers").examples
     assert example.answers == (Answer("APT1", 3), Answer("By APT1", 0))
+    none = '{"question": "Why?", "context": "By APT1", "answer": {"text": ["", null], "answer_start": [4, 0]}}'
+    (example,) = read_questions(write("none.jsonl", none)).examples
+    assert example.answers == ()  # as in a column of strings, an empty answer says that there is none
 
 
 @pytest.mark.parametrize(

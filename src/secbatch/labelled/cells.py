@@ -90,7 +90,8 @@ def answers_in(value: Any, start: Any, context: str) -> tuple[Answer, ...]:
         texts, starts = value.get("text"), value.get("answer_start")
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
             raise ValueError("the answers are not {text: [...], answer_start: [...]} of one length")
-        return tuple(_answer(str(one), place, context) for one, place in zip(texts, starts, strict=True))
+        written = [(str(one), place) for one, place in zip(texts, starts, strict=True) if one is not None]
+        return tuple(_answer(one, place, context) for one, place in written if one.strip())
     if value is None or not str(value).strip():
         return ()
     return (_answer(str(value), start, context),)
