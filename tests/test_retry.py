@@ -9,6 +9,13 @@ import pytest
 from fake_task import Counter, UpperTask, install
 
 from secbatch.cli.main import _run
+from secbatch.jobfile import load_job
+from secbatch.recorded_job import recorded_job
+from secbatch.run_identity import described
+from secbatch.run_options import RunOptions
+from secbatch.store.layout import Layout
+from secbatch.store.ledger import same_job
+from secbatch.task_specs import Classify
 from secbatch.tasks.base import TaskColumns
 
 JOB = "name: night\ninput: {path: in}\ntasks: {up: {type: fill-mask, model: fake, text: text}}\noutput: {path: out}\n"
@@ -61,6 +68,33 @@ def test_only_rejected_rows_are_done_again(
     assert status() == dict.fromkeys("123456", "ok")
     assert _run(["run", "job.yaml"]) == 0
     assert counter.rows == 3
+
+
+CLASSIFY = "{type: classify, model: fake, text: text, template: '{text} <mask>', labels: [phish, bot]}"
+TWO_TASKS = JOB.replace("tasks: {", f"tasks: {{z: {CLASSIFY}, ")
+
+
+def test_tasks_and_labels_keep_their_order_in_a_retry(counter: Counter) -> None:
+    Path("job.yaml").write_text(TWO_TASKS)
+    Path("in/a.csv").write_text("text,n\na,1\n")
+    Path("in/b.csv").unlink()
+    assert _run(["run", "job.yaml"]) == 0
+    columns, version = list(pd.read_parquet("out/data")), Path("out/data").resolve()
+    assert columns[2:4] == ["z", "up"]
+    assert _run(["retry", "out"]) == 0
+    assert list(pd.read_parquet("out/data")) == columns
+    assert Path("out/data").resolve() == version  # in another order all rows would be written anew
+    task = recorded_job(Layout(Path("out"))).job.tasks["z"]
+    assert isinstance(task, Classify) and list(task.labels or {}) == ["phish", "bot"]
+
+
+def test_jobs_whose_tasks_stand_in_another_order_are_the_same(counter: Counter) -> None:
+    Path("job.yaml").write_text(TWO_TASKS)
+    job = load_job("job.yaml")
+    turned = job.model_copy(update={"tasks": dict(reversed(job.tasks.items()))})
+    assert described(job, RunOptions()) != described(turned, RunOptions())
+    assert same_job(described(job, RunOptions()), described(turned, RunOptions()))
+    assert not same_job(described(job, RunOptions()), described(job, RunOptions(limit=3)))
 
 
 @pytest.mark.parametrize("mode", ["overwrite", "fail-if-exists"])

@@ -15,7 +15,7 @@ from secbatch.store import faults
 from secbatch.store.assemble import Assembled, Assembly
 from secbatch.store.filesystem import remove_file, remove_tree
 from secbatch.store.layout import Layout
-from secbatch.store.ledger import Checkpoint, Ledger, Part
+from secbatch.store.ledger import Checkpoint, Ledger, Part, same_job
 from secbatch.store.merge import Merger
 from secbatch.store.parts_ahead import PartsAhead
 from secbatch.store.present import Winners
@@ -178,7 +178,7 @@ class Publisher:
         own = next(run.job for run, _ in runs if run.run == self.run)
 
         def given(job: str) -> bool:
-            return job == own or (complete and _input(job) == _input(own))
+            return same_job(job, own) or (complete and _input(job) == _input(own))
 
         # This run is the last of those that have finished since.
         return [run.run for run, later in runs if later + 1 < LEFT_FOR_RUNS and not given(run.job)]

@@ -23,11 +23,15 @@ def new_run_id() -> str:
 
 
 def described(job: Job, options: RunOptions) -> str:
-    """What tells one job from another in the ledger; a secret counts by its hash."""
+    """What tells one job from another in the ledger; a secret counts by its hash.
+
+    Its keys stand as the job has them: a retry takes the job from here, and tasks in another order would be another
+    dataset. `store.ledger.same_job` compares two.
+    """
     values: dict[str, Any] = {"job": job.model_dump(mode="json"), "limit": options.limit}
     if options.retry:
         values["retry"] = True
     shown = redacted_values(values)
     if shown != json.loads(json.dumps(values)):
         shown["digest"] = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-    return json.dumps(shown, sort_keys=True)
+    return json.dumps(shown)

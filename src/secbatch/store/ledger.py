@@ -59,9 +59,14 @@ class Run:
     """What the ledger knows of a run."""
 
     run: str
-    job: str  # JSON, see secbatch.runner
+    job: str  # JSON, see secbatch.run_identity
     state: str  # running, finished, interrupted or failed
     started: str
+
+
+def same_job(one: str, other: str) -> bool:
+    """Whether two descriptions are of one job, whatever the order of their keys."""
+    return bool(json.loads(one) == json.loads(other))
 
 
 class Ledger:
@@ -171,7 +176,7 @@ class Ledger:
     def unfinished_run(self, job: str) -> str | None:
         """The newest run, when it is of the same job and did not finish: a rerun goes on as that run."""
         rows = self._read("SELECT run, job, state FROM runs ORDER BY rowid DESC LIMIT 1")
-        return rows[0][0] if rows and rows[0][1] == job and rows[0][2] != "finished" else None
+        return rows[0][0] if rows and rows[0][2] != "finished" and same_job(rows[0][1], job) else None
 
     def unfinished_runs(self) -> list[tuple[Run, int]]:
         """Each run that did not come to its end, oldest first, with the number of runs after it that did."""
