@@ -206,6 +206,15 @@ def test_show_beside_input_columns_named_like_tasks(mask_model: str, capsys: pyt
     assert lines[5].endswith("... (5,007 characters)") and len(lines[5]) < 2100
 
 
+def test_show_renders_templates_as_the_model_reads_them(mask_model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write("in.csv", "a,b\n{b} and {a},two <mask>\n")
+    command = ["enrich", "in.csv", "-o", "out.parquet", "--mask-model", mask_model]
+    assert _run([*command, "--mask", "{{json}} {a}: {b}"]) == 0
+    capsys.readouterr()
+    assert _run(["show", "out.parquet"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "Input: {json} {b} and {a}: two <mask>"
+
+
 def test_sigterm_exits_130_and_the_next_run_goes_on(mask_model: str) -> None:
     write("in.csv", "text\n" + "".join(f"word {n} <mask> and more text\n" for n in range(60_000)))
     command = [sys.executable, "-c", "from secbatch.cli.main import main; main()"]

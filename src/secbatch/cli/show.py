@@ -1,7 +1,6 @@
 """`secbatch show`: results as a person wants to read them."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ import click
 
 from secbatch.cli.origins import Origins
 from secbatch.cli.terminal import printable
-from secbatch.errors import InputError
+from secbatch.errors import InputError, JobError
 from secbatch.store.layout import Layout, rejects_beside
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def show(output: str, rows: int, rejected: bool, with_models: bool) -> int:
     """Print results from the output folder (or .parquet file) OUT."""
     table, tasks = _read(Path(output), rows, rejected)
     found = _objects(table)
-    blocks = [list(_lines(row, tasks)) for row in found]
+    blocks = [list(_lines(row, texts, tasks)) for row, texts in zip(found, _texts(table, tasks), strict=True)]
     if with_models:
         origins = Origins(Path(output), table.schema.metadata or {})
         for row, block in zip(found, blocks, strict=True):
@@ -113,12 +112,28 @@ def _latest_run(output: Path) -> str:
     return "*"
 
 
-def _lines(row: dict[str, Any], tasks: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:
+def _texts(table: "pa.Table", tasks: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+    """Of each row what the tasks read, by the job's words for it: a column, a template, or one question for all."""
+    from secbatch.tasks.text import question_source
+
+    found: dict[str, list[str]] = {}
+    for task in tasks.values():
+        for key in ("question", "context", "text"):
+            if (text := task.get(key)) is not None and text not in found:
+                try:
+                    rendered = question_source(text, table.schema, key).render(table).to_pylist()
+                except JobError:  # a part of an older job, whose column is gone
+                    rendered = [None] * table.num_rows
+                found[text] = [one or "" for one in rendered]
+    return [{text: rendered[row] for text, rendered in found.items()} for row in range(table.num_rows)]
+
+
+def _lines(row: dict[str, Any], texts: dict[str, str], tasks: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:
     """Label and text, in the manner of a notebook: the input, the words, the question and its answer."""
     shown: set[str] = set()
     for name, task in tasks.items():
         kind = task["type"]
-        source = _rendered(task["question" if kind == "qa" else "text"], row)
+        source = texts[task["question" if kind == "qa" else "text"]]
         if not source or row.get(f"{name}{_FULLEST.get(kind, '')}") is None:
             continue
         if source not in shown:
@@ -132,7 +147,7 @@ def _lines(row: dict[str, Any], tasks: dict[str, dict[str, Any]]) -> Iterator[tu
         elif kind in ("chat", "seq2seq"):
             yield name, row[name]
         elif kind == "qa":
-            context = _rendered(task["context"], row)
+            context = texts[task["context"]]
             if context not in shown:
                 shown.add(context)
                 yield "Context", context
@@ -151,10 +166,10 @@ def _lines(row: dict[str, Any], tasks: dict[str, dict[str, Any]]) -> Iterator[tu
             vector = row[name]
             yield name, f"[{', '.join(f'{x:.3f}' for x in vector[:4])}, ...] ({len(vector)} numbers)"
     if not shown:
-        texts = [
+        values = [
             f"{key}={value}" for key, value in row.items() if not key.startswith("secbatch_") and value is not None
         ]
-        yield "Row", " · ".join(texts)[:300]
+        yield "Row", " · ".join(values)[:300]
     if row.get("secbatch_error"):
         yield "Rejected", f"{row['secbatch_source']} row {row['secbatch_row']}: {row['secbatch_error']}"
 
@@ -176,15 +191,3 @@ def _shortened(text: str) -> str:
     if len(text) <= SHOWN_CHARACTERS:
         return text
     return f"{text[:SHOWN_CHARACTERS]}... ({len(text):,} characters)"
-
-
-def _rendered(text: str, row: dict[str, Any]) -> str:
-    """The task's text for this row: a column, or a template with the row's values in it."""
-    if text in row:
-        return str(row[text] or "")
-    names = re.findall(r"(?<!\{)\{([^{}]+)\}", text)
-    if any(row.get(name) is None for name in names):
-        return ""
-    for name in names:
-        text = text.replace("{" + name + "}", str(row[name]))
-    return text
