@@ -36,6 +36,7 @@ from transformers import (
     DistilBertForMaskedLM,
     ElectraConfig,
     ElectraForMaskedLM,
+    FunnelConfig,
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -433,7 +434,7 @@ def with_token_types(folder: Path) -> Path:
     return folder
 
 
-_WORD_PIECES = frozenset({"bert", "albert", "distilbert", "electra", "deberta"})
+_WORD_PIECES = frozenset({"bert", "albert", "distilbert", "electra", "deberta", "funnel"})
 _NO_SPECIALS = {"bos_token_id": None, "eos_token_id": None, "cls_token_id": None, "sep_token_id": None}
 _SMALL: dict[str, Any] = {**_SHAPE, "num_hidden_layers": 2, "max_position_embeddings": 64}
 _FINE_TUNED: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -451,6 +452,7 @@ _FINE_TUNED: dict[str, tuple[Any, dict[str, Any]]] = {
         {**_SMALL, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "pooler_hidden_size": 64},
     ),
     "longformer": (LongformerConfig, {**_SMALL, "attention_window": [16, 16], "max_position_embeddings": 66}),
+    "funnel": (FunnelConfig, {"d_model": 64, "n_head": 4, "d_head": 16, "d_inner": 128, "block_sizes": [1, 1, 1]}),
     "modernbert": (ModernBertConfig, {**_SMALL, "local_attention": 16, **_NO_SPECIALS}),
     "llama": (LlamaConfig, {**_SMALL, "num_key_value_heads": 2, "bos_token_id": None, "eos_token_id": None}),
     "bart": (

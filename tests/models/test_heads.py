@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny_models import SENTENCES, make_fine_tuned, resolved
 from torch import nn
 
@@ -84,6 +85,23 @@ def test_a_sequence_head_gives_the_models_own_logits(
     assert (head._pooling, head.packed, head.labels) == (pooling, packed, 5)
     assert_equal(got, wanted)
     assert wanted.std() > 0.5  # a comparison of logits that are all alike would prove nothing
+
+
+def test_texts_too_short_for_an_architecture_are_classified(tmp_path: Path) -> None:
+    """Of fewer than five tokens Funnel's pooling leaves nothing: they are padded, and the others are not."""
+    model = resolved(make_fine_tuned(tmp_path, "funnel", "SequenceClassification", num_labels=3))
+    tokenizer = load_tokenizer(model)
+    texts = sequences_of(tokenizer)
+    long = texts.slice(0, int((texts.lengths > 4).sum()))
+    short = TokenSequences.of([[*tokenizer.before, 50, *tokenizer.after]])
+    sequences = TokenSequences.joined([long, short])
+    with torch.inference_mode():
+        stock = load_model(model, "sequence-classification", CPU).model
+        head = SequenceHead(load_model(model, "sequence-classification", CPU), tokenizer, CPU)
+        got = head.logits_of(head.states(sequences, head.wanted(sequences)), sequences)
+        filled = F.pad(torch.from_numpy(short.ids.astype(np.int64))[None], (0, 8 - len(short.ids)))
+        assert_equal(got[:-1], own_logits(stock, long))
+        assert_equal(got[-1:], stock(input_ids=filled, attention_mask=(filled > 0).long()).logits)
 
 
 def test_without_a_padding_token_a_decoders_head_looks_at_the_last_token_whatever_it_is(tmp_path: Path) -> None:

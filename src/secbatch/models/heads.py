@@ -97,7 +97,8 @@ class SequenceHead:
             # Decoders find a sequence's last token by it: no token is padding, not even the one that ends a text.
             text_config(self._model.config).pad_token_id = -1
         sample = _trial_texts(loaded.model, tokenizer)
-        whole = self._full(sample, pad=False)
+        everywhere = self._full(sample, pad=False)
+        whole = _pooled(everywhere, sample, "first")
         self.labels = int(whole.shape[-1])
         self.hidden: HiddenStates | None = None  # of the base model, where the head can be called alone
         self._head: HeadOnStates | None = None
@@ -114,7 +115,7 @@ class SequenceHead:
             self.hidden = hidden_states(self._model.base_model, self._pad_id, compute, sample)
             self.packed = self.hidden.packed
         else:
-            self.packed = not _holds(lambda: undisturbed(self._full(sample, pad=True), whole, compute))
+            self.packed = not _holds(lambda: undisturbed(self._full(sample, pad=True), everywhere, compute))
 
     @property
     def batch_free(self) -> bool:
@@ -132,9 +133,7 @@ class SequenceHead:
         if self.hidden is not None:
             return self.hidden(sequences, positions)
         whole = self._full(sequences, pad=not self.packed)
-        # Without a head that stands alone, a sequence's logits stand at its first token.
-        owner = np.repeat(np.arange(len(sequences)), sequences.lengths)
-        return whole[on_device(owner if positions is None else owner[positions], self._device)]
+        return whole if positions is None else whole[on_device(positions, self._device)]
 
     def logits_of(self, states: torch.Tensor, sequences: TokenSequences) -> torch.Tensor:
         """The states at the wanted positions of `sequences` [n] to [n, labels] float32."""
@@ -166,16 +165,13 @@ class SequenceHead:
         return None
 
     def _full(self, sequences: TokenSequences, pad: bool) -> torch.Tensor:
-        """[n, labels] from the model's own forward."""
-        if pad:
-            ids, mask = (on_device(array, self._device) for array in sequences.padded(self._pad_id))
-            return _sequence_logits(self._model(input_ids=ids, attention_mask=mask))
-        flat = on_device(sequences.ids.astype(np.int64), self._device)
-        parts = []
-        for first, count, length in sequences.groups():
-            ids = flat[first : first + count * length].view(count, length)
-            parts.append(_sequence_logits(self._model(input_ids=ids, attention_mask=torch.ones_like(ids))))
-        return torch.cat(parts)
+        """[T, labels] from the model's own forward: a sequence's logits, at each of its tokens."""
+
+        def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self._model(input_ids=ids, attention_mask=mask).logits
+            return logits[:, None].expand(-1, ids.shape[1], -1)
+
+        return over_real_tokens(forward, sequences, self._pad_id, self._device, pad)
 
 
 def _trial_texts(model: Any, tokenizer: TextTokenizer) -> TokenSequences:
@@ -210,11 +206,6 @@ def _token_logits(output: Any) -> torch.Tensor:
     """[B, L, labels]"""
     if "start_logits" in output:
         return torch.stack([output.start_logits, output.end_logits], dim=-1)
-    logits: torch.Tensor = output.logits
-    return logits
-
-
-def _sequence_logits(output: Any) -> torch.Tensor:
     logits: torch.Tensor = output.logits
     return logits
 
