@@ -61,6 +61,33 @@ def test_overrides_replace_keys(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("tasks.mask.topk=5", "unknown key 'tasks.mask.topk' (did you mean 'top_k'?)"),
+        ("tasks.mask.top_k=many", "'tasks.mask.top_k' is wrong: it must be a whole number (given: 'many')"),
+        ("output={path: out, paht: x}", "unknown key 'output.paht' (did you mean 'path'?)"),
+    ],
+)
+def test_what_the_command_line_has_wrong_is_not_said_of_a_line_of_the_file(
+    tmp_path: Path, override: str, words: str
+) -> None:
+    with pytest.raises(JobError) as caught:
+        load_job(write(tmp_path, GOOD), ["device=cpu", override])
+    assert str(caught.value).startswith(f"command line: {words}")
+    with pytest.raises(JobError, match=r"job\.yaml line 15: unknown key 'output.paht'"):
+        load_job(write(tmp_path, GOOD.replace("  path: out", "  paht: out")), ["output.mode=overwrite"])
+
+
+def test_a_file_of_data_is_no_job(tmp_path: Path) -> None:
+    for name in ("a.csv", "a.jsonl.gz"):
+        (tmp_path / name).write_bytes(b"id,text\n1,a: b: c\n")
+        with pytest.raises(JobError, match="is a file of data; write a job file that names it"):
+            load_job(str(tmp_path / name))
+    with pytest.raises(JobError, match="does not exist"):
+        load_job(str(tmp_path / "none.csv"))
+
+
+@pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
         ("    text: sentence", "    txt: sentence", 9, "unknown key 'tasks.mask.txt' (did you mean 'text'?)"),

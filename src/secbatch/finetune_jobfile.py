@@ -12,4 +12,4 @@ def load_finetune_job(path: str, overrides: Sequence[str] = ()) -> FinetuneJob:
     Raises JobError (one sentence with file and line) for what is not such a job.
     """
     values, node = read_values(path, overrides, "name, objective, model, data and output")
-    return validate_as(FinetuneJob, values, path, node)
+    return validate_as(FinetuneJob, values, path, node, overrides)
