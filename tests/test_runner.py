@@ -354,6 +354,24 @@ def test_a_file_of_many_parts_has_all_rows_in_their_order(counter: Counter, monk
     assert pd.read_parquet("rows.parquet")["n"].tolist() == [str(n) for n in range(50)]
 
 
+def test_a_file_is_held_until_its_folder_is_gone(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run would go on from the folder that is about to be removed."""
+    from secbatch import single_file
+    from secbatch.reporting import Silent
+
+    write("a.csv", "n,text", "1,word")
+    put = single_file._concatenate
+
+    def amid(files: list[Path], target: Path) -> None:
+        with pytest.raises(OutputHeldError):
+            single_file.run_into_file(job(), Path("rows.parquet"), reporter=Silent())
+        put(files, target)
+
+    monkeypatch.setattr(single_file, "_concatenate", amid)
+    single_file.run_into_file(job(), Path("rows.parquet"), reporter=Silent())
+    assert pd.read_parquet("rows.parquet")["n"].tolist() == ["1"] and not list(Path().glob(".rows*"))
+
+
 def test_a_partition_value_too_long_for_a_folder_costs_its_row_only(counter: Counter) -> None:
     write("a.csv", "day,text", "x" * 300 + ",one", "b,two")
     result = run_job(job(output__partition_by=["day"]))

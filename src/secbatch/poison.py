@@ -80,7 +80,7 @@ class Poison:
         """`worker`: without its weights. `retry`: rows that were left out before are tried again."""
         self._in_flight = InFlight(layout.in_flight)
         self._rows = PoisonRows(ledger, retry)
-        self._worker, self._compute, self._notice = worker, compute, notice
+        self._ledger, self._worker, self._compute, self._notice = ledger, worker, compute, notice
         self._trial: Trial | None = None
         self.errors, self.start, self.done = self._rows.errors, self._in_flight.start, self._in_flight.done
 
@@ -99,7 +99,8 @@ class Poison:
     def __exit__(self, *raised: object) -> None:
         if self._trial:
             self._trial.close()
-        self._in_flight.__exit__(*raised)
+        if self._ledger.in_place():  # the marks of another run are its own
+            self._in_flight.__exit__(*raised)
 
     @property
     def loaded(self) -> Loaded | None:

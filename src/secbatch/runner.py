@@ -53,11 +53,13 @@ def run_job(
     options: RunOptions | None = None,
     reporter: Reporter | None = None,
     ended: Callable[[RunResult], None] | None = None,
+    finished: Callable[[RunResult], None] | None = None,
 ) -> RunResult:
     """Runs `job` to its end, or goes on with its unfinished run.
 
     `limit`: the same as in `options`, for short. `ended` is told the result also of a run that fails or is
-    interrupted, where it got far enough to have one.
+    interrupted, where it got far enough to have one. `finished` is called after a run that came to its end, while the
+    output is still held.
 
     Raises SecbatchError (with an exit code) for what stops a run as a whole; rows that fail do not.
     Interrupted is raised after finished shards have been recorded.
@@ -78,13 +80,16 @@ def run_job(
         try:
             told = reporter or Silent()
             run = Run(job, layout, ledger, asked, told, lambda cuda: shard_rows_schedule(job, cuda), new_run)
-            return run.execute([text for text in (dated, notice) if text])
+            result = run.execute([text for text in (dated, notice) if text])
         finally:
             ledger.close()
             if ended and run:
                 ended(run.result)
             if made and not (run and run.result.device):
                 _leave_no_trace(made)
+        if finished:
+            finished(result)
+    return result
 
 
 def _leave_no_trace(made: list[Path]) -> None:

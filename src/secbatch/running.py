@@ -42,6 +42,7 @@ from secbatch.store.rejects import RejectWriter
 from secbatch.store.run_files import write_run_file
 from secbatch.store.versions import prune
 from secbatch.task_specs import FillMask
+from secbatch.thread_limit import refused
 from secbatch.time_left import TimeLeft
 from secbatch.underway import Underway
 
@@ -106,7 +107,7 @@ class Run:
                 if self.sizes.rate:
                     self.ledger.fix_setting(SPEED, f"{self.sizes.rate:.3f}")
                 self.ledger.end_run(self.run, self.result.state, now())
-            if self.result.device or known_output:
+            if (self.result.device or known_output) and self.ledger.in_place():
                 self._record(self.started)
         return self.result
 
@@ -117,7 +118,7 @@ class Run:
             self.result.exit_code, self.result.error = error.exit_code, str(error)
         else:
             self.result.exit_code = EXIT_INTERRUPTED if interrupted else EXIT_FAILURE
-            self.result.error = redacted(f"{type(error).__name__}: {error}")
+            self.result.error = str(refused(error) or redacted(f"{type(error).__name__}: {error}"))
 
     # -- before work
 

@@ -40,9 +40,19 @@ def run_into_file(
     work = path.with_name(f".{path.name}.secbatch")
     check_output_place(work)
     output = job.output.model_copy(update={"path": str(work)})
-    result = run_job(
-        job.model_copy(update={"output": output}), limit=limit, options=options, reporter=reporter, ended=ended
+    return run_job(
+        job.model_copy(update={"output": output}),
+        limit=limit,
+        options=options,
+        reporter=reporter,
+        ended=ended,
+        # Until the folder is gone nobody else may go on from it.
+        finished=lambda result: _put_into_file(job, path, result),
     )
+
+
+def _put_into_file(job: Job, path: Path, result: RunResult) -> None:
+    """Makes the dataset of `result` the file, and removes the folder."""
     if str(path) != with_run_date(str(path), result.run):
         path = Path(with_run_date(str(path), result.run))
         _check_free(job, path)  # a run of an earlier day has gone on, into the file of that day
@@ -60,7 +70,6 @@ def run_into_file(
     except OSError as error:
         raise explain(error, layout.root) from None
     result.output = str(path)
-    return result
 
 
 def _check_free(job: Job, path: Path) -> None:

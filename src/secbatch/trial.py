@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from secbatch.errors import ModelError
+from secbatch.thread_limit import TRIAL, check_threads
 from secbatch.worker import Enriched, Work, Worker
 
 WAIT_SECONDS = 0.1  # between two looks at whether the run is to stop
@@ -183,6 +184,7 @@ def serve(connection: Connection) -> None:
 
 
 def _load(worker: Worker, device: str, precision: str) -> Loaded:
+    check_threads(TRIAL)  # OpenMP ends a process that it has no threads for: no row must be taken for the cause
     if device.startswith("cuda"):
         from secbatch.models.device import choose
 

@@ -147,6 +147,16 @@ def test_a_file_that_becomes_shorter_while_it_is_read_breaks_off(tmp_path, endin
     assert len(rejects) == 1 and rejects[0].whole_file and "became shorter while it was read" in rejects[0].reason
 
 
+@pytest.mark.parametrize(("ending", "header", "left"), [("csv", "text\n", 5), ("jsonl", "", 0)])
+def test_so_does_one_that_became_shorter_before_it_was_opened(tmp_path, ending, header, left):
+    """What was cut off while other files were read is no removal either."""
+    path = written(tmp_path, f"a.{ending}", header + '{"text": "x"}\n' * 100)
+    source = source_of(path, rows=100)
+    os.truncate(path, left)
+    rejects = [reject for shard in source.shards() for reject in shard.rejects]
+    assert len(rejects) == 1 and rejects[0].whole_file and "became shorter" in rejects[0].reason
+
+
 def test_a_thousand_files_without_rows_are_one_line(tmp_path):
     for number in range(5):
         written(tmp_path, f"{number}.csv", "text\na\n" if number == 4 else "text\n" if number % 2 else "")

@@ -1,10 +1,11 @@
 import datetime
 import itertools
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from secbatch.store.durable_files import write_atomically
 from secbatch.store.filesystem import check_output_place
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger, Part
-from secbatch.store.lock import hold
+from secbatch.store.lock import hold, holder
 from secbatch.store.partitions import NULL_PARTITION, check_partition_columns, partition_folders, with_partitions
 from secbatch.store.parts import read_part, write_tables
 from secbatch.store.versions import prune, publish
@@ -134,6 +135,21 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
     with hold(lock):
         pass
+
+
+def test_a_lock_that_its_holder_removes_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that waits for it has another file in hand than those that come later."""
+    path = tmp_path / "out" / "_secbatch" / "lock"
+    first = ExitStack()
+    first.enter_context(hold(path))
+
+    def removed(_: float) -> None:
+        shutil.rmtree(tmp_path / "out")
+        first.close()
+
+    monkeypatch.setattr("secbatch.store.lock.time.sleep", removed)
+    with hold(path):
+        assert holder(path) is not None
 
 
 def test_a_newer_ledger_is_refused_and_a_broken_one_named(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from secbatch.cli.versions import rollback, versions
 from secbatch.collector import set_aside_once
 from secbatch.errors import EXIT_FAILURE, EXIT_INTERRUPTED, Interrupted, SecbatchError
 from secbatch.redaction import redacted
+from secbatch.thread_limit import refused
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -97,6 +98,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             raise
+        if no_threads := refused(error):
+            return _fail(str(no_threads), no_threads.exit_code)
         what = redacted(f"{type(error).__name__}: {error}")[:500]
         return _fail(f"Internal failure ({what}); run again with SECBATCH_DEBUG=1 for the details", EXIT_FAILURE)
     return result if isinstance(result, int) else 0

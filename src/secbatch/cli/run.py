@@ -15,6 +15,7 @@ from secbatch.cli.stopping import Interruptible
 from secbatch.cli.terminal import printable
 from secbatch.cli.watch import Watch
 from secbatch.run_options import RunOptions, next_time
+from secbatch.thread_limit import check_threads
 
 if TYPE_CHECKING:
     from secbatch.job import Job
@@ -199,6 +200,7 @@ def run_watched(
     measured.name = job.name
     with Watch(log_format) as watch, Interruptible():
         watch.started(job=job.name, version=secbatch.__version__, output=str(single_file or job.output.path))
+        check_threads()  # before the imports, which start some
         # Imported in here so that Ctrl-C during the slow imports is an interrupt like any other.
         from secbatch.runner import run_job
         from secbatch.single_file import run_into_file
@@ -216,6 +218,7 @@ def run_watched(
 
 
 def _show_plan(job: "Job", limit: int | None) -> None:
+    check_threads()
     from secbatch.planning import plan_job
 
     with Interruptible():

@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from secbatch.errors import JobError, ModelError
+from secbatch.home import expanded
 from secbatch.jobfile import validate
 from secbatch.models.device import Compute
 from secbatch.models.resolve import resolve
@@ -81,7 +81,9 @@ def named_apart(models: list[str]) -> list[str]:
         twice = next(model for model in models if models.count(model) > 1)
         raise JobError(f"model {twice} is named twice")
     # Only folders: builtin/mlm and owner/name are names already.
-    parts = [model.rstrip("/").split("/") if Path(model).expanduser().is_dir() else [model] for model in models]
+    parts = [
+        model.rstrip("/").split("/") if expanded(model, "model", ModelError).is_dir() else [model] for model in models
+    ]
     size = 1
     while size < max(map(len, parts)):
         short = ["/".join(part[-size:]) for part in parts]

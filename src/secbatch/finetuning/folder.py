@@ -6,6 +6,7 @@ from typing import Any
 
 from secbatch.errors import JobError, OutputError, UnfitOutputError
 from secbatch.finetuning.checkpoint import Checkpoints
+from secbatch.home import expanded
 from secbatch.models.resolved import UNFINISHED
 from secbatch.store.filesystem import (
     check_output_place,
@@ -27,7 +28,7 @@ class ModelFolder:
 
     def __init__(self, path: str) -> None:
         """Raises OutputError for a place that cannot keep what was written, or that is no folder."""
-        self.path = Path(path).expanduser()
+        self.path = expanded(path, "output", JobError)
         check_output_place(self.path)
         if self.path.exists() and not self.path.is_dir():
             raise UnfitOutputError(f"Output '{self.path}' is a file; name a folder.")

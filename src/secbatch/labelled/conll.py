@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from secbatch.errors import InputError, counted
+from secbatch.home import expanded
 from secbatch.labelled.examples import Labelled, Malformed, Place, Span, TokenExample
 from secbatch.labelled.files import LabelledFiles, hashed, judge
 from secbatch.labelled.tags import scheme_of, spans_of, split_tag
@@ -77,7 +78,7 @@ def _numbered(examples: list[TokenExample]) -> bool:
 
 def _find(path: str) -> tuple[list[InputFile], tuple[str, ...]]:
     """The files that `path` names, and notices; of a folder, or a local glob, those with an ending of CoNLL files."""
-    folder = Path(path).expanduser()
+    folder = expanded(path, "input path")
     if folder.is_dir():
         paths = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
     elif "://" not in path and not folder.is_file() and any(sign in path for sign in "*?["):

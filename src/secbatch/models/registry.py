@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from secbatch.errors import ModelError, nearest
+from secbatch.home import expanded
 from secbatch.models.content_hash import file_hash
 
 SCHEMA = 1  # of name.json and the lock files; raised when a key changes its meaning
@@ -60,13 +61,25 @@ class RegisteredVersion:
     folder: Path
 
 
+class NoRegistryError(ModelError):
+    """There is no place for promoted models, so there are none."""
+
+
 def registry_folder() -> Path:
-    """SECBATCH_MODELS; else secbatch/models in XDG_DATA_HOME; else ~/.local/share/secbatch/models."""
+    """SECBATCH_MODELS; else secbatch/models in XDG_DATA_HOME; else ~/.local/share/secbatch/models.
+
+    Raises NoRegistryError for a user without a home, as those of containers may be.
+    """
     named = os.environ.get("SECBATCH_MODELS")
     if named:
-        return Path(named).expanduser()
+        return expanded(named, "SECBATCH_MODELS", ModelError)
     data = os.environ.get("XDG_DATA_HOME")
-    return (Path(data) if data else Path.home() / ".local" / "share") / "secbatch" / "models"
+    try:
+        return (Path(data) if data else Path.home() / ".local" / "share") / "secbatch" / "models"
+    except RuntimeError:
+        raise NoRegistryError(
+            "this user has no home for promoted models (HOME is not set); name a folder for them in SECBATCH_MODELS"
+        ) from None
 
 
 def may_be_registered(name: str) -> bool:
@@ -90,7 +103,10 @@ def registered(name: str) -> RegisteredName | None:
     """What is known of `name`, None when it was never promoted. Raises ModelError when its record is broken."""
     if not may_be_registered(name):
         return None
-    path = name_folder(name) / "name.json"
+    try:
+        path = name_folder(name) / "name.json"
+    except NoRegistryError:
+        return None
     values = _read(path)
     if values is None:
         return None
@@ -109,7 +125,10 @@ def registered(name: str) -> RegisteredName | None:
 
 def registered_names() -> list[str]:
     """All names that were promoted, sorted."""
-    folder = registry_folder()
+    try:
+        folder = registry_folder()
+    except NoRegistryError:
+        return []
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if (path / "name.json").is_file())

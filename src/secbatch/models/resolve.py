@@ -1,11 +1,13 @@
 """From the name in a job to model files on this machine."""
 
+import os
 import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
 
 from secbatch.errors import ModelError, nearest
+from secbatch.home import expanded
 from secbatch.models.catalog import CATALOG
 from secbatch.models.content_hash import tokenizer_hash, weight_files, weights_hash
 from secbatch.models.hub import HubUnreachableError, Snapshot, cached_snapshot, download
@@ -37,7 +39,7 @@ def at_hand(name: str) -> bool:
         return _complete(_builtin_folder(name))
     if registered(name) is not None:
         return True
-    if _complete(Path(name).expanduser()):
+    if _complete(Path(os.path.expanduser(name))):  # noqa: PTH111  (what is nobody's home stays as it is)
         return True
     entry = CATALOG.get(name)
     hub_id, revision = (entry.hub_id or name, entry.revision) if entry else (name, "main")
@@ -56,7 +58,7 @@ def _resolve(name: str, revision: str | None, fresh: bool) -> ResolvedModel:
     if name.startswith("builtin/"):
         _refuse_revision(name, revision, "ships with the package")
         return _of_folder(name, _built_in(name), entry.licence if entry else None)
-    folder = Path(name).expanduser()
+    folder = expanded(name, "model folder", ModelError)
     if folder.is_dir() and (entry is None or (folder / "config.json").is_file()):
         _refuse_revision(name, revision, "is a folder")
         return _of_folder(name, folder, None)

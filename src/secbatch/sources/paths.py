@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secbatch.errors import (
@@ -22,6 +21,7 @@ from secbatch.errors import (
     in_job_or_option,
     nearest,
 )
+from secbatch.home import expanded
 from secbatch.patience import patiently
 from secbatch.redaction import redacted
 from secbatch.sources.glob_pattern import glob_regex, split_glob
@@ -107,7 +107,7 @@ def _locate(path: str) -> "tuple[pafs.FileSystem, str, str, str]":
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path)
     if scheme is None:
         base, pattern = split_glob(path, "*?[")
-        root = str(Path(base).expanduser()) if base else ("" if pattern else ".")
+        root = str(expanded(base, "input path")) if base else ("" if pattern else ".")
         return pafs.LocalFileSystem(), root, base, pattern
     address, _, query = path.partition("?")
     base, pattern = split_glob(address, "*[")

@@ -87,7 +87,8 @@ class ByteStream:
         import pyarrow as pa
 
         self._raw = self.file.open()
-        self._size = self._raw.size()
+        # What was cut off since the input was listed was there as well.
+        self._size = max(self._raw.size(), self.file.size)
         found = compression_of(self._raw.read(LONGEST))
         self._raw.seek(0)
         self.compression = self.file.compression or found

@@ -31,6 +31,7 @@ def write_checkpoint(
 
     `where`: run, number and key of the shard. `computed`: bool [n]. A redo gives the same files.
     """
+    ledger.check_in_place()
     run, shard, key = where
     folders, codes = partition_folders(table, partition_by)
     order = np.argsort(codes, kind="stable")

@@ -79,6 +79,7 @@ class Ledger:
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
+            self._file = _identity(path)
             found = self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if found != "ok":
                 raise sqlite3.DatabaseError(found)
@@ -133,10 +134,24 @@ class Ledger:
                     faults.record("commit", self._path)
         self._connection.close()
 
+    def in_place(self) -> bool:
+        """Whether the file still is where it was opened: SQLite goes on in one that was moved away, or removed."""
+        return _identity(self._path) == self._file
+
+    def check_in_place(self) -> None:
+        """Raises OutputError where the output was moved or removed: what is there now may be that of another run."""
+        if not self.in_place():
+            raise OutputError(
+                f"Output '{self._path.parent.parent}' was moved or removed while this run was at work; what is there "
+                "now is left as it is. Run again, where the output is to be: finished work that was moved along is "
+                "reused."
+            )
+
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
         self._write_all([(statement, values)])
 
     def _write_all(self, statements: list[tuple[str, tuple[object, ...]]]) -> None:
+        self.check_in_place()
         with self._mutex:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -289,6 +304,15 @@ class Ledger:
                 ("DELETE FROM versions WHERE version = ?", (version,)),
             ]
         )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells the file at `path` from any other, whatever their names; None where there is none."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino
 
 
 def _looking(path: Path) -> sqlite3.Connection:

@@ -22,17 +22,8 @@ def hold(path: Path) -> Iterator[None]:
 
     Raises OutputHeldError naming the holder when another run has it.
     """
-    make_folder(path.parent)
+    handle = _take(path)
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise explain(error, path) from None
-    try:
-        if not _taken(handle):
-            raise OutputHeldError(
-                f"Another run holds output '{path.parent.parent}' ({_holder(path)}); "
-                "wait for it to end or stop it, then run again."
-            )
         os.ftruncate(handle, 0)
         note = {
             "host": socket.gethostname(),
@@ -43,6 +34,35 @@ def hold(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _take(path: Path) -> int:
+    """A descriptor that has the lock. A file that its holder has removed (with the whole folder) locks nobody out."""
+    for _ in range(LOOKS):
+        make_folder(path.parent)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:  # a run that ends has removed the folder at this moment
+            continue
+        except OSError as error:
+            raise explain(error, path) from None
+        if not _taken(handle):
+            os.close(handle)
+            raise OutputHeldError(
+                f"Another run holds output '{path.parent.parent}' ({_holder(path)}); "
+                "wait for it to end or stop it, then run again."
+            )
+        if _is_at(path, handle):
+            return handle
+        os.close(handle)
+    raise OutputHeldError(f"Output '{path.parent.parent}' is being removed by the run that holds it; run again.")
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except OSError:
+        return False
 
 
 def _taken(handle: int) -> bool:

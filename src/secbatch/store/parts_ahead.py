@@ -112,7 +112,9 @@ class PartsAhead:
         for piece in found:
             if piece.folder not in self._partitions:
                 number = len(self._partitions)
-                path = self._merger.layout.parts / piece.folder / f".ahead-{number}.tmp"
+                # Of this run alone: another one may be at this place, should the output have been moved away.
+                name = f".ahead-{self._merger.run}-{number}.tmp"
+                path = self._merger.layout.parts / piece.folder / name
                 self._partitions[piece.folder] = _Partition(path)
             partition = self._partitions[piece.folder]
             for group in partition.grouping.add(piece):

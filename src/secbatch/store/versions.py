@@ -23,6 +23,7 @@ def publish(
     The steps, each safe to redo: folder of hard links built and fsynced, link swapped, ledger written. A crash
     between the last two leaves a version that the ledger does not know: the next publish makes a newer one.
     """
+    ledger.check_in_place()
     number = max([ledger.latest_version(), *_numbers(layout)]) + 1
     folder = layout.versions / folder_name(number)
     building = layout.versions / f".{folder.name}.tmp"
@@ -39,6 +40,7 @@ def publish(
                 faults.record("link", layout.parts / file, target)
                 faults.reach("version: amid its links")
         sync_folders(folders)
+        ledger.check_in_place()  # thousands of links take their time
         faults.reach("version: before its rename")
         rename(building, folder)
         faults.reach("version: after its rename")
@@ -106,6 +108,7 @@ def shown_folder(layout: Layout) -> str | None:
 
 def prune(layout: Layout, ledger: Ledger, on_their_way: Collection[str] = ()) -> None:
     """Removes all but the newest versions, and files that none of them holds; those `on_their_way` to parts/ stay."""
+    ledger.check_in_place()
     for number in ledger.versions()[:-KEPT_VERSIONS]:
         ledger.forget_version(number)
     numbers = ledger.versions()
