@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import secbatch
 from secbatch.errors import EXIT_OK, JobError, OutputError
+from secbatch.extras import check_extra
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -17,12 +18,7 @@ STATES = ("read", "enriched", "reused", "superseded", "rejected", "unparseable")
 
 def check_metrics_file(path: Path) -> None:
     """Refuses, before a run, what would fail after it: the extra is not installed, or there is no such folder."""
-    try:
-        import prometheus_client  # noqa: F401
-    except ImportError:
-        raise JobError(
-            "--metrics-file needs the package prometheus-client; install it with `pip install 'secbatch[metrics]'`."
-        ) from None
+    check_extra("--metrics-file", ["prometheus_client"], "metrics")
     if not path.parent.is_dir() or path.is_dir():
         raise JobError(f"--metrics-file '{path}': name a file in a folder that exists.")
 

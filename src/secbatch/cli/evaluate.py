@@ -13,6 +13,7 @@ import click
 from secbatch.cli import options
 from secbatch.cli.terminal import printable, sentence
 from secbatch.errors import InputError, JobError, SecbatchError
+from secbatch.extras import check_extra
 
 if TYPE_CHECKING:
     from secbatch.comparison.evaluation import Objective
@@ -190,13 +191,10 @@ def _check_columns(objective: str, columns: dict[str, Any]) -> None:
 
 
 def _check_installed(objective: str, plot: bool) -> None:
-    from importlib.util import find_spec
-
     needed = {"classify": ["sklearn"], "ner": ["nervaluate"]}
-    wanted = [*needed.get(objective, []), *(["matplotlib"] if plot else [])]
-    missing = [name for name in wanted if find_spec(name) is None]
-    if missing:
-        raise JobError(f"`secbatch evaluate` needs {' and '.join(missing)}; install secbatch[finetune]")
+    check_extra(f"--objective {objective}", needed.get(objective, []), "finetune")
+    if plot:
+        check_extra("--plot", ["matplotlib"], "finetune")
 
 
 @contextmanager

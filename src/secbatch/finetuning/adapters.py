@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from secbatch.errors import JobError
 from secbatch.finetune_job import Lora
 from secbatch.models.transformers_calls import quiet
 
@@ -11,12 +10,9 @@ class Adapters:
     """A model whose linear layers have adapters; its head is trained as a whole."""
 
     def __init__(self, model: Any, wanted: Lora) -> None:
-        """Changes `model` in place. Raises JobError when peft is not installed."""
-        try:
-            from peft import LoraConfig, get_peft_model
-        except ImportError:
-            raise JobError("hyperparameters.lora needs peft; install it with `pip install 'secbatch[lora]'`") from None
+        """Changes `model` in place."""
         import torch
+        from peft import LoraConfig, get_peft_model
 
         base = model.base_model
         # Some models (T5, encoder-decoder pairs) have no base apart from themselves: all but their output is it.

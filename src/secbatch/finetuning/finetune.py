@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secbatch.errors import JobError
+from secbatch.extras import check_extra
 from secbatch.finetune_job import Base, FinetuneJob
 from secbatch.finetuning.dataset import Dataset, load_dataset
 from secbatch.finetuning.folder import RECORD, ModelFolder, trained_record
@@ -102,7 +103,9 @@ def _compared(job: FinetuneJob) -> FinetuneJob | None:
 
 def check_output(job: FinetuneJob) -> ModelFolder:
     """The output folder. Raises JobError and OutputError where no model can go, JobError for missing libraries."""
-    _check_libraries()
+    check_extra("a training", ["sklearn", "nervaluate", "matplotlib"], "finetune")
+    if job.hyperparameters.lora:
+        check_extra("hyperparameters.lora", ["peft"], "lora")
     folder = ModelFolder(job.output)
     folder.check_ours()
     return folder
@@ -115,14 +118,6 @@ def resolved_base(job: FinetuneJob) -> ResolvedModel:
         raise JobError(f"output '{job.output}' is the base model's own folder; choose another")
     record = trained_record(base.folder)
     return replace(base, licence=record["base"].get("licence")) if record and base.licence is None else base
-
-
-def _check_libraries() -> None:
-    import importlib.util
-
-    missing = [name for name in ("sklearn", "nervaluate", "matplotlib") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise JobError(f"fine-tuning needs {', '.join(missing)}; install with `pip install 'secbatch[finetune]'`")
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """What is asked of an OpenAI-compatible endpoint, and with which key: a server in the model's place."""
 
 import hashlib
-import importlib.util
 import json
 import os
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from secbatch.errors import ModelError
+from secbatch.extras import check_extra
 from secbatch.models.generation_endpoint import Endpoint, Session
 from secbatch.models.generation_settings import DEFAULT_NEW_TOKENS
 from secbatch.tasks.chat_history import Turn
@@ -40,8 +40,7 @@ class EndpointChat:
         """Raises ModelError when the key, or what requests are made with, is not there."""
         assert spec.endpoint is not None
         self._spec = spec
-        if importlib.util.find_spec("httpx2") is None:
-            raise ModelError("endpoint needs the package httpx2; install it with pip install 'secbatch[endpoint]'")
+        check_extra("endpoint", ["httpx2"], "endpoint", ModelError)
         self._key()  # better now than after the input has been read
         self._endpoint = Endpoint(
             spec.endpoint, spec.model, spec.concurrency, spec.timeout, spec.retries, spec.api_key_env

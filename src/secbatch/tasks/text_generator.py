@@ -100,7 +100,7 @@ class TextGenerator:
         if not installed():
             if self._runtime == "auto":
                 return False
-            raise ModelError("runtime: vllm needs the package vllm; install it with pip install 'secbatch[vllm]'")
+            raise ModelError("runtime: vllm needs vllm; install it with `pip install 'secbatch[vllm]'`")
         why = hindrance(self.settings, self.encoder_decoder, self._compute.device)
         if why is not None and self._runtime == "vllm":
             raise ModelError(f"runtime: vllm cannot be for model {self._resolved.name}: {why}")
