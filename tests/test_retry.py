@@ -97,6 +97,21 @@ def test_jobs_whose_tasks_stand_in_another_order_are_the_same(counter: Counter) 
     assert not same_job(described(job, RunOptions()), described(job, RunOptions(limit=3)))
 
 
+@pytest.mark.parametrize("removed", ["keep", "mark", "drop"])
+@pytest.mark.parametrize("named", ["", ", id: n"])
+def test_a_mended_row_takes_the_place_of_the_rejected_one(counter: Counter, named: str, removed: str) -> None:
+    job = JOB.replace("path: in}", f"path: in, types: {{n: int64}}{named}}}")
+    Path("job.yaml").write_text(job.replace("path: out", f"path: out, removed: {removed}"))
+    Path("in/a.csv").write_text("text,n\na,1\nb,two\nc,3\n")
+    Path("in/b.csv").write_text("text,n\nd,4\n")
+    assert _run(["run", "job.yaml"]) == 3
+    Path("in/a.csv").write_text("text,n\na,1\nb,2\n")  # the row is mended; another one is not there any more
+    Path("in/b.csv").unlink()
+    assert _run(["retry", "out"]) == 0
+    assert status() == dict.fromkeys([1, 2, 3, 4], "ok")  # nothing counts as removed
+    assert len(pd.read_parquet("out/data")) == 4
+
+
 @pytest.mark.parametrize("mode", ["overwrite", "fail-if-exists"])
 @pytest.mark.parametrize("named", [[], ["--job", "job.yaml"]])
 def test_a_retry_keeps_what_is_done_whatever_the_mode_of_the_job(counter: Counter, mode: str, named: list[str]) -> None:

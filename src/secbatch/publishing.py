@@ -74,14 +74,17 @@ class Publisher:
         read_whole: list[str],
         complete: bool,
         final: bool,
+        mending: bool = False,
         on_their_way: Collection[str] = (),
     ) -> Published:
         """`read_whole`: files that this run has read to their end; `complete`: they are all of the job's input.
 
+        `mending`: of the rows of these files, only rejected ones may be replaced by what the files hold now.
+
         `on_their_way`: files under parts/ that are not whole yet, and stay.
         """
         named = bool(self.job.input.id)
-        assembly = Assembly(self.layout, self.reuse.open_keys, self.reuse.schema_name, self._tasks, named)
+        assembly = Assembly(self.layout, self.reuse.open_keys, self.reuse.schema_name, self._tasks, named, mending)
         base = self.reuse.base if final else []
         output = self.job.output
         made = assembly.assemble(

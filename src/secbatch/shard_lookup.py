@@ -70,7 +70,7 @@ class ShardLookup:
     def _shards(self, stopped: Callable[[], bool]) -> Iterator[Shard]:
         spill = self.layout.scratch / "conversations"
         yield from self.clock.each("read", input_shards(self.setup, spill, self.options.limit, stopped))
-        self.read_whole = self.options.limit is None and not self.options.partial
+        self.read_whole = self.options.limit is None and (self.options.retry or not self.options.partial)
 
     def items(self, stopped: Callable[[], bool]) -> Iterator[Item]:
         """Shards read, their rows named and looked up."""
@@ -117,4 +117,5 @@ class ShardLookup:
 
     def complete(self) -> bool:
         """Whether all of the job's input was read to its end: only then can a row be missing from it."""
-        return self.read_whole and not self.rejects.broken_files and not self.setup.source.waiting
+        whole = self.read_whole and not self.options.partial
+        return whole and not self.rejects.broken_files and not self.setup.source.waiting

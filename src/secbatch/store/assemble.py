@@ -41,6 +41,7 @@ class Assembly:
     schema: str  # name of the columns that parts are to have
     tasks: dict[str, list[str]]  # of this run's rows: task -> fingerprints
     named: bool  # rows have ids: only a rejected one without is known by its place
+    mending: bool  # a retry: what is rejected is done again, and nothing else is taken away
 
     def assemble(
         self,
@@ -53,7 +54,7 @@ class Assembly:
         """`winners` None: every row of the checkpoints has an identity of its own, and there is no base.
 
         `removed`: what becomes of rows that are not in the input; those that have no id, of `replaced_sources`, which
-        this run read whole, are dropped in any case.
+        this run read whole, are dropped in any case; by a run that is `mending`, only rejected ones.
         """
         result = Assembled()
         for part in base:
@@ -79,10 +80,11 @@ class Assembly:
         gone = np.zeros(keys.rows, bool)
         if absent.any() and removed == "drop":
             gone = absent
-        elif absent.any() and replaced_sources and not self.named:
+        elif absent.any() and replaced_sources and not self.named and not self.mending:
             gone = absent & self._from_sources(part, replaced_sources)
-        # A row without id has another place as soon as a line is added above it: it is not lost.
-        moved = self._known_by_place(part, keys, absent, replaced_sources)
+        # A row without id has another place as soon as a line is added above it, or other content once it is mended:
+        # it is not lost.
+        moved = self._moved(part, keys, absent, replaced_sources)
         gone = gone | moved
         marked = absent & ~gone & ((keys.flags & REMOVED) == 0) if removed == "mark" else np.zeros(keys.rows, bool)
         result.removed += int((gone & ~moved).sum() + marked.sum())
@@ -118,6 +120,13 @@ class Assembly:
         rows = RowGroups().take(self.layout.parts / part.files[0], np.arange(part.rows), ["secbatch_source"])
         found = pc.is_in(rows.column(0).cast(pa.string()), value_set=pa.array(sources, pa.string()))
         return np.asarray(found.to_numpy())
+
+    def _moved(self, part: Part, keys: StoredKeys, absent: np.ndarray, sources: Sequence[str]) -> np.ndarray:
+        """bool [n]: rows of these files, out of `absent`, that stand in the input under another name."""
+        if self.named or not self.mending:
+            return self._known_by_place(part, keys, absent, sources)
+        found = absent & ((keys.flags & REJECTED) != 0)
+        return found & self._from_sources(part, sources) if found.any() and sources else np.zeros(keys.rows, bool)
 
     def _known_by_place(self, part: Part, keys: StoredKeys, absent: np.ndarray, sources: Sequence[str]) -> np.ndarray:
         """bool [n]: rows of these files, out of `absent`, that should have had an id and have none."""
