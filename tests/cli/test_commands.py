@@ -156,7 +156,8 @@ def test_rejects_above_the_limit_exit_3(mask_model: str, capsys: pytest.CaptureF
     write("in.csv", "a,text\n1,A <mask>\n2,b,c,d\n")
     assert _run(["enrich", "in.csv", "-o", "out.parquet", "--mask", "text", "--mask-model", mask_model]) == 3
     told = capsys.readouterr().err
-    assert "exit code 3" in told and "1 not parseable, in out.rejects.parquet\n" in told
+    assert "exit code 3. `secbatch show out.parquet --rejected` tells which\n" in told
+    assert "1 not parseable, in out.rejects.parquet\n" in told
     assert "out.parquet · 1 row\n" in told
     assert len(pd.read_parquet("out.parquet")) == 1
     rejects = pd.read_parquet("out.rejects.parquet")

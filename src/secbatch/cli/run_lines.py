@@ -1,5 +1,6 @@
 """How a run ended, as a person wants to read it."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,5 +44,6 @@ def run_lines(result: "RunResult", job: "Job", single_file: bool) -> list[tuple[
         why = f"rejects are above max_rejects ({job.max_rejects})"
         if result.unreadable_files:
             why = "files could not be read to their end"
-        lines.append(("Attention", f"{why}; exit code {EXIT_REJECTS}"))
+        look = f"`secbatch show {shlex.quote(result.output)} --rejected`"
+        lines.append(("Attention", f"{why}; exit code {EXIT_REJECTS}. {look} tells which"))
     return lines
