@@ -10,6 +10,7 @@ import torch
 from tiny_models import bert_tokenizer, resolved
 from transformers import (
     AutoModel,
+    BigBirdConfig,
     CLIPConfig,
     CLIPModel,
     ConvBertConfig,
@@ -136,6 +137,25 @@ def test_long_texts_do_not_turn_the_positions_of_short_ones() -> None:
         path = hidden_states(base, 0, CPU)
         with torch.inference_mode():
             wanted = torch.cat([base(input_ids=ids)[0][0] for ids in rows(sequences)])
+            assert torch.allclose(path(sequences), wanted, atol=1e-4)
+
+
+def test_a_short_text_does_not_change_what_long_ones_look_at(tmp_path: Path) -> None:
+    """BigBird's blocks of keys: it looks at all keys, for good, once it has seen a short text."""
+    blocks = {"block_size": 4, "num_random_blocks": 1}  # for texts of more than 28 tokens
+    torch.manual_seed(0)
+    model = AutoModel.from_config(BigBirdConfig(vocab_size=VOCABULARY, pad_token_id=0, **blocks, **SMALL))
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            weight.data.mul_(5)
+    model = load_model(saved(model, tmp_path), "encoder", CPU).model
+    sequences = some_sequences()
+    path = hidden_states(model, 0, CPU)
+    assert not path.packed  # texts that are short are padded
+    with torch.inference_mode():
+        new = [AutoModel.from_pretrained(tmp_path).eval() for _ in rows(sequences)]
+        wanted = torch.cat([one(input_ids=ids)[0][0] for one, ids in zip(new, rows(sequences), strict=True)])
+        for _ in range(2):
             assert torch.allclose(path(sequences), wanted, atol=1e-4)
 
 

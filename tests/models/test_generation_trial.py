@@ -10,6 +10,8 @@ from test_generation import VOCABULARY, alone, generator, llama, prompts, sharpe
 from tiny_models import chat_tokenizer, resolved
 from transformers import (
     AutoModelForCausalLM,
+    BigBirdPegasusConfig,
+    BigBirdPegasusForConditionalGeneration,
     BloomConfig,
     CpmAntConfig,
     FalconH1Config,
@@ -29,6 +31,7 @@ from transformers import (
 
 from secbatch.errors import ModelError
 from secbatch.models import generation_steps
+from secbatch.models.block_sparse import keep_block_sparse
 from secbatch.models.device import choose
 from secbatch.models.generation import Generator, Prompt
 from secbatch.models.generation_cache import joined
@@ -82,6 +85,35 @@ def test_any_state_gives_the_tokens_that_a_prompt_gets_alone(
     for text, answer in zip(texts, answers, strict=True):
         wanted = alone(model, text, max_new_tokens=8, num_beams=beams)
         assert answer.tokens == (wanted[: wanted.index(end)] if end in wanted else wanted)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_long_texts_are_looked_at_in_blocks_after_short_ones(beams: int) -> None:
+    """BigBird-Pegasus, which looks at all keys, for good, once it has seen a short text."""
+
+    def summarizer() -> Any:
+        torch.manual_seed(0)
+        layers = {"encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "d_model": 32}
+        heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "max_position_embeddings": 128}
+        blocks = {"block_size": 4, "num_random_blocks": 1}  # for texts of more than 28 tokens
+        config = BigBirdPegasusConfig(vocab_size=VOCABULARY, **layers, **heads, **blocks)
+        tokens = {"pad_token_id": 0, "decoder_start_token_id": 1}
+        made = sharpened(BigBirdPegasusForConditionalGeneration(config), {}, **tokens)
+        for name, weight in made.named_parameters():
+            if weight.ndim > 1 and "_attn" in name:  # so that much depends on what is looked at
+                weight.data.mul_(4)
+        return made
+
+    model = summarizer()
+    keep_block_sparse(model)
+    generated = generator(model, Generation(max_new_tokens=8, num_beams=beams))
+    assert made_of(generated) == ["pads"]
+    texts = [list(range(start, start + length)) for start, length in ((5, 90), (60, 40), (9, 29), (80, 28), (99, 6))]
+    for _ in range(2):
+        answers = generated.generate([Prompt(text) for text in texts]).answers
+        assert [answer.tokens for answer in answers] == [
+            alone(summarizer(), text, max_new_tokens=8, num_beams=beams) for text in texts
+        ]
 
 
 @pytest.mark.parametrize("beams", [1, 3])

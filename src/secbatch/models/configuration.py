@@ -56,13 +56,17 @@ def padding_moves_tokens(config: Any) -> bool:
     return config.model_type == "reformer" or getattr(text_config(config), "index_topk", None) is not None
 
 
-def positions_change_beyond(config: Any) -> int | None:
-    """Tokens of a text beyond which a model turns all positions in another way; None: they are always alike.
+def changes_beyond(config: Any) -> int | None:
+    """Tokens of a text beyond which a model works in another way; None: it always works in the same.
 
-    LongRoPE (Ding et al. 2024, arXiv:2402.13753), which Phi-3 and its kin have. transformers asks for the longest text
-    of a batch, and turns all of it in one way.
+    In transformers the longest text of a batch decides for all. With LongRoPE (Ding et al. 2024, arXiv:2402.13753;
+    Phi-3 and its kin) all positions are turned in another way, and BigBird (Zaheer et al. 2020, arXiv:2007.14062) looks
+    at some blocks of keys instead of all.
     """
-    found = getattr(text_config(config), "rope_parameters", None) or {}
+    own = text_config(config)
+    if getattr(own, "attention_type", None) == "block_sparse":
+        return int((5 + 2 * own.num_random_blocks) * own.block_size)
+    found = getattr(own, "rope_parameters", None) or {}
     several = [found, *(entry for entry in found.values() if isinstance(entry, dict))]  # one for each kind of layer
     kinds = [entry for entry in several if entry.get("rope_type") == "longrope"]
     limits = [entry.get("original_max_position_embeddings") for entry in kinds]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from secbatch.models import encoder_bert, encoder_deberta, encoder_modernbert, encoder_mpnet
-from secbatch.models.configuration import padding_id, padding_moves_tokens, positions_change_beyond
+from secbatch.models.configuration import changes_beyond, padding_id, padding_moves_tokens
 from secbatch.models.device import Compute
 from secbatch.models.encoder_generic import StockEncoder, over_real_tokens
 from secbatch.models.load import LoadedModel
@@ -50,8 +50,6 @@ def hidden_states(base: Any, pad_id: int, compute: Compute, sample: TokenSequenc
     sample = trial_sequences(base) if sample is None else sample
     alone = StockEncoder(encoder, pad_id, compute.device, pad=False)
     wanted = alone(sample)
-    if positions_change_beyond(base.config) is not None:
-        return alone
     fast = _fast_path(base, compute.device)
     if fast is not None and agrees(fast(sample), wanted, compute):
         places = np.arange(0, len(sample.ids), 4)
@@ -66,6 +64,8 @@ def hidden_states(base: Any, pad_id: int, compute: Compute, sample: TokenSequenc
 def _fast_path(base: Any, device: str) -> HiddenStates | None:
     config = base.config
     if getattr(config, "is_decoder", False) or getattr(config, "add_cross_attention", False):
+        return None
+    if changes_beyond(config) is not None:
         return None
     for path, kinds in (
         (encoder_bert.PackedBert, encoder_bert.MODEL_TYPES),
@@ -171,7 +171,8 @@ class MaskedLM:
             logits: torch.Tensor = self._model(input_ids=ids, attention_mask=mask).logits
             return logits
 
-        return over_real_tokens(forward, sequences, self._pad_id, self._device, pad)
+        beyond = changes_beyond(self._model.config)
+        return over_real_tokens(forward, sequences, self._pad_id, self._device, pad, beyond)
 
     def _head_alone(self, sample: TokenSequences, whole: torch.Tensor, compute: Compute) -> Head | None:
         """The head by itself, if it gives the model's own logits when it sees chosen positions only."""

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from secbatch.models.configuration import changes_beyond
 from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.transfer import on_device
@@ -30,6 +31,7 @@ class StockEncoder:
         self._base = base
         self._pad_id = pad_id
         self._device = device
+        self._beyond = changes_beyond(base.config)
 
     def __call__(self, sequences: TokenSequences, at: np.ndarray | None = None) -> torch.Tensor:
         """[T, hidden]: the real positions only, laid end to end; of these the positions `at`, where given."""
@@ -43,17 +45,25 @@ class StockEncoder:
             last: torch.Tensor = every[-1]
             return last
 
-        states = over_real_tokens(forward, sequences, self._pad_id, self._device, not self.packed)
+        states = over_real_tokens(forward, sequences, self._pad_id, self._device, not self.packed, self._beyond)
         return states if at is None else states[on_device(at, self._device)]
 
 
-def over_real_tokens(forward: Forward, sequences: TokenSequences, pad_id: int, device: str, pad: bool) -> torch.Tensor:
+def over_real_tokens(
+    forward: Forward, sequences: TokenSequences, pad_id: int, device: str, pad: bool, beyond: int | None = None
+) -> torch.Tensor:
     """What `forward` gives at the real positions, [T, width], with padding on the right or without any.
 
     Sequences that are too short for an architecture are padded to FEW tokens, the others beside them are not.
+    `beyond`: as of `changes_beyond`; longer sequences, which come first, are not padded, and stand beside no others.
     """
     if pad:
-        return _padded(forward, sequences, pad_id, device)
+        long = 0 if beyond is None else int((sequences.lengths > beyond).sum())
+        if not long:
+            return _padded(forward, sequences, pad_id, device)
+        apart = over_real_tokens(forward, sequences.slice(0, long), pad_id, device, pad=False)
+        rest = sequences.slice(long, len(sequences))
+        return torch.cat([apart, _padded(forward, rest, pad_id, device)]) if len(rest) else apart
     flat = _on(sequences.ids, device)
     types = None if sequences.types is None else _on(sequences.types, device)
     parts = []

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from secbatch.models.configuration import positions_change_beyond
+from secbatch.models.configuration import changes_beyond
 from secbatch.models.generation_batch import Answer, Batch, Start
 from secbatch.models.generation_beams import BeamLoop
 from secbatch.models.generation_blenderbot import BlenderbotDecoder, BlenderbotSteps, is_blenderbot
@@ -76,7 +76,7 @@ class Generator:
         self.refills = is_blenderbot(model) and not self.stock
         self._decoder = BlenderbotDecoder(model, owned) if self.refills else None
         self.pads = True  # whether a batch may hold prompts of different lengths
-        self._long = positions_change_beyond(model.config)  # `generate` then begins anew amid an answer
+        self._beyond = changes_beyond(model.config)
         if not (self.stock or self.refills):
             way = batched_way(model, self._stock_steps)
             self.stock, self.pads = way == "alone", way == "padded"
@@ -161,8 +161,12 @@ class Generator:
         return places, min(at_once, len(places))
 
     def _is_alone(self, start: Start) -> bool:
-        """Whether a row goes through transformers' own loop: of a batch's rows the first one tells, as the longest."""
-        return self.stock or (self._long is not None and len(start.prompt) + start.limit - 1 > self._long)
+        """Whether a row goes through transformers' own loop: of a batch's rows the first one tells, as the longest.
+
+        It does where the model works in another way before the row is through: `generate` then begins anew.
+        """
+        longest = len(start.prompt) + (0 if self.encoder_decoder else start.limit - 1)
+        return self.stock or (self._beyond is not None and longest > self._beyond)
 
     def _positions(self, start: Start) -> int:
         """Positions of keys and values that a row may come to."""

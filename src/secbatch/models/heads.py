@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from secbatch.models.configuration import padding_id, text_config
+from secbatch.models.configuration import changes_beyond, padding_id, text_config
 from secbatch.models.device import Compute
 from secbatch.models.encoder import HiddenStates, hidden_states, trial_sequences, undisturbed
 from secbatch.models.encoder_generic import StockEncoder, over_real_tokens
@@ -84,7 +84,8 @@ class TokenHead:
         def forward(ids: torch.Tensor, mask: torch.Tensor, **types: torch.Tensor) -> torch.Tensor:
             return _token_logits(self._model(input_ids=ids, attention_mask=mask, **types))
 
-        return over_real_tokens(forward, sequences, self._pad_id, self._device, pad)
+        beyond = changes_beyond(self._model.config)
+        return over_real_tokens(forward, sequences, self._pad_id, self._device, pad, beyond)
 
 
 class SequenceHead:
@@ -171,7 +172,8 @@ class SequenceHead:
             logits: torch.Tensor = self._model(input_ids=ids, attention_mask=mask).logits
             return logits[:, None].expand(-1, ids.shape[1], -1)
 
-        return over_real_tokens(forward, sequences, self._pad_id, self._device, pad)
+        beyond = changes_beyond(self._model.config)
+        return over_real_tokens(forward, sequences, self._pad_id, self._device, pad, beyond)
 
 
 def _trial_texts(model: Any, tokenizer: TextTokenizer) -> TokenSequences:

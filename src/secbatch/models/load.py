@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from secbatch.errors import ModelError
+from secbatch.models.block_sparse import keep_block_sparse
 from secbatch.models.configuration import load_config, text_config
 from secbatch.models.content_hash import weight_files
 from secbatch.models.device import Compute
@@ -40,6 +41,7 @@ def load_model(resolved: ResolvedModel, kind: Kind, compute: Compute) -> LoadedM
         text_config(model.config).use_cache = False  # of a decoder: nothing goes on from where a text ends
     with explained(resolved, f"moving it to {compute.device}"):
         model.to(compute.device)
+    keep_block_sparse(model)
     return LoadedModel(model, config, (*notices, *_left_out_layers(resolved, model, info)))
 
 
