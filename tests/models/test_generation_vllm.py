@@ -1,6 +1,7 @@
 """Generation by vLLM: a stand-in with its interface, or vLLM itself with SECBATCH_REAL_VLLM=1."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,9 @@ class TestWhoGenerates:
             self.runtime(blenderbot, "vllm", GPU)
         with pytest.raises(ModelError, match="it has no equal of the model's or job's no_repeat_ngram_size"):
             self.runtime(llama, "vllm", GPU, no_repeat_ngram_size=3)
+        settings = replace(self.runtime(llama, "torch", GPU).settings, encoder_no_repeat_ngram_size=3)
+        why = generation_vllm.hindrance(settings, False, "cuda:0")
+        assert why == "it has no equal of the model's or job's encoder_no_repeat_ngram_size"
         monkeypatch.setattr("secbatch.tasks.text_generator.installed", lambda: False)
         assert not self.runtime(llama, "auto", GPU)._vllm
         with pytest.raises(ModelError, match=r"pip install 'secbatch\[vllm\]'"):

@@ -30,6 +30,7 @@ SETTINGS = {
 NEUTRAL: dict[str, Any] = {
     "num_beams": 1,
     "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
     "forced_bos_token_id": None,
     "forced_eos_token_ids": (),
     "suppress_tokens": (),
