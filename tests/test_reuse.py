@@ -290,3 +290,43 @@ def test_dropped_rows_leave_the_rejects_too(counter: Counter) -> None:
     assert len(list(Path("out/_secbatch/rejects").iterdir())) == 1
     run_job(job(input=WITH_ID, output=removed("drop")))
     assert not list(Path("out/_secbatch/rejects").iterdir())
+
+
+@pytest.mark.parametrize("how", ["keep", "mark", "drop"])
+def test_a_document_that_became_shorter_keeps_no_sentence_of_before(counter: Counter, how: str) -> None:
+    night = {
+        "input": {**WITH_ID, "sentences": "text"},
+        "tasks": {"up": {"type": "fill-mask", "model": "fake", "text": "sentence"}},
+        "output": {"path": "out", "removed": how},
+    }
+    write("a.csv", "id,text", "a/1,One. Two. Three.", "b,Four. Five.", "c,Six. Seven. Eight.")
+    write("b.csv", "id,text", "d,Nine.")
+    run_job(job(**night))
+    write("a.csv", "id,text", "a/1,One. Changed.", "b,", "c,Six. Seven. Eight.")
+    run_job(job(**night), options=RunOptions(limit=1))  # of a/1 one sentence was read, which says nothing of the others
+    assert list(rows()["sentence"]).count("Three.") == 1
+    Path("in/b.csv").unlink()  # its document is not shorter, but gone
+    result = run_job(job(**night))
+    left = {} if how == "drop" else {"Nine.": "removed" if how == "mark" else "ok"}
+    expected = dict.fromkeys(["One.", "Changed.", "Six.", "Seven.", "Eight."], "ok") | left
+    found = rows()
+    assert (
+        dict(zip(found["sentence"].dropna(), found["secbatch_status"][found["sentence"].notna()], strict=True))
+        == expected
+    )
+    assert list(found["id"]).count("b") == 1 and len(found) == len(expected) + 1
+    dropped = "3 rows" if how == "drop" else "2 rows"
+    assert f"{dropped} are no longer in the input and were dropped." in result.notices
+
+
+def test_documents_that_became_blank_are_an_input_that_lost_its_rows(counter: Counter) -> None:
+    night = {
+        "input": {**WITH_ID, "sentences": "text"},
+        "tasks": {"up": {"type": "fill-mask", "model": "fake", "text": "sentence"}},
+    }
+    write("a.csv", "id,text", "a,One. Two. Three.", "b,Four. Five.")
+    run_job(job(**night))
+    write("a.csv", "id,text", "a,", "b,")
+    with pytest.raises(OutputError, match="no longer in the input"):
+        run_job(job(**night))
+    assert len(rows()) == 5

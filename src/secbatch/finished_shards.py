@@ -40,7 +40,7 @@ class FinishedShards:
         self.progress, self.notice = context.progress, context.notice
         self.lookup, self.publisher, self.ahead, self.reporter = lookup, publisher, ahead, reporter
         self.present = Present(self.layout.scratch) if self.job.input.id or publisher.reuse.base else None
-        self.mending = context.options.retry
+        self.options = context.options
         self.checkpoints: list[Checkpoint] = []
         self.last_published, self._pause = time.monotonic(), PUBLISH_SECONDS
 
@@ -105,7 +105,8 @@ class FinishedShards:
                 read_whole=[file for file in files if file not in broken],
                 complete=final and self.lookup.complete(),
                 final=final,
-                mending=self.mending,
+                limited=self.options.limit is not None,
+                mending=self.options.retry,
                 on_their_way=on_their_way,
             )
         for text in published.notices:

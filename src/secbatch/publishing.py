@@ -74,17 +74,20 @@ class Publisher:
         read_whole: list[str],
         complete: bool,
         final: bool,
+        limited: bool = False,
         mending: bool = False,
         on_their_way: Collection[str] = (),
     ) -> Published:
         """`read_whole`: files that this run has read to their end; `complete`: they are all of the job's input.
 
-        `mending`: of the rows of these files, only rejected ones may be replaced by what the files hold now.
-
-        `on_their_way`: files under parts/ that are not whole yet, and stay.
+        `limited`: a document may have been read in part. `mending`: of the rows of these files, only rejected ones may
+        be replaced by what the files hold now. `on_their_way`: files under parts/ that are not whole yet, and stay.
         """
         named = bool(self.job.input.id)
-        assembly = Assembly(self.layout, self.reuse.open_keys, self.reuse.schema_name, self._tasks, named, mending)
+        documents = named and self.job.input.sentences is not None and not limited
+        assembly = Assembly(
+            self.layout, self.reuse.open_keys, self.reuse.schema_name, self._tasks, named, documents, mending
+        )
         base = self.reuse.base if final else []
         output = self.job.output
         made = assembly.assemble(
@@ -116,10 +119,8 @@ class Publisher:
                 f"output.max_removed ({self.job.output.max_removed}) allows; nothing was changed. See whether the "
                 "input is whole, or allow it with `--set output.max_removed=100%`."
             )
-        if not made.removed:
-            return []
-        how = "marked" if self.job.output.removed == "mark" else "dropped"
-        return [f"{made.removed:,} rows are no longer in the input and were {how}."]
+        became = {"dropped": made.removed - made.marked, "marked": made.marked}
+        return [f"{rows:,} rows are no longer in the input and were {how}." for how, rows in became.items() if rows]
 
     def _show(
         self,

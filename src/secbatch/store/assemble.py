@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from secbatch.store.checkpoints import checkpoint_keys
+from secbatch.store.documents import first_sentences
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Checkpoint, Part
 from secbatch.store.parts import RowGroups
@@ -28,6 +29,7 @@ class Assembled:
     superseded_rows: int = 0  # of this run's input, those that the base has included
     superseded_rejected: int = 0  # of these, rejected ones
     removed: int = 0  # rows of the base that are dropped, or marked anew
+    marked: int = 0  # of these, the marked ones
     added: int = 0  # rows whose identity the base does not have
     found: int = 0  # rows of the base whose identity is in this run's input
 
@@ -41,6 +43,7 @@ class Assembly:
     schema: str  # name of the columns that parts are to have
     tasks: dict[str, list[str]]  # of this run's rows: task -> fingerprints
     named: bool  # rows have ids: only a rejected one without is known by its place
+    documents: bool  # rows are sentences of documents that have ids, and this run read each document whole
     mending: bool  # a retry: what is rejected is done again, and nothing else is taken away
 
     def assemble(
@@ -54,7 +57,8 @@ class Assembly:
         """`winners` None: every row of the checkpoints has an identity of its own, and there is no base.
 
         `removed`: what becomes of rows that are not in the input; those that have no id, of `replaced_sources`, which
-        this run read whole, are dropped in any case; by a run that is `mending`, only rejected ones.
+        this run read whole, are dropped in any case; by a run that is `mending`, only rejected ones. So are sentences
+        that their document no longer has.
         """
         result = Assembled()
         for part in base:
@@ -85,9 +89,10 @@ class Assembly:
         # A row without id has another place as soon as a line is added above it, or other content once it is mended:
         # it is not lost.
         moved = self._moved(part, keys, absent, replaced_sources)
-        gone = gone | moved
+        gone = gone | moved | self._cut_out(part, absent & ~gone, winners)
         marked = absent & ~gone & ((keys.flags & REMOVED) == 0) if removed == "mark" else np.zeros(keys.rows, bool)
         result.removed += int((gone & ~moved).sum() + marked.sum())
+        result.marked += int(marked.sum())
         taken = (stays | absent) & ~gone
         piece = self._piece(part, keys, taken, marked)
         result.pieces.append(piece)
@@ -120,6 +125,15 @@ class Assembly:
         rows = RowGroups().take(self.layout.parts / part.files[0], np.arange(part.rows), ["secbatch_source"])
         found = pc.is_in(rows.column(0).cast(pa.string()), value_set=pa.array(sources, pa.string()))
         return np.asarray(found.to_numpy())
+
+    def _cut_out(self, part: Part, absent: np.ndarray, winners: Winners) -> np.ndarray:
+        """bool [n]: sentences, out of `absent`, whose documents are in the input without them."""
+        found = np.zeros(len(absent), bool)
+        candidates = np.flatnonzero(absent)
+        if self.documents and len(candidates):
+            names = RowGroups().take(self.layout.parts / part.files[0], candidates, ["secbatch_id"]).column(0)
+            found[candidates] = winners.find(first_sentences(names)) >= 0
+        return found
 
     def _moved(self, part: Part, keys: StoredKeys, absent: np.ndarray, sources: Sequence[str]) -> np.ndarray:
         """bool [n]: rows of these files, out of `absent`, that stand in the input under another name."""
