@@ -250,8 +250,12 @@ def test_files_that_are_still_being_written_wait(counter: Counter) -> None:
     spec = {**WITH_ID, "settle": 60}
     drop = {"path": "out", "removed": "drop", "max_removed": "100%"}
     result = run_job(job(input=spec, output=drop))
-    assert any("in/b.csv changed within the last 60 seconds" in text for text in result.notices)
+    (waits,) = [text for text in result.notices if "in/b.csv changed within the last 60 seconds" in text]
+    assert "clock" not in waits
     assert len(rows()) == 100
+    os.utime("in/b.csv", (4e9, 4e9))
+    (waits,) = [text for text in run_job(job(input=spec, output=drop)).notices if "in/b.csv changed" in text]
+    assert "(input.settle; by its own time, which is ahead of this machine's clock) and is left" in waits
     os.utime("in/b.csv", (1, 1))
     os.utime("in/a.csv")
     run_job(job(input=spec, output=drop))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fake_task import Counter, UpperTask, install
 
 from secbatch.cli.main import _run
 from secbatch.errors import Interrupted
+from secbatch.store.ledger import Ledger
 from secbatch.store.lock import hold, holder
 from secbatch.store.progress import ProgressFile
 
@@ -87,6 +89,23 @@ def test_a_run_that_was_killed(
     assert "run the job again" in text and machine["progress"]["run"] in text
     assert _run(["run", "job.yaml"]) == 3
     assert status(capsys)[1]["state"] == "finished"
+
+
+def test_a_run_that_was_killed_is_the_last_one_also_where_the_clock_was_turned_back(
+    counter: Counter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(["run", "job.yaml"]) == 3
+    latest = Path("out/_secbatch/runs/latest.json")
+    record = json.loads(latest.read_text())
+    latest.write_text(json.dumps(record | {"started": "2099-01-01T00:00:00+00:00"}))
+    with closing(Ledger(Path("out/_secbatch/ledger.sqlite"))) as ledger:
+        ledger.start_run("20260101T000000000Z-aaaaaa", "{}", "2026-01-01T00:00:00+00:00")
+    code, machine, _ = status(capsys)
+    assert (code, machine["state"]) == (1, "died")
+    # One that failed before its work is not in the ledger, and came after it.
+    failed = {"run": "20260102T000000000Z-bbbbbb", "state": "failed", "exit_code": 2}
+    latest.write_text(json.dumps(record | failed | {"started": "2026-01-02T00:00:00+00:00"}))
+    assert status(capsys)[1]["state"] == "failed"
 
 
 def test_other_ends(counter: Counter, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """What goes on in an output: the run in progress, or how the last one ended."""
 
 import json
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,11 +31,11 @@ def read_status(layout: Layout) -> Status:
     last = _last_record(layout)
     if held_by is not None:
         return Status("running", EXIT_HELD, held_by, _progress_of_holder(layout, held_by), last)
-    died = _newest_run_that_died(layout)
+    died = _newest_run_that_died(layout, last)
     held_by = holder(layout.lock) if died else None
     if held_by is not None:  # it started between the two looks
         return Status("running", EXIT_HELD, held_by, _progress_of_holder(layout, held_by), last)
-    if died is not None and (last is None or died["started"] >= last["started"]):
+    if died is not None:
         progress = read_progress(layout.progress)
         mine = progress if progress and progress.get("run") == died["run"] else None
         return Status("died", EXIT_FAILURE, None, mine or died, last)
@@ -63,12 +64,15 @@ def _last_record(layout: Layout) -> dict[str, Any] | None:
     return record
 
 
-def _newest_run_that_died(layout: Layout) -> dict[str, Any] | None:
+def _newest_run_that_died(layout: Layout, last: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The newest run, unless it came to an end, or `last`, the last record, is of one that failed after it."""
     if not layout.ledger.exists():
         return None
-    ledger = Ledger.read_only(layout.ledger)
-    try:
+    with closing(Ledger.read_only(layout.ledger)) as ledger:
         newest = ledger.newest_run()
-    finally:
-        ledger.close()
-    return {"run": newest.run, "started": newest.started} if newest and newest.state == "running" else None
+        if newest is None or newest.state != "running":
+            return None
+        # The ledger has its runs in their order, whatever the clock said; one that failed early is not in it.
+        earlier = last is None or (last.get("run") != newest.run and ledger.knows_run(str(last.get("run"))))
+    died = {"run": newest.run, "started": newest.started}
+    return died if earlier or last is None or newest.started >= last["started"] else None

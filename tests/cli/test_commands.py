@@ -187,6 +187,19 @@ def test_show_rejected_is_what_the_latest_run_could_not_parse(
     assert capsys.readouterr().out == "No rejected rows.\n"
 
 
+def test_show_rejected_is_of_the_latest_run_also_where_the_clock_was_turned_back(
+    mask_model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["enrich", "in.csv", "-o", "out", "--mask", "text", "--mask-model", mask_model]
+    for year, line in (("2031", "2,b,c,d"), ("2026", "3,e,f,g")):
+        monkeypatch.setattr("secbatch.run_identity.new_run_id", lambda year=year: f"{year}0101T000000000Z-aaaaaa")
+        write("in.csv", f"a,text\n1,A <mask>\n{line}\n")
+        assert _run(command) == 3
+    capsys.readouterr()
+    assert _run(["show", "out", "--rejected"]) == 0
+    assert "Text: 3,e,f,g" in capsys.readouterr().out
+
+
 def test_show_of_what_has_no_results(capsys: pytest.CaptureFixture[str]) -> None:
     Path("begun/_secbatch").mkdir(parents=True)
     assert _run(["show", "begun"]) == 2

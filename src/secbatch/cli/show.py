@@ -106,9 +106,12 @@ def _unparseable(output: Path, rows: int) -> list[dict[str, Any]]:
 
 def _latest_run(output: Path) -> str:
     """The newest run that got as far as reading; a pattern for any where none has left its record."""
-    for file in sorted(Layout(output).runs.glob("[0-9]*.json"), reverse=True):  # their names begin with the time
-        if json.loads(file.read_text(encoding="utf-8"))["state"] != "failed":
-            return file.stem
+    runs = Layout(output).runs
+    # Names begin with the time; which record is the newest does not depend on a clock that was turned back.
+    for file in (*runs.glob("latest.json"), *sorted(runs.glob("[0-9]*.json"), reverse=True)):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if record["state"] != "failed":
+            return str(record["run"])
     return "*"
 
 

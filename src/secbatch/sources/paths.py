@@ -32,6 +32,7 @@ from secbatch.sources.remote import ATTEMPTS, may_pass
 if TYPE_CHECKING:
     import pyarrow.fs as pafs
 
+AHEAD = 60.0  # seconds that the clock of another machine may be ahead of ours
 GOOGLE_SECONDS = 5  # of each try; whoever has no network should be told so
 
 
@@ -89,11 +90,13 @@ def settled(found: Found, seconds: float) -> Found:
         return found
     now = time.time()
     files = tuple(f for f in found.files if f.modified is None or now - f.modified >= seconds)
-    waiting = [f.path for f in found.files if f not in files]
+    waiting = [f for f in found.files if f not in files]
     if not waiting:
         return found
     more = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
-    text = f"{waiting[0]}{more} changed within the last {seconds:g} seconds (input.settle)"
+    ahead = (waiting[0].modified or 0) > now + AHEAD
+    clock = "; by its own time, which is ahead of this machine's clock" if ahead else ""
+    text = f"{waiting[0].path}{more} changed within the last {seconds:g} seconds (input.settle{clock})"
     if not files:
         raise InputChangedError(f"{text}, and there is no other file; run again later")
     return Found(files, (*found.notices, f"{text} and is left for the next run"), found.waiting + len(waiting))

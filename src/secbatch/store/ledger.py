@@ -206,6 +206,9 @@ class Ledger:
         rows = self._read("SELECT run, job, state, started FROM runs ORDER BY rowid DESC LIMIT 1")
         return Run(*rows[0]) if rows else None
 
+    def knows_run(self, run: str) -> bool:
+        return bool(self._read("SELECT 1 FROM runs WHERE run = ?", (run,)))
+
     def start_run(self, run: str, job: str, started: str) -> None:
         self._write("INSERT OR REPLACE INTO runs VALUES (?, ?, 'running', ?, NULL)", (run, job, started))
 
