@@ -23,7 +23,8 @@ from secbatch.errors import InputError, JobError, SecbatchError
 from secbatch.job import Input
 from secbatch.jobfile import load_job
 from secbatch.sources.open import open_source
-from secbatch.sources.streams import BYTE_ORDER_MARKS, MAGIC
+from secbatch.sources.signatures import compression_of
+from secbatch.sources.streams import BYTE_ORDER_MARKS
 
 HANG_SECONDS = 20.0
 HEADER = b"a,b\n"
@@ -126,7 +127,7 @@ def _by_the_csv_module(content: bytes) -> tuple[list[str], list[list[str]]] | No
 def check_jsonl(content: bytes) -> None:
     found = rows_of(written("in.jsonl", content))
     kinds = [_kind_of_line(line) for line in content.split(b"\n") if line.strip(b" \t\r")]
-    plain = not any(content.startswith(mark) for mark, _ in (*MAGIC, *BYTE_ORDER_MARKS))
+    plain = compression_of(content) is None and not any(content.startswith(mark) for mark, _ in BYTE_ORDER_MARKS)
     if found is None or found[2] or not plain or None in kinds:
         return
     assert found[0].num_rows == kinds.count("row"), (found[0].num_rows, kinds)
