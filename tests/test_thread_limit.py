@@ -39,6 +39,20 @@ def only(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return limit
 
 
+def test_a_systems_least_stack_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def stack_size(size: int = 0) -> int:
+        if 0 < size < 131_072:  # PTHREAD_STACK_MIN of glibc on aarch64
+            raise ValueError(f"size not valid: {size} bytes")
+        given.append(size)
+        return 0
+
+    monkeypatch.setattr(threading, "stack_size", stack_size)
+    check_threads()
+    assert len(given) == 2 and given[1] == 0  # and what was there before comes back
+
+
 @pytest.mark.parametrize("command", [["run"], ["run", "--dry-run"], ["plan"]])
 def test_a_run_that_cannot_have_its_threads_is_refused_at_once(
     command: list[str],
