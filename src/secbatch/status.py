@@ -3,6 +3,7 @@
 import json
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from secbatch.errors import EXIT_FAILURE, EXIT_HELD, EXIT_OK, InputError
@@ -28,7 +29,7 @@ def read_status(layout: Layout) -> Status:
     if not layout.internal.is_dir():
         raise InputError(f"'{layout.root}' holds no output of secbatch; give the output folder of a run.")
     held_by = holder(layout.lock)
-    last = _last_record(layout)
+    last = read_record(layout.runs / "latest.json")
     if held_by is not None:
         return Status("running", EXIT_HELD, held_by, _progress_of_holder(layout, held_by), last)
     died = _newest_run_that_died(layout, last)
@@ -52,15 +53,16 @@ def _progress_of_holder(layout: Layout, held_by: dict[str, Any]) -> dict[str, An
     return progress
 
 
-def _last_record(layout: Layout) -> dict[str, Any] | None:
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The record of a run, None where there is none. Raises InputError for what cannot be read as one."""
     try:
-        record = json.loads((layout.runs / "latest.json").read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise InputError(f"'{layout.runs / 'latest.json'}' cannot be read ({error}); run the job again.") from None
-    if not isinstance(record, dict) or not {"state", "exit_code", "started"} <= record.keys():
-        raise InputError(f"'{layout.runs / 'latest.json'}' is no record of a run; run the job again.")
+        raise InputError(f"'{path}' cannot be read ({error}); run the job again.") from None
+    if not isinstance(record, dict) or not {"run", "state", "exit_code", "started"} <= record.keys():
+        raise InputError(f"'{path}' is no record of a run; run the job again.")
     return record
 
 

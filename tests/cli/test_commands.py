@@ -198,6 +198,9 @@ def test_show_rejected_is_of_the_latest_run_also_where_the_clock_was_turned_back
     capsys.readouterr()
     assert _run(["show", "out", "--rejected"]) == 0
     assert "Text: 3,e,f,g" in capsys.readouterr().out
+    Path("out/_secbatch/runs/latest.json").write_text('{"run": ')
+    assert _run(["show", "out", "--rejected"]) == 2
+    assert "latest.json' cannot be read (" in capsys.readouterr().err
 
 
 def test_show_of_what_has_no_results(capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,11 +106,13 @@ def _unparseable(output: Path, rows: int) -> list[dict[str, Any]]:
 
 def _latest_run(output: Path) -> str:
     """The newest run that got as far as reading; a pattern for any where none has left its record."""
+    from secbatch.status import read_record
+
     runs = Layout(output).runs
     # Names begin with the time; which record is the newest does not depend on a clock that was turned back.
-    for file in (*runs.glob("latest.json"), *sorted(runs.glob("[0-9]*.json"), reverse=True)):
-        record = json.loads(file.read_text(encoding="utf-8"))
-        if record["state"] != "failed":
+    for file in (runs / "latest.json", *sorted(runs.glob("[0-9]*.json"), reverse=True)):
+        record = read_record(file)
+        if record and record["state"] != "failed":
             return str(record["run"])
     return "*"
 
