@@ -18,6 +18,8 @@ from test_generation import answers, blenderbot, generator, llama, rows, t5
 from test_generation_trial import translator
 from tiny_models import BLENDERBOT, SENTENCES
 
+from secbatch.comparison.hidden_words import _losses, hide, mask
+from secbatch.errors import ModelError
 from secbatch.models import generation_attention, generation_blenderbot, memory_patience, packed_attention
 from secbatch.models.batch_runner import BatchRunner
 from secbatch.models.device import Compute, choose
@@ -26,10 +28,12 @@ from secbatch.models.generation_blenderbot import BlenderbotSteps
 from secbatch.models.generation_loop import LOOK_EVERY, Loop
 from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps
 from secbatch.models.generation_tokens import TokenLoop
+from secbatch.models.load import load_model
 from secbatch.models.nearest import NearestRows
 from secbatch.models.packed import blocks
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
+from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.task_specs import Generation, TaskSpec
 from secbatch.tasks.encoder_task import compute_together
 from secbatch.tasks.registry import Encoders, build_task
@@ -296,3 +300,40 @@ def test_our_kernels_are_not_compiled_for_gpus_without_bfloat16(gpu: Gpu, monkey
         asked = torch.device("cuda:0"), torch.bfloat16, 16
         assert (packed_attention.short_attention(*asked, 27) is right) is ours
         assert (generation_attention.attention(*asked) is over_cache) is ours
+
+
+def test_hidden_words_are_measured_without_a_wait(tiny: Tiny, gpu: Gpu) -> None:
+    found = []
+    for device in ("cpu", "cuda"):
+        encoder = SharedEncoder(tiny("roberta"), choose(device, "float32"))
+        encoder.need_head("masked-lm")
+        encoder.load()
+        masked = mask([hide(text, 3) for text in SENTENCES], encoder.tokenizer)
+        gpu.waits.clear()
+        losses, errors = _losses(encoder, masked)
+        assert not errors and not gpu.waits
+        found.append(losses)
+    assert found[0].all() and np.allclose(*found, atol=1e-4)
+
+
+def test_prompts_that_go_alone_are_not_compiled_for(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU transformers would, where a model's own settings ask for a cache of fixed size."""
+    model = llama(typical_p=0.9, cache_implementation="static")
+    asked, settings = rows(model, 3), Generation(max_new_tokens=4)
+    expected = answers(model, settings, asked)
+    compiled: list[str] = []
+
+    def compiled_call(self: Any, _: Any) -> Any:
+        compiled.append(type(self).__name__)
+        return self.__call__
+
+    monkeypatch.setattr(type(model), "get_compiled_call", compiled_call)
+    assert answers(model.cuda(), settings, asked) == expected
+    assert not compiled
+
+
+def test_weights_without_memory_are_told_in_a_sentence(tiny: Tiny, gpu: Gpu) -> None:
+    fails_at(gpu, 2)
+    sentence = r"model bert: memory runs out on Pretended GPU \(cuda:1\) for its weights .*GiB"
+    with pytest.raises(ModelError, match=sentence):
+        load_model(tiny("bert"), "encoder", choose("cuda:1", "float32"))

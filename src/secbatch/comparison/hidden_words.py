@@ -29,7 +29,7 @@ from secbatch.models.resolve import resolve
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.tokenizer import TextTokenizer
-from secbatch.models.transfer import Made
+from secbatch.models.transfer import Made, on_device
 
 RATE = 0.15  # of a text's words that are hidden, one at least
 TEXTS_AT_ONCE = 256
@@ -193,7 +193,7 @@ def _losses(encoder: SharedEncoder, masked: MaskedPieces) -> tuple[np.ndarray, d
     def measure(rows: np.ndarray, sequences: TokenSequences, states: torch.Tensor) -> Iterator[Made]:
         places = spans(first[rows], masked.counts[rows])
         for part, logits in lm.logits_of(states):
-            targets = torch.from_numpy(masked.targets[places[part]]).to(logits.device)
+            targets = on_device(masked.targets[places[part]], logits.device)
             loss = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
             yield Made(losses, places[part], loss)
 

@@ -18,7 +18,7 @@ from secbatch.finetuning.pairs import Pairs
 from secbatch.finetuning.questions import Questions
 from secbatch.models.configuration import load_config, padding_id, text_config
 from secbatch.models.device import Compute
-from secbatch.models.load import check_vocabulary
+from secbatch.models.load import bring_to_device, check_vocabulary
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.tokenizer import TextTokenizer
 from secbatch.models.tokenizer_files import load_tokenizer
@@ -80,7 +80,7 @@ def build(job: FinetuneJob, data: Dataset, resolved: ResolvedModel, compute: Com
         notices += (
             f"{cut} of the {len(items['train'])} training texts reach {max_length} tokens, beyond which they are cut",
         )
-    model.to(compute.device)
+    bring_to_device(model, resolved, compute)
     return Built(model, tokenizer, objective, items, max_length, new_head, notices)
 
 

@@ -46,7 +46,7 @@ def _refusal(model: Any, settings: GenerationSettings, tokenizer: Any, **changes
     prompt = trial_tokens(model, STEPS).tolist()
     try:
         with quiet():
-            _generate(model, settings, prompt, 0, tokenizer, max_new_tokens=STEPS, disable_compile=True, **changes)
+            _generate(model, settings, prompt, 0, tokenizer, max_new_tokens=STEPS, **changes)
     except (IndexError, OverflowError, ValueError) as problem:
         return problem
     return None
@@ -55,9 +55,13 @@ def _refusal(model: Any, settings: GenerationSettings, tokenizer: Any, **changes
 def _generate(
     model: Any, settings: GenerationSettings, prompt: list[int], seed: int, tokenizer: Any, **changes: Any
 ) -> Tensor:
-    """[L] int64: the prompt, or the decoder's start, and what follows."""
+    """[L] int64: the prompt, or the decoder's start, and what follows.
+
+    Nothing is compiled: on a GPU transformers does so for caches of a fixed size, anew for prompts of another length.
+    """
     ids = torch.tensor([prompt], device=model.device)
-    arguments = {**dict(settings.overrides), "num_return_sequences": 1, "return_dict_in_generate": False, **changes}
+    own = {"num_return_sequences": 1, "return_dict_in_generate": False, "disable_compile": True}
+    arguments = {**dict(settings.overrides), **own, **changes}
     if model.generation_config.stop_strings is not None:
         arguments["tokenizer"] = tokenizer
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):

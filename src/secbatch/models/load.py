@@ -39,10 +39,26 @@ def load_model(resolved: ResolvedModel, kind: Kind, compute: Compute) -> LoadedM
     model.eval().requires_grad_(False)
     if kind not in ("seq2seq", "causal"):
         text_config(model.config).use_cache = False  # of a decoder: nothing goes on from where a text ends
-    with explained(resolved, f"moving it to {compute.device}"):
-        model.to(compute.device)
+    bring_to_device(model, resolved, compute)
     keep_block_sparse(model)
     return LoadedModel(model, config, (*notices, *_left_out_layers(resolved, model, info)))
+
+
+def bring_to_device(model: Any, resolved: ResolvedModel, compute: Compute) -> None:
+    """Raises ModelError where there is no memory for the weights, or the device fails."""
+    from secbatch.models.out_of_memory import is_out_of_memory
+
+    with explained(resolved, f"moving it to {compute.device}"):
+        try:
+            model.to(compute.device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"model {resolved.name}: memory runs out on {compute.description} for its weights ({line[:300]}); see"
+                " what else has taken it, or name a smaller model"
+            ) from error
 
 
 def check_vocabulary(resolved: ResolvedModel, tokenizer: TextTokenizer, model: Any) -> None:
