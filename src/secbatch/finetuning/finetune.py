@@ -15,6 +15,7 @@ from secbatch.finetune_job import Base, FinetuneJob
 from secbatch.finetuning.dataset import Dataset, load_dataset
 from secbatch.finetuning.folder import RECORD, ModelFolder, trained_record
 from secbatch.finetuning.identity import fingerprint
+from secbatch.finetuning.lack_of_memory import told_where_memory_runs_out
 from secbatch.finetuning.reporting import Silent, TrainingReporter
 from secbatch.models.device import Compute, choose
 from secbatch.models.resolve import resolve
@@ -89,7 +90,8 @@ def finetune(
             reporter.notice(f"first, for comparison, the same training from {other.model.base}")
             compared = finetune(other, reporter, stop, overwrite=True).record
             reporter.notice(f"now the training from {job.model.base}")
-        with _arithmetic(compute.device):
+        parts = job.hyperparameters.gradient_accumulation
+        with _arithmetic(compute.device), told_where_memory_runs_out(compute, parts):
             return _train(job, data, base, compute, folder, identity, reporter, stop, compared)
 
 

@@ -15,10 +15,11 @@ from secbatch.finetune_job import FinetuneJob
 from secbatch.finetuning.averaging import AveragedWeights
 from secbatch.finetuning.batches import Plan, parts_of
 from secbatch.finetuning.checkpoint import Checkpoints, optimizer_tensors, restore_optimizer
-from secbatch.finetuning.items import Item
+from secbatch.finetuning.items import Batch, Item
 from secbatch.finetuning.network import Network
 from secbatch.finetuning.objective import Evaluation, Objective
 from secbatch.finetuning.optimizer import rate_factor, set_rates
+from secbatch.finetuning.order_of_sums import NO_FIXED_ORDER, fixed_order
 from secbatch.finetuning.progress import INTERRUPTED, Progress, State
 from secbatch.finetuning.reporting import TrainingReporter
 from secbatch.models.device import Compute
@@ -87,6 +88,7 @@ class Training:
         saved = time.monotonic()
         told = 0.0
         stopping = wanted.early_stopping
+        self._settle_order(reporter)
         while state.epoch < len(self._plan.epochs) and not (stopping and state.stale >= stopping.patience):
             steps = self._plan.epochs[state.epoch]
             self._network.model.train()
@@ -123,8 +125,7 @@ class Training:
         ]
         total = sum(part.weight for part in parts) or 1.0
         for part in parts:
-            with self._autocast():
-                loss = self._objective.loss(self._network, part) * (part.weight / total)
+            loss = self._loss_of(part) * (part.weight / total)
             loss.backward()
             self._loss += loss.detach()
             state.tokens += part.tokens
@@ -137,6 +138,20 @@ class Training:
         if self._average:
             self._average.update(state.step)
 
+    def _loss_of(self, batch: Batch) -> torch.Tensor:
+        with self._autocast():
+            return self._objective.loss(self._network, batch)
+
+    def _settle_order(self, reporter: TrainingReporter) -> None:
+        """Has a GPU take sums in one order, as far as that can be; tried on the first items."""
+        if self._compute.device == "cpu":
+            return
+        first = parts_of(self._plan.epochs[0][0], self._wanted.gradient_accumulation)[0]
+        batch = self._objective.batch([self._items[number] for number in first], np.random.default_rng(0))
+        if not fixed_order(lambda: self._loss_of(batch)):
+            reporter.notice(NO_FIXED_ORDER)
+        self._optimizer.zero_grad(set_to_none=True)
+
     def _clip(self) -> None:
         """Gradients longer than `max_gradient`, all together, are cut to it."""
         gradients = [parameter.grad for parameter in self._named.values() if parameter.grad is not None]
@@ -146,6 +161,9 @@ class Training:
                 raise self._diverged()
             if norm <= self._wanted.max_gradient:
                 return  # spares a pass over all of them
+        else:
+            # What is no number is told at the end of the epoch, also of its last step: to ask a GPU would wait for it.
+            self._loss += norm - norm
         torch.nn.utils.clip_grads_with_norm_(list(self._named.values()), self._wanted.max_gradient, norm)
 
     def _diverged(self) -> SecbatchError:

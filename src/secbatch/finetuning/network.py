@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from secbatch.finetuning.items import Batch
+from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.sequences import TokenSequences
 
 PACKED = frozenset({"bert", "roberta", "xlm-roberta", "camembert"})
@@ -172,7 +173,9 @@ def build_network(model: Any, device: str, pad_id: int, sample: Batch, whole_seq
             )
         near = got.shape == wanted.shape and (got - wanted).abs().max() <= TOLERANCE * wanted.abs().max().clamp(min=1)
         return packed if bool(near) else padded
-    except (AttributeError, TypeError, RuntimeError):  # an architecture of that name with other parts
+    except (AttributeError, TypeError, RuntimeError) as error:  # an architecture of that name with other parts
+        if is_out_of_memory(error):  # which says nothing of it
+            raise
         return padded
     finally:
         model.train(was_training)

@@ -1,0 +1,25 @@
+"""What is said of a training that there is no memory for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from secbatch.errors import SecbatchError
+from secbatch.models.device import Compute
+
+
+@contextmanager
+def told_where_memory_runs_out(compute: Compute, parts: int) -> Iterator[None]:
+    """Raises SecbatchError where memory runs out inside. `parts`: those that a step is computed in."""
+    from secbatch.models.out_of_memory import is_out_of_memory
+
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SecbatchError(
+            f"memory runs out on {compute.description} in this training ({line[:300]}); see what else has taken it, or"
+            f" compute a step in more parts (hyperparameters.gradient_accumulation: {2 * parts}), with fewer tokens"
+            " (batch_tokens), or of shorter texts (max_length)"
+        ) from error
