@@ -38,6 +38,7 @@ from secbatch.models.tokenizer_files import load_tokenizer
 RESULTS = Path(__file__).parent / "results"
 TASKS = ("fill-mask", "embed")
 PRECISIONS = [one for one in get_args(Job.model_fields["precision"].annotation) if one != "auto"]
+LONGEST = 512  # tokens of a text, with those at its ends: what the model holds
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,10 @@ class Bench:
         self.tokenizer = model_tokenizer(options.tokenizer)
         self.vocabulary = roberta_base(self.tokenizer, self.model)
         self.lengths = load_tokenizer(resolve(str(self.model))).encode(self.sentences).lengths
+        if long := int((self.lengths > LONGEST).sum()):
+            raise SystemExit(
+                f"{options.sentences}: {long} texts have more than {LONGEST} tokens; peers cannot take them."
+            )
 
     def drawn(self, way: Way, count: int) -> np.ndarray:
         """Sentences for a peer: whole batches of all sentences, in its order, at even distances.
