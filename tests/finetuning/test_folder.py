@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from secbatch.errors import OutputError
 from secbatch.finetuning import checkpoint, folder
+from secbatch.finetuning.ancestry import RECORD
 from secbatch.finetuning.checkpoint import Checkpoints
-from secbatch.finetuning.folder import RECORD, ModelFolder
+from secbatch.finetuning.folder import ModelFolder
 
 ONE = ("model.safetensors",)
 SHARDED = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json")
@@ -124,3 +126,10 @@ def test_a_checkpoint_that_is_half_gone_is_none(tmp_path: Path, monkeypatch: pyt
     assert checkpoints.state() is None and checkpoints.read() is None
     checkpoints.clear()
     assert not tmp_path.exists()
+
+
+def test_a_record_that_no_training_wrote_is_said(tmp_path: Path) -> None:
+    for text in ("{", "[1]", "[" * 100_000):
+        (tmp_path / RECORD).write_text(text)
+        with pytest.raises(OutputError, match=r"training\.json' (cannot be read|is no record of a training)"):
+            ModelFolder(str(tmp_path)).record()

@@ -27,6 +27,6 @@ def _hashes(path: Path) -> dict[str, list[str]]:
         for use in ("train", "dev"):
             for file in (data.get(use) or {}).get("files") or ():
                 seen.setdefault(str(file["sha256"]), []).append(use)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # of another program, or none
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # of another program, or none
         return {}
     return seen

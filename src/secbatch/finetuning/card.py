@@ -162,10 +162,8 @@ def _base(record: dict[str, Any]) -> str:
     while line.get("trained"):
         line = {**line["trained"]["base"], "step": line["trained"]}
         step = line["step"]
-        where += (
-            f", which is {_code(str(line['name']))} trained further (`{step['name']}`, objective {step['objective']}"
-        )
-        where += f"{_change(step)})"
+        where += f", which is {_code(line['name'])} trained further ({_code(step['name'])}, objective"
+        where += f" {_cell(step['objective'])}{_change(step)})"
     licence = base["licence"] or "not known to secbatch; see its own card"
     return f"""## Base model and licence
 

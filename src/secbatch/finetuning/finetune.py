@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from secbatch.errors import JobError
 from secbatch.extras import check_extra
 from secbatch.finetune_job import Base, FinetuneJob
+from secbatch.finetuning.ancestry import RECORD, trained_record
 from secbatch.finetuning.dataset import Dataset, load_dataset
-from secbatch.finetuning.folder import RECORD, ModelFolder, trained_record
+from secbatch.finetuning.folder import ModelFolder
 from secbatch.finetuning.identity import fingerprint
 from secbatch.finetuning.lack_of_memory import told_where_memory_runs_out
 from secbatch.finetuning.reporting import Silent, TrainingReporter

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from secbatch.errors import JobError, OutputError, UnfitOutputError
+from secbatch.finetuning.ancestry import RECORD
 from secbatch.finetuning.checkpoint import Checkpoints
 from secbatch.home import expanded
 from secbatch.models.resolved import UNFINISHED
@@ -18,7 +19,6 @@ from secbatch.store.filesystem import (
     sync_folder,
 )
 
-RECORD = "training.json"
 CONFIG = "config.json"
 MOVED = "files.json"  # in the working folder: names that a model's files have, or had, while one takes another's place
 
@@ -126,14 +126,5 @@ def _read(path: Path) -> Any:
         return None
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OutputError(f"'{path}' cannot be read ({error}); choose another output.") from None
-
-
-def trained_record(folder: Path) -> dict[str, Any] | None:
-    """What a training left in a model's folder; None for a model that came about in another way."""
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("base"), dict) else None

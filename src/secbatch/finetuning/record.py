@@ -6,9 +6,9 @@ from typing import Any
 
 import secbatch
 from secbatch.finetune_job import FinetuneJob
+from secbatch.finetuning.ancestry import trained_record
 from secbatch.finetuning.build import Built
 from secbatch.finetuning.dataset import Dataset
-from secbatch.finetuning.folder import trained_record
 from secbatch.finetuning.identity import sides
 from secbatch.finetuning.objective import Evaluation
 from secbatch.finetuning.progress import State
