@@ -65,11 +65,22 @@ def test_tags_of_tokens(base: str, tiny: Tiny) -> None:
         starts = dict(zip(offsets[item.at - 1, 0].tolist(), tags, strict=True))
         assert [starts[start] for start, _ in words] == ["O", "B-File", "O", "B-Place"]
         assert item.places[:, 1].tolist() == list(range(len(offsets)))
-        assert (len(tags) == 4) == (subwords == "first")
+        # The task reads a label from each of three words that BERT makes of evil.dll, four of </s>, two of 北京, and
+        # from the space before </s> that is a token of its own in RoBERTa.
+        assert len(tags) == {"bert": 10, "roberta": 5}[base] or subwords == "all"
         assert "I-File" in tags or subwords == "first"
         assert IGNORED not in item.targets
         # The text's special token is ordinary characters.
         assert (item.ids == tokenizer.hf.convert_tokens_to_ids(tokenizer.hf.sep_token)).sum() == 1
+
+
+def test_every_token_that_the_task_reads_a_label_from_is_learned(tiny: Tiny) -> None:
+    tokenizer = load_tokenizer(tiny("bert"))
+    example = TokenExample("saw CVE-2021-44228 .", ((0, 3), (4, 18), (19, 20)), (Span(4, 18, "Hole"),), None, PLACE)
+    (item,) = Ner(["Hole"], "first", 0.0).items([example], tokenizer, 64)
+    whole = tokenizer.hf.convert_ids_to_tokens(item.ids.tolist())
+    read = [place for place, piece in enumerate(whole) if not piece.startswith("##")][1:-1]
+    assert item.at.tolist() == read and len(read) == 7
 
 
 def test_a_space_that_is_a_token_begins_the_word_behind_it(tiny: Tiny) -> None:

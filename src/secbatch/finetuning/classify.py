@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from secbatch.evaluation.classification import multi_label_figures, single_label_figures
 from secbatch.finetuning.items import Batch, Item
 from secbatch.finetuning.network import Network
-from secbatch.finetuning.objective import Batches, Confusion, Evaluation, MeanLoss, Objective
+from secbatch.finetuning.objective import Batches, Confusion, Evaluation, MeanLoss, Objective, cross_entropy
 from secbatch.labelled.examples import TextExample
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.tokenizer import TextTokenizer
@@ -62,11 +62,11 @@ class Classify(Objective):
 
     def _loss_of(self, logits: torch.Tensor, batch: Batch, smoothing: float) -> torch.Tensor:
         targets = torch.from_numpy(batch.targets).to(logits.device)
-        weights = None if self._weights is None else self._weights.to(logits.device)
         if self.multi:
+            weights = None if self._weights is None else self._weights.to(logits.device)
             targets = targets * (1 - smoothing) + smoothing / 2
             return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights)
-        return F.cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing)
+        return cross_entropy(logits, targets, self._weights, smoothing)
 
     def evaluate(
         self, network: Network, examples: Sequence[TextExample], items: Sequence[Item], batches: Batches

@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from secbatch.evaluation.spans import span_figures
 from secbatch.finetuning.classify import most_confused
 from secbatch.finetuning.items import Batch, Item
 from secbatch.finetuning.network import Network
-from secbatch.finetuning.objective import Batches, Evaluation, MeanLoss, Objective
+from secbatch.finetuning.objective import Batches, Evaluation, MeanLoss, Objective, cross_entropy
 from secbatch.labelled.examples import TokenExample
 from secbatch.models.overlapping import WindowedTexts
 from secbatch.models.tokenizer import TextTokenizer
@@ -27,7 +26,11 @@ class Ner(Objective):
     auto_class = "AutoModelForTokenClassification"
 
     def __init__(self, labels: Sequence[str], subwords: str, label_smoothing: float) -> None:
-        """`subwords`: "all", or "first": only the first token of each word is learned and looked at."""
+        """`subwords`: "all" tokens are learned, or the "first" of each word.
+
+        Where the vocabulary makes several words of one in the file (CVE-2021-44228 is five), the first of each of them:
+        the task reads a label from it.
+        """
         self.labels = tuple(labels)
         self.tags = ("O", *(f"{kind}-{label}" for label in self.labels for kind in "BI"))
         self.weights: torch.Tensor | None = None  # [tags]
@@ -41,13 +44,17 @@ class Ner(Objective):
     def items(self, examples: Sequence[TokenExample], tokenizer: TextTokenizer, max_length: int) -> list[Item]:
         """`places` of an item: [k, 2], its tokens that are read from it, and their numbers in the example."""
         self._tokenizer = tokenizer
-        sequences, offsets = tokenizer.encode_with_offsets([example.text for example in examples])
+        texts = [example.text for example in examples]
+        sequences, offsets = tokenizer.encode_with_offsets(texts)
+        read = self._starts_of_words(_whole(texts, tokenizer), texts) if self._subwords == "first" else None
         room = max_length - len(tokenizer.before) - len(tokenizer.after)
         items = []
         for number, example in enumerate(examples):
             span = slice(sequences.offsets[number], sequences.offsets[number + 1])
             words = words_of_tokens(example, offsets[span])
             later = np.diff(words, prepend=-2) == 0  # tokens of a word behind its first
+            if read is not None:
+                later &= ~read[span]
             tags = self._token_tags(example, words, later, offsets[span])
             ids = sequences.ids[span]
             for start, stop, first, last in windows(len(ids), room):
@@ -93,8 +100,7 @@ class Ner(Objective):
         if not len(batch.targets):
             return logits.sum()  # windows of blanks: zero, with a gradient
         targets = torch.from_numpy(batch.targets).to(logits.device)
-        weights = None if self.weights is None else self.weights.to(logits.device)
-        return F.cross_entropy(logits, targets, weight=weights, label_smoothing=smoothing)
+        return cross_entropy(logits, targets, self.weights, smoothing)
 
     def evaluate(
         self, network: Network, examples: Sequence[TokenExample], items: Sequence[Item], batches: Batches
@@ -130,9 +136,7 @@ class Ner(Objective):
         self, texts: list[str], found: WindowedTexts, labels: np.ndarray, scores: np.ndarray
     ) -> list[list[tuple[int, int, str]]]:
         """Of each text (start, end, label)."""
-        tokenizer = self._tokenizer
-        lengths = tokenizer.written_lengths() if tokenizer.marks_inner_pieces else None
-        units = np.flatnonzero(starts_of_words(found, texts, lengths, tokenizer.hf.unk_token_id))
+        units = np.flatnonzero(self._starts_of_words(found, texts))
         scheme = LabelScheme.of(self.tags, "that is trained")
         spans = trimmed(grouped(labels[units], scores[units], units, found, scheme), texts)
         flat = [
@@ -141,6 +145,12 @@ class Ner(Objective):
         ]
         ends = np.cumsum(spans.counts)
         return [flat[end - count : end] for end, count in zip(ends, spans.counts, strict=True)]
+
+    def _starts_of_words(self, found: WindowedTexts, texts: list[str]) -> np.ndarray:
+        """[N] bool: tokens from which the task `ner` reads the label of a word."""
+        tokenizer = self._tokenizer
+        lengths = tokenizer.written_lengths() if tokenizer.marks_inner_pieces else None
+        return starts_of_words(found, texts, lengths, tokenizer.hf.unk_token_id)
 
 
 def _whole(texts: list[str], tokenizer: TextTokenizer) -> WindowedTexts:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from secbatch.evaluation.classification import LabelFigures
 from secbatch.finetuning.items import Batch, Item
@@ -82,3 +83,18 @@ def class_weights(counts: np.ndarray, how: str) -> torch.Tensor | None:
     if how == "sqrt":
         weights = np.sqrt(weights)
     return torch.tensor(weights * counts.sum() / (weights * counts).sum(), dtype=torch.float32)
+
+
+def cross_entropy(
+    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None, smoothing: float
+) -> torch.Tensor:
+    """Mean over the `targets` [n], each as heavy as its class in `weights` [C]; `smoothing` goes to all classes alike.
+
+    torch's own gives the smoothed share by weight: most of it to classes that hardly ever occur, or never, such as the
+    I- tag of spans that are one token.
+    """
+    if weights is None:
+        return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+    heavy = weights.to(logits.device)[targets]
+    each = F.cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+    return (each * heavy).sum() / heavy.sum()
