@@ -64,6 +64,7 @@ def test_a_delimiter_may_be_named_tab_as_in_other_jobs(tmp_path: Path) -> None:
         (", label: label", "", r"'data\.label' is missing; objective: classify needs it"),
         ("output: models/topics", "", "'output' is missing"),
         ("output:", "hyperparameters: {early_stopping: {metric: bleu}}\noutput:", "must be one of f1_micro"),
+        ("output:", f"hyperparameters: {{seed: {1 << 63}}}\noutput:", "line 5: .hyperparameters.seed. is wrong"),
         ("label: label", "label: label, labels: []", "line 4: 'data.labels' is wrong: it must not be empty"),
         ("output: models/topics", "output: ''", "line 5: 'output' is wrong: it must not be empty"),
         ("label: label", "label: label, delimiter: ';;'", "line 4: 'data.delimiter' is wrong: delimiter must be one"),

@@ -144,7 +144,7 @@ class Hyperparameters(Strict):
     masking: Masking = Masking()
     subwords: Literal["all", "first"] = "all"  # of ner: the tokens of a word that are learned
     max_length: int | None = Field(default=None, ge=8)  # tokens; None: 256, or the model's positions if fewer
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import transformers
 import yaml
 from safetensors.torch import load_file
 from small_jobs import MALWARE, classification_file, conll_file, job, pairs_file, questions_file, texts_file
-from tiny_models import make_t5
+from tiny_models import make_fine_tuned, make_t5
 
 import secbatch
 from secbatch.cli.main import _run as run_command
@@ -162,6 +162,16 @@ def test_questions(tiny: Tiny, tmp_path: Path) -> None:
     assert opened(done.folder, "AutoModelForQuestionAnswering")[0].config.num_labels == 2
 
 
+@pytest.mark.usefixtures("without_curve")
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_questions_from_a_base_that_was_a_classifier(kind: str, tmp_path: Path) -> None:
+    base = make_fine_tuned(tmp_path / "base", kind, "SequenceClassification", num_labels=3)
+    done = finetune(job("qa", base, questions_file(tmp_path / "q.jsonl"), tmp_path / "out", epochs=1))
+    assert done.record["base_on_dev"] is None  # its head is made anew
+    model = opened(done.folder, "AutoModelForQuestionAnswering")[0]
+    assert model.config.num_labels == 2 and model.qa_outputs.out_features == 2
+
+
 def test_masked_lm_falls_in_perplexity(tiny: Tiny, tmp_path: Path) -> None:
     done = finetune(job("masked-lm", tiny("roberta").folder, texts_file(tmp_path / "t.csv"), tmp_path / "out"))
     assert done.metrics["dev"]["perplexity"] < done.record["base_on_dev"]["perplexity"]
@@ -186,6 +196,14 @@ def test_pairs(tiny: Tiny, tmp_path: Path) -> None:
     done = finetune(spec)
     assert done.metrics["dev"]["loss"] < done.record["base_on_dev"]["loss"]
     opened(done.folder, "AutoModelForSeq2SeqLM")
+
+
+def test_sources_and_targets_that_are_cut_are_told(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("long,short\n" + "".join(f"a b c {n},x y {'z ' * 40}\n" for n in range(20)))
+    data = {"train": str(tmp_path / "p.csv"), "source": "{long}", "target": "short"}
+    notices = plan_finetune(job("seq2seq", tiny("blenderbot").folder, data, tmp_path / "out")).notices
+    assert "17 of the 17 training targets reach 40 tokens, beyond which they are cut" in notices
+    assert not any("training sources" in notice for notice in notices)
 
 
 def test_lora_gives_a_plain_folder(tiny: Tiny, tmp_path: Path) -> None:

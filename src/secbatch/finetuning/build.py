@@ -66,6 +66,8 @@ def build(job: FinetuneJob, data: Dataset, resolved: ResolvedModel, compute: Com
         _set_dropout(model, wanted.dropout)
     if padding_id(model.config) is None:
         text_config(model.config).pad_token_id = tokenizer.pad_id
+    if isinstance(objective, Pairs):
+        _set_start(model, resolved)
     check_vocabulary(resolved, tokenizer, model)
     sides = {"train": data.train, "dev": data.dev} | ({"test": data.test} if data.test else {})
     items = {name: objective.items(side.examples, tokenizer, max_length) for name, side in sides.items()}
@@ -75,12 +77,8 @@ def build(job: FinetuneJob, data: Dataset, resolved: ResolvedModel, compute: Com
     if isinstance(objective, Ner) and wanted.class_weights != "none":
         counts = np.bincount(np.concatenate([item.targets for item in items["train"]]), minlength=len(objective.tags))
         objective.weights = class_weights(counts, wanted.class_weights)
-    cut = sum(len(item.ids) == max_length for item in items["train"]) if objective.whole_sequences else 0
-    if cut:
-        notices += (
-            f"{cut} of the {len(items['train'])} training texts reach {max_length} tokens, beyond which they are cut",
-        )
     bring_to_device(model, resolved, compute)
+    notices += _cut(objective, items["train"], max_length)
     return Built(model, tokenizer, objective, items, max_length, new_head, notices)
 
 
@@ -93,6 +91,37 @@ def _reset_head(model: Any) -> None:
             torch.nn.init.normal_(module.weight, std=getattr(model.config, "initializer_range", 0.02))
             if module.bias is not None:
                 torch.nn.init.zeros_(module.bias)
+
+
+def _set_start(model: Any, resolved: ResolvedModel) -> None:
+    """Targets are learned behind a token that stands in the configuration; some models name it for generation alone.
+
+    Raises ModelError for a model that names none, which could not write either.
+    """
+    if getattr(model.config, "decoder_start_token_id", None) is not None:
+        return
+    found = getattr(model.generation_config, "decoder_start_token_id", None)
+    if not isinstance(found, int):
+        raise ModelError(
+            f"model {resolved.name}: neither config.json nor generation_config.json names a decoder_start_token_id, the"
+            " token that a target is written behind; add it to config.json"
+        )
+    model.config.decoder_start_token_id = found
+
+
+def _cut(objective: Objective, items: list[Item], max_length: int) -> tuple[str, ...]:
+    """Notices on texts of which the model sees the beginning alone; the other objectives see long ones in parts."""
+    lengths: dict[str, list[int]] = {}
+    if isinstance(objective, Classify):
+        lengths = {"texts": [len(item.ids) for item in items]}
+    elif isinstance(objective, Pairs):
+        lengths = {"sources": [len(item.ids) for item in items], "targets": [len(item.targets) for item in items]}
+    counts = {what: sum(length == max_length for length in found) for what, found in lengths.items()}
+    return tuple(
+        f"{count} of the {len(items)} training {what} reach {max_length} tokens, beyond which they are cut"
+        for what, count in counts.items()
+        if count
+    )
 
 
 def _set_dropout(model: Any, share: float) -> None:

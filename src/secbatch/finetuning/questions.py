@@ -1,6 +1,7 @@
 """Extractive question answering: the start and the end of the answer in its context, or none."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ class Questions(Objective):
     def __init__(self, label_smoothing: float, token_types: bool) -> None:
         """`token_types`: whether the model tells question and context apart by them."""
         self._smoothing, self._token_types = label_smoothing, token_types
+
+    def config(self) -> dict[str, Any]:
+        return {"num_labels": 2}  # a base that was a classifier has as many outputs as it had labels
 
     def items(self, examples: Sequence[QuestionExample], tokenizer: TextTokenizer, max_length: int) -> list[Item]:
         """`targets`: [start, end]; `at`: the context's tokens; `places`: [m, 2] their characters in the context."""
