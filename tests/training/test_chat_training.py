@@ -11,7 +11,7 @@ from transformers import BlenderbotConfig, BlenderbotForConditionalGeneration
 from secbatch.training.chat_batches import Topics, batches, pad_batch
 from secbatch.training.chat_model import POSITIONS, build_model
 from secbatch.training.chat_tokenizer import train_tokenizer
-from secbatch.training.chat_training import Schedule, topic_head, train, train_encoder
+from secbatch.training.chat_training import Schedule, TrainingReport, topic_head, train, train_encoder
 from secbatch.training.dialogue import DialogueSampler
 from secbatch.training.dialogue_entries import Entry
 
@@ -88,9 +88,11 @@ def test_training_lowers_the_loss_and_keeps_to_its_time(tokenizer, monkeypatch):
     before = float(model(first.source, first.source_mask, first.decoder_input, labels=labels).loss.detach())
     head = topic_head(model)
     train_encoder(model, head, stream, Schedule(1e-2, 1.0, 10), lambda line: None)
-    report = train(model, head, stream, Schedule(1e-2, 4.0, 10), lambda line: None, lambda: None)
+    told: list[TrainingReport] = []
+    report = train(model, head, stream, Schedule(1e-2, 4.0, 10), lambda line: None, told.append, 1 / 60)
     after = float(model(first.source, first.source_mask, first.decoder_input, labels=labels).loss.detach())
     assert report.steps > 20 and report.minutes < 0.3
+    assert 0 < told[0].steps < report.steps and told[0].tokens < report.tokens
     assert after < before / 2
 
 

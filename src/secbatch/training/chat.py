@@ -28,6 +28,7 @@ from secbatch.training.dialogue_entries import Entry, merge, read_glossary
 VOCABULARY = 8000
 ENCODER_SHARE = 0.1  # of the time, for the first stage
 EVALUATION_SEED = 20_000
+RUNS = "training.json"  # written last: a folder without it is not whole
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -58,17 +59,27 @@ def _sample(texts: list[str], count: int, seed: int) -> list[str]:
     return random.Random(seed).sample(texts, k=min(count, len(texts)))
 
 
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write the model (float16 weights) and its tokenizer; the model in memory is left as it is."""
+def save(model: Any, tokenizer: Any, runs: list[dict[str, Any]], folder: Path) -> None:
+    """Write the model (float16 weights), its tokenizer and the runs that made it; what is in memory stays as it is."""
     import copy
 
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / RUNS).unlink(missing_ok=True)
     for key in ("is_local", "local_files_only"):  # how it was loaded is no part of the tokenizer
         tokenizer.init_kwargs.pop(key, None)
     copy.deepcopy(model).to(torch.float16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    (folder / RUNS).write_text(json.dumps({"runs": runs}, indent=2) + "\n", encoding="utf-8")
+
+
+def read_runs(folder: Path) -> list[dict[str, Any]]:
+    """The runs that made the model in a folder. Raises ``FileNotFoundError`` for one that `save` did not finish."""
+    if not (folder / RUNS).is_file():
+        raise FileNotFoundError(f"{folder} holds no {RUNS}, so no whole model of this training; name another to resume")
+    runs: list[dict[str, Any]] = json.loads((folder / RUNS).read_text(encoding="utf-8"))["runs"]
+    return runs
 
 
 def load(folder: Path) -> tuple[Any, Any]:
@@ -89,43 +100,53 @@ def log(line: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Train, save, measure and write the card; returns the exit code."""
+    try:
+        run(parse_arguments(arguments))
+    except (FileNotFoundError, ModuleNotFoundError) as error:
+        log(f"python -m secbatch.training.chat: {error}")
+        return 1
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """What `main` does once its arguments are parsed."""
     import torch
 
-    options = parse_arguments(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
+    history = read_runs(options.resume) if options.resume else []
     knowledge = read_knowledge(options.corpus)
     entries = merge([read_glossary(), knowledge.entries])
     log(f"{len(entries)} terms, {sum(len(e.answers) for e in entries)} answers")
     if options.resume:
         model, tokenizer = load(options.resume)
-        history = json.loads((options.resume / "training.json").read_text(encoding="utf-8"))["runs"]
     else:
         tokenizer = train_tokenizer(vocabulary_texts(entries, knowledge, options.seed), VOCABULARY, POSITIONS)
-        model, history = build_model(len(tokenizer)), []
+        model = build_model(len(tokenizer))
     log(f"{model.num_parameters()} parameters, {len(tokenizer)} entries in the vocabulary")
 
     numbers = itertools.count(1)
+    encoder_seconds = 0.0 if options.resume else options.minutes * 60 * ENCODER_SHARE
 
-    def checkpoint() -> None:
+    def runs(report: TrainingReport) -> list[dict[str, Any]]:
+        return [*history, asdict(replace(report, encoder_minutes=encoder_seconds / 60))] if report.steps else history
+
+    def checkpoint(report: TrainingReport) -> None:
         if options.checkpoints:
-            save(model, tokenizer, options.checkpoints / f"checkpoint-{next(numbers):02d}")
+            save(model, tokenizer, runs(report), options.checkpoints / f"checkpoint-{next(numbers):02d}")
 
     sampler = DialogueSampler(entries, knowledge.unknown_names, options.seed + 1 + len(history))
     topics = Topics()
     head = topic_head(model)
-    encoder_seconds = 0.0 if options.resume else options.minutes * 60 * ENCODER_SHARE
     if encoder_seconds:
         stream = batches(sampler, tokenizer, options.batch_tokens, POSITIONS, options.seed, topics)
         train_encoder(model, head, stream, Schedule(1.5 * options.rate, encoder_seconds, warmup_steps=50), log)
     stream = batches(sampler, tokenizer, options.batch_tokens, POSITIONS, options.seed, topics)
     schedule = Schedule(options.rate, options.minutes * 60 - encoder_seconds)
-    report: TrainingReport = train(model, head, stream, schedule, log, checkpoint)
-    if report.steps:
-        history.append(asdict(replace(report, encoder_minutes=encoder_seconds / 60)))
-    save(model, tokenizer, options.output)
-    (options.output / "training.json").write_text(json.dumps({"runs": history}, indent=2) + "\n", encoding="utf-8")
+    report = train(model, head, stream, schedule, log, checkpoint)
+    history = runs(report)
+    save(model, tokenizer, history, options.output)
     log(f"saved {options.output} after {report.steps} steps, loss {report.loss:.3f}")
 
     model, tokenizer = load(options.output)  # what is measured is what was written
@@ -134,7 +155,6 @@ def main(arguments: list[str] | None = None) -> int:
     log(figures_table(results))
     samples = [talk(model, tokenizer, questions) for questions in SAMPLES]
     write_card(options.output, options.corpus, entries, model.num_parameters(), history, results, samples)
-    return 0
 
 
 if __name__ == "__main__":

@@ -117,10 +117,10 @@ def train(
     stream: Iterator[Batch],
     schedule: Schedule,
     log: Callable[[str], None],
-    checkpoint: Callable[[], None],
+    checkpoint: Callable[[TrainingReport], None],
     checkpoint_minutes: float = 10.0,
 ) -> TrainingReport:
-    """Train until the schedule's seconds are over; ``checkpoint`` is called every ``checkpoint_minutes``.
+    """Train until the schedule's seconds are over; every ``checkpoint_minutes`` ``checkpoint`` gets the report so far.
 
     Left to itself the decoder learns the answers by heart from their own beginnings and shuts the encoder out, for
     the question bears on the first few tokens only. So an auxiliary head has to tell from the encoder's mean state
@@ -142,6 +142,11 @@ def train(
     steps = dialogues = tokens = 0
     losses: list[float] = []
     right: list[float] = []
+
+    def report() -> TrainingReport:
+        recent = losses[-100:] or [math.nan]
+        return TrainingReport((time.monotonic() - start) / 60, steps, dialogues, tokens, sum(recent) / len(recent))
+
     while (elapsed := time.monotonic() - start) < schedule.seconds:
         batch = next(stream)
         for group in optimizer.param_groups:
@@ -178,8 +183,7 @@ def train(
             )
             last_log = now
         if now - last_checkpoint > checkpoint_minutes * 60:
-            checkpoint()
+            checkpoint(report())
             last_checkpoint = now
     model.eval()
-    recent = losses[-100:] or [math.nan]
-    return TrainingReport((time.monotonic() - start) / 60, steps, dialogues, tokens, sum(recent) / len(recent))
+    return report()

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 # Entries kept of each kind, as many as an hour of one core can teach; none of CAPEC.
 LIMITS = {"technique": 90, "software": 45, "group": 30, "capec": 0}
+DEFINITIONS = "attack_descriptions.parquet"
 WORDS = (5, 30)  # shortest and longest answer, in words
 # Files that may be there: name in the corpus folder, what it gives, and its licence and notice.
 FILES = {
-    "attack_descriptions.parquet": (
+    DEFINITIONS: (
         "definitions, mitigations and examples (MITRE ATT&CK); unknown names (CAPEC)",
         "© 2025 The MITRE Corporation. This work is reproduced and distributed with the permission of "
         "The MITRE Corporation.",
@@ -70,15 +71,20 @@ def answer_sentence(text: str, words: tuple[int, int] = WORDS) -> str | None:
 
 
 def read_knowledge(corpus: Path) -> Knowledge:
-    """Everything that the corpus folder gives. Only ``attack_descriptions.parquet`` must be there."""
+    """Everything that the corpus folder gives.
+
+    Only ``attack_descriptions.parquet`` must be there; raises ``FileNotFoundError`` without it.
+    """
     import pandas as pd
 
-    attack = pd.read_parquet(corpus / "attack_descriptions.parquet")
+    if not (corpus / DEFINITIONS).is_file():
+        raise FileNotFoundError(f"{corpus} holds no {DEFINITIONS}, of which the chat model's answers are made")
+    attack = pd.read_parquet(corpus / DEFINITIONS)
     texts = [clean_description(text) for text in attack["text"]]
     attack = attack[attack["revoked_or_deprecated"].astype(str) != "True"]
     sigma = _read_csv(corpus / "sigma_rules.csv", ["title", "description", "tags"])
     frequent = _technique_frequency(sigma, _read_csv(corpus / "tram_technique_sentences.csv", ["label"]))
-    old = pd.read_parquet(corpus / "attack_descriptions.parquet", columns=["stix_type", "name", "text"])
+    old = pd.read_parquet(corpus / DEFINITIONS, columns=["stix_type", "name", "text"])
     techniques = _techniques(attack, old, sigma, frequent)
     capec, capec_rest = _attack_patterns(attack)
     actors, actor_rest = _actors(attack)
