@@ -1,4 +1,4 @@
-"""Trainings on a GPU: the weights of the CPU's, and the same bits each time. Skipped where there is none."""
+"""Trainings on a GPU: the losses of the CPU's, and the same bits each time. Skipped where there is none."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,10 +29,16 @@ def weights(spec: FinetuneJob) -> dict[str, torch.Tensor]:
     return load_file(finetune(spec).folder / "model.safetensors")
 
 
-def test_its_weights_are_those_of_the_cpu(tiny: Tiny, tmp_path: Path) -> None:
-    wanted = weights(small(tiny, tmp_path, "cpu", objective="ner", device="cpu"))
-    got = weights(small(tiny, tmp_path, "gpu", objective="ner"))
-    assert all(torch.allclose(got[name], value, atol=1e-3) for name, value in wanted.items())
+def test_its_losses_are_those_of_the_cpu(tiny: Tiny, tmp_path: Path) -> None:
+    """Weights whose gradients are all but nothing go either way: AdamW moves them as far as others."""
+    losses = [
+        [loss for entry in finetune(spec).record["history"] for loss in (entry["train_loss"], entry["dev"]["loss"])]
+        for spec in (
+            small(tiny, tmp_path, "cpu", objective="ner", device="cpu"),
+            small(tiny, tmp_path, "gpu", objective="ner", precision="float32"),
+        )
+    ]
+    assert len(losses[0]) == 4 and losses[1] == pytest.approx(losses[0], rel=0.01)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
