@@ -23,6 +23,7 @@ from secbatch.errors import ModelError
 from secbatch.models import generation_attention, generation_blenderbot, memory_patience, packed_attention
 from secbatch.models.batch_runner import BatchRunner
 from secbatch.models.device import Compute, choose
+from secbatch.models.encoder_generic import StockEncoder
 from secbatch.models.generation_beams import BeamLoop
 from secbatch.models.generation_blenderbot import BlenderbotSteps
 from secbatch.models.generation_loop import LOOK_EVERY, Loop
@@ -337,3 +338,35 @@ def test_weights_without_memory_are_told_in_a_sentence(tiny: Tiny, gpu: Gpu) -> 
     sentence = r"model bert: memory runs out on Pretended GPU \(cuda:1\) for its weights .*GiB"
     with pytest.raises(ModelError, match=sentence):
         load_model(tiny("bert"), "encoder", choose("cuda:1", "float32"))
+
+
+@pytest.mark.parametrize("kind", ["roberta", "mpnet"])
+def test_models_are_tried_with_products_that_round_once(
+    kind: str, tiny: Tiny, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that what a GPU makes of few rows is not taken for what a model lets in of its padding."""
+    settings, allowed = torch.backends.cuda.matmul, []
+    forward = StockEncoder.__call__
+
+    def watched(*given: Any) -> torch.Tensor:
+        allowed.append(settings.allow_bf16_reduced_precision_reduction)
+        return forward(*given)
+
+    monkeypatch.setattr(StockEncoder, "__call__", watched)
+    for device in ("cpu", "cuda"):
+        encoder = with_states(tiny(kind), device)
+        encoder.need_head("masked-lm")
+        encoder.load()
+        assert allowed and set(allowed) == {device == "cpu"}
+        assert settings.allow_bf16_reduced_precision_reduction
+        allowed.clear()
+    monkeypatch.setattr(StockEncoder, "__call__", lambda *_: 1 / 0)
+    with pytest.raises(ModelError):
+        with_states(tiny(kind), "cuda").load()
+    assert settings.allow_bf16_reduced_precision_reduction
+
+
+def with_states(model: ResolvedModel, device: str) -> SharedEncoder:
+    encoder = SharedEncoder(model, choose(device, "bfloat16"))
+    encoder.need_states()
+    return encoder

@@ -20,6 +20,7 @@ from secbatch.models.pairs import PairFrame
 from secbatch.models.requests import HeadKind, Request, own_report, share_of, united
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
+from secbatch.models.steady_products import steady_products
 from secbatch.models.tokenizer import TextTokenizer
 from secbatch.models.tokenizer_files import load_tokenizer
 from secbatch.models.transfer import Made, on_device
@@ -139,7 +140,7 @@ class SharedEncoder:
         for kind in self._needed_heads:
             loaded = load_model(self.model, kind, self._used)
             check_vocabulary(self.model, self.tokenizer, loaded.model)
-            with first_forward(self.model):
+            with first_forward(self.model), steady_products(self._used.device):
                 head = self._heads[kind] = _head(kind, loaded, self.tokenizer, self._used)
             self.notices = tuple(dict.fromkeys((*self.notices, *loaded.notices)))
             if self.root is not self and head.hidden is not None:
@@ -152,7 +153,7 @@ class SharedEncoder:
         if self._needs_states and self._hidden is None:
             loaded = load_model(self.model, "encoder", self._used)
             check_vocabulary(self.model, self.tokenizer, loaded.model)
-            with first_forward(self.model):
+            with first_forward(self.model), steady_products(self._used.device):
                 self._hidden = hidden_states(loaded.model, self.tokenizer.pad_id, self._used)
             self.notices = tuple(dict.fromkeys((*self.notices, *loaded.notices)))
 
