@@ -11,6 +11,7 @@ _SIGNS = (
     "bad_alloc",  # C++
     "out of memory",  # CUDA's own calls, such as those for page-locked memory; its driver; Triton; other makers' GPUs
     "_STATUS_ALLOC_FAILED",  # cuBLAS and its sisters
+    "when calling `cublasCreate",  # what it takes for itself, on each thread that begins to multiply: NOT_INITIALIZED
 )
 
 
