@@ -13,6 +13,8 @@ from secbatch.finetuning.finetune import finetune
 from secbatch.models.resolved import ResolvedModel
 from tests.finetuning.small_jobs import classification_file, conll_file, job
 
+for library in ("sklearn", "nervaluate", "matplotlib"):  # of the extra `finetune`
+    pytest.importorskip(library)
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 Tiny = Callable[[str], ResolvedModel]
 
