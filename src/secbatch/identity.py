@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +12,12 @@ import pyarrow.compute as pc
 
 from secbatch.row_hash import as_text, digests, hash_content, hash_places, hexadecimal_column, mixed
 from secbatch.sources.shard import Shard
+from secbatch.store.documents import of_earlier_documents
 from secbatch.store.occurrences import Occurrences
 from secbatch.store.unnamed import place_name
+
+if TYPE_CHECKING:
+    from secbatch.job import Job
 
 SENTENCE_INDEX = "sentence_index"
 
@@ -23,7 +28,7 @@ class Identified:
 
     shard: Shard
     ids: pa.Array  # string [n], unique within the shard
-    superseded: int  # rows left out because a later row of the shard has their id
+    superseded: int  # rows left out because a later row of the shard has their id, or a later document theirs
     keys: np.ndarray  # uint64 [n, 2]: digests of the identities
     content: np.ndarray  # uint64 [n, 2]: digests of all input columns and of what is wrong with the row
     place: np.ndarray  # uint64 [n]: digests of file and row number
@@ -47,19 +52,28 @@ class Identities:
     occurrence number over the whole input, so that equal rows stay apart and a renamed file changes nothing.
     """
 
-    def __init__(self, columns: tuple[str, ...], sentences: bool, scratch: Path) -> None:
-        """`scratch`: a folder for what does not fit in memory; made when needed, removed by the caller."""
-        self._sentences = sentences and bool(columns)
+    def __init__(self, columns: tuple[str, ...], sentences: bool, scratch: Path, in_order: bool = True) -> None:
+        """`scratch`: a folder for what does not fit in memory; made when needed, removed by the caller.
+
+        `in_order`: rows come in the order of the input, in which the sentences of a document follow its first one.
+        """
+        self._sentences, self._in_order = sentences and bool(columns), in_order
         self._columns = (*columns, SENTENCE_INDEX) if self._sentences else columns
         self._occurrences = Occurrences(scratch)
+
+    @classmethod
+    def of(cls, job: "Job", scratch: Path) -> "Identities":
+        """For the shards of a run of `job`."""
+        return cls(job.input.id, job.input.sentences is not None, scratch, in_order=not job.holds_conversations)
 
     def name(self, shard: Shard) -> Identified:
         if not self._columns:
             return self._by_content(shard)
         ids, errors = self._by_columns(shard)
         superseded = 0
-        if len(pc.unique(ids)) < len(ids):
-            last = {name: position for position, name in enumerate(ids.to_pylist())}
+        replaced = of_earlier_documents(ids) if self._sentences and self._in_order else np.zeros(len(ids), bool)
+        if replaced.any() or len(pc.unique(ids)) < len(ids):
+            last = {name: position for position, name in enumerate(ids.to_pylist()) if not replaced[position]}
             superseded = len(ids) - len(last)
             keep = np.array(sorted(last.values()), np.int64)
             renumbered = {int(old): new for new, old in enumerate(keep)}

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from secbatch.strict import Names, Strict, one_or_several
-from secbatch.task_specs import TaskSpec
+from secbatch.task_specs import Chat, TaskSpec
 
 RUN_DATE = "{run_date}"
 TASK_NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
@@ -110,6 +110,11 @@ class Job(Strict):
     max_rejects: str = "1%"  # a count or a percentage of the rows read
 
     _max_rejects = field_validator("max_rejects", mode="before")(_count_or_percent)
+
+    @property
+    def holds_conversations(self) -> bool:
+        """Whether a task sees turns before each: conversations are put together then, out of the input's order."""
+        return any(isinstance(spec, Chat) and spec.conversation for spec in self.tasks.values())
 
     def rejects_allowed(self, rows_read: int) -> float:
         """How many rejected rows are still fine, of `rows_read` rows (parsed and unparseable together)."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from secbatch.identity import Identities
 from secbatch.sources.shard import Shard
-from secbatch.store.present import Present, place_of
+from secbatch.store.present import Present, place_of, shard_of
 
 
 class LaterRows:
@@ -33,5 +33,4 @@ class LaterRows:
     def superseded(self) -> np.ndarray:
         """int64 [l], ascending: places in the whole input of the rows that a later one replaces."""
         lost = self._present.winners().lost
-        shard = (lost >> np.uint64(32)).astype(np.int64)
-        return np.asarray(self._starts, np.int64)[shard] + place_of(lost)
+        return np.asarray(self._starts, np.int64)[shard_of(lost)] + place_of(lost)

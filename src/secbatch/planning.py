@@ -20,7 +20,6 @@ from secbatch.shards import input_shards
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
 from secbatch.task_keys import conversation_column, conversations
-from secbatch.task_specs import Chat
 
 
 @dataclass
@@ -65,7 +64,7 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
             models=[f"{name}: {model.name}" for name, model in setup.models.items()],
             notices=[*setup.compute.notices, *setup.source.notices],
         )
-        grouped = any(isinstance(spec, Chat) and spec.conversation for spec in job.tasks.values())
+        grouped = job.holds_conversations
         if grouped:
             plan.notices.append("rows are grouped by conversation first, on disk where they are many")
         with tempfile.TemporaryDirectory() as scratch:
@@ -102,7 +101,7 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
 def _count(setup: Setup, reuse: Reuse, plan: Plan, limit: int | None, scratch: Path) -> Sample:
     """Fills in the plan's counts; returns a sample of the rows that are still to be done."""
     job = setup.job
-    identities = Identities(job.input.id, job.input.sentences is not None, scratch)
+    identities = Identities.of(job, scratch)
     sample = Sample()
     for shard in input_shards(setup, scratch / "conversations", limit):
         plan.unparseable += len(shard.rejects)

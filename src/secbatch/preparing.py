@@ -16,7 +16,6 @@ from secbatch.sources.open import Source, open_source
 from secbatch.store.dataset_types import column_types
 from secbatch.store.layout import Layout
 from secbatch.store.partitions import check_partition_columns
-from secbatch.task_specs import Chat
 from secbatch.worker import Worker
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def set_up(job: Job, run: str, pace: Callable[[bool], Callable[[int], int]]) -> 
     shard_rows = pace(compute.device.startswith("cuda"))
     # Conversations are put into shards once all input is read: then the target of each is asked for, and not before,
     # as it depends on how fast those before it were.
-    whole = any(isinstance(spec, Chat) and spec.conversation for spec in job.tasks.values())
+    whole = job.holds_conversations
     layout = Layout(Path(job.output.path))
     earlier = {} if job.output.mode == "overwrite" else column_types(layout)
     source = open_source(job.input, (lambda shard: LARGEST) if whole else shard_rows, earlier)

@@ -84,9 +84,9 @@ class Publisher:
         be replaced by what the files hold now. `on_their_way`: files under parts/ that are not whole yet, and stay.
         """
         named = bool(self.job.input.id)
-        documents = named and self.job.input.sentences is not None and not limited
+        sentences = named and self.job.input.sentences is not None
         assembly = Assembly(
-            self.layout, self.reuse.open_keys, self.reuse.schema_name, self._tasks, named, documents, mending
+            self.layout, self.reuse.open_keys, self.reuse.schema_name, self._tasks, named, sentences, limited, mending
         )
         base = self.reuse.base if final else []
         output = self.job.output

@@ -43,8 +43,7 @@ class ShardLookup:
         self.rejects, self.result, self.clock = context.rejects, context.result, context.clock
         self.reuse, self.poison, self.notice = reuse, poison, context.notice
         self._mutex = threading.Lock()  # shards are read ahead while one in which a row ends the process is tried
-        job = context.job
-        self.identities = Identities(job.input.id, job.input.sentences is not None, self.layout.scratch)
+        self.identities = Identities.of(context.job, self.layout.scratch)
         self.read_whole = False  # whether all of the job's input was asked for and given out
         self._input_changed = False  # since an earlier try of this run
 
@@ -56,7 +55,7 @@ class ShardLookup:
         # Only rows of this input are done again, so these are counted: it costs one more reading of the input.
         rows = 0
         scratch = self.layout.scratch / "recompute"
-        identities = Identities(self.job.input.id, self.job.input.sentences is not None, scratch)
+        identities = Identities.of(self.job, scratch)
         for shard in input_shards(self.setup, scratch, self.options.limit):
             if shard.num_rows:
                 rows += self.reuse.redone(self.reuse.look(identities.name(shard)))

@@ -43,10 +43,10 @@ def _grouped(setup: Setup, spill: Path, stopped: Callable[[], bool]) -> Iterator
     shutil.rmtree(spill, ignore_errors=True)  # what a killed run has left
     make_folder(spill)
     name, order = groupings.pop()
-    shards, given = _until(setup.source.shards(), stopped), setup.job.input
-    if not given.id:
+    shards = _until(setup.source.shards(), stopped)
+    if not setup.job.input.id:
         return group_by_conversation(shards, name, order, setup.shard_rows, spill)
-    later = LaterRows(Identities(given.id, given.sentences is not None, spill), spill / "identities")
+    later = LaterRows(Identities.of(setup.job, spill), spill / "identities")
     return group_by_conversation(later.noted(shards), name, order, setup.shard_rows, spill, later.superseded)
 
 

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from secbatch.store.checkpoints import checkpoint_keys
-from secbatch.store.documents import first_sentences
+from secbatch.store.documents import first_sentences, of_earlier_shards
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Checkpoint, Part
 from secbatch.store.parts import RowGroups
 from secbatch.store.pieces import Piece
-from secbatch.store.present import KEPT, Winners, place_of
+from secbatch.store.present import KEPT, Winners, place_of, shard_of
 from secbatch.store.row_keys import REJECTED, REMOVED, StoredKeys
 from secbatch.store.unnamed import are_place_names
 
@@ -43,7 +45,8 @@ class Assembly:
     schema: str  # name of the columns that parts are to have
     tasks: dict[str, list[str]]  # of this run's rows: task -> fingerprints
     named: bool  # rows have ids: only a rejected one without is known by its place
-    documents: bool  # rows are sentences of documents that have ids, and this run read each document whole
+    sentences: bool  # rows are sentences of documents that have ids
+    limited: bool  # the last document may have been read in part
     mending: bool  # a retry: what is rejected is done again, and nothing else is taken away
 
     def assemble(
@@ -68,7 +71,7 @@ class Assembly:
             self._from_checkpoint(checkpoint, winners, result)
         if winners is not None:
             result.added = len(winners.ids) - result.found
-            result.superseded_rows = len(winners.lost)
+            result.superseded_rows += len(winners.lost)
         return result
 
     def _from_base(
@@ -79,6 +82,10 @@ class Assembly:
         present = places >= 0
         stays = np.zeros(keys.rows, bool)
         stays[present] = (winners.entry[places[present]] & KEPT) != 0
+        replaced = self._replaced_in_base(part, places, winners)
+        replaced_kept = stays & replaced
+        present &= ~replaced
+        stays &= ~replaced
         absent = ~present
         result.found += int(present.sum())
         gone = np.zeros(keys.rows, bool)
@@ -96,7 +103,8 @@ class Assembly:
         taken = (stays | absent) & ~gone
         piece = self._piece(part, keys, taken, marked)
         result.pieces.append(piece)
-        lost = winners.lost_in_base(np.asarray(keys.ids)) & present & ~stays
+        result.superseded_rows += int(replaced_kept.sum())
+        lost = (winners.lost_in_base(np.asarray(keys.ids)) & present & ~stays) | (replaced_kept & gone)
         if lost.any():
             result.superseded_rejected += _rejected(keys.flags[lost])
             result.superseded.append(self._piece(part, keys, lost, None))
@@ -120,8 +128,6 @@ class Assembly:
         )
 
     def _from_sources(self, part: Part, sources: Sequence[str]) -> np.ndarray:
-        import pyarrow as pa
-
         rows = RowGroups().take(self.layout.parts / part.files[0], np.arange(part.rows), ["secbatch_source"])
         found = pc.is_in(rows.column(0).cast(pa.string()), value_set=pa.array(sources, pa.string()))
         return np.asarray(found.to_numpy())
@@ -130,9 +136,18 @@ class Assembly:
         """bool [n]: sentences, out of `absent`, whose documents are in the input without them."""
         found = np.zeros(len(absent), bool)
         candidates = np.flatnonzero(absent)
-        if self.documents and len(candidates):
-            names = RowGroups().take(self.layout.parts / part.files[0], candidates, ["secbatch_id"]).column(0)
+        if self.sentences and not self.limited and len(candidates):
+            names = _names(self.layout.parts / part.files[0], candidates)
             found[candidates] = winners.find(first_sentences(names)) >= 0
+        return found
+
+    def _replaced_in_base(self, part: Part, places: np.ndarray, winners: Winners) -> np.ndarray:
+        """bool [n]: sentences at `places` (int64 [n]) of the winners that a later document of their name lacks."""
+        found = np.zeros(len(places), bool)
+        candidates = np.flatnonzero(places >= 0)
+        if self.sentences and len(winners.lost) and len(candidates):
+            names = _names(self.layout.parts / part.files[0], candidates)
+            found[candidates] = of_earlier_shards(names, shard_of(winners.entry[places[candidates]]), winners)
         return found
 
     def _moved(self, part: Part, keys: StoredKeys, absent: np.ndarray, sources: Sequence[str]) -> np.ndarray:
@@ -144,8 +159,6 @@ class Assembly:
 
     def _known_by_place(self, part: Part, keys: StoredKeys, absent: np.ndarray, sources: Sequence[str]) -> np.ndarray:
         """bool [n]: rows of these files, out of `absent`, that should have had an id and have none."""
-        import pyarrow as pa
-
         found = np.zeros(keys.rows, bool)
         candidates = np.flatnonzero(absent & ((keys.flags & REJECTED) != 0))
         if self.named and sources and len(candidates):
@@ -161,10 +174,21 @@ class Assembly:
         if winners is not None:
             losers = winners.lost_of(checkpoint.shard)
             lost[place_of(losers[(losers & KEPT) == 0])] = True
+            if self.sentences and len(winners.lost) and not lost.all():
+                left = np.flatnonzero(~lost)
+                names = _names(self.layout.checkpoints / f"{checkpoint.part}.parquet", left)
+                replaced = of_earlier_shards(names, np.full(len(left), checkpoint.shard), winners)
+                lost[left] = replaced
+                result.superseded_rows += int(replaced.sum())
         if lost.any():
             result.superseded_rejected += _rejected(checkpoint_keys(self.layout, checkpoint).flags[lost])
         for mask, target in ((~lost, result.pieces), (lost, result.superseded)):
             target += checkpoint_pieces(self.layout, checkpoint, self.tasks, mask)
+
+
+def _names(file: Path, rows: np.ndarray) -> pa.ChunkedArray:
+    """The names of the rows at these positions (int64 [n])."""
+    return RowGroups().take(file, rows, ["secbatch_id"]).column(0)
 
 
 def _rejected(flags: np.ndarray) -> int:

@@ -23,6 +23,10 @@ def place_of(entry: np.ndarray) -> np.ndarray:
     return ((entry & np.uint64(0xFFFFFFFF)) >> np.uint64(1)).astype(np.int64)
 
 
+def shard_of(entry: np.ndarray) -> np.ndarray:
+    return (entry >> np.uint64(32)).astype(np.int64)
+
+
 @dataclass(frozen=True)
 class Winners:
     """Every identity of the input once, sorted, with the entry of its last row; and the entries that lost."""
