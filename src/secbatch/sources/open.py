@@ -1,9 +1,10 @@
 """The door to the input: `open_source` looks at every file once, then shards are streamed from them."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -176,10 +177,12 @@ def _look(files: Sequence[InputFile], look: Callable[[InputFile], Any]) -> list[
     return results
 
 
-def _refuse_if_nothing(results: Sequence[Any]) -> None:
-    bad = [result for result in results if isinstance(result, _Unreadable)]
-    if len(bad) < len(results):
-        return
+def _refuse_if_nothing(results: Iterable[Any]) -> None:
+    bad = []
+    for result in results:
+        if not isinstance(result, _Unreadable):  # the rest need not be looked at
+            return
+        bad.append(result)
     others = f" (and so it is with {len(bad) - 1} other files)" if len(bad) > 1 else ""
     raise InputError(f"{bad[0].file.path} {bad[0].reason}{others}")
 
@@ -263,10 +266,24 @@ def _jsonl(spec: Input, files: tuple[InputFile, ...], declared: "dict[str, pa.Da
     return _Contents(schema, tuple(readers), tuple(_unreadable_notices(looked)))
 
 
+def _with_encrypted(
+    files: tuple[InputFile, ...], looked: "list[parquet_file.ParquetLayout | _Unreadable]"
+) -> "Iterator[parquet_file.ParquetLayout | _Unreadable]":
+    """`looked`, with those unreadable of which the footer alone can be read."""
+    for file, found in zip(files, looked, strict=True):
+        if not isinstance(found, _Unreadable) and opened(
+            file, partial(parquet_file.has_encrypted_columns, file, found)
+        ):
+            yield _Unreadable(file, parquet_file.ENCRYPTED)
+        else:
+            yield found
+
+
 def _parquet(spec: Input, files: tuple[InputFile, ...], earlier: "Mapping[str, pa.DataType] | None") -> _Contents:
     if spec.types:
         raise JobError("input.types is for CSV and JSONL; Parquet columns keep the types they have")
     looked = _look(files, parquet_file.read_layout)
+    _refuse_if_nothing(_with_encrypted(files, looked))
     layouts = [(file, x) for file, x in zip(files, looked, strict=True) if isinstance(x, parquet_file.ParquetLayout)]
     schema = unified_schema.unify(layouts, earlier)
     readers = tuple(

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 65_536
 BATCH_BYTES = 16 << 20  # of uncompressed data that one batch aims at
+ENCRYPTED = "is encrypted; write it again without encryption"
+FOOTER_END = 8  # bytes of its length and of PAR1
+SIGNATURE = 28  # bytes that follow the footer where it is plain and columns are encrypted
 DECODED_ROWS = 1024  # decoded at a time: a text that is stored once for all its rows takes its size in each of them
 
 
@@ -28,6 +31,7 @@ class ParquetLayout:
 
     schema: "pa.Schema"
     num_rows: int
+    length: int  # bytes of the footer itself
 
 
 def _open(file: InputFile) -> "pq.ParquetFile":
@@ -47,7 +51,7 @@ def read_layout(file: InputFile) -> ParquetLayout:
         raise UnreadableFileError("is empty: it has 0 bytes")
     try:
         with _open(file) as parquet:
-            schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
+            schema, footer = parquet.schema_arrow, parquet.metadata
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, (FileNotFoundError, PermissionError)):
             raise
@@ -62,7 +66,17 @@ def read_layout(file: InputFile) -> ParquetLayout:
     for field in schema:
         if again := _named_twice(field.type):
             raise InputError(f"{file.path}: column '{field.name}' has the field '{again}' twice; rename its fields")
-    return ParquetLayout(schema.remove_metadata(), rows)
+    return ParquetLayout(schema.remove_metadata(), footer.num_rows, footer.serialized_size)
+
+
+def has_encrypted_columns(file: InputFile, layout: ParquetLayout) -> bool:
+    """Whether a file whose footer can be read has columns that cannot: then the footer is signed.
+
+    Arrow ends the process when it is asked what the footer says of such a column.
+    """
+    with file.open() as stored:
+        stored.seek(file.size - FOOTER_END)
+        return int.from_bytes(stored.read(4), "little") == layout.length + SIGNATURE
 
 
 def _named_twice(kind: "pa.DataType") -> str | None:
@@ -214,7 +228,7 @@ def _in_one(batches: "list[pa.RecordBatch]") -> "list[pa.Table]":
 
 
 def _encrypted(error: Exception) -> str | None:
-    return "is encrypted; write it again without encryption" if "decrypt" in str(error) else None
+    return ENCRYPTED if "decrypt" in str(error) else None
 
 
 def _first_line(error: Exception) -> str:
