@@ -1,3 +1,4 @@
+import gzip
 import os
 from pathlib import Path
 
@@ -36,6 +37,21 @@ def test_an_empty_file_among_others_is_a_reject(tmp_path):
     (reject,) = rejects_of(shards)
     assert reject.whole_file and reject.source.endswith("b.csv")
     assert any("b.csv is empty" in notice for notice in source.notices)
+
+
+@pytest.mark.parametrize("name", ["csv", "csv.gz", "jsonl"])
+def test_nothing_is_held_of_files_that_are_through(tmp_path, name):
+    text = "text\n" + "a\n" * 100_000 if name.startswith("csv") else '{"text": "a"}\n' * 20_000
+    packed = gzip.compress(text.encode()) if name.endswith("gz") else text
+    for number in range(20):
+        written(tmp_path, f"{number}.{name}", packed)
+    source = source_of(tmp_path, rows=100_000)
+    before = pa.total_allocated_bytes()
+    for _ in source.shards():
+        pass
+    assert source.bytes_read == source.bytes_total
+    del _
+    assert pa.total_allocated_bytes() - before < 2 * len(text)
 
 
 def test_a_file_that_vanishes(tmp_path):

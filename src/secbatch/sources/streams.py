@@ -158,14 +158,17 @@ class ByteStream:
         return bytes(rest)
 
     def position(self) -> int:
-        """Bytes of the stored file that are consumed."""
-        return int(self._raw.tell()) if self._raw is not None and not self._raw.closed else self.file.size
+        """Bytes of the stored file that are consumed. Any thread may ask."""
+        raw = self._raw
+        return int(raw.tell()) if raw is not None and not raw.closed else self.file.size
 
     def close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-        if self._raw is not None:
-            self._raw.close()
+        # A closed stream keeps its buffer, of up to RAW_BUFFER, and readers of files that are through live on.
+        stream, raw, self._stream, self._raw = self._stream, self._raw, None, None
+        if stream is not None:
+            stream.close()
+        if raw is not None:
+            raw.close()
 
 
 class Utf8Stream:
