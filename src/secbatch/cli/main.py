@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 import secbatch
+from secbatch import file_size_limit
 from secbatch.cli import log
 from secbatch.cli.ask import ask, mask
 from secbatch.cli.evaluate import evaluate
@@ -93,6 +94,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
     except OSError as error:
         if debug:
             raise
+        if too_large := file_size_limit.refused(error, error.filename):
+            return _fail(str(too_large), too_large.exit_code)
         place = f" '{error.filename}'" if error.filename else ""
         return _fail(f"The system refused to go on{place and ' at'}{place}: {error.strerror or error}", EXIT_FAILURE)
     except Exception as error:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from secbatch import file_size_limit
 from secbatch.errors import OutputError, UnfitOutputError
 from secbatch.store import faults
 
@@ -25,7 +26,8 @@ def explain(error: OSError, path: Path) -> OutputError:
         return OutputError(f"The disk of '{path}' is full; free space and run again, finished work is kept and reused.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"Output '{path}' is not writable ({error.strerror}); choose another or mend its rights.")
-    return OutputError(f"Output '{path}' cannot be written: {error.strerror or error}.")
+    too_large = file_size_limit.refused(error, path)
+    return too_large or OutputError(f"Output '{path}' cannot be written: {error.strerror or error}.")
 
 
 def explain_read(error: OSError, path: Path) -> OutputError:

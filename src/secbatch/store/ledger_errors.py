@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 
 from secbatch.errors import OutputError
+from secbatch.file_size_limit import beyond_limit, size_limit
 
 # By SQLite's result codes, of which the low byte is the kind.
 _REMEDIES = {
@@ -17,6 +18,10 @@ _REMEDIES = {
 }
 
 
+# SQLite does not say what the system has refused. Its index of the log grows by so many bytes.
+_STEP = 1 << 15
+
+
 class DamagedLedgerError(OutputError):
     """The file is no SQLite database, or a broken one."""
 
@@ -27,5 +32,16 @@ class DamagedLedgerError(OutputError):
 
 def explain(error: sqlite3.Error, path: Path, action: str) -> OutputError:
     """`action`: what cannot be done with it: opened, read or written."""
-    remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "see to the file and its disk, and run again")
+    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if kind == sqlite3.SQLITE_IOERR and _at_limit(path):
+        return beyond_limit(f"The ledger '{path}', or its log,")
+    remedy = _REMEDIES.get(kind, "see to the file and its disk, and run again")
     return OutputError(f"The ledger '{path}' cannot be {action} ({error}); {remedy}.")
+
+
+def _at_limit(path: Path) -> bool:
+    """Whether the next step of one of its files would be beyond the size that a file may have here."""
+    limit = size_limit()
+    files = [path.with_name(path.name + ending) for ending in ("", "-wal", "-shm")]
+    largest = max((file.stat().st_size for file in files if file.exists()), default=0)
+    return limit is not None and largest + _STEP > limit
