@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,28 @@ def test_rows_that_become_large_make_smaller_row_groups(tmp_path: Path, monkeypa
 def test_row_groups_of_vectors_are_smaller_than_those_of_narrow_rows() -> None:
     rows = [part_files.row_group_rows(width * 1000, 1000) for width in (0, 100, 400, 3100, 100_000)]
     assert rows == [65_536, 65_536, (16 << 20) // 400, (8 << 20) // 3100, 1024]
+
+
+def test_rows_that_come_one_by_one_wait_in_little_memory(tmp_path: Path) -> None:
+    word = pa.struct([("token", pa.string()), ("score", pa.float32())])
+    schema = pa.schema([("n", pa.int64()), ("words", pa.list_(pa.list_(word)))])
+
+    def row(number: int) -> pa.Table:
+        return pa.table([[number], [[[{"token": f"w{number}", "score": 0.5}]]]], schema=schema)
+
+    held: list[int] = []
+
+    def rows() -> Iterator[pa.Table]:
+        before = pa.total_allocated_bytes()
+        for number in range(5000):
+            yield row(number)
+        held.append(pa.total_allocated_bytes() - before)
+
+    whole = pa.concat_tables(map(row, range(5000))).combine_chunks()
+    write_tables(tmp_path / "one by one.parquet", schema, rows(), "part")
+    assert held[0] < 2 * whole.nbytes
+    write_tables(tmp_path / "whole.parquet", schema, [whole], "part")
+    assert (tmp_path / "one by one.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
 def test_row_groups_of_a_table_are_not_copied_and_those_of_several_tables_have_the_same_bytes(

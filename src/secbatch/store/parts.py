@@ -28,6 +28,7 @@ WIDE_BYTES = 8 << 20  # their row groups have less
 BLOCK_ROWS = 64  # after which a row group of larger rows than its first ones may end
 FIRST_ROWS = 1024  # that tell how many make a row group
 PARQUET_END = b"PAR1"
+JOINED = 64  # small tables that are made one while they wait: each takes kilobytes, however few its rows
 CACHED_BYTES = 256 << 20  # of row groups that are read more than once
 
 
@@ -117,6 +118,7 @@ class _RowGroupCutter:
         self._most_rows = self._target = most_rows
         self._seen = self._seen_size = 0  # of the first rows
         self._waiting: list[pa.Table] = []
+        self._small = 0  # of those that wait, at the end
         self._rows = self._size = 0
 
     def add(self, table: pa.Table) -> Iterator[pa.Table]:
@@ -144,7 +146,14 @@ class _RowGroupCutter:
                 begin = place
                 yield self._group()
         if begin < place:
-            self._waiting.append(table.slice(begin))
+            self._wait(table.slice(begin))
+
+    def _wait(self, table: pa.Table) -> None:
+        self._waiting.append(table)
+        self._small = self._small + 1 if table.num_rows < FIRST_ROWS else 0
+        if self._small == JOINED:
+            self._waiting[-JOINED:] = [pa.concat_tables(self._waiting[-JOINED:]).combine_chunks()]
+            self._small = 0
 
     def rest(self) -> pa.Table | None:
         """What waits for more rows."""
@@ -152,7 +161,7 @@ class _RowGroupCutter:
 
     def _group(self) -> pa.Table:
         group = pa.concat_tables(self._waiting).combine_chunks()
-        self._waiting, self._rows, self._size = [], 0, 0
+        self._waiting, self._small, self._rows, self._size = [], 0, 0, 0
         return group
 
 
