@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from secbatch import file_names, thread_limit
 from secbatch.errors import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
@@ -42,7 +43,6 @@ from secbatch.store.rejects import RejectWriter
 from secbatch.store.run_files import write_run_file
 from secbatch.store.versions import prune
 from secbatch.task_specs import FillMask
-from secbatch.thread_limit import refused
 from secbatch.time_left import TimeLeft
 from secbatch.underway import Underway
 
@@ -118,7 +118,9 @@ class Run:
             self.result.exit_code, self.result.error = error.exit_code, str(error)
         else:
             self.result.exit_code = EXIT_INTERRUPTED if interrupted else EXIT_FAILURE
-            self.result.error = str(refused(error) or redacted(f"{type(error).__name__}: {error}"))
+            self.result.error = str(
+                thread_limit.refused(error) or file_names.refused(error) or redacted(f"{type(error).__name__}: {error}")
+            )
 
     # -- before work
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 import secbatch
-from secbatch import file_size_limit
+from secbatch import file_names, file_size_limit, thread_limit
 from secbatch.cli import log
 from secbatch.cli.ask import ask, mask
 from secbatch.cli.evaluate import evaluate
@@ -23,7 +23,6 @@ from secbatch.cli.versions import rollback, versions
 from secbatch.collector import set_aside_once
 from secbatch.errors import EXIT_FAILURE, EXIT_INTERRUPTED, Interrupted, SecbatchError
 from secbatch.redaction import redacted
-from secbatch.thread_limit import refused
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -101,20 +100,23 @@ def _dispatch(arguments: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             raise
-        if no_threads := refused(error):
-            return _fail(str(no_threads), no_threads.exit_code)
+        if known := thread_limit.refused(error) or file_names.refused(error):
+            return _fail(str(known), known.exit_code)
         what = redacted(f"{type(error).__name__}: {error}")[:500]
         return _fail(f"Internal failure ({what}); run again with SECBATCH_DEBUG=1 for the details", EXIT_FAILURE)
     return result if isinstance(result, int) else 0
 
 
 def _refuse_undecodable(arguments: Sequence[str]) -> None:
-    """Bytes that are not UTF-8 come from the shell as surrogates, which no file, model or Parquet column can take."""
+    """Bytes that are not UTF-8, or not of the locale, come from the shell as surrogates, which no file, model or
+    Parquet column can take."""
     for argument in arguments:
         try:
             argument.encode()
         except UnicodeEncodeError:
             what = "it is not UTF-8; rename the file, or run in a UTF-8 locale"
+            if not file_names.locale_is_utf8():
+                argument, what = os.fsencode(argument).decode(errors="backslashreplace"), file_names.remedy()
             raise click.UsageError(f"Argument '{printable(argument)}' cannot be used: {what}.") from None
 
 

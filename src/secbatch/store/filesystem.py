@@ -61,7 +61,7 @@ def check_output_place(path: Path) -> None:
 
 def _file_system_type(path: Path) -> str | None:
     try:
-        mounts = Path("/proc/self/mounts").read_text().splitlines()
+        mounts = Path("/proc/self/mounts").read_text("utf-8", "surrogateescape").splitlines()
     except OSError:  # no /proc: not Linux, nothing to look up
         return None
     real = str(path.resolve())
