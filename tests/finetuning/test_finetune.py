@@ -156,7 +156,13 @@ def test_ner_with_windows_weights_and_accumulation(tiny: Tiny, tmp_path: Path) -
 
 
 def test_questions(tiny: Tiny, tmp_path: Path) -> None:
-    spec = job("qa", tiny("bert").folder, questions_file(tmp_path / "q.jsonl"), tmp_path / "out", epochs=3)
+    data = questions_file(tmp_path / "q.jsonl")
+    with (tmp_path / "q.jsonl").open("a") as file:
+        for number in range(9):
+            long = f"{number} {'Nothing else ' * 30}."
+            file.write(json.dumps({"question": "What then?", "context": long, "answer": long}) + "\n")
+    spec = job("qa", tiny("bert").folder, data, tmp_path / "out", epochs=3, max_length=64)
+    assert any("training answers have more than 30 tokens" in one for one in plan_finetune(spec).notices)
     done = secbatch.finetune(spec)
     assert 0 <= done.metrics["dev"]["exact"] <= done.metrics["dev"]["f1"] <= 1
     assert opened(done.folder, "AutoModelForQuestionAnswering")[0].config.num_labels == 2

@@ -2,19 +2,24 @@
 
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_models import bert_tokenizer, make_bert, make_fine_tuned, make_roberta, resolved, with_token_types
+from tokenizers.processors import TemplateProcessing
 
 from secbatch.finetune_job import Masking
 from secbatch.finetuning.batches import parts_of, plan_evaluation, plan_training
-from secbatch.finetuning.items import Item
+from secbatch.finetuning.items import Batch, Item
 from secbatch.finetuning.masked_words import MaskedWords
 from secbatch.finetuning.ner import IGNORED, Ner, windows
 from secbatch.finetuning.questions import LONGEST_ANSWER, Questions, best_span
 from secbatch.labelled.examples import Answer, Place, QuestionExample, Span, TextExample, TokenExample
+from secbatch.models.configuration import load_config
+from secbatch.models.pairs import PairFrame
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.tokenizer_files import load_tokenizer
 
@@ -96,13 +101,18 @@ def test_a_space_that_is_a_token_begins_the_word_behind_it(tiny: Tiny) -> None:
     assert tags[space] == "B-File" and set(tags[space + 1 :]) >= {"I-File", "O"} and "B-File" not in tags[space + 1 :]
 
 
-@pytest.mark.parametrize("base", ["bert", "roberta"])
-def test_questions_frame_and_windows(base: str, tiny: Tiny) -> None:
-    tokenizer = load_tokenizer(tiny(base))
+def questions(base: ResolvedModel, smoothing: float = 0.0) -> Questions:
+    return Questions(smoothing, PairFrame.of(load_tokenizer(base), load_config(base), "question-answering"))
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_questions_frame_and_windows(kind: str, tmp_path: Path) -> None:
+    base = resolved(with_token_types(make_bert(tmp_path)) if kind == "bert" else make_roberta(tmp_path))
+    tokenizer = load_tokenizer(base)
     context = "Ransomware encrypts files and demands payment; " * 6
     start = context.rindex("payment")
     asked = QuestionExample("What is DDoS?", context, (Answer("payment", start),), None, PLACE)
-    objective = Questions(0.0, token_types=True)
+    objective = questions(base)
     items = objective.items([asked], tokenizer, 40)
     assert len(items) > 1 and all(len(item.ids) <= 40 for item in items)
     for item in items:
@@ -115,8 +125,37 @@ def test_questions_frame_and_windows(base: str, tiny: Tiny) -> None:
     (item,) = objective.items([short], tokenizer, 40)
     wanted = tokenizer.hf("What is DDoS?", "A flood", return_token_type_ids=True)
     assert item.ids.tolist() == wanted["input_ids"]
-    if base == "bert":
+    if kind == "bert":
         assert item.types is not None and item.types.tolist() == wanted["token_type_ids"]
+
+
+def test_no_answer_is_learned_and_looked_for_where_the_task_looks_for_it(tmp_path: Path) -> None:
+    """XLNet's classification token is its last."""
+    words = bert_tokenizer()
+    last = [(name, words.convert_tokens_to_ids(name)) for name in ("[SEP]", "[CLS]")]
+    words.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A [SEP] [CLS]", pair="$A [SEP] $B [SEP] [CLS]", special_tokens=last
+    )
+    objective = questions(resolved(make_fine_tuned(tmp_path, "electra", "QuestionAnswering", words=words)))
+    asked = [QuestionExample("What is DDoS?", text, (), None, PLACE) for text in ("A flood", "Ransomware " * 40)]
+    items = objective.items(asked, load_tokenizer(resolved(tmp_path)), 30)
+    assert len(items) > 2 and all(item.targets.tolist() == [len(item.ids) - 1] * 2 for item in items)
+    batch = objective.batch(items, None)
+
+    class Network:
+        """Its answer is each context's first word; of the first text it says that there is none."""
+
+        def token_logits(self, batch: Batch, at: np.ndarray | None) -> torch.Tensor:
+            logits = torch.zeros(len(batch.sequences.ids), 2)
+            for item, start, end in zip(
+                batch.items, batch.sequences.offsets, batch.sequences.offsets[1:], strict=False
+            ):
+                logits[start + item.at[0]] = 5.0
+                logits[end - 1] = 6.0 if item.example == 0 else 4.0
+            return logits
+
+    found = objective.evaluate(Network(), asked, items, lambda: iter([(None, batch)]))  # type: ignore[arg-type]
+    assert found.metrics["unanswerable"] == 0.5
 
 
 def test_best_span_is_ordered_and_not_too_long() -> None:
@@ -164,9 +203,9 @@ def test_masks_fall_on_whole_words_anew_each_time(tiny: Tiny) -> None:
     )
 
 
-def test_an_answers_target_is_smoothed_over_its_own_tokens() -> None:
+def test_an_answers_target_is_smoothed_over_its_own_tokens(tiny: Tiny) -> None:
     """A batch has the mean loss of its sequences alone, however many tokens the others have."""
-    objective = Questions(0.1, token_types=False)
+    objective = questions(tiny("roberta"), 0.1)
     random = torch.Generator().manual_seed(0)
     items = [Item(np.arange(size), 0, np.array([1, 2]), np.arange(size), np.zeros((size, 2))) for size in (30, 5)]
     logits = [torch.randn(len(item.ids), 2, generator=random) for item in items]

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from test_tokenizer import TOKENIZERS
 from tiny_models import SENTENCES
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import BertConfig, PreTrainedTokenizerFast
 
 from secbatch.models import word_tokens
+from secbatch.models.pairs import PairFrame
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.tokenizer import FEW, TextTokenizer
 from secbatch.models.word_tokens import WordTokens, cuts_at_spaces
@@ -149,7 +150,8 @@ def test_what_stands_around_a_text_is_found_where_no_text_has_tokens() -> None:
     tokenizer = TextTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, mask_token="<mask>"), 64)
     assert (tokenizer.before.tolist(), tokenizer.after.tolist()) == ([0], [1])
     assert looked_up(tokenizer, ["b a b", "a", ""]).ids.tolist() == [0, 3, 4, 4, 3, 1, 0, 1, 0, 1]
-    assert [part.tolist() for part in tokenizer.pair_frame()[0]] == [[0], [1], [1]]
+    frame = PairFrame.of(tokenizer, BertConfig(), "question-answering")
+    assert [part.tolist() for part in (frame.before, frame.between, frame.after)] == [[0], [1], [1]]
 
 
 def test_a_template_that_has_the_text_twice_is_left_alone() -> None:

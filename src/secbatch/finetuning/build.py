@@ -1,6 +1,7 @@
 """From a job and its data to what the loop trains: objective, model, items."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,13 @@ from secbatch.finetuning.masked_words import MaskedWords
 from secbatch.finetuning.ner import Ner
 from secbatch.finetuning.objective import Objective, class_weights
 from secbatch.finetuning.pairs import Pairs
-from secbatch.finetuning.questions import Questions
+from secbatch.finetuning.questions import LONGEST_ANSWER, Questions
+from secbatch.labelled.examples import QuestionExample
 from secbatch.models.configuration import load_config, padding_id, text_config
 from secbatch.models.device import Compute
 from secbatch.models.load import bring_to_device, check_vocabulary
+from secbatch.models.model_kinds import check_kind
+from secbatch.models.pairs import PairFrame
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.tokenizer import TextTokenizer
 from secbatch.models.tokenizer_files import load_tokenizer
@@ -50,7 +54,7 @@ def build(job: FinetuneJob, data: Dataset, resolved: ResolvedModel, compute: Com
         raise ModelError(f"model {resolved.name}: its tokenizer has no mask token, which objective: masked-lm needs")
     limit = min(tokenizer.max_length, LENGTH)
     max_length = min(wanted.max_length, tokenizer.max_length) if wanted.max_length else limit
-    objective = _objective(job, wanted, data, tokenizer)
+    objective = _objective(job, wanted, data, tokenizer, resolved)
     torch.manual_seed(wanted.seed)
     changes = objective.config()
     before = load_config(resolved).id2label
@@ -79,6 +83,8 @@ def build(job: FinetuneJob, data: Dataset, resolved: ResolvedModel, compute: Com
         objective.weights = class_weights(counts, wanted.class_weights)
     bring_to_device(model, resolved, compute)
     notices += _cut(objective, items["train"], max_length)
+    if isinstance(objective, Questions):
+        notices += _long_answers(data.train.examples, tokenizer)
     return Built(model, tokenizer, objective, items, max_length, new_head, notices)
 
 
@@ -124,6 +130,20 @@ def _cut(objective: Objective, items: list[Item], max_length: int) -> tuple[str,
     )
 
 
+def _long_answers(examples: Sequence[QuestionExample], tokenizer: TextTokenizer) -> tuple[str, ...]:
+    """A notice on answers that are never found."""
+    answers = [example.answers[0].text for example in examples if example.answers]
+    if not answers:
+        return ()
+    long = int((tokenizer.encode(answers, special_tokens=False).lengths > LONGEST_ANSWER).sum())
+    if not long:
+        return ()
+    return (
+        f"{long} of the {len(answers)} training answers {'have' if long > 1 else 'has'} more than {LONGEST_ANSWER}"
+        " tokens; none of that length is found here, nor by the task qa unless its max_answer_tokens is raised",
+    )
+
+
 def _set_dropout(model: Any, share: float) -> None:
     """In the configuration and in the layers that were made from it; attention weights keep the base's own."""
     import torch
@@ -138,7 +158,9 @@ def _set_dropout(model: Any, share: float) -> None:
             module.dropout = share  # BART and its like keep the number and call the function with it
 
 
-def _objective(job: FinetuneJob, wanted: Hyperparameters, data: Dataset, tokenizer: TextTokenizer) -> Objective:
+def _objective(
+    job: FinetuneJob, wanted: Hyperparameters, data: Dataset, tokenizer: TextTokenizer, resolved: ResolvedModel
+) -> Objective:
     smoothing = wanted.label_smoothing or 0.0
     if job.objective == "classify":
         counts = Counter(label for example in data.train.examples for label in example.labels)
@@ -154,7 +176,9 @@ def _objective(job: FinetuneJob, wanted: Hyperparameters, data: Dataset, tokeniz
     if job.objective == "ner":
         return Ner(data.labels, wanted.subwords, smoothing)
     if job.objective == "qa":
-        return Questions(smoothing, "token_type_ids" in tokenizer.hf.model_input_names)
+        config = load_config(resolved)
+        check_kind(resolved, config, "question-answering")
+        return Questions(smoothing, PairFrame.of(tokenizer, config, "question-answering"))
     if job.objective == "masked-lm":
         return MaskedWords(wanted.masking, tokenizer)
     return Pairs(smoothing, tokenizer.pad_id)

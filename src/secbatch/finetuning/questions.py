@@ -14,47 +14,50 @@ from secbatch.finetuning.ner import windows
 from secbatch.finetuning.network import Network
 from secbatch.finetuning.objective import Batches, Evaluation, MeanLoss, Objective
 from secbatch.labelled.examples import Answer, QuestionExample
+from secbatch.models.pairs import PairFrame
 from secbatch.models.tokenizer import TextTokenizer
+from secbatch.task_specs import Qa
 
-LONGEST_ANSWER = 40  # tokens
+LONGEST_ANSWER: int = Qa.model_fields["max_answer_tokens"].default  # tokens that the task looks for
 QUESTION_SHARE = 2  # a question has at most 1/QUESTION_SHARE of the positions
-NO_ANSWER = 0  # the sequence's first token stands for it
 
 
 class Questions(Objective):
     auto_class = "AutoModelForQuestionAnswering"
 
-    def __init__(self, label_smoothing: float, token_types: bool) -> None:
-        """`token_types`: whether the model tells question and context apart by them."""
-        self._smoothing, self._token_types = label_smoothing, token_types
+    def __init__(self, label_smoothing: float, frame: PairFrame) -> None:
+        """`frame`: that of the task `qa`, with the token that stands for "no answer"."""
+        self._smoothing, self._frame = label_smoothing, frame
 
     def config(self) -> dict[str, Any]:
         return {"num_labels": 2}  # a base that was a classifier has as many outputs as it had labels
 
     def items(self, examples: Sequence[QuestionExample], tokenizer: TextTokenizer, max_length: int) -> list[Item]:
         """`targets`: [start, end]; `at`: the context's tokens; `places`: [m, 2] their characters in the context."""
-        (before, between, after), types = tokenizer.pair_frame()
+        frame = self._frame
         questions = tokenizer.encode([example.question for example in examples], special_tokens=False)
         contexts, offsets = tokenizer.encode_with_offsets([example.context for example in examples])
         items = []
         for number, example in enumerate(examples):
-            asked = questions[number][: (max_length - len(before) - len(between) - len(after)) // QUESTION_SHARE]
+            asked = questions[number][: (max_length - frame.special_tokens) // QUESTION_SHARE]
             span = slice(contexts.offsets[number], contexts.offsets[number + 1])
             body, places = contexts.ids[span], offsets[span]
-            head = np.concatenate([before, asked, between])
-            room = max_length - len(head) - len(after)
+            head = len(frame.before) + len(asked) + len(frame.between)
+            room = max_length - head - len(frame.after)
             answer = _tokens_of(example.answers[0], places) if example.answers else None
-            kinds = [len(before), len(asked), len(between)]
             for start, stop, _, _ in windows(len(body), room):
-                targets = np.array([NO_ANSWER, NO_ANSWER], np.int64)
+                ids = frame.ids(asked, body[start:stop])
+                targets = np.full(2, self._none(ids), np.int64)
                 if answer is not None and start <= answer[0] and answer[1] < stop:
-                    targets = np.array(answer, np.int64) - start + len(head)
-                ids = np.concatenate([head, body[start:stop], after])
-                lengths = [*kinds, stop - start, len(after)]
-                token_types = np.repeat(np.array(types, np.int64), lengths) if self._token_types else None
-                at = np.arange(stop - start) + len(head)
-                items.append(Item(ids, number, targets, at, places[start:stop], token_types))
+                    targets = np.array(answer, np.int64) - start + head
+                types = None if frame.types is None else frame.types_of(len(asked), stop - start).astype(np.int64)
+                at = np.arange(stop - start) + head
+                items.append(Item(ids, number, targets, at, places[start:stop], types))
         return items
+
+    def _none(self, ids: np.ndarray) -> int:
+        """The place of the token that stands for "no answer"."""
+        return self._frame.null % len(ids)
 
     def batch(self, items: Sequence[Item], random: np.random.Generator | None) -> Batch:
         batch = Batch.of(items)
@@ -79,7 +82,7 @@ class Questions(Objective):
     def evaluate(
         self, network: Network, examples: Sequence[QuestionExample], items: Sequence[Item], batches: Batches
     ) -> Evaluation:
-        """The best span of all windows, where it scores above the first token (no answer) of each of them."""
+        """The best span of all windows, where it scores above "no answer" in each of them."""
         mean = MeanLoss()
         best: list[tuple[float, str]] = [(-np.inf, "")] * len(examples)
         none = np.full(len(examples), np.inf)
@@ -88,7 +91,7 @@ class Questions(Objective):
             mean.add(self._loss_of(logits, batch, 0.0), batch.weight)
             scores = logits.cpu().numpy()
             for item, start in zip(batch.items, batch.sequences.offsets[:-1], strict=True):
-                none[item.example] = min(none[item.example], float(scores[start].sum()))
+                none[item.example] = min(none[item.example], float(scores[start + self._none(item.ids)].sum()))
                 found = best_span(scores[start + item.at])
                 if found is not None and found[0] > best[item.example][0]:
                     first, last = item.places[found[1]][0], item.places[found[2]][1]

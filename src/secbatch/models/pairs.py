@@ -24,7 +24,7 @@ class PairFrame:
     @classmethod
     def of(cls, tokenizer: TextTokenizer, config: Any, kind: Kind) -> "PairFrame":
         """The frame that the stock tokenizer gives; with types where the model of `kind` looks at them."""
-        pair = tokenizer.encode_pair("a", "a")
+        pair = tokenizer.framed_pair()
         ids, types, texts = np.array(pair.ids, np.int32), np.array(pair.type_ids, np.int32), pair.sequence_ids
         special = np.array(pair.special_tokens_mask, bool)
         first, second = (

@@ -94,23 +94,9 @@ class TextTokenizer:
             offsets[here] = _without_spaces(text, offsets[here])
         return found.sequences, offsets
 
-    def pair_frame(self) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], tuple[int, int, int, int, int]]:
-        """The special tokens of a pair of texts: before, between and after; and the token types of the five parts."""
-        marked = self._backend.encode(self._word, self._word)
-        special = np.array(marked.special_tokens_mask, bool)
-        ids, types = np.array(marked.ids, np.int32), list(marked.type_ids)
-        # The word may be several tokens: the parts are told by which text a token is of.
-        texts = marked.sequence_ids
-        first = [i for i, text in enumerate(texts) if text == 0 and not special[i]]
-        second = [i for i, text in enumerate(texts) if text == 1 and not special[i]]
-        cuts = (first[0], first[-1] + 1, second[0], second[-1] + 1)
-        frame = (ids[: cuts[0]], ids[cuts[1] : cuts[2]], ids[cuts[3] :])
-        places = (0, first[0], min(cuts[1], cuts[2] - 1), second[0], -1)
-        return frame, tuple(types[place] for place in places)  # type: ignore[return-value]
-
-    def encode_pair(self, first: str, second: str) -> Any:
-        """The `tokenizers.Encoding` of two texts as a pair: the program's own, to see what stands around them."""
-        return self._backend.encode(first, second)
+    def framed_pair(self) -> Any:
+        """The `tokenizers.Encoding` of a pair of words of the program's own, to see what stands around two texts."""
+        return self._backend.encode(self._word, self._word)
 
     def located(self, texts: Sequence[str]) -> "LocatedTokens":
         """As `encode`, without special tokens, with each token's place in its text."""
