@@ -14,7 +14,8 @@ from secbatch.recorded_job import recorded_job
 from secbatch.run_identity import described
 from secbatch.run_options import RunOptions
 from secbatch.store.layout import Layout
-from secbatch.store.ledger import same_job
+from secbatch.store.ledger import Ledger, same_job
+from secbatch.store.lock import hold
 from secbatch.task_specs import Classify
 from secbatch.tasks.base import TaskColumns
 
@@ -188,3 +189,18 @@ def test_a_task_that_goes_from_a_job_is_said(counter: Counter, capsys: pytest.Ca
     _run(["run", "job.yaml"])
     assert "Task 'more' is no longer in the job; its columns go from the dataset." in capsys.readouterr().err
     assert "more" not in pd.read_parquet("out/data")
+
+
+@pytest.mark.parametrize("ledger", ["none yet", "empty", "without a run"])
+def test_a_first_run_that_has_just_started_holds_the_output(
+    counter: Counter, capsys: pytest.CaptureFixture[str], ledger: str
+) -> None:
+    layout = Layout(Path("out"))
+    with hold(layout.lock):
+        if ledger == "empty":
+            layout.ledger.touch()
+        elif ledger == "without a run":
+            Ledger(layout.ledger).close()
+        assert _run(["retry", "out"]) == 75
+        assert "Another run holds output 'out'" in capsys.readouterr().err
+    assert _run(["retry", "out"]) in (1, 2)

@@ -4,11 +4,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from secbatch.errors import InputError
+from secbatch.errors import InputError, SecbatchError
 from secbatch.job import Job
 from secbatch.redaction import HIDDEN
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
+from secbatch.store.lock import held, holder
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,18 @@ class RecordedJob:
 def recorded_job(layout: Layout) -> RecordedJob:
     """The job of the newest run that got as far as work, finished or not.
 
-    Raises InputError where there is none, or where it cannot be run again as it stands in the record.
+    Raises InputError where there is none, or where it cannot be run again as it stands in the record; OutputHeldError
+    where there is none yet, because the first run is about to make it.
     """
+    try:
+        return _recorded(layout)
+    except SecbatchError:
+        if holder(layout.lock) is not None:
+            raise held(layout.lock) from None
+        raise
+
+
+def _recorded(layout: Layout) -> RecordedJob:
     if layout.root.is_file():
         raise InputError(f"'{layout.root}' is a file; run `secbatch enrich` again, it does all rows of a single file.")
     if not layout.ledger.exists():

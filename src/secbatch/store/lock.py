@@ -48,14 +48,19 @@ def _take(path: Path) -> int:
             raise explain(error, path) from None
         if not _taken(handle):
             os.close(handle)
-            raise OutputHeldError(
-                f"Another run holds output '{path.parent.parent}' ({_holder(path)}); "
-                "wait for it to end or stop it, then run again."
-            )
+            raise held(path)
         if _is_at(path, handle):
             return handle
         os.close(handle)
     raise OutputHeldError(f"Output '{path.parent.parent}' is being removed by the run that holds it; run again.")
+
+
+def held(path: Path) -> OutputHeldError:
+    """The sentence for a lock that another run has."""
+    return OutputHeldError(
+        f"Another run holds output '{path.parent.parent}' ({_holder(path)}); "
+        "wait for it to end or stop it, then run again."
+    )
 
 
 def _is_at(path: Path, handle: int) -> bool:
