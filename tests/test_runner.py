@@ -12,7 +12,7 @@ import pytest
 from fake_task import Counter, UpperTask, install_in, interrupted_after
 from nights import job, rows, write
 
-from secbatch.errors import EXIT_USAGE, InputError, JobError, OutputHeldError, UnfitOutputError
+from secbatch.errors import EXIT_USAGE, InputError, JobError, OutputError, OutputHeldError, UnfitOutputError
 from secbatch.runner import run_job
 from secbatch.store.lock import hold
 from secbatch.tasks.base import TaskColumns
@@ -252,6 +252,19 @@ def test_what_cannot_be_is_said_before_any_work(counter: Counter) -> None:
     with pytest.raises(JobError, match="two columns 'up' and 'UP'; rename a task"):
         run_job(job(tasks={"up": spec, "UP": spec}))
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_ledger_that_cannot_be_opened_leaves_no_output_behind(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    write("a.csv", "text", "a")
+    if there:
+        Path("out").mkdir()
+    monkeypatch.setattr("secbatch.store.ledger.create", lambda connection: connection.execute("no statement"))
+    with pytest.raises(OutputError, match="cannot be opened"):
+        run_job(job())
+    assert Path("out").exists() is there and not Path("out/_secbatch").exists()
     with pytest.raises(InputError, match=r"'txet', named in input.id, is not in the input \(did you mean 'text'"):
         run_job(job(input={"path": "in/*.csv", "id": ["txet"]}))
     run_job(job())

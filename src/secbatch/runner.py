@@ -74,17 +74,19 @@ def run_job(
     refuse_links(layout)
     made = [folder for folder in (layout.internal, layout.root) if not folder.exists()]
     with hold(layout.lock), restored_threads():
-        ledger, notice = open_ledger(layout)
-        take_note(layout, ledger)
         run = None
         try:
-            told = reporter or Silent()
-            run = Run(job, layout, ledger, asked, told, lambda cuda: shard_rows_schedule(job, cuda), new_run)
-            result = run.execute([text for text in (dated, notice) if text])
+            ledger, notice = open_ledger(layout)
+            try:
+                take_note(layout, ledger)
+                told = reporter or Silent()
+                run = Run(job, layout, ledger, asked, told, lambda cuda: shard_rows_schedule(job, cuda), new_run)
+                result = run.execute([text for text in (dated, notice) if text])
+            finally:
+                ledger.close()
+                if ended and run:
+                    ended(run.result)
         finally:
-            ledger.close()
-            if ended and run:
-                ended(run.result)
             if made and not (run and run.result.device):
                 _leave_no_trace(made)
         if finished:
