@@ -252,6 +252,12 @@ def test_what_cannot_be_is_said_before_any_work(counter: Counter) -> None:
     with pytest.raises(JobError, match="two columns 'up' and 'UP'; rename a task"):
         run_job(job(tasks={"up": spec, "UP": spec}))
     assert not Path("out").exists()
+    with pytest.raises(InputError, match=r"'txet', named in input.id, is not in the input \(did you mean 'text'"):
+        run_job(job(input={"path": "in/*.csv", "id": ["txet"]}))
+    run_job(job())
+    with pytest.raises(UnfitOutputError, match="that cannot change"):
+        run_job(job(input={"path": "in/*.csv", "id": ["text"]}))
+    assert counter.rows == 1
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -265,12 +271,6 @@ def test_a_ledger_that_cannot_be_opened_leaves_no_output_behind(
     with pytest.raises(OutputError, match="cannot be opened"):
         run_job(job())
     assert Path("out").exists() is there and not Path("out/_secbatch").exists()
-    with pytest.raises(InputError, match=r"'txet', named in input.id, is not in the input \(did you mean 'text'"):
-        run_job(job(input={"path": "in/*.csv", "id": ["txet"]}))
-    run_job(job())
-    with pytest.raises(UnfitOutputError, match="that cannot change"):
-        run_job(job(input={"path": "in/*.csv", "id": ["text"]}))
-    assert counter.rows == 1
 
 
 def test_what_a_model_refuses_is_said_with_its_task(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
