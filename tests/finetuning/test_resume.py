@@ -104,6 +104,37 @@ def test_stopped_between_an_epochs_last_step_and_its_figures(tiny: Tiny, tmp_pat
     assert finetune(spec(tiny, tmp_path, "broken")).record["history"] == whole.record["history"]
 
 
+def test_stopped_while_the_best_epoch_is_measured(tiny: Tiny, tmp_path: Path) -> None:
+    asked: list[bool] = []
+    whole = finetune(spec(tiny, tmp_path, "whole"), stop=lambda: bool(asked.append(False)))  # type: ignore[func-returns-value]
+    left = iter(range(10**6))
+    with pytest.raises(Interrupted, match="the training is kept"):
+        finetune(spec(tiny, tmp_path, "broken"), stop=lambda: next(left) == len(asked) - 1)
+    done = finetune(spec(tiny, tmp_path, "broken"))
+    assert (
+        done.resumed and same_weights(whole.folder, done.folder) and done.record["metrics"] == whole.record["metrics"]
+    )
+
+
+def test_a_model_that_has_lost_a_file_is_trained_again(tiny: Tiny, tmp_path: Path) -> None:
+    asked = spec(tiny, tmp_path, "out")
+    first = finetune(asked)
+    shutil.copytree(first.folder, tmp_path / "whole")
+    (first.folder / "README.md").unlink()
+    assert not finetune(asked).trained
+    (first.folder / "model.safetensors").unlink()
+    told: list[str] = []
+
+    class Notices(Silent):
+        def notice(self, text: str) -> None:
+            told.append(text)
+
+    assert finetune(asked, Notices()).trained and same_weights(first.folder, tmp_path / "whole")
+    assert any(
+        text.endswith("out' has lost model.safetensors of its finished model, which is trained again") for text in told
+    )
+
+
 def test_another_number_of_threads_is_said(tiny: Tiny, tmp_path: Path) -> None:
     asked = iter(range(100))
     with pytest.raises(Interrupted):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secbatch.errors import JobError
+from secbatch.errors import Interrupted, JobError
 from secbatch.extras import check_extra
 from secbatch.finetune_job import Base, FinetuneJob
 from secbatch.finetuning.ancestry import RECORD, trained_record
@@ -67,10 +67,14 @@ def finetune(
     identity = fingerprint(job, data, base, compute, resolve(other.model.base) if other else None)
     with hold(folder.lock):
         done = folder.record()
-        if done is not None and done.get("fingerprint") == identity:
-            folder.tidy()
-            return FinetuneResult(folder.path, done, trained=False)
-        if done is not None and not overwrite:
+        same = done is not None and done.get("fingerprint") == identity
+        if done is not None and same:
+            lost = folder.lost(done)
+            if lost is None:
+                folder.tidy()
+                return FinetuneResult(folder.path, done, trained=False)
+            reporter.notice(f"output '{job.output}' has lost {lost} of its finished model, which is trained again")
+        if done is not None and not same and not overwrite:
             raise JobError(
                 f"output '{job.output}' holds a model of another training (job '{done.get('name')}', finished"
                 f" {done.get('finished')}: other data, base or hyperparameters); choose another output, or replace it"
@@ -199,7 +203,11 @@ def _train(
         training.state.before = evaluators["dev"]().metrics
     training.run(reporter, stop)
     training.take_best()
-    evaluations = {name: evaluate() for name, evaluate in evaluators.items()}
+    try:
+        evaluations = {name: evaluate() for name, evaluate in evaluators.items()}
+    except Interrupted:
+        training.keep()
+        raise
     model = adapters.merge() if adapters else built.model
     rates = {"learning_rate": rate, **({"head_learning_rate": head_rate(wanted, rate)} if built.new_head else {})}
     record = make_record(job, data, base, built, compute, training.state, evaluations, rates, identity, started, _now())

@@ -54,6 +54,12 @@ class ModelFolder:
             raise OutputError(f"'{path}' is no record of a training; choose another output.")
         return value
 
+    def lost(self, record: dict[str, Any]) -> str | None:
+        """A file without which what `record` tells of is no model any more, or None: weights, or the configuration."""
+        names = [Path(str(name)).name for name in record.get("files") or ()]
+        needed = [name for name in names if name == CONFIG or name.endswith(".safetensors")]
+        return next((name for name in needed if not (self.path / name).is_file()), None)
+
     def unfinished(self) -> dict[str, Any] | None:
         """The state of the newest checkpoint, or None."""
         return self.checkpoints.state()

@@ -211,6 +211,10 @@ class Training:
             for name, value in self._checkpoints.read_best(self.state.best["epoch"]).items():
                 self._named[name].copy_(value)
 
+    def keep(self) -> None:
+        """A checkpoint of what is done: all of it, where the figures of the best epoch are still to come."""
+        self._write_checkpoint()
+
     def _write_checkpoint(self) -> None:
         self.state.loss_sum = float(self._loss)
         tensors = {"weights": dict(self._named), "optimizer": optimizer_tensors(self._optimizer, self._named)}
