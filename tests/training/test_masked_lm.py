@@ -16,7 +16,7 @@ from secbatch.training import masked_lm
 from secbatch.training.masked_lm_batches import MaskedBatch, encode_documents, mask_batch
 from secbatch.training.masked_lm_evaluation import Probe, evaluate, evaluate_constant, make_probe, make_probes
 from secbatch.training.masked_lm_model import masked_loss, save_model, warm_start
-from secbatch.training.masked_lm_training import TrainingSettings, learning_rate_factor, train
+from secbatch.training.masked_lm_training import CheckpointError, TrainingSettings, learning_rate_factor, train
 from secbatch.training.replicas import Replicas
 from secbatch.training.vocabulary import build_tokenizer, edit_vocabulary
 
@@ -111,6 +111,11 @@ def test_training_lowers_the_loss_and_goes_on_from_its_checkpoint(
         progress = train(model, endless, settings, checkpoint)
         assert float(masked_loss(model, *tensors(batch)).detach()) < before - 1
         again = train(model, endless, settings, checkpoint)
+        with pytest.raises(CheckpointError, match="has another vocabulary, as the corpus was another; remove it"):
+            train(model, endless, settings, checkpoint, "other words")
+        checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+        with pytest.raises(CheckpointError, match="is none of this training"):
+            train(model, endless, settings, checkpoint)
     finally:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(False)
@@ -179,3 +184,27 @@ def test_the_command_writes_a_model_and_a_card_with_its_figures(
     ):
         assert part in card
     assert (tmp_path / "out" / "model.safetensors").stat().st_size > 1_000
+
+
+def test_the_model_is_there_before_it_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that an hour is not lost with its figures; and the figures are of the half precision that is written."""
+    texts = [f"Tool number {n} has stolen files from disk." for n in range(400)]
+    pq.write_table(pa.table({"stix_id": texts, "text": texts}), tmp_path / "attack_descriptions.parquet")
+    monkeypatch.setattr(masked_lm, "base_encoder_folder", lambda: write_base(tmp_path / "base"))
+    measured: list[BertForMaskedLM] = []
+
+    def failing(model: BertForMaskedLM, *_: object) -> None:
+        measured.append(model)
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(masked_lm, "evaluate", failing)
+    threads = torch.get_num_threads()
+    try:
+        with pytest.raises(RuntimeError, match="no memory"):
+            masked_lm.run(tmp_path, tmp_path / "out", TrainingSettings(minutes=0.005), None)
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
+    weights = dict(measured[0].named_parameters())["bert.embeddings.word_embeddings.weight"].detach()
+    assert weights.dtype is torch.float32 and torch.equal(weights, weights.half().float())
+    assert AutoModelForMaskedLM.from_pretrained(tmp_path / "out").num_parameters() > 0

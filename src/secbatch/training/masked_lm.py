@@ -7,6 +7,7 @@ machine managed in them. With ``--checkpoint`` an interrupted run goes on where 
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from secbatch.training.corpus import CORPUS_FILES, GENERAL_ENGLISH, Document, re
 from secbatch.training.masked_lm_batches import encode_documents, training_batches
 from secbatch.training.masked_lm_evaluation import Probe, evaluate, evaluate_constant, make_probes
 from secbatch.training.masked_lm_model import base_encoder_folder, save_model, warm_start
-from secbatch.training.masked_lm_training import TrainingSettings, tell, train
+from secbatch.training.masked_lm_training import CheckpointError, TrainingSettings, tell, train
 from secbatch.training.masking import is_content_word
 from secbatch.training.model_card import MaskedLMFigures, write_card
 from secbatch.training.vocabulary import build_tokenizer, count_words, edit_vocabulary
@@ -55,7 +56,7 @@ def target_counts(vocabulary_size: int, sources: Mapping[str, Sequence[Sequence[
 def run(corpus: Path, output: Path, settings: TrainingSettings, checkpoint: Path | None) -> None:
     """Read the corpus, train, measure, and write model, tokenizer and card to ``output``."""
     import torch
-    from transformers import BertTokenizer
+    from transformers import BertForMaskedLM, BertTokenizer
 
     torch.manual_seed(settings.seed)
     base = base_encoder_folder()
@@ -82,7 +83,10 @@ def run(corpus: Path, output: Path, settings: TrainingSettings, checkpoint: Path
     seed = settings.seed + (int(checkpoint.stat().st_mtime) if checkpoint and checkpoint.is_file() else 0)
     weights = {entry.source: entry.weight for entry in (*CORPUS_FILES, GENERAL_ENGLISH)}
     batches = training_batches(sources, weights, settings.token_budget, special, seed)
-    progress = train(model, batches, settings, checkpoint)
+    entries = hashlib.sha256("\n".join(vocabulary.entries).encode()).hexdigest()
+    progress = train(model, batches, settings, checkpoint, entries)
+    save_model(model, tokenizer, output)
+    model = BertForMaskedLM.from_pretrained(output, dtype=torch.float32).eval()  # what is measured is what was written
 
     by_frequency = [vocabulary.entries[index] for index in np.argsort(counts)[::-1]]
     frequent = [entry for entry in by_frequency if is_content_word(entry)][:MOST_FREQUENT]
@@ -95,7 +99,6 @@ def run(corpus: Path, output: Path, settings: TrainingSettings, checkpoint: Path
             result = evaluate(model, tokenizer, probes)
             tell(f"{source}: {result}")
             figures.append(MaskedLMFigures(source, result, evaluate_constant(frequent, probes), base_coverage))
-    save_model(model, tokenizer, output)
     write_card(output, model, tokenizer, files, corpus_tokens, vocabulary, settings, progress, figures)
     tell(f"model and card are in {output}")
 
@@ -114,7 +117,7 @@ def main() -> None:
     try:
         settings = TrainingSettings(minutes=options.minutes, replicas=options.replicas)
         run(options.corpus, options.output, settings, options.checkpoint)
-    except (FileNotFoundError, ModuleNotFoundError) as error:
+    except (FileNotFoundError, ModuleNotFoundError, CheckpointError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
 
 

@@ -99,10 +99,22 @@ def device_and_precision() -> tuple[torch.device, torch.dtype]:
     return torch.device("cpu"), torch.bfloat16 if amx else torch.float32
 
 
+class CheckpointError(Exception):
+    """A checkpoint that cannot be gone on from, in one sentence."""
+
+
 def train(
-    model: BertForMaskedLM, batches: Iterator[MaskedBatch], settings: TrainingSettings, checkpoint: Path | None
+    model: BertForMaskedLM,
+    batches: Iterator[MaskedBatch],
+    settings: TrainingSettings,
+    checkpoint: Path | None,
+    vocabulary: str = "",
 ) -> Progress:
-    """Train until the minutes are over, going on from ``checkpoint`` when it exists."""
+    """Train until the minutes are over, going on from ``checkpoint`` when it exists.
+
+    ``vocabulary`` is a hash of the entries: other files in the corpus give as many entries, and others. Raises
+    ``CheckpointError``.
+    """
     import torch
 
     device, precision = device_and_precision()
@@ -115,7 +127,7 @@ def train(
     optimiser = torch.optim.AdamW(parameter_groups(model, settings), lr=0.0, betas=(0.9, 0.98), fused=True)
     progress = Progress()
     if checkpoint is not None and checkpoint.is_file():
-        progress = read_checkpoint(checkpoint, model, optimiser, device)
+        progress = read_checkpoint(checkpoint, model, optimiser, device, vocabulary)
         tell(f"resumed after {progress.seconds / 60:.1f} minutes, step {progress.steps}")
     budget = settings.minutes * 60
     fraction = 0.0
@@ -161,33 +173,49 @@ def train(
             )
         if checkpoint is not None and now - saved_at > settings.checkpoint_minutes * 60:
             saved_at = now
-            write_checkpoint(checkpoint, model, optimiser, progress)
+            write_checkpoint(checkpoint, model, optimiser, progress, vocabulary)
     if checkpoint is not None:
-        write_checkpoint(checkpoint, model, optimiser, progress)
+        write_checkpoint(checkpoint, model, optimiser, progress, vocabulary)
     torch.nn.Module.to(model, "cpu")
     model.eval()
     return progress
 
 
-def read_checkpoint(path: Path, model: BertForMaskedLM, optimiser: Any, device: torch.device) -> Progress:
-    """Weights and moments from a checkpoint; learning rates stay those of the settings."""
+def read_checkpoint(
+    path: Path, model: BertForMaskedLM, optimiser: Any, device: torch.device, vocabulary: str
+) -> Progress:
+    """Weights and moments from a checkpoint; learning rates stay those of the settings. Raises ``CheckpointError``."""
     import torch
 
-    saved = torch.load(path, map_location=device, weights_only=True)
-    model.load_state_dict(saved["model"])
     rates = [(group["base"], group["start"]) for group in optimiser.param_groups]
-    optimiser.load_state_dict(saved["optimiser"])
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+        if saved["vocabulary"] != vocabulary:
+            raise CheckpointError(
+                f"checkpoint {path} has another vocabulary, as the corpus was another; remove it to begin anew"
+            )
+        model.load_state_dict(saved["model"])
+        optimiser.load_state_dict(saved["optimiser"])
+        progress = Progress(**saved["progress"])
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever torch says of a file that is none
+        raise CheckpointError(
+            f"checkpoint {path} is none of this training ({type(error).__name__}); remove it to begin anew"
+        ) from error
     for group, (base, start) in zip(optimiser.param_groups, rates, strict=True):
         group.update(base=base, start=start)
-    return Progress(**saved["progress"])
+    return progress
 
 
-def write_checkpoint(path: Path, model: BertForMaskedLM, optimiser: Any, progress: Progress) -> None:
+def write_checkpoint(
+    path: Path, model: BertForMaskedLM, optimiser: Any, progress: Progress, vocabulary: str = ""
+) -> None:
     """Write to a neighbour, then rename, so that a kill leaves the last good checkpoint."""
     import torch
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "progress": asdict(progress)}
-    torch.save(state, partial)
+    torch.save({**state, "vocabulary": vocabulary}, partial)
     partial.replace(path)
