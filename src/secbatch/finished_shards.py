@@ -42,6 +42,7 @@ class FinishedShards:
         self.present = Present(self.layout.scratch) if self.job.input.id or publisher.reuse.base else None
         self.options = context.options
         self.checkpoints: list[Checkpoint] = []
+        self.worked_on: set[int] = set()  # shards whose checkpoints this try has made
         self.last_published, self._pause = time.monotonic(), PUBLISH_SECONDS
 
     def add(self, shard: int, kept: KeptRows, checkpoint: Checkpoint | None, enriched: Enriched | None = None) -> None:
@@ -86,6 +87,7 @@ class FinishedShards:
         if enriched is None:
             self.result.reused += checkpoint.rows
             return
+        self.worked_on.add(checkpoint.shard)
         self.result.reused += checkpoint.rows - checkpoint.enriched
         self.result.enriched += checkpoint.enriched
         for name, rows in enriched.done.items():
@@ -107,13 +109,17 @@ class FinishedShards:
                 final=final,
                 limited=self.options.limit is not None,
                 mending=self.options.retry,
+                worked_on=self.worked_on,
                 on_their_way=on_their_way,
             )
         for text in published.notices:
             self.notice(text)
         if final:
+            # They are not in the dataset. Those of one shard were left out before it was looked up.
             self.result.superseded += published.superseded
-            self.result.rejected -= published.superseded_rejected  # they are not in the dataset
+            self.result.enriched -= published.superseded_computed
+            self.result.reused -= published.superseded - published.superseded_computed
+            self.result.rejected -= published.superseded_rejected
         self.result.published |= published.new
         self.result.version = published.number
         self.result.rows_in_dataset = published.rows

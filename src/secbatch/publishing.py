@@ -34,8 +34,9 @@ class Published:
     rows: int
     files: list[str]  # relative to OUT/data, in row order
     new: bool = False  # published by this call
-    superseded: int = 0  # rows that lost to a later row with their id, in another shard
+    superseded: int = 0  # rows that lost to a later row with their id, in another shard; or to a later document
     superseded_rejected: int = 0  # of these, rejected ones
+    superseded_computed: int = 0  # of these, those that the run has worked on
     notices: list[str] = field(default_factory=list)
 
 
@@ -76,17 +77,28 @@ class Publisher:
         final: bool,
         limited: bool = False,
         mending: bool = False,
+        worked_on: Collection[int] = (),
         on_their_way: Collection[str] = (),
     ) -> Published:
         """`read_whole`: files that this run has read to their end; `complete`: they are all of the job's input.
 
         `limited`: a document may have been read in part. `mending`: of the rows of these files, only rejected ones may
-        be replaced by what the files hold now. `on_their_way`: files under parts/ that are not whole yet, and stay.
+        be replaced by what the files hold now. `worked_on`: shards that this run has done itself since it was started.
+        `on_their_way`: files under parts/ that are not whole yet, and stay.
         """
         named = bool(self.job.input.id)
         sentences = named and self.job.input.sentences is not None
         assembly = Assembly(
-            self.layout, self.reuse.open_keys, self.reuse.schema_name, self._tasks, named, sentences, limited, mending
+            self.layout,
+            self.reuse.open_keys,
+            self.reuse.schema_name,
+            self.run,
+            self._tasks,
+            named,
+            sentences,
+            limited,
+            mending,
+            worked_on,
         )
         base = self.reuse.base if final else []
         output = self.job.output
@@ -148,7 +160,8 @@ class Publisher:
         else:
             rows = before
         files = [link_name(place, file) for place, part in enumerate(parts) for file in part.files]
-        return Published(number, rows, files, new, made.superseded_rows, made.superseded_rejected, notices)
+        lost = (made.superseded_rows, made.superseded_rejected, made.superseded_computed)
+        return Published(number, rows, files, new, *lost, notices)
 
     def clear(self, complete: bool) -> None:
         """After the last publication: what it was made from is of no more use.

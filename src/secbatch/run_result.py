@@ -7,7 +7,7 @@ from secbatch.errors import EXIT_OK
 
 @dataclass
 class RunResult:
-    """What a run did. Rows: `read` = parsed rows; each is enriched, reused or superseded."""
+    """What a run did. Rows: `read` = parsed rows; once it has finished, each is enriched, reused or superseded."""
 
     run: str
     output: str
@@ -15,12 +15,12 @@ class RunResult:
     read: int = 0
     enriched: int = 0
     reused: int = 0
-    superseded: int = 0  # a later row has the same id
+    superseded: int = 0  # a later row has the same id, whether or not models ran for this one
     rejected: int = 0  # parsed, in the dataset with secbatch_status = rejected
     unparseable: int = 0  # pieces of files under rejects/
     unreadable_files: int = 0
     rows_in_dataset: int = 0
-    done: dict[str, int] = field(default_factory=dict)  # task -> enriched rows in which it had something to do
+    done: dict[str, int] = field(default_factory=dict)  # task -> rows in which it had something to do, and did it
     tokens: int = 0
     padding: int = 0
     shards: int = 0

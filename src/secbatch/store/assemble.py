@@ -1,6 +1,6 @@
 """Which rows make the next version: this run's, what stays of the base version, and what a later row replaced."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -30,6 +30,7 @@ class Assembled:
     superseded: list[Piece] = field(default_factory=list)
     superseded_rows: int = 0  # of this run's input, those that the base has included
     superseded_rejected: int = 0  # of these, rejected ones
+    superseded_computed: int = 0  # of these, those that this run has worked on
     removed: int = 0  # rows of the base that are dropped, or marked anew
     marked: int = 0  # of these, the marked ones
     added: int = 0  # rows whose identity the base does not have
@@ -43,11 +44,13 @@ class Assembly:
     layout: Layout
     open_keys: Callable[[Part], StoredKeys]
     schema: str  # name of the columns that parts are to have
+    run: str
     tasks: dict[str, list[str]]  # of this run's rows: task -> fingerprints
     named: bool  # rows have ids: only a rejected one without is known by its place
     sentences: bool  # rows are sentences of documents that have ids
     limited: bool  # the last document may have been read in part
     mending: bool  # a retry: what is rejected is done again, and nothing else is taken away
+    worked_on: Collection[int]  # shards whose checkpoints this run has made since it was started
 
     def assemble(
         self,
@@ -182,8 +185,20 @@ class Assembly:
                 result.superseded_rows += int(replaced.sum())
         if lost.any():
             result.superseded_rejected += _rejected(checkpoint_keys(self.layout, checkpoint).flags[lost])
+            result.superseded_computed += self._computed(checkpoint, np.flatnonzero(lost))
         for mask, target in ((~lost, result.pieces), (lost, result.superseded)):
             target += checkpoint_pieces(self.layout, checkpoint, self.tasks, mask)
+
+    def _computed(self, checkpoint: Checkpoint, rows: np.ndarray) -> int:
+        """How many of a checkpoint's rows (int64 [n]) a task was computed for since this run was started."""
+        if checkpoint.shard not in self.worked_on:
+            return 0
+        if checkpoint.enriched in (0, checkpoint.rows):
+            return min(checkpoint.enriched, len(rows))
+        runs = RowGroups().take(self.layout.checkpoints / f"{checkpoint.part}.parquet", rows, ["secbatch_run"])
+        mine = pc.equal(runs.column(0).cast(pa.string()), self.run)
+        # Where the input has changed since the run was begun, some were computed then.
+        return min(checkpoint.enriched, int(pc.sum(mine).as_py() or 0))
 
 
 def _names(file: Path, rows: np.ndarray) -> pa.ChunkedArray:
