@@ -7,9 +7,9 @@ from secbatch.errors import EXIT_INTERRUPTED
 
 def main() -> None:
     """Runs the command line and exits."""
-    from secbatch.cli.stopping import sigterm_as_interrupt
+    from secbatch.cli.stopping import other_signals_as_interrupt
 
-    with sigterm_as_interrupt():
+    with other_signals_as_interrupt():
         try:
             from secbatch.cli.main import main as command_line
 

@@ -6,8 +6,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from secbatch.cli.stopping import ASKED_ONCE_SECONDS
 
 AS_CLICK_IS_IMPORTED = """
 import os, signal, sys
@@ -25,7 +28,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_signals_amid_the_first_imports_are_interrupts(name: str) -> None:
     command = [sys.executable, "-c", AS_CLICK_IS_IMPORTED.format(name=name), "--version"]
     process = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -47,3 +50,57 @@ def test_sigterm_before_the_job_is_read_is_an_interrupt(tmp_path: Path) -> None:
     _, errors = process.communicate(timeout=60)
     assert writer is not None and (process.returncode, errors.split()) == (130, ["Interrupted."])
     os.close(writer)
+
+
+UNDERWAY = """
+import sys, time
+from secbatch.cli.stopping import Interruptible
+from secbatch.errors import Interrupted
+
+with Interruptible():
+    try:
+        print("at work", flush=True)
+        time.sleep(60)
+    except Interrupted:
+        time.sleep({seconds})  # what is computed is written
+        print("written", flush=True)
+        sys.exit(130)
+"""
+
+
+def underway(seconds: float, **settings: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", UNDERWAY.format(seconds=seconds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **settings)
+    assert process.stdout is not None and process.stdout.readline() == "at work\n"
+    return process
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signals_that_come_together_ask_once(name: str) -> None:
+    process = underway(ASKED_ONCE_SECONDS / 2)
+    for _ in range(3):  # `timeout` tells the process and its group; a shell and the kernel, of a lost terminal
+        process.send_signal(getattr(signal, name))
+        time.sleep(0.05)
+    assert process.communicate(timeout=60)[0] == "written\n"
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize(("name", "written"), [("SIGTERM", ""), ("SIGINT", ""), ("SIGHUP", "written\n")])
+def test_who_asks_again_later_insists(name: str, written: str) -> None:
+    process = underway(ASKED_ONCE_SECONDS * 2)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(ASKED_ONCE_SECONDS + 0.2)
+    process.send_signal(getattr(signal, name))
+    assert process.communicate(timeout=60)[0] == written
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize("ignored", ["SIGHUP", "SIGTERM"])
+def test_what_is_ignored_stays_ignored(ignored: str) -> None:
+    number = getattr(signal, ignored)
+    process = underway(0, preexec_fn=lambda: signal.signal(number, signal.SIG_IGN))  # nohup
+    process.send_signal(number)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[0] == "written\n"
