@@ -153,6 +153,17 @@ def test_a_lock_that_its_holder_removes_is_no_lock(tmp_path: Path, monkeypatch: 
         assert holder(path) is not None
 
 
+def test_a_group_shares_an_output_where_umask_says_so(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "out")
+    before = os.umask(0o007)
+    try:
+        with hold(layout.lock), closing(Ledger(layout.ledger)):
+            modes = {path.name: path.stat().st_mode & 0o777 for path in layout.internal.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(("lock", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"), 0o660)
+
+
 def test_a_newer_ledger_is_refused_and_a_broken_one_named(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     ledger = Ledger(path)

@@ -75,6 +75,9 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         make_folder(path.parent)
         self._path, self._mutex, self._writing = path, threading.Lock(), True
+        with suppress(OSError):  # SQLite says it better
+            if not path.exists():
+                path.touch()  # SQLite itself gives a new file to its owner alone to write, whatever umask allows
         try:
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode = WAL")

@@ -41,7 +41,7 @@ def _take(path: Path) -> int:
     for _ in range(LOOKS):
         make_folder(path.parent)
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)  # as umask allows
         except FileNotFoundError:  # a run that ends has removed the folder at this moment
             continue
         except OSError as error:
