@@ -7,6 +7,7 @@ import click
 from secbatch.cli import options
 from secbatch.cli.terminal import printable
 from secbatch.errors import ModelError
+from secbatch.working_folder import check_working_folder
 
 
 @click.command()
@@ -24,6 +25,7 @@ def mask(sentence: str, mask_model: str, top_k: int, targets: tuple[str, ...], d
     """
     if "<mask>" not in sentence:
         raise click.UsageError("The sentence has no <mask>; put one where a word is to be predicted.")
+    check_working_folder()
     import pyarrow as pa
 
     from secbatch.models.device import choose
@@ -61,6 +63,7 @@ def ask(question: str | None, chat_model: str, device: str, precision: str) -> i
     """
     if question is not None and not question.strip():
         raise click.UsageError("The question is empty.")
+    check_working_folder()
     interactive = question is None and sys.stdin.isatty()
     if interactive:  # said first: a large model takes a while to load
         click.echo(f"Loading {printable(chat_model)}. Then ask; an empty line ends the conversation.", err=True)

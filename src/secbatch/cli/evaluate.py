@@ -14,6 +14,7 @@ from secbatch.cli import options
 from secbatch.cli.terminal import printable, sentence
 from secbatch.errors import InputError, JobError, SecbatchError
 from secbatch.extras import check_extra
+from secbatch.working_folder import check_working_folder
 
 if TYPE_CHECKING:
     from secbatch.comparison.evaluation import Objective
@@ -108,6 +109,7 @@ def evaluate(
     secbatch evaluate runs/ner --data test.conll --objective ner
     secbatch evaluate --published securebert
     """
+    check_working_folder()
     if published:
         given = [data, objective, format_named, delimiter, encoding, json_file, plot_file, rows, *columns.values()]
         return _published(models, any(value is not None for value in given), device, precision)

@@ -11,6 +11,7 @@ from secbatch.cli.stopping import StopAsked
 from secbatch.cli.terminal import printable, sentence
 from secbatch.cli.training_watch import TrainingWatch
 from secbatch.errors import shown
+from secbatch.working_folder import check_working_folder
 
 if TYPE_CHECKING:
     from secbatch.finetuning.finetune import FinetuneResult
@@ -32,6 +33,7 @@ def finetune(
     """Train a model on labelled examples, as JOB.yaml says; a second run goes on, or does nothing."""
     import json
 
+    check_working_folder()
     from secbatch.finetune_jobfile import load_finetune_job
 
     replaced = [f"output={json.dumps(output_path)}"] if output_path else []

@@ -16,6 +16,7 @@ from secbatch.cli.terminal import printable
 from secbatch.cli.watch import Watch
 from secbatch.run_options import RunOptions, next_time
 from secbatch.thread_limit import check_threads
+from secbatch.working_folder import check_working_folder
 
 if TYPE_CHECKING:
     from secbatch.job import Job
@@ -200,7 +201,8 @@ def run_watched(
     measured.name = job.name
     with Watch(log_format) as watch, Interruptible():
         watch.started(job=job.name, version=secbatch.__version__, output=str(single_file or job.output.path))
-        check_threads()  # before the imports, which start some
+        check_working_folder()  # before the imports, which need one, and start threads
+        check_threads()
         # Imported in here so that Ctrl-C during the slow imports is an interrupt like any other.
         from secbatch.runner import run_job
         from secbatch.single_file import run_into_file
@@ -218,6 +220,7 @@ def run_watched(
 
 
 def _show_plan(job: "Job", limit: int | None) -> None:
+    check_working_folder()
     check_threads()
     from secbatch.planning import plan_job
 
