@@ -43,6 +43,13 @@ def test_every_row_comes_out_once_with_its_place(counter: Counter) -> None:
     assert record["counts"]["enriched"] == 20 and record["state"] == "finished" and record["run"] == result.run
 
 
+def test_an_output_whose_name_begins_like_a_uri(counter: Counter) -> None:
+    write("a.csv", "n,text", *(f"{n},word {n}" for n in range(20)))
+    assert run_job(job(output__path="siem:eu")).exit_code == 0
+    assert run_job(job(output__path="siem:eu")).reused == 20
+    assert len(rows(str(Path("siem:eu").absolute()))) == 20
+
+
 def test_a_second_run_does_nothing(counter: Counter) -> None:
     write("a.csv", "text", "x", "y", "x")
     first = run_job(job())

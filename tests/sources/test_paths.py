@@ -31,6 +31,18 @@ def test_file_glob_and_folder(tmp_path, monkeypatch):
     assert names(find_files(absolute)) == [f"{tmp_path}/r/a.csv", f"{tmp_path}/r/b.csv"]
 
 
+def test_a_relative_path_that_begins_like_a_uri_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("siem:eu/a:b/x.csv", "siem:eu/y.csv", "edr:us.csv"):
+        written(tmp_path, name, CSV)
+    assert names(find_files("siem:eu")) == ["siem:eu/a:b/x.csv", "siem:eu/y.csv"]
+    assert names(find_files("siem:eu/y.csv")) == names(find_files("siem:eu/*.csv")) == ["siem:eu/y.csv"]
+    assert names(find_files("siem:*/*.csv")) == ["siem:eu/y.csv"]
+    assert names(find_files("edr:*.csv")) == names(find_files("edr:us.csv")) == ["edr:us.csv"]
+    with pytest.raises(InputError, match="does not exist .did you mean 'edr:us.csv'"):
+        find_files("edr:uk.csv")
+
+
 def test_partition_folders_and_globs_over_folders(tmp_path):
     for name in ("date=1/a.csv", "date=2/b.csv", "other/c.csv"):
         written(tmp_path, name, CSV)

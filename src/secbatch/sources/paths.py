@@ -58,7 +58,7 @@ def find_files(path: str, format_named: str | None = None) -> Found:
         raise InputError(f"input path {path!r} holds a NUL character, which no name of a file can")
     filesystem, root, shown, pattern = _locate(path)
     try:
-        whole = f"{root}/{pattern}" if root and pattern else pattern or root
+        whole = f"{root}/{pattern}" if root and pattern else _no_scheme(pattern) or root
         if pattern and "://" not in path and kind_of(filesystem, whole) == pafs.FileType.File:
             root, shown, pattern = whole, path, ""  # a file whose name has brackets in it
         if not pattern:
@@ -110,7 +110,7 @@ def _locate(path: str) -> "tuple[pafs.FileSystem, str, str, str]":
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path)
     if scheme is None:
         base, pattern = split_glob(path, "*?[")
-        root = str(expanded(base, "input path")) if base else ("" if pattern else ".")
+        root = _no_scheme(str(expanded(base, "input path"))) if base else ("" if pattern else ".")
         return pafs.LocalFileSystem(), root, base, pattern
     address, _, query = path.partition("?")
     base, pattern = split_glob(address, "*[")
@@ -123,6 +123,11 @@ def _locate(path: str) -> "tuple[pafs.FileSystem, str, str, str]":
     except OSError as error:
         raise _away(path, error)(f"input path '{path}' cannot be reached: {_first_line(error)}") from None
     return filesystem, root.rstrip("/") or root, redacted(base), pattern  # the name goes into data and rejects
+
+
+def _no_scheme(path: str) -> str:
+    """A path that Arrow takes for no URI, which it does where a relative one begins like `siem:eu/`."""
+    return f"./{path}" if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", path) else path
 
 
 def _away(path: str, error: OSError) -> type[SecbatchError]:

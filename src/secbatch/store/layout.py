@@ -1,5 +1,6 @@
 """Where things lie under an output folder."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,11 @@ class Layout:
     """OUT/data is what readers open; OUT/_secbatch is the store's own."""
 
     root: Path
+
+    def __post_init__(self) -> None:
+        # Arrow takes a relative path that begins like `siem:eu/` for a URI. (`s3://…` is one, and refused later.)
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:(?!/)", str(self.root)):
+            object.__setattr__(self, "root", self.root.absolute())
 
     @property
     def data(self) -> Path:
