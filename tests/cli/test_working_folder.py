@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-
 import pytest
 
 JOB = "{name: n, input: {path: in.csv}, tasks: {v: {type: embed, model: builtin/mlm, text: text}}, output: {path: out}}"

@@ -39,7 +39,7 @@ def test_a_relative_path_that_begins_like_a_uri_is_none(tmp_path, monkeypatch):
     assert names(find_files("siem:eu/y.csv")) == names(find_files("siem:eu/*.csv")) == ["siem:eu/y.csv"]
     assert names(find_files("siem:*/*.csv")) == ["siem:eu/y.csv"]
     assert names(find_files("edr:*.csv")) == names(find_files("edr:us.csv")) == ["edr:us.csv"]
-    with pytest.raises(InputError, match="does not exist .did you mean 'edr:us.csv'"):
+    with pytest.raises(InputError, match=r"does not exist .did you mean 'edr:us\.csv'"):
         find_files("edr:uk.csv")
 
 

@@ -10,7 +10,6 @@ from typing import Self
 
 from secbatch.errors import EXIT_INTERRUPTED, Interrupted
 
-
 ASKED_ONCE_SECONDS = 1.0  # a sender that signals a process and then its group (timeout, a service manager) asks once
 # SIGHUP: the terminal was closed, or the connection to it lost. Under nohup it is ignored, and stays so.
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -56,7 +55,7 @@ class _Signals:
 
 
 def _ignored(number: int) -> bool:
-    """What was started to outlive its terminal does. A shell ignores SIGINT for its background, where it still stops."""
+    """What was started to outlive its terminal does. SIGINT, ignored in the background of a shell, is heard there."""
     return number != signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN
 
 
