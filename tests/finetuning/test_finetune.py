@@ -285,6 +285,20 @@ def test_bad_data_and_bases_are_told_before_anything_is_learned(tiny: Tiny, tmp_
         finetune(job("classify", base, data, tmp_path))
 
 
+def test_texts_and_questions_that_nothing_can_be_learned_from(tiny: Tiny, tmp_path: Path) -> None:
+    base, path = tiny("bert").folder, tmp_path / "a.jsonl"
+    path.write_text(
+        "".join(json.dumps({"question": "Who?", "context": f"c {n}", "answer": None}) + "\n" for n in range(9))
+    )
+    with pytest.raises(InputError, match=r"a\.jsonl: no question has an answer, so there is nothing to learn"):
+        plan_finetune(job("qa", base, {"train": str(path)}, tmp_path / "out"))
+    for name, rows in (("long.csv", "Emotet drops nmap and curl"), ("short.csv", "a b")):
+        (tmp_path / name).write_text("text\n" + "".join(f"{rows} {n}\n" for n in range(9)))
+    train, short = str(tmp_path / "long.csv"), str(tmp_path / "short.csv")
+    with pytest.raises(InputError, match=r"short\.csv \(dev\): no text has 4 tokens to learn from; write longer"):
+        plan_finetune(job("masked-lm", base, {"train": train, "dev": short, "text": "text"}, tmp_path / "out"))
+
+
 @pytest.mark.usefixtures("without_curve")
 def test_a_caller_gets_its_threads_back(tiny: Tiny, tmp_path: Path, more_threads: int) -> None:
     wanted = job("classify", tiny("bert").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out")

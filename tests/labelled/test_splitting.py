@@ -4,7 +4,7 @@ import pytest
 
 from secbatch.errors import InputError
 from secbatch.labelled.checks import check_apart, check_enough, check_known, contradictions, label_places
-from secbatch.labelled.examples import Place, TextExample
+from secbatch.labelled.examples import PairExample, Place, QuestionExample, TextExample
 from secbatch.labelled.splitting import split
 
 
@@ -38,6 +38,16 @@ def test_the_last_example_of_a_label_is_never_drawn() -> None:
 def test_nothing_to_split() -> None:
     with pytest.raises(InputError, match=r"all 3 examples are of one group.*data\.dev"):
         split([example(i, "x", "doc") for i in range(3)], 0.5, 0)
+    place = Place("a.csv", 1)
+    same = QuestionExample("Who?", "a context", (), None, place), PairExample("a", "b", None, place)
+    for some, words in [
+        (same[:1] * 2, "2 examples have the same context"),
+        (same[1:] * 9, "9 examples have the same text"),
+    ]:
+        with pytest.raises(InputError, match=f"all {words}, so none can be kept apart"):
+            split(some, 0.5, 0)
+    with pytest.raises(InputError, match="there is a single example, so none can be kept apart"):
+        split(same[:1], 0.5, 0)
     with pytest.raises(InputError, match="no group of examples can be kept apart"):
         split([example(0, "x", "a"), example(1, "y", "b")], 0.5, 0)
     with pytest.raises(InputError, match=r"for 12\.5% of 40: the smallest has 20; .*raise data\.dev_fraction"):

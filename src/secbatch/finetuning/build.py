@@ -12,7 +12,7 @@ from secbatch.finetune_job import LENGTH, FinetuneJob, Hyperparameters
 from secbatch.finetuning.classify import Classify
 from secbatch.finetuning.dataset import Dataset
 from secbatch.finetuning.items import Item
-from secbatch.finetuning.masked_words import MaskedWords
+from secbatch.finetuning.masked_words import FEWEST_TOKENS, MaskedWords
 from secbatch.finetuning.ner import Ner
 from secbatch.finetuning.objective import Objective, class_weights
 from secbatch.finetuning.pairs import Pairs
@@ -77,7 +77,10 @@ def build(job: FinetuneJob, data: Dataset, resolved: ResolvedModel, compute: Com
     items = {name: objective.items(side.examples, tokenizer, max_length) for name, side in sides.items()}
     for name, found in items.items():
         if not found:
-            raise InputError(f"{name}: no text is long enough to learn from")
+            path = getattr(job.data, name) or f"the part of {job.data.train} that is kept apart"
+            raise InputError(
+                f"{path} ({name}): no text has {FEWEST_TOKENS} tokens to learn from; write longer texts into it"
+            )
     if isinstance(objective, Ner) and wanted.class_weights != "none":
         counts = np.bincount(np.concatenate([item.targets for item in items["train"]]), minlength=len(objective.tags))
         objective.weights = class_weights(counts, wanted.class_weights)

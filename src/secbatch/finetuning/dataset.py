@@ -64,6 +64,8 @@ def load_dataset(job: FinetuneJob) -> Dataset:
     notices = [notice for side in sides.values() for notice in side.notices]
     examples = {name: side.examples for name, side in sides.items()}
     labels = _labels(job, train.examples)
+    if job.objective == "qa" and not any(example.answers for example in train.examples):
+        raise InputError(f"{data.train}: no question has an answer, so there is nothing to learn")
     if job.objective == "classify" and not multi:
         notices += contradictions(train.examples, data.train)
     if data.dev is None:

@@ -22,9 +22,7 @@ def split(examples: Sequence[Example], fraction: float, seed: int) -> tuple[tupl
     for place, key in enumerate(keys):
         members.setdefault(key, []).append(place)
     if len(members) < 2:
-        raise InputError(
-            f"all {len(examples)} examples are of one group, so none can be kept apart; name a file in data.dev"
-        )
+        raise InputError(f"{_what_is_one(examples)}, so none can be kept apart; name a file in data.dev")
     labels = [_labels(example) for example in examples]
     left = Counter(label for some in labels for label in some)
     wanted = fraction * len(examples)
@@ -56,6 +54,15 @@ def split(examples: Sequence[Example], fraction: float, seed: int) -> tuple[tupl
         tuple(example for place, example in enumerate(examples) if place not in apart),
         tuple(example for place, example in enumerate(examples) if place in apart),
     )
+
+
+def _what_is_one(examples: Sequence[Example]) -> str:
+    if len(examples) == 1:
+        return "there is a single example"
+    if examples[0].group is not None:
+        return f"all {len(examples)} examples are of one group"
+    shown = "context" if isinstance(examples[0], QuestionExample) else "text"
+    return f"all {len(examples)} examples have the same {shown}"
 
 
 def _key(example: Example) -> str:
