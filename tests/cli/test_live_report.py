@@ -1,6 +1,7 @@
 """What a person at a terminal sees of a run."""
 
 import io
+import re
 import sys
 
 import pytest
@@ -34,6 +35,8 @@ def test_the_share_done_is_seen_however_narrow_the_terminal(columns: int, monkey
     written = on_a_terminal(monkeypatch, "xterm", columns)
     assert " 44% 2,416,300 rows" in written
     assert "\x1b[?25h" in written  # the cursor is seen again
+    drawn = [line for line in re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written)) if "44%" in line]
+    assert drawn and all(len(line) <= columns - 2 for line in drawn)  # room for ^C, which would make a second line
 
 
 def test_names_in_notices_are_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,20 +22,13 @@ class LiveReport:
         self._last_line, self._last_fraction = time.monotonic(), 0.0
         if not self._json and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            from secbatch.cli.progress_bar import ProgressBar
 
             console = Console(stderr=True)
             if console.is_dumb_terminal:  # it cannot move the cursor: plain lines
                 return
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                # One column: on a narrow terminal all columns lose alike, and the share done is the last thing to lose.
-                TextColumn("{task.percentage:>3.0f}% {task.fields[status]}", markup=False),
-                TimeElapsedColumn(),
-                console=console,
-                transient=True,
-            )
+            self._bar = ProgressBar(console)
 
     def __enter__(self) -> Self:
         if self._bar:
