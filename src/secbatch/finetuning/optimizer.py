@@ -35,15 +35,15 @@ def build_optimizer(
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101) over the parameters `named`; `rate` is the top layer's.
 
-    A layer learns `layer_decay` times as fast as the one above it (Howard and Ruder 2018, arXiv:1801.06146); biases
-    and norms do not decay. Each group has its highest rate as `base`.
+    A layer learns `layer_decay` times as fast as the one above it (Howard and Ruder 2018, arXiv:1801.06146), encoder
+    and decoder each from its own top; biases and norms do not decay. Each group has its highest rate as `base`.
     """
     of_head = head_rate(wanted, rate) if new_head else wanted.head_learning_rate or rate
-    layers = _depth(model)
+    stacks = _stacks(model)
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in named.items():
-        depth = _place(name, model.base_model_prefix, layers)
-        base = of_head if depth is None else rate * wanted.layer_decay ** (layers - depth)
+        below = _below_the_top(name, model.base_model_prefix, stacks)
+        base = of_head if below is None else rate * wanted.layer_decay**below
         decay = wanted.weight_decay if parameter.dim() > 1 else 0.0
         groups.setdefault((base, decay), []).append(parameter)
     return torch.optim.AdamW(
@@ -54,19 +54,25 @@ def build_optimizer(
     )
 
 
-def _depth(model: Any) -> int:
-    numbers = [int(match[1]) for name, _ in model.named_parameters() if (match := _LAYER.search(f".{name}"))]
-    return max(numbers, default=-1) + 1
+def _stacks(model: Any) -> dict[str, int]:
+    """How many layers there are, by what stands before their numbers: ".bert.encoder", ".model.decoder"."""
+    stacks: dict[str, int] = {}
+    for name, _ in model.named_parameters():
+        if match := _LAYER.search(f".{name}"):
+            stack = match.string[: match.start()]
+            stacks[stack] = max(stacks.get(stack, 0), int(match[1]) + 1)
+    return stacks
 
 
-def _place(name: str, prefix: str, layers: int) -> int | None:
-    """0 for embeddings, n for the n-th layer, None for the head (the pooler belongs to it)."""
+def _below_the_top(name: str, prefix: str, stacks: dict[str, int]) -> int | None:
+    """Layers above: 0 for the top layer, as many as there are for embeddings, None for the head (and its pooler)."""
     match = _LAYER.search(f".{name}")
     if match:
-        return int(match[1]) + 1
+        return stacks[match.string[: match.start()]] - int(match[1]) - 1
     if not name.startswith(f"{prefix}.") or ".pooler." in name:
         return None
-    return 0 if "embed" in name else layers
+    own = (layers for stack, layers in stacks.items() if f".{name}".startswith(f"{stack}."))
+    return next(own, max(stacks.values(), default=0)) if "embed" in name else 0
 
 
 def rate_factor(step: int, steps: int, warmup: float, schedule: str) -> float:
