@@ -215,6 +215,24 @@ def test_a_text_repeated_in_every_row_does_not_fill_memory(tmp_path):
     assert largest < 300 << 20  # of 586 MiB: the batch that is cut up, and the shards cut from it
 
 
+def test_a_file_of_one_large_row_group_is_not_held_whole(tmp_path):
+    rows = 100_000
+    table = pa.table({"n": range(rows), "text": [f"{n}" * 200 for n in range(rows)]})
+    path = parquet(tmp_path, "t.parquet", table, row_group_size=rows, compression="none", use_dictionary=False)
+    size = path.stat().st_size
+    assert size > 90 << 20
+    del table
+    before = pa.total_allocated_bytes()
+    largest = seen = 0
+    for piece in source_of(path).pieces():
+        assert piece.table.column("text")[0].as_py() == f"{seen}" * 200
+        seen += len(piece.rows)
+        largest = max(largest, pa.total_allocated_bytes() - before)
+        del piece
+    assert seen == rows
+    assert largest < 64 << 20
+
+
 def test_small_batches_are_joined(tmp_path):
     nested = pa.array([["a", "b"], ["a"]] * 2000, pa.list_(pa.dictionary(pa.int32(), pa.string())))
     path = parquet(tmp_path, "t.parquet", pa.table({"n": range(4000), "l": nested}))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 65_536
 BATCH_BYTES = 16 << 20  # of uncompressed data that one batch aims at
+WHOLE_BYTES = 64 << 20  # of a row group whose columns are read whole; of a larger one a buffer of each is in memory
+LEAST_BUFFER = 64 << 10
 ENCRYPTED = "is encrypted; write it again without encryption"
 FOOTER_END = 8  # bytes of its length and of PAR1
 SIGNATURE = 28  # bytes that follow the footer where it is plain and columns are encrypted
@@ -32,12 +34,21 @@ class ParquetLayout:
     schema: "pa.Schema"
     num_rows: int
     length: int  # bytes of the footer itself
+    buffer: int = 0  # bytes of each column that are read at a time; 0: all of a row group's
 
 
-def _open(file: InputFile) -> "pq.ParquetFile":
+def _open(file: InputFile, buffer: int = 0) -> "pq.ParquetFile":
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(file.open(), page_checksum_verification=True)
+    return pq.ParquetFile(file.open(), buffer_size=buffer, pre_buffer=not buffer, page_checksum_verification=True)
+
+
+def _buffer(footer: "pq.FileMetaData") -> int:
+    """For the largest row group: some writers make one of all rows."""
+    sizes = [footer.row_group(group).total_byte_size for group in range(footer.num_row_groups)]
+    if max(sizes, default=0) <= WHOLE_BYTES:
+        return 0
+    return max(LEAST_BUFFER, BATCH_BYTES // max(1, footer.num_columns))
 
 
 def read_layout(file: InputFile) -> ParquetLayout:
@@ -66,7 +77,7 @@ def read_layout(file: InputFile) -> ParquetLayout:
     for field in schema:
         if again := _named_twice(field.type):
             raise InputError(f"{file.path}: column '{field.name}' has the field '{again}' twice; rename its fields")
-    return ParquetLayout(schema.remove_metadata(), footer.num_rows, footer.serialized_size)
+    return ParquetLayout(schema.remove_metadata(), footer.num_rows, footer.serialized_size, _buffer(footer))
 
 
 def has_encrypted_columns(file: InputFile, layout: ParquetLayout) -> bool:
@@ -109,7 +120,7 @@ class ParquetReader:
 
         self._done = 0
         try:
-            with _open(self.file) as parquet:
+            with _open(self.file, self.layout.buffer) as parquet:
                 if not parquet.schema_arrow.remove_metadata().equals(self.layout.schema):
                     raise InputChangedError(
                         f"'{self.file.path}' has other columns than when the input was listed; run again"
