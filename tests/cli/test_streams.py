@@ -33,6 +33,13 @@ def test_standard_error_fails_nobody_and_is_no_other_file(shell: str, tmp_path: 
     assert file.read_bytes() == b"rows"
 
 
+def test_standard_output_shows_what_its_encoding_lacks(tmp_path: Path) -> None:
+    shown = "from secbatch.cli.streams import hold_streams; hold_streams(); print('größe 漢')"
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", shown], capture_output=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, "größe \\u6f22\n".encode("latin-1"))
+
+
 def test_what_can_be_written_is_written(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as file:
         with unfailing(file.fileno()) as stream:

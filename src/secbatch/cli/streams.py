@@ -20,6 +20,8 @@ def hold_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
     sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a locale that is not UTF-8 has no bytes for most of what texts hold
+        sys.stdout.reconfigure(errors="backslashreplace")
     errors = sys.stderr
     if errors is None or errors.fileno() == 2:
         sys.stderr = unfailing(2, (errors and errors.encoding) or "utf-8")
