@@ -71,6 +71,17 @@ def test_missing_file_names_the_nearest(tmp_path):
         find_files(" ")
 
 
+@pytest.mark.parametrize(("below", "named"), [("/it's", " at '{0}/it's'"), ("", "")])
+def test_a_folder_that_may_not_be_read_is_named(below, named, tmp_path, monkeypatch):
+    def locked(filesystem, root, recursive):  # as Arrow says it; nothing is locked for root
+        raise PermissionError(13, f"Cannot list directory '{root}{below}'. Detail: [errno 13] Permission denied")
+
+    monkeypatch.setattr(paths, "entries_below", locked)
+    with pytest.raises(InputError) as refused:
+        find_files(str(tmp_path))
+    assert str(refused.value) == f"input path '{tmp_path}' may not be read: permission denied{named.format(tmp_path)}"
+
+
 def test_formats_by_ending(tmp_path):
     with pytest.raises(InputError, match=r"cannot tell the format of .*x\.log"):
         find_files(str(written(tmp_path, "x.log", CSV)))

@@ -75,8 +75,10 @@ def find_files(path: str, format_named: str | None = None) -> Found:
         raw = error.object if isinstance(error.object, bytes) else os.fsencode(error.object)
         name = raw.decode("utf-8", "backslashreplace").rsplit("/", 1)[-1]
         raise InputError(f"input path '{path}' leads to '{name}', a name that is not UTF-8; rename it") from None
-    except PermissionError:
-        raise InputError(f"input path '{path}' may not be read: permission denied") from None
+    except PermissionError as error:
+        at = re.search("'(.+)'", str(error))  # Arrow's words: which of the folders below it was
+        place = f" at '{at[1]}'" if at and at[1] not in (path, root) else ""
+        raise InputError(f"input path '{path}' may not be read: permission denied{place}") from None
     except OSError as error:
         raise _away(path, error)(f"input path '{path}' cannot be read: {_first_line(error)}") from None
 
