@@ -14,6 +14,7 @@ from secbatch.finetuning.checkpoint import Checkpoints
 from secbatch.finetuning.folder import ModelFolder
 
 ONE = ("model.safetensors",)
+TEMPLATES = ("additional_chat_templates/tool_use.jinja", "additional_chat_templates/rag.jinja")
 SHARDED = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json")
 
 
@@ -55,7 +56,8 @@ def put(path: Path, *names: str) -> None:
     staging = place.staging()
     files = sorted({*names, "config.json", "README.md", RECORD})
     for name in files:
-        (staging / name).write_text(json.dumps({"files": files}))
+        (staging / name).parent.mkdir(exist_ok=True)
+        (staging / name).write_text(json.dumps({"files": sorted({Path(file).parts[0] for file in files})}))
     place.checkpoints.write({"step": 1, "epoch": 0, "best": None}, {"weights": {"a": torch.ones(1)}})
     place.finish(staging)
 
@@ -65,7 +67,8 @@ def files(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "third"), [(ONE, SHARDED, ONE), (ONE, SHARDED, SHARDED), (SHARDED, ONE, ONE)]
+    ("first", "second", "third"),
+    [(ONE, SHARDED, ONE), (ONE, SHARDED, SHARDED), (SHARDED, ONE, ONE), (TEMPLATES, ONE, TEMPLATES)],
 )
 def test_a_model_has_its_own_files_alone_whenever_those_before_it_were_killed(
     first: tuple[str, ...], second: tuple[str, ...], third: tuple[str, ...], tmp_path: Path, kills: Kills
@@ -86,6 +89,16 @@ def test_a_model_has_its_own_files_alone_whenever_those_before_it_were_killed(
         break
     assert 10 < step < 99
     assert files(path) == {*second, "merges.txt", "config.json", "README.md", RECORD}
+
+
+@pytest.mark.parametrize(("first", "second", "third"), [(TEMPLATES, TEMPLATES[:1], ONE), (ONE, TEMPLATES, TEMPLATES)])
+def test_folders_of_a_tokenizer_come_and_go_as_files_do(
+    first: tuple[str, ...], second: tuple[str, ...], third: tuple[str, ...], tmp_path: Path
+) -> None:
+    for names in (first, second, third):
+        put(tmp_path, *names)
+        assert files(tmp_path) == {*names, "config.json", "README.md", RECORD}
+    assert not (third == ONE and (tmp_path / "additional_chat_templates").exists())
 
 
 def test_a_finished_training_that_was_killed_while_it_swept_is_swept(tmp_path: Path, kills: Kills) -> None:

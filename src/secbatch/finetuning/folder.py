@@ -85,7 +85,7 @@ class ModelFolder:
         try:
             files = sorted(staging.iterdir(), key=lambda file: (file.name == RECORD, file.name == CONFIG, file.name))
             for file in files:
-                sync_file(file)
+                _sync_entry(file)
             sync_folder(staging)
             ours = {file.name for file in files}
             others = self._files_before() - ours
@@ -95,8 +95,10 @@ class ModelFolder:
                 (self.path / name).unlink(missing_ok=True)
             sync_folder(self.path)
             for name in others:
-                (self.path / name).unlink(missing_ok=True)
+                _remove_entry(self.path / name)
             for file in files:
+                if file.is_dir():  # which cannot be renamed over another one
+                    _remove_entry(self.path / file.name)
                 rename(file, self.path / file.name)
         except OSError as error:
             raise explain(error, self.path) from None
@@ -124,6 +126,23 @@ class ModelFolder:
         temporary.write_text(json.dumps(sorted(names)), encoding="utf-8")
         sync_file(temporary)
         rename(temporary, note)
+
+
+def _sync_entry(path: Path) -> None:
+    """Of a model: a file, or the folder in which a tokenizer has its further chat templates."""
+    if path.is_dir():
+        for entry in path.iterdir():
+            _sync_entry(entry)
+        sync_folder(path)
+    else:
+        sync_file(path)
+
+
+def _remove_entry(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        remove_tree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Any:
