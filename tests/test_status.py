@@ -165,6 +165,23 @@ def test_who_looks_keeps_nobody_from_starting(tmp_path: Path, monkeypatch: pytes
             looker.wait()
 
 
+def test_a_run_that_is_suspended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = tmp_path / "out" / "_secbatch" / "lock"
+    held = "import sys, time; from pathlib import Path; from secbatch.store.lock import hold\n"
+    held += "with hold(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", held, str(lock)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"held\n"
+        try:
+            assert "suspended" not in (holder(lock) or {})
+            process.send_signal(signal.SIGSTOP)
+            os.waitpid(process.pid, os.WUNTRACED)
+            assert (holder(lock) or {})["suspended"]
+            assert _run(["status", str(tmp_path / "out")]) == 75
+            assert f"suspended: process {process.pid}" in capsys.readouterr().out
+        finally:
+            process.kill()
+
+
 def test_a_disk_that_refuses_the_progress_file_costs_the_run_nothing(tmp_path: Path) -> None:
     said: list[str] = []
     with ProgressFile(tmp_path / "absent" / "progress.json", dict, said.append):

@@ -52,7 +52,10 @@ def _lines(found: "Status") -> list[tuple[str, str]]:
 def _held(holder: dict[str, Any]) -> str:
     if not holder:
         return "running; it has just started"
-    return f"running: process {holder.get('process')} on {holder.get('host')} since {holder.get('since')}"
+    held = f"process {holder.get('process')} on {holder.get('host')} since {holder.get('since')}"
+    if holder.get("suspended"):
+        return f"running, but suspended: {held}; `kill -CONT {holder['process']}` lets it go on"
+    return f"running: {held}"
 
 
 def _run(progress: dict[str, Any]) -> list[tuple[str, str]]:

@@ -81,7 +81,10 @@ def _taken(handle: int) -> bool:
 
 
 def holder(path: Path) -> dict[str, Any] | None:
-    """The note of the process that holds the lock (process, host, since; empty if it has just started), or None."""
+    """The note of the process that holds the lock (process, host, since; empty if it has just started), or None.
+
+    With `suspended` where somebody has stopped that process (Ctrl-Z, SIGSTOP), as far as can be seen from here.
+    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:  # never held, or not ours to look at
@@ -95,9 +98,21 @@ def holder(path: Path) -> dict[str, Any] | None:
             note = json.loads(path.read_text())
         except (OSError, ValueError):  # it is being written at this moment
             return {}
-        return note if isinstance(note, dict) else {}
+        if not isinstance(note, dict):
+            return {}
+        return {**note, "suspended": True} if _suspended(note) else note
     finally:
         os.close(handle)
+
+
+def _suspended(note: dict[str, Any]) -> bool:
+    if note.get("host") != socket.gethostname():
+        return False
+    try:
+        about = Path(f"/proc/{note.get('process')}/stat").read_text()
+    except OSError:  # no /proc, or it has ended meanwhile
+        return False
+    return about.rpartition(") ")[2][:1] in ("T", "t")
 
 
 def _holder(path: Path) -> str:
