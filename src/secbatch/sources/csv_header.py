@@ -62,17 +62,17 @@ def read_layout(file: InputFile, delimiter: str | None, encoding: str | None) ->
             text += more
         if stream.failure and not _has_whole_header(text, named):
             raise UnreadableFileError(f"{stream.failure}; fetch the file again")
-        recoded, codec = stream.recoded, stream.encoding
+        recoded, codec, marked = stream.recoded, stream.encoding, stream.marked
     finally:
         stream.close()
     if not text.strip():
         raise UnreadableFileError("is empty: it has no header; a CSV file starts with its column names")
     if not recoded:
         refuse_utf16(text)
-    return _layout(file, text, named, codec if recoded else "UTF-8")
+    return _layout(file, text, named, codec if recoded else "UTF-8", marked)
 
 
-def _layout(file: InputFile, text: bytes, named: bytes | None, codec: str) -> CsvLayout:
+def _layout(file: InputFile, text: bytes, named: bytes | None, codec: str, marked: bool) -> CsvLayout:
     line_end = _line_end(text, named)
     start = 0
     while True:  # blank lines before the header
@@ -92,10 +92,11 @@ def _layout(file: InputFile, text: bytes, named: bytes | None, codec: str) -> Cs
     try:
         names = [name.decode("utf-8") for name in without_delimiter(record.fields, dialect)]
     except UnicodeDecodeError as error:
-        raise UnreadableFileError(
-            f"has a header that is not valid {codec} (byte 0x{bytes_of_the_file(error.object[error.start :])[0]:02x}); "
-            f"name the encoding, for example {in_job_or_option('encoding', 'cp1252')}"
-        ) from None
+        remedy = f"name the encoding, for example {in_job_or_option('encoding', 'cp1252')}"
+        if marked:
+            remedy = "its byte order mark says that it is, whatever encoding is named: write the file again"
+        byte = bytes_of_the_file(error.object[error.start :])[0]
+        raise UnreadableFileError(f"has a header that is not valid {codec} (byte 0x{byte:02x}); {remedy}") from None
     names, notices = _named(file, names)
     header_only = len(text) < FIRST_LOOK and not text[record.end :].strip()
     digest = header_digest(text[: record.end])

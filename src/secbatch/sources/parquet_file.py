@@ -11,6 +11,7 @@ from secbatch.errors import InputChangedError, InputError
 from secbatch.sources.columns import conversion_error, convert, failing
 from secbatch.sources.input_file import InputFile
 from secbatch.sources.piece import Piece, reject_piece
+from secbatch.sources.signatures import no_parquet
 from secbatch.sources.streams import UnreadableFileError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ BATCH_BYTES = 16 << 20  # of uncompressed data that one batch aims at
 WHOLE_BYTES = 64 << 20  # of a row group whose columns are read whole; of a larger one a buffer of each is in memory
 LEAST_BUFFER = 64 << 10
 ENCRYPTED = "is encrypted; write it again without encryption"
+BEGINNING = 512  # bytes that tell what else a file is
 FOOTER_END = 8  # bytes of its length and of PAR1
 SIGNATURE = 28  # bytes that follow the footer where it is plain and columns are encrypted
 DECODED_ROWS = 1024  # decoded at a time: a text that is stored once for all its rows takes its size in each of them
@@ -66,8 +68,8 @@ def read_layout(file: InputFile) -> ParquetLayout:
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, (FileNotFoundError, PermissionError)):
             raise
-        encrypted = _encrypted(error)
-        raise UnreadableFileError(encrypted or f"is no readable Parquet file ({_first_line(error)})") from None
+        other = _encrypted(error) or _no_parquet(file)
+        raise UnreadableFileError(other or f"is no readable Parquet file ({_first_line(error)})") from None
     twice = sorted(name for name, times in Counter(schema.names).items() if times > 1)
     if twice:
         listed = ", ".join(f"'{name}'" for name in twice)
@@ -78,6 +80,11 @@ def read_layout(file: InputFile) -> ParquetLayout:
         if again := _named_twice(field.type):
             raise InputError(f"{file.path}: column '{field.name}' has the field '{again}' twice; rename its fields")
     return ParquetLayout(schema.remove_metadata(), footer.num_rows, footer.serialized_size, _buffer(footer))
+
+
+def _no_parquet(file: InputFile) -> str | None:
+    with file.open() as stored:
+        return no_parquet(stored.read(BEGINNING))
 
 
 def has_encrypted_columns(file: InputFile, layout: ParquetLayout) -> bool:

@@ -10,6 +10,7 @@ COMPRESSED = (
     # A size and the mark of a block, or of the end: a header may well start with the letters BZh.
     (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), "bz2"),
 )
+TAR_HEAD, TAR_CHECKSUM = 512, slice(148, 156)
 LONGEST = 10  # bytes of these
 TAR_PLACE = 257
 TAR_MARKS = (b"ustar\x0000", b"ustar  \x00")
@@ -32,8 +33,24 @@ def no_text(start: bytes, compression: str | None) -> str | None:
     if start.startswith(b"PAR1"):
         unpack = "unpack it and " if compression else ""
         return f"is a Parquet file; {unpack}say {in_job_or_option('format', 'parquet')}"
-    if start[TAR_PLACE : TAR_PLACE + 8] in TAR_MARKS:
+    if start[TAR_PLACE : TAR_PLACE + 8] in TAR_MARKS or _has_tar_checksum(start):
         return "is a tar archive; unpack it and name the files that are in it"
     if compression and (within := compression_of(start)):
         return f"is compressed twice ({within} in {compression}); unpack it once"
     return None
+
+
+def no_parquet(start: bytes) -> str | None:
+    """What a file that is said to be Parquet, and is not, is instead: the end of a sentence, as of `no_text`."""
+    if compression := compression_of(start):
+        return f"is compressed ({compression}); unpack it"
+    return None if start.startswith(b"PAR1") else no_text(start, None)
+
+
+def _has_tar_checksum(start: bytes) -> bool:
+    """Tar archives of the oldest kind have no mark: the sum of their first block's bytes stands in it."""
+    head = start[:TAR_HEAD]
+    written = head[TAR_CHECKSUM].strip(b" \0")
+    if len(head) < TAR_HEAD or not re.fullmatch(rb"[0-7]+", written):
+        return False
+    return int(written, 8) == sum(head) - sum(head[TAR_CHECKSUM]) + 8 * ord(" ")

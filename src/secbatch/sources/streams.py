@@ -184,6 +184,7 @@ class Utf8Stream:
             self.bytes.close()
             raise UnreadableFileError(reason)
         mark, marked = next(((m, e) for m, e in BYTE_ORDER_MARKS if head.startswith(m)), (b"", None))
+        self.marked = bool(mark)
         self.encoding = marked or (text_encoding(encoding) if encoding else "utf-8")
         if not mark and self.encoding in ("utf-16", "utf-32"):
             self.bytes.close()
@@ -197,6 +198,12 @@ class Utf8Stream:
             while head.startswith(codecs.BOM_UTF8):  # programs that put one before another's are about
                 self.skipped += len(mark)
                 head = head[len(mark) :]
+            other = next((encoding for also, encoding in BYTE_ORDER_MARKS if head.startswith(also)), None)
+            if mark and other:
+                self.bytes.close()
+                raise UnreadableFileError(
+                    f"has the byte order marks of utf-8 and of {other}, one after the other; write it with one of them"
+                )
         else:
             self._decoder = codecs.getincrementaldecoder(self.encoding)(ERROR_HANDLER)
         self._head: bytes | None = head
