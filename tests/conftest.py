@@ -23,6 +23,17 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """A file's garbage goes with it, before others parse code (`test_rooms`, a plugin's late import).
+
+    An Arrow file on a full disk, collected amid that, formats the traceback of its close, for which code is parsed,
+    too: then Python 3.11's parser fails (SystemError: AST constructor recursion depth mismatch).
+    """
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+
+
 @pytest.fixture(autouse=True)
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty registry of promoted models: what is promoted on this machine must not decide a test."""
