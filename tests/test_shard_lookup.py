@@ -24,7 +24,7 @@ def test_shards_are_looked_up_one_at_a_time(tmp_path: Path) -> None:
     nothing = dict.fromkeys(("options", "setup", "sizes", "rejects", "result", "clock", "notice"))
     context: Any = Some(
         run="r",
-        job=Some(input=Some(id=["id"], sentences=None)),
+        job=Some(input=Some(id=["id"], sentences=None), holds_conversations=False),
         layout=Some(scratch=tmp_path),
         ledger=Some(checkpoint=lambda run, shard: None),
         **nothing,
