@@ -64,3 +64,18 @@ def test_a_look_takes_nothing_of_the_document_that_it_has_not_read_whole(counter
     run_job(job(**NIGHT))
     run_job(job(**NIGHT), options=RunOptions(limit=9))  # one sentence of the last document
     assert sentences("a") == ["Other.", "Words."]
+
+
+def test_all_sentences_of_a_document_without_an_id_are_kept(counter: Counter) -> None:
+    night = {**NIGHT, "max_rejects": "100%"}
+    write("a.csv", "id,text", "a,One.", ",Two. Three. Four.", ",Five. Six.", "b,Seven.")
+    result = run_job(job(**night))
+    found = rows()
+    unnamed = found[found["secbatch_status"] == "rejected"].sort_values(["secbatch_row", "sentence_index"])
+    assert list(unnamed["sentence"]) == ["Two.", "Three.", "Four.", "Five.", "Six."]
+    assert (result.read, result.superseded, result.rejected, len(found)) == (7, 0, 5, 7)
+    assert not run_job(job(**night)).published
+    write("a.csv", "id,text", "a,One.", ",Two. Three.", "c,Five. Six.", "b,Seven.")  # one is shorter, one has its id
+    result = run_job(job(**night))
+    assert sorted(rows()["sentence"]) == sorted(["One.", "Two.", "Three.", "Five.", "Six.", "Seven."])
+    assert (result.rejected, len(rows())) == (2, 6)

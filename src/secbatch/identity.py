@@ -117,7 +117,8 @@ class Identities:
                 null = (c for c, text in zip(self._columns, columns, strict=True) if text[position].as_py() is None)
                 column, row = next(null, None), shard.row[position].as_py()
                 what = f"'{self._columns[0]}' is empty" if column is None else f"'{column}' is null"
-                texts[position] = place_name(shard.source[position].as_py(), row)
+                sentence = int(columns[-1][position].as_py()) if self._sentences else 0
+                texts[position] = place_name(shard.source[position].as_py(), row, sentence)
                 errors[position] = f"Row {row}: id column {what}; give it a value."
             names = pa.chunked_array([pa.array(texts, pa.large_string())])
         return names.cast(pa.string()).combine_chunks(), errors
