@@ -1,6 +1,7 @@
 """What surrounds the tasks: every row comes out once, with or without reuse, whatever the input."""
 
 import json
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,22 @@ def test_what_cannot_be_is_said_before_any_work(counter: Counter) -> None:
     with pytest.raises(UnfitOutputError, match="that cannot change"):
         run_job(job(input={"path": "in/*.csv", "id": ["text"]}))
     assert counter.rows == 1
+
+
+def test_a_refused_run_leaves_alone_an_output_that_another_has_made_since(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.csv", "text", "a")
+
+    def held_after_another(lock: Path) -> AbstractContextManager[None]:
+        monkeypatch.setattr("secbatch.runner.hold", hold)
+        run_job(job())
+        return hold(lock)
+
+    monkeypatch.setattr("secbatch.runner.hold", held_after_another)
+    with pytest.raises(UnfitOutputError, match="that cannot change"):
+        run_job(job(input={"path": "in/*.csv", "id": ["text"]}))
+    assert texts() == ["a"] and run_job(job()).reused == 1
 
 
 @pytest.mark.parametrize("there", [False, True])

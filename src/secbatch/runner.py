@@ -74,6 +74,8 @@ def run_job(
     refuse_links(layout)
     made = [folder for folder in (layout.internal, layout.root) if not folder.exists()]
     with hold(layout.lock), restored_threads():
+        if layout.ledger.exists():
+            made = []  # another run has made the output, and finished, since the look above
         run = None
         try:
             ledger, notice = open_ledger(layout)
