@@ -86,12 +86,16 @@ def test_sums_have_a_fixed_order(tiny: Tiny, tmp_path: Path, gpu: Gpu, monkeypat
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-class OfNoOrder(torch.autograd.Function):
-    """Gradients as of an operation of torch that sums in no fixed order."""
+class Copied(torch.autograd.Function):
+    """Whose gradients others change."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         return x.clone()
+
+
+class OfNoOrder(Copied):
+    """Gradients as of an operation of torch that sums in no fixed order."""
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
@@ -116,11 +120,7 @@ def test_gradients_that_are_no_numbers_end_it_though_no_loss_says_so(
     """Those of the last step are in no loss that follows."""
     loss, steps = Classify.loss, 0
 
-    class Broken(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-            return x.clone()
-
+    class Broken(Copied):
         @staticmethod
         def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
             return gradient * torch.nan
