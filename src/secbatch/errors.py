@@ -7,6 +7,7 @@ EXIT_REJECTS = 3
 EXIT_HELD = 75
 EXIT_INTERRUPTED = 130
 LONGEST_NAME = 100  # characters that a sentence shows of a name
+LONGEST_CAUSE = 300  # and of what a library says
 
 
 class SecbatchError(Exception):
@@ -73,6 +74,12 @@ class OutOfTime(Interrupted):
 def shown(name: str) -> str:
     """A name for a sentence or a table: of a very long one the beginning, as nobody reads the rest."""
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+
+
+def cause(error: BaseException) -> str:
+    """The first line of what a library says, to stand in a sentence; the error's kind where it says nothing."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:LONGEST_CAUSE]
 
 
 def listed(names: "list[str] | tuple[str, ...]") -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from secbatch.errors import SecbatchError
+from secbatch.errors import SecbatchError, cause
 from secbatch.models.device import Compute
 
 
@@ -17,9 +17,8 @@ def told_where_memory_runs_out(compute: Compute, parts: int) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise SecbatchError(
-            f"memory runs out on {compute.description} in this training ({line[:300]}); see what else has taken it, or"
-            f" compute a step in more parts (hyperparameters.gradient_accumulation: {2 * parts}), with fewer tokens"
+            f"memory runs out on {compute.description} in this training ({cause(error)}); see what else has taken it,"
+            f" or compute a step in more parts (hyperparameters.gradient_accumulation: {2 * parts}), with fewer tokens"
             " (batch_tokens), or of shorter texts (max_length)"
         ) from error

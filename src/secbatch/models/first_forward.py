@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from secbatch.errors import ModelError, SecbatchError
+from secbatch.errors import ModelError, SecbatchError, cause
 from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.resolved import ResolvedModel
 
@@ -20,18 +20,18 @@ def first_forward(model: ResolvedModel) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, SecbatchError):
             raise
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        said = cause(error)
         if is_out_of_memory(error):
             raise ModelError(
-                f"model {model.name}: memory runs out at a forward over a few tokens ({lines[0][:300]}); see what else"
+                f"model {model.name}: memory runs out at a forward over a few tokens ({said}); see what else"
                 " has taken it, or name a smaller model"
             ) from error
-        if "CUDA" in lines[0]:  # a driver, a build of torch for other GPUs: no fault of the model's
+        if "CUDA" in said:  # a driver, a build of torch for other GPUs: no fault of the model's
             raise ModelError(
-                f"model {model.name}: the GPU fails at a forward over a few tokens ({lines[0][:300]}); see whether this"
+                f"model {model.name}: the GPU fails at a forward over a few tokens ({said}); see whether this"
                 " torch suits it and its driver, or run with device: cpu"
             ) from error
         raise FirstForwardError(
-            f"model {model.name}: a forward over a few tokens fails ({lines[0][:300]}); its config.json does not suit"
+            f"model {model.name}: a forward over a few tokens fails ({said}); its config.json does not suit"
             " its architecture, or wants something that texts alone do not give"
         ) from error

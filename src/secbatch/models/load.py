@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from secbatch.errors import ModelError
+from secbatch.errors import ModelError, cause
 from secbatch.models.block_sparse import keep_block_sparse
 from secbatch.models.configuration import load_config, text_config
 from secbatch.models.content_hash import weight_files
@@ -54,9 +54,8 @@ def bring_to_device(model: Any, resolved: ResolvedModel, compute: Compute) -> No
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(
-                f"model {resolved.name}: memory runs out on {compute.description} for its weights ({line[:300]}); see"
+                f"model {resolved.name}: memory runs out on {compute.description} for its weights ({cause(error)}); see"
                 " what else has taken it, or name a smaller model"
             ) from error
 
