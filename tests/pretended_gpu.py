@@ -167,6 +167,8 @@ class _Calls(TorchFunctionMode):
         if name == "pin_memory":
             assert not gpu.holds(args[0]), "only the host's memory can be pinned"
             return args[0] if gpu.is_pinned(args[0]) else gpu.pin(args[0].clone())
+        if kwargs.get("pin_memory"):
+            return gpu.pin(func(*args, **kwargs | {"pin_memory": False}))
         if name == "is_pinned":
             return gpu.is_pinned(args[0])
         if name in ("numpy", "__array__") and gpu.holds(args[0]):

@@ -74,6 +74,7 @@ NO_WAITS: dict[str, Callable[[Tensor, Tensor], object]] = {
     "made there": lambda there, here: torch.full((2,), 1.0, device="cuda"),
     "a mask that is applied": lambda there, here: there.masked_fill(there > 0, 1.0).where(there > 0, 0.0),
     "pinned memory": lambda there, here: here.pin_memory().to("cuda", non_blocking=True),
+    "made in pinned memory": lambda *_: torch.ones(2, pin_memory=True).to("cuda", non_blocking=True),
     "to pinned memory": lambda there, here: there.to("cpu", non_blocking=True),
     "of the host alone": lambda there, here: here[here > 0].tolist(),
 }

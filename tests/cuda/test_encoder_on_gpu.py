@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from tiny_models import SENTENCES, make_fine_tuned
+from torch.nn.functional import layer_norm
 
 from secbatch.job import Job
 from secbatch.models.batch_runner import BatchRunner
@@ -23,6 +24,7 @@ from secbatch.models.packed_attention import attend, has_flash_attention, short_
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequence_means import sequence_means
 from secbatch.models.sequences import TokenSequences
+from secbatch.models.sum_norm import sum_norm
 from secbatch.models.transfer import AHEAD, Made, Transfer, on_device
 from secbatch.runner import run_job
 
@@ -80,6 +82,29 @@ def test_bfloat16_has_one_attention_kernel_for_all_lengths() -> None:
     assert has_flash_attention(torch.device("cuda:0"), torch.bfloat16, 64)
     assert has_flash_attention(torch.device("cuda:0"), torch.bfloat16, 64, 64)
     assert not has_flash_attention(torch.device("cuda:0"), torch.float32, 64)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("width", [48, 312, 768, 1024])
+def test_sums_are_normed_in_one_pass(width: int, dtype: torch.dtype) -> None:
+    draw = torch.Generator(device="cuda").manual_seed(width)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=draw, device="cuda").to(dtype)
+
+    x, residual, weight, bias = drawn(1000, width) * 3, drawn(1000, width), drawn(width), drawn(width)
+    in_one_pass = sum_norm(weight)
+    assert in_one_pass is not None, "Triton does not run here"
+    wanted = layer_norm(x.float() + residual.float(), (width,), weight.float(), bias.float(), 1e-5)
+    for rows in (1000, 1, 0):
+        got = in_one_pass(x[:rows], residual[:rows], weight, bias, 1e-5)
+        assert got.dtype is dtype and torch.allclose(got.float(), wanted[:rows], atol=2e-3, rtol=2**-8)
+    every_other = in_one_pass(x[::2], residual[::2], weight, bias, 1e-5)
+    assert torch.allclose(every_other.float(), wanted[::2], atol=2e-3, rtol=2**-8)
+
+
+def test_float32_is_normed_by_torch() -> None:
+    assert sum_norm(torch.ones(768, device="cuda")) is None
 
 
 def test_strict_float32_agrees_with_the_cpu(tiny: Tiny) -> None:

@@ -19,6 +19,7 @@ from transformers.activations import GELUActivation
 
 from secbatch.models import native
 from secbatch.models.sequences import TokenSequences
+from secbatch.models.sum_norm import sum_norm
 from secbatch.models.transfer import on_device
 
 ROWS = 32
@@ -51,13 +52,13 @@ class Norm:
     @property
     def adds(self) -> bool:
         """Whether `of_sum` is one pass over memory, whose sums are not rounded."""
-        return self.weight is not None and self.bias is not None and native.norms(self.weight)
+        return self.weight is not None and self.bias is not None and sum_norm(self.weight) is not None
 
     def of_sum(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """The norm of x + residual [T, width]."""
-        if self.weight is None or self.bias is None or not self.adds:
-            return self(x + residual)
-        return native.norm_of_sum(x, residual, self.weight, self.bias, self.eps)
+        if self.weight is not None and self.bias is not None and (in_one_pass := sum_norm(self.weight)):
+            return in_one_pass(x, residual, self.weight, self.bias, self.eps)
+        return self(x + residual)
 
     @classmethod
     def of(cls, module: torch.nn.LayerNorm) -> "Norm":

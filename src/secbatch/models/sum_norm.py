@@ -1,0 +1,58 @@
+"""Which code makes the norm of a sum in one pass over memory: our own, on a CPU compiled and on a GPU in Triton."""
+
+from collections.abc import Callable
+from functools import cache
+from subprocess import SubprocessError
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from secbatch.models import native
+from secbatch.models.device import multiplies_bfloat16
+from secbatch.models.out_of_memory import is_out_of_memory
+
+SumNorm = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
+
+
+def sum_norm(weight: Tensor) -> SumNorm | None:
+    """f(x, residual, weight, bias, eps): the layer norm of x + residual [T, width], whose sums are not rounded.
+
+    For norms with such a `weight` [width]; None where no code of ours runs.
+    """
+    if native.norms(weight):
+        return native.norm_of_sum
+    return _kernel(weight.device, weight.dtype, len(weight))
+
+
+@cache
+def _kernel(device: torch.device, dtype: torch.dtype, width: int) -> SumNorm | None:
+    """The kernel of sum_norm_kernel.py, where it runs and gives the right thing."""
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16) or not multiplies_bfloat16(device):
+        return None
+    try:
+        from triton import TritonError
+
+        from secbatch.models import sum_norm_kernel
+    except ImportError:  # builds of torch for other systems come without it
+        return None
+    if width > sum_norm_kernel.WIDEST:
+        return None
+    with torch.inference_mode(), torch.cuda.device(device):
+        numbers = torch.linspace(-2.0, 2.0, 8 * width, device=device).mul(99).sin().to(dtype).view(8, width)
+        x, residual, (weight, bias) = numbers[:3], numbers[3:6], numbers[6:]
+        try:
+            got = sum_norm_kernel.norm_of_sum(x, residual, weight, bias, 1e-5)
+        except (RuntimeError, OSError, SubprocessError, TritonError) as problem:  # no C compiler, an older GPU
+            if is_out_of_memory(problem):  # which says nothing of the kernel: it is tried again
+                raise
+            return None
+        wanted = F.layer_norm(x.float() + residual.float(), (width,), weight.float(), bias.float(), 1e-5)
+        if not torch.allclose(got.float(), wanted, atol=0.05):
+            return None
+
+    def on_its_gpu(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        with torch.cuda.device(device):  # Triton launches on the current GPU, wherever its operands are
+            return sum_norm_kernel.norm_of_sum(x, residual, weight, bias, eps)
+
+    return on_its_gpu
