@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .PHONY: demo test lint soak fuzz bench bench-gpu models sample-data clean
 
-$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard src/secbatch/models/native/*.[ch])
+$(STAMP): pyproject.toml setup.py constraints.txt $(wildcard src/secbatch/*.c src/secbatch/models/native/*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	@# torch first and pinned: any other package would bring a build for GPUs, several gigabytes of it.

@@ -25,20 +25,31 @@ class Wheel(bdist_wheel):
         super().run()
 
 
+def compiled(name: str, sources: tuple[str, ...], depends: tuple[str, ...] = ()) -> Extension:
+    """Without a C compiler the package is installed without it."""
+    return Extension(
+        name,
+        sources=list(sources),
+        depends=list(depends),
+        extra_compile_args=["-std=c11", "-O3", "-g0"],
+        define_macros=[("Py_LIMITED_API", "0x030B0000")] if LIMITED else [],
+        py_limited_api=LIMITED,
+        optional=True,
+    )
+
+
 setup(
     ext_modules=[
         # Attention on processors with AVX-512, about twice as fast as torch's, and norms
-        # (docs/performance/encoder.md). Without a C compiler, or for other processors, the package is installed without
-        # it and goes torch's way.
-        Extension(
+        # (docs/performance/encoder.md). Without it, or for other processors, all goes torch's way.
+        compiled(
             "secbatch.models.native.attention",
-            sources=[str(FOLDER / name) for name in SOURCES],
-            depends=[str(FOLDER / name) for name in HEADERS],
-            extra_compile_args=["-std=c11", "-O3", "-g0"],
-            define_macros=[("Py_LIMITED_API", "0x030B0000")] if LIMITED else [],
-            py_limited_api=LIMITED,
-            optional=True,
-        )
+            tuple(str(FOLDER / name) for name in SOURCES),
+            tuple(str(FOLDER / name) for name in HEADERS),
+        ),
+        # Digests of rows without Python's lock, which the thread that feeds a GPU wants (docs/performance/path.md).
+        # Without it they are hashlib's, the same ones.
+        compiled("secbatch.row_digests", ("src/secbatch/row_digests.c",)),
     ],
     cmdclass={"bdist_wheel": Wheel},
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if LIMITED else {},

@@ -24,8 +24,8 @@ def test_a_wheel_without_compiled_code_is_for_every_system(tmp_path: Path, compi
     (tmp_path / NATIVE).mkdir(parents=True)
     for folder in (NATIVE, *NATIVE.parents[:2]):
         (tmp_path / folder / "__init__.py").touch()
-    for source in (ROOT / NATIVE).glob("*.c"):  # quickly compiled: the real ones take a minute
-        (tmp_path / NATIVE / source.name).write_text(f"int from_{source.stem};\n")
+    for source in (ROOT / NATIVE.parents[1]).rglob("*.c"):  # quickly compiled: the real ones take a minute
+        (tmp_path / source.relative_to(ROOT)).write_text(f"int from_{source.stem};\n")
     environment = os.environ if compiled else {**os.environ, "CC": "no-such-compiler"}
     command = [sys.executable, "setup.py", "-q", "bdist_wheel"]
     subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True)
@@ -36,5 +36,7 @@ def test_a_wheel_without_compiled_code_is_for_every_system(tmp_path: Path, compi
         (about,) = (archive.read(name).decode() for name in names if name.endswith(".dist-info/WHEEL"))
     assert wheel.name.endswith("-py3-none-any.whl") is not compiled
     assert ("Root-Is-Purelib: true" in about) is not compiled
-    libraries = [name for name in names if name.startswith("secbatch/models/native/attention.")]
-    assert len(libraries) == compiled and "secbatch/models/native/__init__.py" in names
+    libraries = [
+        name for name in names if name.startswith(("secbatch/models/native/attention.", "secbatch/row_digests."))
+    ]
+    assert len(libraries) == 2 * compiled and "secbatch/models/native/__init__.py" in names

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from secbatch.row_hash import as_text, digests, hash_content, hash_places, hexadecimal_column, mixed
+from secbatch.row_hash import as_text, column_digests, digests, hash_content, hash_places, hexadecimal_column, mixed
 from secbatch.sources.shard import Shard
 from secbatch.store.documents import of_earlier_documents
 from secbatch.store.occurrences import Occurrences
@@ -80,14 +80,14 @@ class Identities:
             errors = {renumbered[old]: text for old, text in errors.items() if old in renumbered}
             shard, ids = _take(shard, keep), ids.take(pa.array(keep))
         shard = Shard(shard.index, shard.table, shard.source, shard.row, {**errors, **shard.errors}, shard.rejects)
-        keys = digests(ids.cast(pa.binary()).to_pylist())
+        keys = column_digests(ids)
         content = _with_errors(hash_content(shard.table), shard.errors)
         return Identified(shard, ids, superseded, keys, content, hash_places(shard.source, shard.row))
 
     def keys(self, shard: Shard) -> np.ndarray:
         """uint64 [n, 2]: digests of the names of all rows, by their `id` columns."""
         ids, _ = self._by_columns(shard)
-        return digests(ids.cast(pa.binary()).to_pylist())
+        return column_digests(ids)
 
     def _by_content(self, shard: Shard) -> Identified:
         content = hash_content(shard.table)

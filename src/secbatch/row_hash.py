@@ -1,4 +1,8 @@
-"""Digests of rows: BLAKE2b of 128 bits, as arrays of uint64 [n, 2]; no Python object is kept for a row."""
+"""Digests of rows: BLAKE2b of 128 bits, as arrays of uint64 [n, 2]; no Python object is kept for a row.
+
+Those of whole columns are computed by code of our own (row_digests.c) where it is compiled: hashlib takes one value a
+call, and for as long as a shard's take, Python's lock with it.
+"""
 
 import hashlib
 import json
@@ -8,6 +12,11 @@ from uuid import UUID
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+try:
+    from secbatch import row_digests as _code
+except ImportError:  # no C compiler at installation, or a processor with the other order of bytes
+    _code = None  # type: ignore[assignment]
 
 NULL = hashlib.blake2b(b"", digest_size=16, person=b"null").digest()
 
@@ -26,17 +35,37 @@ def digests(texts: list[bytes | None]) -> np.ndarray:
     return np.frombuffer(b"".join(made), dtype="<u8").reshape(-1, 2)
 
 
+def column_digests(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """uint64 [n, 2]: of texts, as UTF-8, or bytes; nulls have a digest of their own."""
+    made = np.empty((len(column), 2), dtype="<u8")
+    done = 0
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else (column,):
+        _fill(made[done : done + len(chunk)], chunk)
+        done += len(chunk)
+    return made
+
+
+def _fill(made: np.ndarray, chunk: pa.Array) -> None:
+    wide = pa.types.is_large_string(chunk.type) or pa.types.is_large_binary(chunk.type)
+    if _code is None or not (wide or pa.types.is_string(chunk.type) or pa.types.is_binary(chunk.type)):
+        made[:] = digests(chunk.cast(pa.large_binary()).to_pylist())
+    elif len(chunk):
+        chunk.validate()  # its buffers are as long as they have to be
+        valid, offsets, values = chunk.buffers()
+        addresses = values.address if values else 0, offsets.address, valid.address if valid else 0, made.ctypes.data
+        _code.column(addresses, (values.size if values else 0, chunk.offset, len(chunk)), wide, NULL)
+
+
 def hash_columns(table: pa.Table, columns: list[str]) -> np.ndarray:
     """uint64 [n, 2]: of what stands in `columns` (distinct names), whatever their order in the table."""
     if len(columns) == 1:
-        text = as_text(table.column(columns[0]))
-        return digests(text.cast(pa.large_binary()).to_pylist())
-    return digests(_rendered(table, columns).cast(pa.large_binary()).to_pylist())
+        return column_digests(as_text(table.column(columns[0])))
+    return column_digests(_rendered(table, columns))
 
 
 def hash_content(table: pa.Table) -> np.ndarray:
     """uint64 [n, 2]: of all columns' names and values, whatever the columns' order."""
-    return digests(_rendered(table, table.column_names).cast(pa.large_binary()).to_pylist())
+    return column_digests(_rendered(table, table.column_names))
 
 
 def _rendered(table: pa.Table, columns: list[str]) -> pa.ChunkedArray:

@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from secbatch.row_hash import digests
+from secbatch.row_hash import column_digests
 from secbatch.store.present import Winners, shard_of
 
 
 def first_sentences(names: pa.ChunkedArray) -> np.ndarray:
     """uint64 [n, 2]: of each sentence, the identity of its document's first one, which every document has."""
     first = pc.replace_substring_regex(names.cast(pa.large_string()), r"/[0-9]+$", "/0")
-    return digests(first.cast(pa.large_binary()).to_pylist())
+    return column_digests(first)
 
 
 def of_earlier_documents(names: pa.Array) -> np.ndarray:

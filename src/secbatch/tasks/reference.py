@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from secbatch.errors import InputError, JobError, SecbatchError, listed, nearest, with_keys_of
 from secbatch.job import Input
-from secbatch.row_hash import as_text, digests
+from secbatch.row_hash import as_text, column_digests
 from secbatch.sources.open import Source, open_source
 from secbatch.sources.piece import Piece
 from secbatch.tasks.text import TextSource
@@ -41,7 +41,7 @@ class Reference:
 
     def digest(self) -> str:
         """Hex sha256 of ids and texts in their order."""
-        return hashlib.sha256(digests(_bytes(self.ids)).tobytes() + self.text_keys.tobytes()).hexdigest()
+        return hashlib.sha256(column_digests(self.ids).tobytes() + self.text_keys.tobytes()).hexdigest()
 
     def first_with_text(self) -> np.ndarray:
         """[R] int64: the first row that has the same text."""
@@ -53,7 +53,7 @@ class Reference:
         for piece in _pieces(self.spec, self.key):
             for first in range(0, piece.table.num_rows, CHUNK):
                 texts = _text(self.spec, piece.table.slice(first, CHUNK), self.key)
-                keys = digests(_bytes(texts))
+                keys = column_digests(texts)
                 if not np.array_equal(keys, self.text_keys[start : start + len(keys)]):
                     raise InputError(f"{self.key}: {piece.file} has changed since this run began; run again")
                 yield start, texts.to_pylist()
@@ -72,7 +72,7 @@ def read_reference(spec: "Spec", key: str) -> Reference:
         texts = _text(spec, piece.table, key)
         _refuse_empty(spec, key, piece, id_column, texts)
         ids.append(id_column)
-        text_keys.append(digests(_bytes(texts)))
+        text_keys.append(column_digests(texts))
         places.append((piece.file, piece.rows))
     reference = Reference(spec, key, pa.concat_arrays(ids), np.concatenate(text_keys)) if ids else None
     if reference is None or not len(reference):
@@ -137,11 +137,6 @@ def _text(spec: "Spec", table: pa.Table, key: str) -> pa.Array:
     return TextSource.of(spec.text, table.schema, f"{key}.text", spec.path).render(table)
 
 
-def _bytes(texts: pa.Array) -> list[bytes | None]:
-    encoded: list[bytes | None] = texts.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
-    return encoded
-
-
 def _refuse_empty(spec: "Spec", key: str, piece: Piece, ids: pa.Array, texts: pa.Array) -> None:
     for column, what in ((ids, f"no id in '{spec.id}'"), (texts, f"no text in '{spec.text}'")):
         filled = pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(column), ""), False)
@@ -153,7 +148,7 @@ def _refuse_empty(spec: "Spec", key: str, piece: Piece, ids: pa.Array, texts: pa
 
 
 def _refuse_doubles(reference: Reference, places: list[tuple[str, np.ndarray]]) -> None:
-    first = _first_of(digests(_bytes(reference.ids)))
+    first = _first_of(column_digests(reference.ids))
     doubles = np.flatnonzero(first != np.arange(len(first)))
     if not len(doubles):
         return

@@ -1,0 +1,110 @@
+"""Digests of columns: hashlib's, whoever computes them."""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from secbatch import row_hash
+from secbatch.row_hash import NULL, column_digests
+
+KINDS = {"string": pa.string(), "large_string": pa.large_string(), "binary": pa.binary(), "large": pa.large_binary()}
+compiled = pytest.mark.skipif(row_hash._code is None, reason="no C compiler at installation")
+
+
+@pytest.fixture(params=["compiled", "hashlib"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "hashlib":
+        monkeypatch.setattr(row_hash, "_code", None)
+    elif row_hash._code is None:
+        pytest.skip("no C compiler at installation")
+
+
+def values(count: int) -> list[bytes | None]:
+    """Of all lengths around those of BLAKE2b's blocks, and nulls."""
+    draw = random.Random(count)
+    lengths = [0, 1, 15, 16, 17, 127, 128, 129, 255, 256, 257, 384, 1000, 70_000]
+    return [None if draw.random() < 0.1 else draw.randbytes(draw.choice(lengths)) for _ in range(count)]
+
+
+def by_hashlib(values: list[bytes | None]) -> np.ndarray:
+    made = [NULL if value is None else blake2b(value, digest_size=16).digest() for value in values]
+    return np.frombuffer(b"".join(made), "<u8").reshape(-1, 2)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_each_value_has_its_own(kind: pa.DataType) -> None:
+    found = values(400)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        found = [None if value is None else value.hex().encode() for value in found]
+    column = pa.array([None if value is None else value.decode("latin-1") for value in found]).cast(kind)
+    stored = column.cast(pa.large_binary()).to_pylist()
+    assert np.array_equal(column_digests(column), by_hashlib(stored))
+
+
+@pytest.mark.usefixtures("way")
+def test_parts_of_columns() -> None:
+    found = values(300)
+    column = pa.array(found)
+    assert np.array_equal(column_digests(column.slice(77, 123)), by_hashlib(found[77:200]))
+    chunks = [column.slice(3, 5), column.slice(100, 0), column.slice(7, 290)]
+    assert np.array_equal(column_digests(pa.chunked_array(chunks)), by_hashlib(found[3:8] + found[7:297]))
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("found", [[], [None], [b""], [None, b"", b"\0"]])
+def test_hardly_anything(found: list[bytes | None]) -> None:
+    made = column_digests(pa.array(found, pa.binary()))
+    assert made.shape == (len(found), 2) and made.dtype == np.dtype("<u8")
+    assert np.array_equal(made, by_hashlib(found))
+    assert column_digests(pa.chunked_array([], pa.string())).shape == (0, 2)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary(3), pa.dictionary(pa.int8(), pa.string())], ids=str)
+def test_columns_that_lie_otherwise_in_memory(kind: pa.DataType) -> None:
+    found = [b"abc", b"abd", None, b"abc"]
+    if kind == pa.binary(3):
+        column = pa.array(found, kind)
+    else:
+        column = pa.array([value and value.decode() for value in found]).cast(kind)
+    assert np.array_equal(column_digests(column), by_hashlib(found))
+
+
+@compiled
+def test_offsets_that_lead_out_of_the_values_are_refused() -> None:
+    column: Callable[..., Any] = row_hash._code.column
+    text, out = np.frombuffer(b"some text", np.uint8), np.zeros((2, 2), "<u8")
+    for ends in ([0, 4, 10], [0, 5, 4], [-1, 2, 3]):
+        offsets = np.array(ends, np.int64)
+        with pytest.raises(ValueError, match="lead out"):
+            column((text.ctypes.data, offsets.ctypes.data, 0, out.ctypes.data), (len(text), 0, 2), True, NULL)
+    with pytest.raises(ValueError, match="16 bytes"):
+        column((text.ctypes.data, offsets.ctypes.data, 0, out.ctypes.data), (len(text), 0, 0), True, NULL[:8])
+
+
+@compiled
+def test_others_run_python_meanwhile() -> None:
+    """What feeds a GPU wants the interpreter all the time."""
+    column, seen, done = pa.array([b"x" * 40_000_000] * 4), [], threading.Event()
+
+    def hashing() -> None:
+        column_digests(column)
+        done.set()
+
+    thread = threading.Thread(target=hashing)
+    begin = time.monotonic()
+    thread.start()
+    while not done.is_set():
+        seen.append(time.monotonic())
+        time.sleep(0)
+    thread.join()
+    longest = max(after - before for before, after in zip([begin, *seen], [*seen, time.monotonic()], strict=True))
+    assert longest < 0.8 * (time.monotonic() - begin)
