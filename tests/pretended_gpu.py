@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -371,6 +372,7 @@ def pretended_gpu(count: int = 1) -> Iterator[Gpu]:
         "device_count": lambda: count,
         "current_device": lambda: gpu.current,
         "get_device_capability": lambda *_: (9, 0),
+        "get_device_properties": lambda *_: SimpleNamespace(total_memory=80 << 30),
         "get_device_name": lambda *_: "Pretended GPU",
         "device": current,
         "Stream": stream,

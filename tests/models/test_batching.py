@@ -44,6 +44,12 @@ def test_a_gpu_gets_larger_batches_than_a_cpu() -> None:
     assert budgets == [BLOCK_TOKENS, 4 * BLOCK_TOKENS, 65_536, 65_536]
 
 
+def test_a_gpu_with_much_memory_gets_larger_ones_without_padding() -> None:
+    small, large = (Compute("cuda:0", "bfloat16", "a GPU", memory=gigabytes << 30) for gigabytes in (24, 80))
+    assert default_token_budget(large) == 2 * default_token_budget(small)
+    assert default_token_budget(large, in_blocks=False) == default_token_budget(small, in_blocks=False)
+
+
 def test_a_budget_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="token_budget"):
         plan_batches(np.array([1]), 0)

@@ -81,12 +81,14 @@ def test_float32_on_a_gpu_is_strict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "a GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(total_memory=24 << 30))
     backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [backend.allow_tf32 for backend in backends]
     try:
         for backend in backends:
             backend.allow_tf32 = True
         assert choose("cuda", "auto").dtype == "bfloat16"
+        assert choose("cuda", "auto").memory == 24 << 30
         assert choose("cuda", "float32").description == "a GPU (cuda:0)"
         assert not any(backend.allow_tf32 for backend in backends)
     finally:

@@ -20,7 +20,7 @@ from tiny_models import BLENDERBOT, SENTENCES
 
 from secbatch.comparison.hidden_words import _losses, hide, mask
 from secbatch.errors import ModelError
-from secbatch.models import generation_attention, generation_blenderbot, memory_patience, packed_attention
+from secbatch.models import generation_attention, generation_blenderbot, memory_patience, packed_attention, sum_norm
 from secbatch.models.batch_runner import BatchRunner
 from secbatch.models.device import Compute, choose
 from secbatch.models.encoder_generic import StockEncoder
@@ -30,6 +30,7 @@ from secbatch.models.generation_loop import LOOK_EVERY, Loop
 from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps
 from secbatch.models.generation_tokens import TokenLoop
 from secbatch.models.load import load_model
+from secbatch.models.masked_lm_head_packed import WORDS, PackedMaskedLMHead
 from secbatch.models.nearest import NearestRows
 from secbatch.models.packed import blocks
 from secbatch.models.resolved import ResolvedModel
@@ -216,6 +217,20 @@ def test_encoders_give_what_they_give_on_the_cpu_and_no_batch_waits(
     assert (ours(gpu.waits) if padded else list(gpu.waits)) == []
 
 
+def test_a_vocabulary_has_rows_that_kernels_read_quickly(tiny: Tiny, gpu: Gpu) -> None:
+    model, on_gpu = (
+        load_model(tiny("roberta"), "masked-lm", choose(device, "float32")).model for device in ("cpu", "cuda")
+    )
+    words, states = model.config.vocab_size, torch.randn(5, model.config.hidden_size)
+    with torch.inference_mode():
+        wanted = PackedMaskedLMHead(model)(states)
+        head = PackedMaskedLMHead(on_gpu)
+        got = head(states.cuda())
+        assert head._vocabulary(states.cuda()).shape == (5, -(-words // WORDS) * WORDS)
+    assert words % WORDS and got.shape == wanted.shape
+    assert torch.allclose(got.cpu(), wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["roberta", "mpnet"])
 def test_an_encoder_s_batch_without_memory_leaves_nothing_behind(
     kind: str, tiny: Tiny, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
@@ -258,6 +273,67 @@ def test_a_kernel_of_ours_runs_on_the_gpu_of_its_operands(gpu: Gpu, monkeypatch:
     qkv = torch.ones(len(block.ids), 3, 2, 8).to("cuda:1")
     assert packed_attention.attend(qkv, block).device == torch.device("cuda:1")
     assert ran_on == [1] and torch.cuda.current_device() == 0
+
+
+def kernel_of_sums(x: torch.Tensor, residual: torch.Tensor, *others: Any) -> torch.Tensor:
+    weight, bias, eps = others
+    return torch.nn.functional.layer_norm(x + residual, (x.shape[1],), weight, bias, eps)
+
+
+@pytest.fixture
+def sum_kernel(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """Stands in for the kernel that norms sums, which nobody has tried yet."""
+    kernel = SimpleNamespace(WIDEST=64, norm_of_sum=kernel_of_sums)
+    for name, module in {"triton": SimpleNamespace(TritonError=OSError), "sum_norm_kernel": kernel}.items():
+        monkeypatch.setitem(sys.modules, name if name == "triton" else f"secbatch.models.{name}", module)
+        monkeypatch.setattr(f"secbatch.models.{name}", module, raising=False)
+    sum_norm._kernel.cache_clear()
+    yield kernel
+    sum_norm._kernel.cache_clear()
+
+
+def test_sums_are_normed_on_the_gpu_of_their_operands(sum_kernel: SimpleNamespace) -> None:
+    ran_on: list[int] = []
+
+    def noting(*operands: Any) -> torch.Tensor:
+        ran_on.append(torch.cuda.current_device())
+        return kernel_of_sums(*operands)
+
+    sum_kernel.norm_of_sum = noting
+    weight = torch.linspace(1, 2, 16, dtype=torch.bfloat16).to("cuda:1")
+    in_one_pass = sum_norm.sum_norm(weight)
+    assert in_one_pass is not None
+    x = torch.randn(3, 16).bfloat16().to("cuda:1")
+    got = in_one_pass(x, x, weight, weight, 1e-5)
+    assert got.device == torch.device("cuda:1") and ran_on == [1, 1] and torch.cuda.current_device() == 0
+
+
+def test_sums_go_torch_s_way_where_no_kernel_is_right(
+    sum_kernel: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def weight(width: int = 16, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+        return torch.ones(width, dtype=dtype, device="cuda")
+
+    assert sum_norm.sum_norm(weight(dtype=torch.float32)) is None
+    assert sum_norm.sum_norm(weight(65)) is None and sum_norm.sum_norm(weight(64)) is not None
+    sum_kernel.norm_of_sum = lambda x, *others: kernel_of_sums(x, *others) + 1
+    assert sum_norm.sum_norm(weight(48)) is None
+    sum_kernel.norm_of_sum = raising(OSError("no C compiler"))
+    assert sum_norm.sum_norm(weight(32)) is None
+    sum_kernel.norm_of_sum = raising(torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(torch.OutOfMemoryError):
+        sum_norm.sum_norm(weight(24))
+    sum_kernel.norm_of_sum = kernel_of_sums
+    assert sum_norm.sum_norm(weight(24)) is not None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 5))
+    assert sum_norm.sum_norm(weight(20)) is None
+
+
+def raising(problem: Exception) -> Callable[..., torch.Tensor]:
+    def kernel(*_: Any) -> torch.Tensor:
+        raise problem
+
+    return kernel
 
 
 def test_a_lack_of_memory_says_nothing_of_a_kernel(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:

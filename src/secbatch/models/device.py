@@ -26,6 +26,7 @@ class Compute:
     notices: tuple[str, ...] = ()  # what a user should know about the choice
     compiled_attention: bool = False  # whether models/native runs there
     obstacle: str = ""  # why it does not on a processor that could run it
+    memory: int = 0  # bytes that a GPU has; 0 for a CPU
 
     @property
     def summary(self) -> str:
@@ -103,7 +104,8 @@ def _choose_cuda(device: str, precision: str) -> Compute:
     if dtype == "float32":
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
-    return Compute(f"cuda:{index}", dtype, f"{torch.cuda.get_device_name(index)} (cuda:{index})", notices)
+    name, memory = torch.cuda.get_device_name(index), torch.cuda.get_device_properties(index).total_memory
+    return Compute(f"cuda:{index}", dtype, f"{name} (cuda:{index})", notices, memory=memory)
 
 
 def multiplies_bfloat16(gpu: "torch.device") -> bool:

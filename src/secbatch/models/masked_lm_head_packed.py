@@ -9,6 +9,10 @@ import torch.nn.functional as F
 from secbatch.models.linear import Linear
 from secbatch.models.packed import ROWS, Norm, exact_gelu
 
+# A vocabulary on a GPU is filled up to a multiple of so many words: cuBLAS has quick kernels only for rows that begin
+# at multiples of 16 bytes. RoBERTa's 50,265 words took 9% of the time, for 2% of the arithmetic (H200).
+WORDS = 64
+
 
 class PackedMaskedLMHead:
     """Logits for chosen positions."""
@@ -16,7 +20,8 @@ class PackedMaskedLMHead:
     def __init__(self, model: Any) -> None:
         """Raises AttributeError or TypeError for a model whose head is built in another way."""
         dense, activation, norm, vocabulary = _parts(model)
-        self._dense, self._vocabulary = Linear.of(dense), Linear.of(vocabulary)
+        self._dense, self._vocabulary = Linear.of(dense), _vocabulary(vocabulary)
+        self._words = vocabulary.out_features
         self._activation = activation
         self._gelu = exact_gelu(activation)
         self._norm = Norm.of(norm)
@@ -26,7 +31,16 @@ class PackedMaskedLMHead:
         asked = len(hidden)
         hidden = F.pad(hidden, (0, 0, 0, -asked % ROWS))  # see packed.py
         wide = self._dense.gelu(hidden) if self._gelu else self._activation(self._dense(hidden))
-        return self._vocabulary(self._norm(wide))[:asked]
+        return self._vocabulary(self._norm(wide))[:asked, : self._words]
+
+
+def _vocabulary(layer: torch.nn.Linear) -> Linear:
+    """[M, hidden] to [M, words], on a GPU filled up to a multiple of WORDS."""
+    missing = -layer.out_features % WORDS
+    if layer.weight.device.type != "cuda" or not missing:
+        return Linear.of(layer)
+    bias = None if layer.bias is None else F.pad(layer.bias.detach(), (0, missing))
+    return Linear(F.pad(layer.weight.detach(), (0, 0, 0, missing)), bias)
 
 
 def _parts(model: Any) -> tuple[Any, Callable[[torch.Tensor], torch.Tensor], Any, Any]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.tokenizer import TextTokenizer
@@ -34,7 +36,7 @@ def around_masks(texts: list[str], tokenizer: TextTokenizer) -> MaskedTexts:
     it are counted but not seen.
     """
     reach = tokenizer.max_length * CHARACTERS_PER_TOKEN
-    counts = np.array([text.count(MASK) for text in texts], np.int64)
+    counts = pc.count_substring(pa.array(texts, pa.large_string()), MASK).to_numpy().astype(np.int64)
     truncated = np.zeros(len(texts), bool)
     cut = texts
     if longer := _longer(texts, reach):
