@@ -33,7 +33,7 @@ from secbatch.task_specs import Embed, FillMask
 
 # Rows of a run's shards and tokens of a batch, as the runner has them on a GPU and on this machine's CPU.
 SETTINGS: dict[str, tuple[tuple[int, ...], int | None]] = {
-    "gpu": ((128, 512, 2048, 0), 32_768),
+    "gpu": ((128, 512, 2048, 0), 131_072),
     "cpu": ((128, 512, 2048), None),
     "steady": ((4096,), 32_768),  # shards of one size: how a long run goes on after its start
 }

@@ -7,9 +7,10 @@ end, building columns, writing. The forward hands out predictions from a pool.
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,6 +23,7 @@ from secbatch.models.requests import Request
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.tokenizer import TextTokenizer
+from secbatch.models.transfer import AHEAD, Made
 from secbatch.tasks.embed import Embedded, EmbedTask
 from secbatch.tasks.encoded_texts import EncodedTexts
 from secbatch.tasks.encoder_task import Prepared
@@ -30,23 +32,38 @@ from secbatch.tasks.fill_mask import EncodedMasks, FillMaskTask, PredictedMasks
 PREDICTIONS = 10
 POOL = 8192  # different predictions, or vectors
 WIDTH = 768  # of a vector
+CALLS = 200  # that begin a batch on a GPU
+_OPERAND = torch.ones(8, 8)
 
 
 @dataclass
 class NullDevice:
-    """How fast the pretended device is, and when it was at work."""
+    """How fast the pretended device is, and when it was at work.
+
+    As a GPU, it has batches ahead, each of which is begun by many calls that let go of Python's interpreter and want it
+    back, while other threads want it, too.
+    """
 
     rows_per_second: float | None = None  # None: it costs nothing
     first: float = 0.0  # clock when it was first given work
-    last: float = 0.0  # and when it was last done
+    last: float = 0.0  # and when it will be done with all it has
     busy: float = 0.0  # seconds
+    _ends: deque[float] = field(default_factory=deque)  # of the batches that it has
 
-    def work(self, rows: int, began: float) -> None:
-        if self.rows_per_second is not None:
-            time.sleep(max(rows / self.rows_per_second - (time.perf_counter() - began), 0.0))
-        self.last = time.perf_counter()
-        self.first = self.first or began
-        self.busy += self.last - began
+    def begin(self, rows: int) -> None:
+        """Returns when a batch is on its way to the device."""
+        if self.rows_per_second is None:
+            return
+        if len(self._ends) > AHEAD:
+            time.sleep(max(self._ends.popleft() - time.perf_counter(), 0.0))
+        with torch.inference_mode():
+            for _ in range(CALLS):
+                torch.nn.functional.linear(_OPERAND, _OPERAND)
+        now, seconds = time.perf_counter(), rows / self.rows_per_second
+        self.first = self.first or now
+        self.last = max(now, self.last) + seconds
+        self.busy += seconds
+        self._ends.append(self.last)
 
     @property
     def busy_share(self) -> float:
@@ -63,12 +80,14 @@ class NullEncoder(SharedEncoder):
         pass
 
     def launch(self, requests: Sequence[Request], owners: Sequence[SharedEncoder] | None = None) -> list[BatchReport]:
-        began = time.perf_counter()
         (request,) = requests
         nothing = torch.empty(0)
-        report = self._runner.run(request.sequences, False, lambda rows, batch: request.consume(rows, batch, nothing))
-        self.device.work(len(request.sequences), began)
-        return [report]
+
+        def work(rows: np.ndarray, batch: TokenSequences) -> Iterable[Made]:
+            self.device.begin(len(rows))
+            return request.consume(rows, batch, nothing)
+
+        return [self._runner.run(request.sequences, False, work)]
 
 
 class NullMaskTask(FillMaskTask):
