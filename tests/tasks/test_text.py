@@ -83,9 +83,9 @@ def test_distinct_texts() -> None:
     column = pa.array(["b <mask>", None, "", " \t", "a", "b <mask>", "c <mask>"], pa.large_string())
     usable = pa.array([True] * 6 + [False])
     texts = DistinctTexts.of(column, usable, containing="<mask>")
-    assert (texts.texts, texts.rows.tolist()) == (["b <mask>"], [0, -1, -1, -1, -1, 0, -1])
+    assert (list(texts.texts), texts.rows.tolist()) == (["b <mask>"], [0, -1, -1, -1, -1, 0, -1])
     texts = DistinctTexts.of(column, usable)
-    assert (texts.texts, texts.rows.tolist()) == (["b <mask>", "a"], [0, -1, -1, -1, 1, 0, -1])
+    assert (list(texts.texts), texts.rows.tolist()) == (["b <mask>", "a"], [0, -1, -1, -1, 1, 0, -1])
     assert DistinctTexts.of(column.slice(0, 0), usable.slice(0, 0)).rows.tolist() == []
 
 

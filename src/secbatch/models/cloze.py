@@ -1,5 +1,6 @@
 """Texts within a template that has a `<mask>` of its own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,7 @@ class Cloze:
         return places[np.searchsorted(places, sequences.offsets[1:]) - 1]
 
 
-def cloze_texts(texts: list[str], cloze: Cloze, tokenizer: TextTokenizer) -> tuple[TokenSequences, np.ndarray]:
+def cloze_texts(texts: Sequence[str], cloze: Cloze, tokenizer: TextTokenizer) -> tuple[TokenSequences, np.ndarray]:
     """Tokenises texts within the template, and whether a text was cut at its end to fit ([n] bool)."""
     reach = tokenizer.max_length * CHARACTERS_PER_TOKEN
     fitting = [text[:reach] for text in texts]

@@ -1,5 +1,6 @@
 """Whole texts, however long, as sequences that a model can take: overlapping windows, each token read from one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ class WindowedTexts:
     owners: np.ndarray  # [w] int64: the text of each window
 
 
-def windowed(texts: list[str], tokenizer: TextTokenizer) -> WindowedTexts:
+def windowed(texts: Sequence[str], tokenizer: TextTokenizer) -> WindowedTexts:
     """Tokenises texts whole. A token in several windows is read from the one that shows most around it."""
     parts, owners, shifts = pieces(texts)
     located = tokenizer.located(parts)
@@ -58,7 +59,7 @@ def windowed(texts: list[str], tokenizer: TextTokenizer) -> WindowedTexts:
     )
 
 
-def pieces(texts: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
+def pieces(texts: Sequence[str]) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
     """Texts, the long ones in pieces, with the number of each piece's text and its first character's place."""
     if max(map(len, texts), default=0) <= PIECE:
         return texts, np.arange(len(texts)), np.zeros(len(texts), np.int64)

@@ -1,12 +1,13 @@
 """What of a long text a model gets to see: the part around its masks, or its beginning."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from secbatch.models.sequences import TokenSequences
+from secbatch.models.texts import Texts
 from secbatch.models.tokenizer import TextTokenizer
 from secbatch.models.untrusted_text import MASK
 
@@ -29,22 +30,19 @@ class MaskedTexts:
         return replace(self, sequences=TokenSequences.of([]))
 
 
-def around_masks(texts: list[str], tokenizer: TextTokenizer) -> MaskedTexts:
+def around_masks(texts: Sequence[str], tokenizer: TextTokenizer) -> MaskedTexts:
     """Tokenises texts that hold `<mask>`; of one that is too long, a window around its masks.
 
     The window is centred on all masks when they fit into it together, otherwise on the first. Masks outside
     it are counted but not seen.
     """
     reach = tokenizer.max_length * CHARACTERS_PER_TOKEN
-    counts = pc.count_substring(pa.array(texts, pa.large_string()), MASK).to_numpy().astype(np.int64)
+    texts = Texts.of(texts)
+    counts = pc.count_substring(texts.column, MASK).to_numpy().astype(np.int64)
     truncated = np.zeros(len(texts), bool)
-    cut = texts
-    if longer := _longer(texts, reach):
-        cut = texts.copy()
-        for row in longer:
-            cut[row] = _cut_around_masks(texts[row], reach)
-            truncated[row] = len(cut[row]) < len(texts[row])
-    sequences = tokenizer.encode(cut)
+    cut: dict[int, str] = {row: _cut_around_masks(texts[row], reach) for row in _longer(texts, reach)}
+    truncated[[row for row, text in cut.items() if len(text) < len(texts[row])]] = True
+    sequences = tokenizer.encode(_with(texts, cut))
     too_long = sequences.lengths > tokenizer.max_length
     if too_long.any():
         rows = [sequences[row] for row in range(len(sequences))]
@@ -56,38 +54,48 @@ def around_masks(texts: list[str], tokenizer: TextTokenizer) -> MaskedTexts:
     return MaskedTexts(sequences, counts, np.minimum(np.diff(masks), counts), truncated | too_long)
 
 
-def from_start(texts: list[str], tokenizer: TextTokenizer) -> TokenSequences:
+def from_start(texts: Sequence[str], tokenizer: TextTokenizer) -> TokenSequences:
     """Tokenises texts; of one that is too long, its beginning."""
     return beginnings(texts, tokenizer)[0]
 
 
-def beginnings(texts: list[str], tokenizer: TextTokenizer) -> tuple[TokenSequences, np.ndarray]:
+def beginnings(texts: Sequence[str], tokenizer: TextTokenizer) -> tuple[TokenSequences, np.ndarray]:
     """As `from_start`, and whether a text is longer than what is left of it ([n] bool)."""
     limit = tokenizer.max_length
     reach = limit * CHARACTERS_PER_TOKEN
     truncated = np.zeros(len(texts), bool)
-    if longer := _longer(texts, reach):
-        texts = texts.copy()
-        truncated[longer] = True
-        for row in longer:
-            texts[row] = texts[row][:reach]
-    sequences = tokenizer.encode(texts)
+    texts = Texts.of(texts)
+    cut = {row: texts[row][:reach] for row in _longer(texts, reach)}
+    truncated[list(cut)] = True
+    sequences = tokenizer.encode(_with(texts, cut))
     too_long = sequences.lengths > limit
     if not too_long.any():
         return sequences, truncated
     keep = limit - len(tokenizer.after)
-    cut = TokenSequences.of(
+    shortened = TokenSequences.of(
         [
             row if len(row) <= limit else np.concatenate([row[:keep], tokenizer.after])
             for row in (sequences[number] for number in range(len(sequences)))
         ]
     )
-    return cut, truncated | too_long
+    return shortened, truncated | too_long
 
 
-def _longer(texts: list[str], reach: int) -> list[int]:
+def _longer(texts: Texts, reach: int) -> list[int]:
     """Rows of the texts of more than `reach` characters."""
-    return [] if max(map(len, texts), default=0) <= reach else [i for i, text in enumerate(texts) if len(text) > reach]
+    lengths = pc.utf8_length(texts.column).to_numpy()
+    rows: list[int] = np.flatnonzero(lengths > reach).tolist()
+    return rows
+
+
+def _with(texts: Texts, others: dict[int, str]) -> Sequence[str]:
+    """`texts` with `others` in some rows."""
+    if not others:
+        return texts
+    changed = list(texts)
+    for row, text in others.items():
+        changed[row] = text
+    return changed
 
 
 def _cut_around_masks(text: str, reach: int) -> str:

@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE, WordPiece
 
 from secbatch.models.sequences import TokenSequences
+from secbatch.models.texts import Texts
 
 MOST_WORDS, MOST_BYTES = 1 << 18, 32 << 20  # remembered; beyond these all are forgotten, and learnt anew
 BLOCK_BYTES = 1 << 19  # of texts that are cut into words at a time: what is made of them stays in the caches
@@ -61,8 +62,8 @@ class WordTokens:
             return found
 
     def _looked_up(self, texts: Sequence[str], before: np.ndarray, after: np.ndarray) -> TokenSequences | None:
-        column = pa.array(texts, pa.large_string())
-        offsets = np.frombuffer(column.buffers()[1], np.int64, len(texts) + 1)
+        column = Texts.of(texts).column
+        offsets = np.frombuffer(column.buffers()[1], np.int64)[column.offset :][: len(texts) + 1]
         characters = np.frombuffer(column.buffers()[2] or b"", np.uint8)
         done, start = [], 0
         while start < len(texts):

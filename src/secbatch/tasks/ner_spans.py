@@ -1,5 +1,6 @@
 """From a label for each token to spans of text, as the stock `token-classification` pipeline has them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ class Spans:
 
 
 def starts_of_words(
-    found: WindowedTexts, texts: list[str], lengths: np.ndarray | None, unknown: int | None
+    found: WindowedTexts, texts: Sequence[str], lengths: np.ndarray | None, unknown: int | None
 ) -> np.ndarray:
     """Which of the N tokens start a word ([N] bool), by the stock pipeline's rule.
 
@@ -41,7 +42,7 @@ def starts_of_words(
     return ~inside
 
 
-def _beside_a_space(found: WindowedTexts, texts: list[str]) -> np.ndarray:
+def _beside_a_space(found: WindowedTexts, texts: Sequence[str]) -> np.ndarray:
     """Whether a token starts its text, or with a space, or after one: [N] bool."""
     points = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
     first = np.concatenate([[0], np.cumsum([len(text) for text in texts], dtype=np.int64)])
@@ -80,7 +81,7 @@ def grouped(
     )
 
 
-def trimmed(spans: Spans, texts: list[str]) -> Spans:
+def trimmed(spans: Spans, texts: Sequence[str]) -> Spans:
     """The spans without white space at their ends, and none that is empty then.
 
     Of spans that share a character (one that the vocabulary takes to pieces) the best is kept. Where a vocabulary

@@ -11,14 +11,14 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-import pyarrow as pa
 
 from secbatch.models.sequences import spans
+from secbatch.models.texts import Texts
 from secbatch.row_hash import column_digests
 from secbatch.tasks.text import DistinctTexts
 
@@ -36,7 +36,7 @@ _HEAD = np.dtype([("check", "<u8"), ("length", "<u4")])  # in front of each resu
 
 def text_keys(texts: Sequence[str]) -> np.ndarray:
     """[n, 2] uint64: a 128-bit BLAKE2b of each text."""
-    return column_digests(pa.array(texts, pa.large_string()))
+    return column_digests(Texts.of(texts).column)
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Recalled:
     """The different texts of a shard: first those that are new, then those whose results are known."""
 
     rows: np.ndarray  # [n] int64: which text a row has, -1 where there is nothing to do
-    texts: list[str]  # the new ones
+    texts: Sequence[str]  # the new ones
     keys: np.ndarray  # [new, 2] uint64
     results: list[bytes]  # of the known ones
-    known: list[str] = field(default_factory=list)  # the known ones
+    known: Sequence[str] = ()  # the known ones
 
     def without_texts(self) -> "Recalled":
         """For shards that wait to be finished where the texts themselves are of no more use."""
-        return replace(self, texts=[], known=[])
+        return replace(self, texts=(), known=())
 
 
 def recall(distinct: DistinctTexts, repeats: "Repeats | None") -> Recalled:
@@ -81,7 +81,7 @@ def _less(recalled: Recalled, found: "dict[int, bytes]") -> Recalled:
     """With the results `found` for some of the new texts, by their place."""
     if not found:
         return recalled
-    count = len(recalled.texts)
+    count, texts = len(recalled.texts), Texts.of(recalled.texts)
     known = np.zeros(count, bool)
     known[list(found)] = True
     new, old = np.flatnonzero(~known), np.flatnonzero(known)
@@ -90,10 +90,10 @@ def _less(recalled: Recalled, found: "dict[int, bytes]") -> Recalled:
     place[np.concatenate([new, old])] = np.arange(count)
     return Recalled(
         place[recalled.rows],
-        [recalled.texts[number] for number in new.tolist()],
+        texts.take(new),
         recalled.keys[new],
         [*(found[number] for number in old.tolist()), *recalled.results],
-        [*(recalled.texts[number] for number in old.tolist()), *recalled.known],
+        [*texts.take(old), *recalled.known],
     )
 
 

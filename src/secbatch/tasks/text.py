@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from secbatch.errors import JobError, listed, nearest
+from secbatch.models.texts import Texts
 from secbatch.row_hash import as_text
 
 
@@ -112,7 +113,7 @@ def question_source(text: str, schema: pa.Schema, key: str) -> TextSource:
 class DistinctTexts:
     """The texts of a shard that there is something to do for, each once."""
 
-    texts: list[str]  # [u]
+    texts: Texts  # [u]
     rows: Any  # [n] int64 numpy: place in `texts`, -1 where there is nothing to do
 
     @classmethod
@@ -123,4 +124,4 @@ class DistinctTexts:
             wanted = pc.and_(wanted, pc.fill_null(pc.match_substring(column, containing), False))
         encoded = pc.if_else(wanted, column, pa.scalar(None, column.type)).dictionary_encode()
         rows = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype("int64")
-        return cls(encoded.dictionary.to_pylist(), rows)
+        return cls(Texts(encoded.dictionary), rows)
