@@ -31,6 +31,7 @@ from secbatch.models import (
     masked_lm_head_packed,
     native,
     packed,
+    packed_attention,
     packed_attention_groups,
     packed_encoder,
 )
@@ -93,13 +94,15 @@ def odd_keys(stack: ExitStack) -> None:
 
 
 def by_groups(stack: ExitStack) -> None:
-    """Attention in torch's kernel."""
+    """Attention in torch's kernel, one length after another."""
     stack.enter_context(patch.object(native, "runs", lambda device, dtype, dim: False))
+    stack.enter_context(patch.object(packed_attention, "short_attention", lambda *_: None))
+    stack.enter_context(patch.object(packed_attention, "has_flash_attention", lambda *_: False))
 
 
 def sums_within_products(stack: ExitStack) -> None:
     """Norms are torch's, of sums that a product makes and rounds."""
-    stack.enter_context(patch.object(native, "norms", lambda weight: False))
+    stack.enter_context(patch.object(packed, "sum_norm", lambda weight: None))
 
 
 PRODUCTS_SECONDS = 0.15
@@ -108,14 +111,14 @@ SMALL_BATCH = 2048  # tokens, where batches are not cut into blocks
 # In the order of history; each has what those before it have.
 STEPS: tuple[tuple[str, tuple[Change, ...]], ...] = (
     ("padded, sorted by length; head at masks", (padded, everywhere, whole_batches)),
-    ("packed: no padding", (plain, everywhere, whole_batches, odd_keys, by_groups)),
-    ("weights in oneDNN's layout", (unfused, everywhere, whole_batches, odd_keys, by_groups)),
-    ("GELU and residual sum fused", (everywhere, whole_batches, odd_keys, by_groups)),
-    ("last layer at masks only", (whole_batches, odd_keys, by_groups)),
-    ("large batches, layer by layer and block by block", (odd_keys, by_groups)),
-    ("attention to whole vectors of keys", (by_groups,)),
-    ("attention in native code", (sums_within_products,)),
-    ("residual sum within the norm, in native code", ()),
+    ("packed: no padding", (plain, everywhere, whole_batches, odd_keys, by_groups, sums_within_products)),
+    ("weights in oneDNN's layout", (unfused, everywhere, whole_batches, odd_keys, by_groups, sums_within_products)),
+    ("GELU and residual sum fused", (everywhere, whole_batches, odd_keys, by_groups, sums_within_products)),
+    ("last layer at masks only", (whole_batches, odd_keys, by_groups, sums_within_products)),
+    ("large batches, layer by layer and block by block", (odd_keys, by_groups, sums_within_products)),
+    ("attention to whole vectors of keys", (by_groups, sums_within_products)),
+    ("attention in code of our own", (sums_within_products,)),
+    ("residual sum within the norm, in code of our own", ()),
 )
 
 
