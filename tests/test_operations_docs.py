@@ -48,6 +48,19 @@ def test_systemd_units(kind: str, tmp_path: Path) -> None:
     assert not complaints
 
 
+def test_code_for_a_gpu_is_kept_where_the_examples_may_write() -> None:
+    unit = block("# /etc/systemd/system/secbatch-nightly.service")
+    (writable,), (folder,) = (
+        re.findall(rf"^{key}=(.+)$", unit, re.MULTILINE) for key in ("ReadWritePaths", "Environment=TRITON_CACHE_DIR")
+    )
+    assert "ProtectHome=read-only" in unit and any(folder.startswith(f"{path}/") for path in writable.split())
+    cron, _ = yaml.safe_load_all(block("# secbatch-nightly.yaml"))
+    (container,) = cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    folder = {one["name"]: one["value"] for one in container["env"]}["TRITON_CACHE_DIR"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert any(folder.startswith(mount["mountPath"] + "/") for mount in container["volumeMounts"])
+
+
 def test_airflow_and_its_shell() -> None:
     tree = ast.parse(block("# dags/secbatch_nightly.py"))
     commands = [

@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from subprocess import SubprocessError
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,12 +21,19 @@ from tiny_models import BLENDERBOT, SENTENCES
 
 from secbatch.comparison.hidden_words import _losses, hide, mask
 from secbatch.errors import ModelError
-from secbatch.models import generation_attention, generation_blenderbot, memory_patience, packed_attention, sum_norm
+from secbatch.models import (
+    generation_attention,
+    generation_blenderbot,
+    kernel_refusals,
+    memory_patience,
+    packed_attention,
+    sum_norm,
+)
 from secbatch.models.batch_runner import BatchRunner
 from secbatch.models.device import Compute, choose
 from secbatch.models.encoder_generic import StockEncoder
 from secbatch.models.generation_beams import BeamLoop
-from secbatch.models.generation_blenderbot import BlenderbotSteps
+from secbatch.models.generation_blenderbot import BlenderbotDecoder, BlenderbotSteps
 from secbatch.models.generation_loop import LOOK_EVERY, Loop
 from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps
 from secbatch.models.generation_tokens import TokenLoop
@@ -275,6 +283,10 @@ def test_a_kernel_of_ours_runs_on_the_gpu_of_its_operands(gpu: Gpu, monkeypatch:
     assert ran_on == [1] and torch.cuda.current_device() == 0
 
 
+class TritonError(Exception):
+    """Stands in for that of Triton, which is not there without a GPU."""
+
+
 def kernel_of_sums(x: torch.Tensor, residual: torch.Tensor, *others: Any) -> torch.Tensor:
     weight, bias, eps = others
     return torch.nn.functional.layer_norm(x + residual, (x.shape[1],), weight, bias, eps)
@@ -284,7 +296,8 @@ def kernel_of_sums(x: torch.Tensor, residual: torch.Tensor, *others: Any) -> tor
 def sum_kernel(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """Stands in for the kernel that norms sums, which nobody has tried yet."""
     kernel = SimpleNamespace(WIDEST=64, norm_of_sum=kernel_of_sums)
-    for name, module in {"triton": SimpleNamespace(TritonError=OSError), "sum_norm_kernel": kernel}.items():
+    monkeypatch.setattr(kernel_refusals, "_mendable", [])
+    for name, module in {"triton": SimpleNamespace(TritonError=TritonError), "sum_norm_kernel": kernel}.items():
         monkeypatch.setitem(sys.modules, name if name == "triton" else f"secbatch.models.{name}", module)
         monkeypatch.setattr(f"secbatch.models.{name}", module, raising=False)
     sum_norm._kernel.cache_clear()
@@ -327,6 +340,48 @@ def test_sums_go_torch_s_way_where_no_kernel_is_right(
     assert sum_norm.sum_norm(weight(24)) is not None
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 5))
     assert sum_norm.sum_norm(weight(20)) is None
+
+
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        (OSError(30, "Read-only file system", "/home/nightly/.triton"), "Read-only file system"),
+        (ImportError("failed to map segment from shared object"), "failed to map segment"),
+        (SubprocessError("gcc ends with 1"), "gcc ends with 1"),
+        (RuntimeError("Failed to find C compiler"), "Failed to find C compiler"),
+        (AssertionError("libcuda.so cannot found!"), "libcuda.so cannot found!"),
+        (TritonError("out of resource: shared memory"), ""),  # nobody can mend that
+        (RuntimeError("CUDA error: invalid argument"), ""),
+    ],
+)
+def test_a_kernel_that_is_not_compiled_is_no_fault_of_the_model_and_what_can_be_mended_is_said(
+    sum_kernel: SimpleNamespace, tiny: Tiny, problem: Exception, told: str
+) -> None:
+    sum_kernel.norm_of_sum = raising(problem)
+    encoder = SharedEncoder(tiny("roberta"), choose("cuda", "bfloat16"))
+    encoder.need_states()
+    encoder.load()
+    assert encoder.precision == "bfloat16"
+    assert [told in notice and "TRITON_CACHE_DIR" in notice for notice in encoder.notices] == [True] * bool(told)
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_attention_that_is_not_compiled_goes_torch_s_way_and_is_told_at_once(
+    within: bool, sum_kernel: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = SimpleNamespace(LONGEST=128, attend=raising(AssertionError("libcuda.so cannot found!")))
+    for module in ("packed_attention_kernel", "generation_attention_kernel"):
+        monkeypatch.setitem(sys.modules, f"secbatch.models.{module}", kernel)
+        monkeypatch.setattr(f"secbatch.models.{module}", kernel, raising=False)
+    packed_attention._short_attention.cache_clear()
+    generation_attention._own.cache_clear()
+    if within:
+        assert packed_attention.short_attention(torch.device("cuda:0"), torch.bfloat16, 16, 27) is None
+    else:
+        decoder = BlenderbotDecoder(blenderbot().to("cuda", torch.bfloat16))
+        assert "libcuda.so" in kernel_refusals.obstacle()
+        assert BlenderbotSteps(decoder, 1, 0, 9).attention is generation_attention.by_torch
+    assert "libcuda.so" in kernel_refusals.obstacle()
 
 
 def raising(problem: Exception) -> Callable[..., torch.Tensor]:

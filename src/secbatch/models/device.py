@@ -38,10 +38,12 @@ class Compute:
 
         `widths`: of its heads where attention is of that kind, None where it is another.
         """
-        from secbatch.models import native
+        from secbatch.models import kernel_refusals, native
 
-        slower = self.obstacle and any(width is not None and width <= native.WIDEST for width in widths)
-        return (self.obstacle,) if slower else ()
+        on_gpu = self.device.startswith("cuda")
+        obstacle = kernel_refusals.obstacle() if on_gpu else self.obstacle
+        slower = obstacle and any(width is not None and (on_gpu or width <= native.WIDEST) for width in widths)
+        return (obstacle,) if slower else ()
 
     @property
     def torch_dtype(self) -> "torch.dtype":

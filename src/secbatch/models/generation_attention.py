@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from functools import cache
-from subprocess import SubprocessError
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from secbatch.models import native
+from secbatch.models import kernel_refusals, native
 from secbatch.models.device import multiplies_bfloat16
 from secbatch.models.out_of_memory import is_out_of_memory
 
@@ -36,8 +35,7 @@ def _own(device: torch.device, dtype: torch.dtype, width: int) -> Attention | No
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16) or not multiplies_bfloat16(device):
         return None
     try:
-        from triton import TritonError
-
+        refusals = kernel_refusals.refusals()
         from secbatch.models.generation_attention_kernel import attend
     except ImportError:  # builds of torch for other systems come without it
         return None
@@ -50,9 +48,10 @@ def _own(device: torch.device, dtype: torch.dtype, width: int) -> Attention | No
             mask[0, :, :, 3:], mask[1, :, :, :140] = -torch.inf, -torch.inf
             try:
                 got = attend(*inputs, mask)
-            except (RuntimeError, OSError, SubprocessError, TritonError) as problem:  # no C compiler, an older GPU
+            except refusals as problem:
                 if is_out_of_memory(problem):  # which says nothing of the kernel: it is tried again
                     raise
+                kernel_refusals.note(problem)
                 return None
             if not torch.allclose(got.float(), by_torch(*inputs, mask).float(), atol=0.02):
                 return None

@@ -69,6 +69,7 @@ class BlenderbotDecoder:
         self.activation = None if model.config.activation_function == "gelu" else decoder.layers[0].activation_fn
         self.layers = [self._layer(layer) for layer in decoder.layers]
         self.head = Linear(model.lm_head.weight.detach(), model.final_logits_bias[0])
+        attention(model.device, model.dtype, self.head_width)  # compiled before it is wanted: what prevents it is told
 
     def _layer(self, layer: Any) -> Layer:
         own, text = layer.self_attn, layer.encoder_attn

@@ -8,12 +8,11 @@ short ones our own, where Triton runs, for others torch's, where it has it.
 
 from collections.abc import Callable
 from functools import cache
-from subprocess import SubprocessError
 
 import numpy as np
 import torch
 
-from secbatch.models import native
+from secbatch.models import kernel_refusals, native
 from secbatch.models.device import multiplies_bfloat16
 from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.packed import Block
@@ -74,14 +73,12 @@ def _short_attention(device: torch.device, dtype: torch.dtype, width: int, longe
     if not multiplies_bfloat16(device):  # to compile such a tile for an older GPU takes up to minutes
         return None
     try:
-        from triton import TritonError
-
+        refusals = kernel_refusals.refusals()
         from secbatch.models import packed_attention_kernel
     except ImportError:  # builds of torch for other systems come without it
         return None
     if longest > packed_attention_kernel.LONGEST:
         return None
-    refusals = (RuntimeError, TypeError, OSError, SubprocessError, TritonError)  # no C compiler, an older GPU
     return (
         packed_attention_kernel.attend
         if _is_right(packed_attention_kernel.attend, device, dtype, width, longest, refusals)
@@ -122,6 +119,7 @@ def _is_right(
         except refusals as problem:
             if is_out_of_memory(problem):  # which says nothing of the kernel: it is tried again
                 raise
+            kernel_refusals.note(problem)
             return False
         wanted = attend(qkv, block, window[0] if window else None)
         return bool(torch.allclose(got.flatten(1).float(), wanted.float(), atol=0.05))

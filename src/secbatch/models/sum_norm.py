@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from functools import cache
-from subprocess import SubprocessError
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from secbatch.models import native
+from secbatch.models import kernel_refusals, native
 from secbatch.models.device import multiplies_bfloat16
 from secbatch.models.out_of_memory import is_out_of_memory
 
@@ -31,8 +30,7 @@ def _kernel(device: torch.device, dtype: torch.dtype, width: int) -> SumNorm | N
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16) or not multiplies_bfloat16(device):
         return None
     try:
-        from triton import TritonError
-
+        refusals = kernel_refusals.refusals()
         from secbatch.models import sum_norm_kernel
     except ImportError:  # builds of torch for other systems come without it
         return None
@@ -43,9 +41,10 @@ def _kernel(device: torch.device, dtype: torch.dtype, width: int) -> SumNorm | N
         x, residual, (weight, bias) = numbers[:3], numbers[3:6], numbers[6:]
         try:
             got = sum_norm_kernel.norm_of_sum(x, residual, weight, bias, 1e-5)
-        except (RuntimeError, OSError, SubprocessError, TritonError) as problem:  # no C compiler, an older GPU
+        except refusals as problem:
             if is_out_of_memory(problem):  # which says nothing of the kernel: it is tried again
                 raise
+            kernel_refusals.note(problem)
             return None
         wanted = F.layer_norm(x.float() + residual.float(), (width,), weight.float(), bias.float(), 1e-5)
         if not torch.allclose(got.float(), wanted, atol=0.05):
