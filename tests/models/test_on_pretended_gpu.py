@@ -365,6 +365,17 @@ def test_a_kernel_that_is_not_compiled_is_no_fault_of_the_model_and_what_can_be_
     assert [told in notice and "TRITON_CACHE_DIR" in notice for notice in encoder.notices] == [True] * bool(told)
 
 
+def test_what_is_told_of_a_kernel_holds_no_memory(sum_kernel: SimpleNamespace, gpu: Gpu) -> None:
+    def without_a_compiler(*_: Any) -> torch.Tensor:
+        raise OSError("no gcc")
+
+    sum_kernel.norm_of_sum = without_a_compiler
+    before = gpu.bytes_in_use()
+    assert sum_norm.sum_norm(torch.ones(16, dtype=torch.bfloat16, device="cuda")) is None
+    gc.collect()
+    assert "no gcc" in kernel_refusals.obstacle() and gpu.bytes_in_use() == before
+
+
 @pytest.mark.parametrize("within", [True, False])
 def test_attention_that_is_not_compiled_goes_torch_s_way_and_is_told_at_once(
     within: bool, sum_kernel: SimpleNamespace, monkeypatch: pytest.MonkeyPatch

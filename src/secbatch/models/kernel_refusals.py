@@ -4,7 +4,7 @@ from subprocess import SubprocessError
 
 from secbatch.errors import cause
 
-_mendable: list[Exception] = []  # the first that a person can do something about
+_mendable: list[str] = []  # the first that a person can do something about; errors would hold a batch's memory
 
 
 def refusals() -> tuple[type[Exception], ...]:
@@ -25,15 +25,14 @@ def note(problem: Exception) -> None:
     """
     machines = isinstance(problem, OSError | ImportError | AssertionError | SubprocessError)
     if (machines or "C compiler" in str(problem)) and not _mendable:
-        _mendable.append(problem)
+        _mendable.append(cause(problem))
 
 
 def obstacle() -> str:
     """What was kept, and how to mend it, as one sentence; empty where nothing was."""
     if not _mendable:
         return ""
-    why = cause(_mendable[0])
     return (
-        f"encoders and chat are slower, as Triton could not compile code for this GPU ({why}): it wants a C compiler,"
-        " Python's headers and a folder to write in (TRITON_CACHE_DIR; docs/operations.md)"
+        f"encoders and chat are slower, as Triton could not compile code for this GPU ({_mendable[0]}): it wants a C"
+        " compiler, Python's headers and a folder to write in (TRITON_CACHE_DIR; docs/operations.md)"
     )
