@@ -4,6 +4,7 @@ import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,3 +51,24 @@ def test_sentences_are_all_different_and_each_has_one_mask(tmp_path: Path, monke
     (tmp_path / "empty.txt").write_text("short\n")
     with pytest.raises(SystemExit, match="no sentence of three words"):
         sentences.distinct_sentences(tmp_path / "empty.txt", 3)
+
+
+def test_the_pretended_device_takes_batches_ahead_and_then_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    null_model = importlib.import_module("null_model")
+    now = 10.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(null_model, "time", SimpleNamespace(perf_counter=lambda: now, sleep=sleep))
+    device, moments = null_model.NullDevice(rows_per_second=100.0), []
+    for _ in range(5):
+        device.begin(50)
+        moments.append(now)
+    assert moments == [10.0, 10.0, 10.0, 10.5, 11.0]  # one at work and two ahead of it
+    assert (device.first, device.last, device.busy, device.busy_share) == (10.0, 12.5, 2.5, 1.0)
+    now = 15.0
+    device.begin(50)
+    assert device.last == 15.5 and device.busy_share == 3 / 5.5
