@@ -159,6 +159,7 @@ def test_vectors_are_remembered_where_computing_them_costs_more(
     [
         ("shape '[-1, 4]' is invalid for input of size 11", r"a forward over a few tokens fails .shape .* size 11"),
         ("CUDA error: no kernel image is available", r"the GPU fails at a forward .*no kernel image.* device: cpu"),
+        ("HIP error: invalid device function", r"the GPU fails at a forward .*invalid device.* device: cpu"),
         ("CUDA out of memory. Tried to allocate 2 MiB", r"memory runs out at a forward .*2 MiB\).*a smaller model"),
     ],
 )

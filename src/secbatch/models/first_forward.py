@@ -26,7 +26,7 @@ def first_forward(model: ResolvedModel) -> Iterator[None]:
                 f"model {model.name}: memory runs out at a forward over a few tokens ({said}); see what else"
                 " has taken it, or name a smaller model"
             ) from error
-        if "CUDA" in said:  # a driver, a build of torch for other GPUs: no fault of the model's
+        if "CUDA" in said or "HIP error" in said:  # a driver, a build of torch for other GPUs: no fault of the model's
             raise ModelError(
                 f"model {model.name}: the GPU fails at a forward over a few tokens ({said}); see whether this"
                 " torch suits it and its driver, or run with device: cpu"
