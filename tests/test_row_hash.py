@@ -1,16 +1,23 @@
 """Digests of columns: hashlib's, whoever computes them."""
 
+import importlib.util
 import random
+import shutil
+import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable
 from hashlib import blake2b
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+import secbatch
 from secbatch import row_hash
 from secbatch.row_hash import NULL, column_digests
 
@@ -76,6 +83,27 @@ def test_columns_that_lie_otherwise_in_memory(kind: pa.DataType) -> None:
     else:
         column = pa.array([value and value.decode() for value in found]).cast(kind)
     assert np.array_equal(column_digests(column), by_hashlib(found))
+
+
+def test_code_is_there_where_it_can_be() -> None:
+    headers = Path(sysconfig.get_path("include"), "Python.h").exists()
+    if not (shutil.which("cc") and headers and sys.byteorder == "little"):
+        pytest.skip("no C compiler, no headers of Python, or the other order of bytes")
+    assert row_hash._code is not None and row_hash._code.INTERFACE == row_hash._INTERFACE
+
+
+@pytest.mark.parametrize(("interface", "called"), [(row_hash._INTERFACE, True), (row_hash._INTERFACE + 1, False)])
+def test_code_that_another_installation_left_is_not_called(
+    monkeypatch: pytest.MonkeyPatch, interface: int, called: bool
+) -> None:
+    left = SimpleNamespace(INTERFACE=interface)
+    monkeypatch.setattr(secbatch, "row_digests", left, raising=False)
+    monkeypatch.setitem(sys.modules, "secbatch.row_digests", left)  # type: ignore[arg-type]
+    spec = importlib.util.spec_from_file_location("another_row_hash", row_hash.__file__)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (module._code is left) == called
 
 
 @compiled

@@ -12,6 +12,10 @@
 #error "words are read as they lie in memory; without this module digests are Python's own"
 #endif
 
+/* Raised with every change of what `column` takes or means: row_hash.py knows the same number, so that it calls no code
+   that an earlier installation left. */
+#define INTERFACE 1
+
 #define BLOCK 128
 #define DIGEST 16
 
@@ -76,7 +80,7 @@ static void digest(const char *value, uint64_t length, char *out)
 
 struct column {
     const char *values;
-    const void *offsets; /* one more than there are values */
+    const char *offsets; /* one more than there are values */
     const uint8_t *valid; /* a bit each, or nothing */
     int64_t size, first, count;
     int wide; /* offsets have 64 bits, not 32 */
@@ -84,7 +88,11 @@ struct column {
 
 static int64_t offset(const struct column *c, int64_t place)
 {
-    return c->wide ? ((const int64_t *)c->offsets)[place] : ((const int32_t *)c->offsets)[place];
+    int64_t wide;
+    int32_t narrow;
+    if (c->wide) /* copied: what Arrow maps into memory need not be aligned */
+        return memcpy(&wide, c->offsets + place * 8, sizeof wide), wide;
+    return memcpy(&narrow, c->offsets + place * 4, sizeof narrow), narrow;
 }
 
 /* Returns whether offsets lead out of the values. */
@@ -139,7 +147,10 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static int fill_module(PyObject *module) { return PyModule_AddIntConstant(module, "INTERFACE", INTERFACE); }
+
 static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, (void *)fill_module},
 #ifdef Py_GIL_DISABLED
     {Py_mod_gil, Py_MOD_GIL_NOT_USED}, /* nothing is shared between calls */
 #endif

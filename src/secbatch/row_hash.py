@@ -13,10 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+_INTERFACE = 1  # row_digests.c; code without a number is of the first
+
 try:
     from secbatch import row_digests as _code
 except ImportError:  # no C compiler at installation, or a processor with the other order of bytes
     _code = None  # type: ignore[assignment]
+else:
+    if getattr(_code, "INTERFACE", 1) != _INTERFACE:  # left by an earlier installation: sources changed, it did not
+        _code = None  # type: ignore[assignment]
 
 NULL = hashlib.blake2b(b"", digest_size=16, person=b"null").digest()
 
