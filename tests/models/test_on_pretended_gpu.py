@@ -239,6 +239,17 @@ def test_a_vocabulary_has_rows_that_kernels_read_quickly(tiny: Tiny, gpu: Gpu) -
     assert torch.allclose(got.cpu(), wanted, atol=1e-5)
 
 
+def test_a_vocabulary_without_room_for_a_second_one_is_taken_as_it_is(tiny: Tiny, gpu: Gpu) -> None:
+    model = load_model(tiny("roberta"), "masked-lm", choose("cuda", "float32")).model
+    states = torch.randn(5, model.config.hidden_size).cuda()
+    with torch.inference_mode():
+        wanted = PackedMaskedLMHead(model)(states)
+        fails_at(gpu, 1)
+        head = PackedMaskedLMHead(model)
+        assert torch.allclose(head(states).cpu(), wanted.cpu(), atol=1e-5)
+        assert head._vocabulary(states).shape == wanted.shape
+
+
 @pytest.mark.parametrize("kind", ["roberta", "mpnet"])
 def test_an_encoder_s_batch_without_memory_leaves_nothing_behind(
     kind: str, tiny: Tiny, gpu: Gpu, monkeypatch: pytest.MonkeyPatch

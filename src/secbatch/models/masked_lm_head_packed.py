@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from secbatch.models.linear import Linear
+from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.packed import ROWS, Norm, exact_gelu
 
 # A vocabulary on a GPU is filled up to a multiple of so many words: cuBLAS has quick kernels only for rows that begin
@@ -39,8 +40,14 @@ def _vocabulary(layer: torch.nn.Linear) -> Linear:
     missing = -layer.out_features % WORDS
     if layer.weight.device.type != "cuda" or not missing:
         return Linear.of(layer)
-    bias = None if layer.bias is None else F.pad(layer.bias.detach(), (0, missing))
-    return Linear(F.pad(layer.weight.detach(), (0, 0, 0, missing)), bias)
+    try:
+        weight = F.pad(layer.weight.detach(), (0, 0, 0, missing))
+        bias = None if layer.bias is None else F.pad(layer.bias.detach(), (0, missing))
+    except RuntimeError as problem:  # the embeddings are the same weights: a second copy takes what there may not be
+        if not is_out_of_memory(problem):
+            raise
+        return Linear.of(layer)
+    return Linear(weight, bias)
 
 
 def _parts(model: Any) -> tuple[Any, Callable[[torch.Tensor], torch.Tensor], Any, Any]:
