@@ -44,6 +44,7 @@ from secbatch.models.packed import blocks
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import SharedEncoder
+from secbatch.models.transfer import on_device
 from secbatch.task_specs import Generation, TaskSpec
 from secbatch.tasks.encoder_task import compute_together
 from secbatch.tasks.registry import Encoders, build_task
@@ -266,6 +267,20 @@ def test_an_encoder_s_batch_without_memory_leaves_nothing_behind(
     monkeypatch.setattr(BatchRunner, "run", cramped)
     assert same(columns(tiny(kind), choose("cuda", "float32"), gpu), expected)
     assert len(kept) == 3 and max(kept) <= 0
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1"])
+def test_numbers_travel_as_they_are_and_only_the_calling_thread_copies_them(
+    device: str, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.Tensor, "pin_memory", raising(AssertionError("all cores copy")))
+    table = np.arange(30, dtype=np.int32).reshape(5, 6)
+    for numbers in (table, table[::2, 1::2], table.T, table[:0], np.array([True, False]), np.float32([[0.5]])):
+        there = on_device(numbers, device)
+        assert there.device == gpu.settled(device) and not gpu.waits
+        back = there.cpu().numpy()
+        gpu.waits.clear()
+        assert back.dtype == numbers.dtype and back.shape == numbers.shape and np.array_equal(back, numbers)
 
 
 def test_nearest_rows_are_those_of_the_cpu_where_memory_is_short(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
