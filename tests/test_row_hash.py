@@ -89,7 +89,7 @@ def test_code_is_there_where_it_can_be() -> None:
     headers = Path(sysconfig.get_path("include"), "Python.h").exists()
     if not (shutil.which("cc") and headers and sys.byteorder == "little"):
         pytest.skip("no C compiler, no headers of Python, or the other order of bytes")
-    assert row_hash._code is not None and row_hash._code.INTERFACE == row_hash._INTERFACE
+    assert row_hash._code is not None
 
 
 @pytest.mark.parametrize(("interface", "called"), [(row_hash._INTERFACE, True), (row_hash._INTERFACE + 1, False)])
