@@ -107,6 +107,14 @@ def test_code_that_another_installation_left_is_not_called(
 
 
 @compiled
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_no_object_of_python_s_is_made_for_a_value(kind: pa.DataType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(row_hash, "digests")
+    column = pa.chunked_array([pa.array(["a", None], kind), pa.array([], kind), pa.array(["b"], kind)])
+    assert np.array_equal(column_digests(column), by_hashlib([b"a", None, b"b"]))
+
+
+@compiled
 def test_offsets_that_lead_out_of_the_values_are_refused() -> None:
     column: Callable[..., Any] = row_hash._code.column
     text, out = np.frombuffer(b"some text", np.uint8), np.zeros((2, 2), "<u8")
