@@ -35,11 +35,11 @@ from secbatch.task_specs import Embed, FillMask
 SETTINGS: dict[str, tuple[tuple[int, ...], int | None]] = {
     "gpu": ((128, 512, 2048, 0), 131_072),
     "cpu": ((128, 512, 2048), None),
-    "steady": ((4096,), 32_768),  # shards of one size: how a long run goes on after its start
+    "steady": ((16_384,), 131_072),  # shards of one size: how a long run goes on after its start
 }
 PEER_BATCHES = (1024, 4096, 16_384)  # the tokenizer alone is given the best of these
 TASKS = ("fill-mask", "embed", "both")
-STAGE_ROWS = 60_000  # of the runs that show stages and the pretended device
+STAGE_ROWS = 60_000  # of the run that shows stages
 # Where the time of a stage is spent; a stage inside another counts for itself alone.
 STAGES: dict[str, tuple[str, ...]] = {
     "set-up": ("secbatch.running:set_up",),
@@ -234,7 +234,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         path = max(path, (len(sentences) / result.seconds, (time.process_time() - cpu) / len(sentences)))
     stages, once = breakdown(files["some"], model, like, len(some), options.task)
     pretended = NullDevice(rows_per_second=options.device_share * path[0])
-    run(files["some"], model, "steady", pretended, task=options.task)
+    run(files["all"], model, "steady", pretended, task=options.task)
     return {
         "rows": len(sentences),
         "tokens_per_sentence": result.tokens / len(sentences),

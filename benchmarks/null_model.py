@@ -68,7 +68,7 @@ class NullDevice:
     @property
     def busy_share(self) -> float:
         """Of the time between its first and its last work."""
-        return self.busy / max(self.last - self.first, 1e-9)
+        return min(self.busy / max(self.last - self.first, 1e-9), 1.0)  # sums of fractions round
 
 
 class NullEncoder(SharedEncoder):
