@@ -16,7 +16,7 @@ def norm_of_sum(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
 ) -> torch.Tensor:
     """The layer norm of x + residual [T, width] with `weight` and `bias` [width]; at most WIDEST wide."""
-    x, residual = x.contiguous(), residual.contiguous()
+    x, residual, weight, bias = x.contiguous(), residual.contiguous(), weight.contiguous(), bias.contiguous()
     rows, width = x.shape
     out = torch.empty_like(x)
     padded = triton.next_power_of_2(width)
