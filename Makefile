@@ -42,8 +42,8 @@ bench: $(STAMP)  ## what is measured, against peers, with plots: about half an h
 
 bench-gpu: $(STAMP)  ## what is measured on a machine with a GPU, and its CPU in bfloat16
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
-	$(BIN)/python benchmarks/encoder.py --quick
 	$(BIN)/python benchmarks/gpu_gaps.py
+	$(BIN)/python benchmarks/encoder.py --quick --precision bfloat16 --rows 400000
 	$(BIN)/python benchmarks/chat.py --quick
 	$(BIN)/python -m pytest tests/cuda
 	$(BIN)/python benchmarks/encoder_layer.py --precision bfloat16
