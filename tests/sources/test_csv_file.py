@@ -534,6 +534,18 @@ def test_what_cannot_be_read_at_all_does_not_speak_of_rows_kept(tmp_path):
         source_of(old)
 
 
+def test_a_failure_that_the_library_that_decompresses_has_no_number_for(tmp_path):
+    """Empty streams of bzip2 and what is none of its data behind them: Arrow raises a class of its own."""
+    empty = bz2.compress(b"")
+    path = written(tmp_path, "t.csv.bz2", empty + empty + b"\0")
+    with pytest.raises(InputError, match=r"t\.csv\.bz2 breaks off or is corrupt \(bz2: .*\); fetch the file again$"):
+        source_of(path)
+    path = written(tmp_path, "u.csv.bz2", bz2.compress(b"id,text\n1,a\n") + empty + b"\0")
+    shards = shards_of(path)
+    assert table_of(shards).to_pylist() == [{"id": "1", "text": "a"}]
+    assert [reject.whole_file for reject in rejects_of(shards)] == [True]
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_the_line_that_tells_excel_the_delimiter_is_no_header(tmp_path, end):
     written(tmp_path, "a.csv", end.join(["sep=;", "id;text", "1;a, b", "2;c", ""]))

@@ -68,6 +68,13 @@ def broken_off(failure: str) -> str:
     return f"{failure}; rows before this place are kept, fetch the file again for the rest"
 
 
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What a read raises: Arrow has a class of its own for what a library that decompresses has no number for."""
+    import pyarrow as pa
+
+    return OSError, ValueError, pa.ArrowException
+
+
 class ByteStream:
     """A file's bytes after decompression. Full blocks: a short read is the end.
 
@@ -107,7 +114,7 @@ class ByteStream:
                 # Decompression loses what one failing read had already unpacked: small steps lose little,
                 # and `_rest_before_failure` fetches that little.
                 part = self._stream.read(min(wanted, 1 << 16) if self.compression else wanted)
-            except (OSError, ValueError) as error:
+            except _unreadable() as error:
                 if not self.compression:
                     raise
                 if self._misnamed and not self._served:
@@ -153,7 +160,7 @@ class ByteStream:
                 if not part:
                     break
                 rest += part
-        except (OSError, ValueError):
+        except _unreadable():
             return bytes(rest)  # the failure that `read` already recorded, met again
         return bytes(rest)
 
