@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from secbatch import file_names, thread_limit
+from secbatch import file_names, host_memory, thread_limit
 from secbatch.errors import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
@@ -119,7 +119,10 @@ class Run:
         else:
             self.result.exit_code = EXIT_INTERRUPTED if interrupted else EXIT_FAILURE
             self.result.error = str(
-                thread_limit.refused(error) or file_names.refused(error) or redacted(f"{type(error).__name__}: {error}")
+                thread_limit.refused(error)
+                or file_names.refused(error)
+                or host_memory.refused(error)
+                or redacted(f"{type(error).__name__}: {error}")
             )
 
     # -- before work

@@ -11,6 +11,7 @@ from secbatch.errors import InputChangedError, InputError
 from secbatch.sources.columns import conversion_error, convert, failing
 from secbatch.sources.input_file import InputFile
 from secbatch.sources.piece import Piece, reject_piece
+from secbatch.sources.reading_faults import is_the_machines
 from secbatch.sources.signatures import no_parquet
 from secbatch.sources.streams import UnreadableFileError
 
@@ -66,7 +67,7 @@ def read_layout(file: InputFile) -> ParquetLayout:
         with _open(file) as parquet:
             schema, footer = parquet.schema_arrow, parquet.metadata
     except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, (FileNotFoundError, PermissionError)):
+        if isinstance(error, (FileNotFoundError, PermissionError)) or is_the_machines(error):
             raise
         other = _encrypted(error) or _no_parquet(file)
         raise UnreadableFileError(other or f"is no readable Parquet file ({_first_line(error)})") from None
@@ -138,7 +139,7 @@ class ParquetReader:
                     for table in joined(batches, rows):
                         yield self._piece(table)
         except (pa.ArrowException, OSError, ValueError) as error:
-            if isinstance(error, FileNotFoundError):
+            if isinstance(error, FileNotFoundError) or is_the_machines(error):
                 raise
             encrypted = _encrypted(error)  # some of its columns, and not the footer
             reason = encrypted or (

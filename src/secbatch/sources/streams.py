@@ -13,6 +13,7 @@ from secbatch.errors import (
     nearest,
 )
 from secbatch.sources.input_file import InputFile
+from secbatch.sources.reading_faults import is_the_machines
 from secbatch.sources.signatures import LONGEST, compression_of, no_text
 from secbatch.sources.undecodable import ERROR_HANDLER, bytes_of_the_file
 
@@ -68,7 +69,7 @@ def broken_off(failure: str) -> str:
     return f"{failure}; rows before this place are kept, fetch the file again for the rest"
 
 
-def _unreadable() -> tuple[type[Exception], ...]:
+def _refusals() -> tuple[type[Exception], ...]:
     """What a read raises: Arrow has a class of its own for what a library that decompresses has no number for."""
     import pyarrow as pa
 
@@ -114,8 +115,8 @@ class ByteStream:
                 # Decompression loses what one failing read had already unpacked: small steps lose little,
                 # and `_rest_before_failure` fetches that little.
                 part = self._stream.read(min(wanted, 1 << 16) if self.compression else wanted)
-            except _unreadable() as error:
-                if not self.compression:
+            except _refusals() as error:
+                if not self.compression or is_the_machines(error):
                     raise
                 if self._misnamed and not self._served:
                     self.close()
@@ -160,7 +161,9 @@ class ByteStream:
                 if not part:
                     break
                 rest += part
-        except _unreadable():
+        except _refusals() as error:
+            if is_the_machines(error):
+                raise
             return bytes(rest)  # the failure that `read` already recorded, met again
         return bytes(rest)
 
