@@ -188,6 +188,23 @@ def test_an_unfinished_training_of_other_data_is_not_gone_on_with(tiny: Tiny, tm
     assert not finetune(asked, overwrite=True).resumed
 
 
+def test_a_checkpoint_that_there_is_no_memory_for_is_not_to_blame(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, asks = spec(tiny, tmp_path, "out"), iter(range(100))
+    with pytest.raises(Interrupted):
+        finetune(asked, stop=lambda: next(asks) >= 3)
+
+    def load_file(*_: Any) -> Any:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("safetensors.torch.load_file", load_file)
+        with pytest.raises(SecbatchError, match="memory runs out on CPU"):
+            finetune(asked)
+    assert finetune(asked).resumed
+
+
 def test_divergence_is_one_sentence(tiny: Tiny, tmp_path: Path) -> None:
     wild = job("classify", tiny("bert").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out",
                learning_rate=1e30)  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from secbatch.errors import OutputError
+from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.store.filesystem import explain, make_folder, remove_tree, rename, sync_file, sync_folder
 
 STATE = "state.json"
@@ -110,6 +111,8 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # files that someone changed or cut short: whatever their readers say of it
+        if is_out_of_memory(error):  # which says nothing of them
+            raise
         raise OutputError(
             f"Checkpoint '{path}' cannot be read ({type(error).__name__}); remove it to begin anew."
         ) from error
