@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from secbatch.store import pieces
 from secbatch.store.encoding import SIZED_ROWS, parquet_options, scratch_options, size_in_part
+from secbatch.store.filesystem import explain_read, refuses_to_read
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Checkpoint, Ledger
 from secbatch.store.partitions import partition_folders
@@ -75,7 +76,11 @@ def whole(layout: Layout, checkpoint: Checkpoint) -> bool:
     file = layout.checkpoints / f"{checkpoint.part}.parquet"
     try:
         return is_part_of(file, checkpoint_keys(layout, checkpoint).checked())
-    except (OSError, DamagedKeysError):
+    except DamagedKeysError:
+        return False
+    except OSError as error:
+        if refuses_to_read(error):
+            raise explain_read(error, file) from None
         return False
 
 

@@ -30,9 +30,23 @@ def explain(error: OSError, path: Path) -> OutputError:
     return too_large or OutputError(f"Output '{path}' cannot be written: {error.strerror or error}.")
 
 
+SHORT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+def refuses_to_read(error: OSError) -> bool:
+    """Whether the file may be whole: rights, open files or memory are short. Else it is not there, or damaged."""
+    return isinstance(error, PermissionError) or error.errno in {*SHORT_OF_FILES, errno.ENOMEM}
+
+
 def explain_read(error: OSError, path: Path) -> OutputError:
     """One sentence for an operating system's refusal to read what belongs to an output."""
-    return OutputError(f"'{path}' cannot be read ({error.strerror}); mend its rights and run again.")
+    remedy = "mend its rights"
+    if error.errno in SHORT_OF_FILES:
+        remedy = "let the process have more open files (ulimit -n)"
+    elif error.errno == errno.ENOMEM:
+        remedy = "see what has taken the memory"
+    said = os.strerror(error.errno) if error.errno else error.strerror  # Arrow's own words have no end
+    return OutputError(f"'{path}' cannot be read ({said}); {remedy} and run again.")
 
 
 def check_output_place(path: Path) -> None:

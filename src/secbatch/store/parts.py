@@ -17,7 +17,7 @@ from secbatch.errors import OutputError
 from secbatch.store import faults
 from secbatch.store.durable_files import DurableFiles, write_atomically
 from secbatch.store.encoding import parquet_options
-from secbatch.store.filesystem import WatchedFile, explain_read, remove_file
+from secbatch.store.filesystem import WatchedFile, explain_read, refuses_to_read, remove_file
 from secbatch.store.row_keys import StoredKeys
 from secbatch.store.value_bytes import value_bytes
 
@@ -174,9 +174,9 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield file
-    except PermissionError as error:
-        raise explain_read(error, path) from None
     except (OSError, pa.ArrowInvalid, pa.ArrowIndexError, pa.ArrowNotImplementedError) as error:
+        if isinstance(error, OSError) and refuses_to_read(error):
+            raise explain_read(error, path) from None
         raise DamagedPartError(path, error) from None
 
 
@@ -198,9 +198,9 @@ def is_part_of(path: Path, keys: StoredKeys) -> bool:
     """Whether the file is the one that these keys were written for; those of earlier releases do not tell."""
     try:
         return keys.footer in (0, footer_sum(path))
-    except PermissionError as error:
-        raise explain_read(error, path) from None
-    except OSError:
+    except OSError as error:
+        if refuses_to_read(error):
+            raise explain_read(error, path) from None
         return False
 
 
