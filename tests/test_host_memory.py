@@ -1,6 +1,8 @@
-"""Memory, or threads, that run out while files are read: no file is taken for a corrupt one, and no row for lost."""
+"""Memory, threads or open files that run out while files are read: none is taken for corrupt, and no row for lost."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from fake_task import install_in
 from nights import job, rows
 
 from secbatch.cli.main import _run
+from secbatch.errors import SourceLostError
 from secbatch.runner import run_job
 
 FAULTS: dict[str, tuple[Exception, str]] = {
@@ -70,4 +73,24 @@ def test_such_a_run_ends_with_a_sentence_and_goes_on(
     assert capsys.readouterr().err.startswith(f"Error: {sentence[0].upper()}{sentence[1:]}")
     result = run_job(spec)
     assert not result.rejected and not result.unreadable_files
+    assert sorted(rows()["text"]) == sorted(TEXTS)
+
+
+@pytest.mark.parametrize("of_system", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+@pytest.mark.parametrize("method", ["iter_batches", "__init__"])
+def test_a_file_that_the_system_cannot_open_now_is_not_corrupt(
+    method: str, of_system: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_in(tmp_path, monkeypatch, (10,))
+    pq.write_table(pa.table({"text": TEXTS}), "a.parquet", row_group_size=10)
+    spec = job(input={"path": "a.parquet"})
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(of_system, os.strerror(of_system))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pq.ParquetFile, method, refuse)
+        with pytest.raises(SourceLostError, match=f"'a.parquet' cannot be read: .*{os.strerror(of_system)}"):
+            run_job(spec)
+    assert not run_job(spec).unreadable_files
     assert sorted(rows()["text"]) == sorted(TEXTS)
