@@ -118,8 +118,6 @@ def _by_the_csv_module(content: bytes) -> tuple[list[str], list[list[str]]] | No
         if not text.endswith("\n") and text.count('"') % 2:
             return None  # a field that is open at the end of the file
         rows = [record for record in records[1:] if record]
-        if any("\n" in "".join(row) and any(field.endswith('"') for field in row) for row in rows):
-            return None  # a quote that is left over: two rows, the first of which never closes its own, read as well
         blank = any(len(row) == 1 and not row[0].strip(" \t") for row in rows)
         if not blank and all(len(row) == 2 for row in rows):
             return records[0], rows

@@ -553,3 +553,22 @@ def test_the_line_that_tells_excel_the_delimiter_is_no_header(tmp_path, end):
     assert table_of(list(source.shards())).to_pylist() == [{"id": "1", "text": "a, b"}, {"id": "2", "text": "c"}]
     written(tmp_path, "b.csv", "sep=x;text\n1;a\n")  # a column's name
     assert source_of(tmp_path / "b.csv").schema.names == ["sep=x", "text"]
+
+
+@pytest.mark.parametrize("first", ["", "q"])
+def test_a_quote_that_is_left_over_in_a_row_whose_first_line_is_a_piece_of_one(tmp_path, first):
+    path = written(tmp_path, "t.csv", f'a,b\n1,2\n"{first}\nw,",x"\n3,4\n')
+    shards = shards_of(path)
+    assert [list(row.values()) for row in table_of(shards).to_pylist()] == [
+        ["1", "2"],
+        [f"{first}\nw,", 'x"'],
+        ["3", "4"],
+    ]
+    assert not rejects_of(shards)
+
+
+def test_a_quote_that_is_left_over_where_the_first_line_is_a_row_is_another_rows(tmp_path):
+    path = written(tmp_path, "t.csv", 'a,b\n1,"never closed\n2,", x"\n3,4\n')
+    shards = shards_of(path)
+    assert [list(row.values()) for row in table_of(shards).to_pylist()] == [["2", ", x"], ["3", "4"]]
+    assert [reject.raw for reject in rejects_of(shards)] == [b'1,"never closed\n']

@@ -223,8 +223,12 @@ class CsvReader:
         return len(lines) > 0 and 2 * rows >= len(lines)
 
     def _parity_lost(self, cursor: Cursor, record: Record) -> bool:
-        """Whether a record of the right width took the quotes of another one for its own: it has a quote left."""
-        return record.multiline and record.literal_quote and self._row_with_quotes_inside(cursor, record)
+        """Whether a record of the right width took the quotes of another one for its own: it has a quote left.
+
+        Then its first line is a row, too, which never closes its quote; a piece of a row is the record's own beginning.
+        """
+        lost = record.multiline and record.literal_quote and self._damaged_row(cursor, 0)
+        return lost and self._row_with_quotes_inside(cursor, record)
 
     def _row_with_quotes_inside(self, cursor: Cursor, record: Record) -> bool:
         """Whether a clean record with quoted fields starts at a line inside a multi-line record.
