@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from secbatch.models import kernel_refusals, native
-from secbatch.models.device import multiplies_bfloat16
 from secbatch.models.out_of_memory import is_out_of_memory
 
 Attention = Callable[..., Tensor]
@@ -32,13 +31,10 @@ def by_torch(query: Tensor, pairs: Tensor, mask: Tensor) -> Tensor:
 @cache
 def _own(device: torch.device, dtype: torch.dtype, width: int) -> Attention | None:
     """The kernel of generation_attention_kernel.py, where Triton runs and it gives the right thing."""
-    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16) or not multiplies_bfloat16(device):
+    kernels = kernel_refusals.module("generation_attention_kernel", device, dtype)
+    if kernels is None:
         return None
-    try:
-        refusals = kernel_refusals.refusals()
-        from secbatch.models.generation_attention_kernel import attend
-    except ImportError:  # builds of torch for other systems come without it
-        return None
+    attend: Attention = kernels.attend
     with torch.inference_mode(), torch.cuda.device(device):
         for queries in (1, 10):
             numbers = torch.linspace(-2.0, 2.0, 3 * 2 * (queries + 300) * width, device=device).mul(99).sin().to(dtype)
@@ -48,7 +44,7 @@ def _own(device: torch.device, dtype: torch.dtype, width: int) -> Attention | No
             mask[0, :, :, 3:], mask[1, :, :, :140] = -torch.inf, -torch.inf
             try:
                 got = attend(*inputs, mask)
-            except refusals as problem:
+            except kernel_refusals.refusals() as problem:
                 if is_out_of_memory(problem):  # which says nothing of the kernel: it is tried again
                     raise
                 kernel_refusals.note(problem)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from secbatch.models import kernel_refusals, native
-from secbatch.models.device import multiplies_bfloat16
 from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.packed import Block
 from secbatch.models.packed_attention_groups import attend_by_groups
@@ -70,20 +69,11 @@ def short_attention(device: torch.device, dtype: torch.dtype, width: int, longes
 
 @cache
 def _short_attention(device: torch.device, dtype: torch.dtype, width: int, longest: int) -> Kernel | None:
-    if not multiplies_bfloat16(device):  # to compile such a tile for an older GPU takes up to minutes
+    kernels = kernel_refusals.module("packed_attention_kernel", device, dtype)
+    if kernels is None or longest > kernels.LONGEST:
         return None
-    try:
-        refusals = kernel_refusals.refusals()
-        from secbatch.models import packed_attention_kernel
-    except ImportError:  # builds of torch for other systems come without it
-        return None
-    if longest > packed_attention_kernel.LONGEST:
-        return None
-    return (
-        packed_attention_kernel.attend
-        if _is_right(packed_attention_kernel.attend, device, dtype, width, longest, refusals)
-        else None
-    )
+    attend: Kernel = kernels.attend
+    return attend if _is_right(attend, device, dtype, width, longest, kernel_refusals.refusals()) else None
 
 
 @cache

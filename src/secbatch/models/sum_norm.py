@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from secbatch.models import kernel_refusals, native
-from secbatch.models.device import multiplies_bfloat16
 from secbatch.models.out_of_memory import is_out_of_memory
 
 SumNorm = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
@@ -27,21 +26,15 @@ def sum_norm(weight: Tensor) -> SumNorm | None:
 @cache
 def _kernel(device: torch.device, dtype: torch.dtype, width: int) -> SumNorm | None:
     """The kernel of sum_norm_kernel.py, where it runs and gives the right thing."""
-    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16) or not multiplies_bfloat16(device):
-        return None
-    try:
-        refusals = kernel_refusals.refusals()
-        from secbatch.models import sum_norm_kernel
-    except ImportError:  # builds of torch for other systems come without it
-        return None
-    if width > sum_norm_kernel.WIDEST:
+    kernels = kernel_refusals.module("sum_norm_kernel", device, dtype)
+    if kernels is None or width > kernels.WIDEST:
         return None
     with torch.inference_mode(), torch.cuda.device(device):
         numbers = torch.linspace(-2.0, 2.0, 8 * width, device=device).mul(99).sin().to(dtype).view(8, width)
         x, residual, (weight, bias) = numbers[:3], numbers[3:6], numbers[6:]
         try:
-            got = sum_norm_kernel.norm_of_sum(x, residual, weight, bias, 1e-5)
-        except refusals as problem:
+            got = kernels.norm_of_sum(x, residual, weight, bias, 1e-5)
+        except kernel_refusals.refusals() as problem:
             if is_out_of_memory(problem):  # which says nothing of the kernel: it is tried again
                 raise
             kernel_refusals.note(problem)
@@ -52,6 +45,7 @@ def _kernel(device: torch.device, dtype: torch.dtype, width: int) -> SumNorm | N
 
     def on_its_gpu(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         with torch.cuda.device(device):  # Triton launches on the current GPU, wherever its operands are
-            return sum_norm_kernel.norm_of_sum(x, residual, weight, bias, eps)
+            normed: Tensor = kernels.norm_of_sum(x, residual, weight, bias, eps)
+            return normed
 
     return on_its_gpu
