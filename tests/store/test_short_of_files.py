@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +12,56 @@ from fake_task import install_in
 from nights import LINES, done, job, rows, write
 
 from secbatch.errors import OutputError
+from secbatch.finished_shards import FinishedShards
 from secbatch.runner import run_job
 from secbatch.store.row_keys import StoredKeys
 
 LACKS = {errno.EMFILE: "let the process have more open files", errno.ENOMEM: "see what has taken the memory"}
 
 
+def refusing(lack: int) -> Callable[..., Any]:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(lack, f"[errno {lack}] Failed to open local file. Detail: {os.strerror(lack)}")
+
+    return refuse
+
+
 @pytest.mark.parametrize("lack", LACKS)
-@pytest.mark.parametrize("what", ["parts", "keys"])
-def test_a_run_ends_and_makes_nothing_again(
-    what: str, lack: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_ends_and_makes_nothing_again(lack: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counter = install_in(tmp_path, monkeypatch, (30,))
     write("a.csv", "id,text,note", *LINES)
     spec = {"input__id": ["id"]}
     assert done(counter, **spec) == 100
     write("a.csv", "id,text,note", *LINES, "100,one more,")
 
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise OSError(lack, f"[errno {lack}] Failed to open local file. Detail: {os.strerror(lack)}")
-
     with monkeypatch.context() as patch:
-        if what == "parts":
-            patch.setattr(pq, "ParquetFile", refuse)
-        else:
-            patch.setattr(StoredKeys, "checked", refuse)
-        with pytest.raises((OutputError, OSError)) as raised:
+        patch.setattr(pq, "ParquetFile", refusing(lack))
+        with pytest.raises(OutputError, match=rf"cannot be read \({os.strerror(lack)}\); {LACKS[lack]}"):
             run_job(job(**spec))
-        if what == "parts":
-            assert f"cannot be read ({os.strerror(lack)}); {LACKS[lack]}" in str(raised.value)
     run_job(job(**spec))
     assert counter.rows == len(rows()) == 101
+
+
+@pytest.mark.parametrize("lack", LACKS)
+def test_checkpoints_of_a_run_that_goes_on_are_kept(lack: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counter = install_in(tmp_path, monkeypatch, (30,))
+    write("a.csv", "id,text,note", *LINES)
+
+    publish = FinishedShards.publish
+
+    def ends_before_the_last(finished: FinishedShards, final: bool) -> None:
+        if final:  # all is computed, and durable
+            raise RuntimeError
+        publish(finished, final)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FinishedShards, "publish", ends_before_the_last)
+        with pytest.raises(RuntimeError):
+            run_job(job())
+    assert counter.rows == 100
+    with monkeypatch.context() as patch:
+        patch.setattr(StoredKeys, "checked", refusing(lack))
+        with pytest.raises(OutputError, match=rf"cannot be read \({os.strerror(lack)}\); {LACKS[lack]}"):
+            run_job(job())
+    run_job(job())
+    assert counter.rows == len(rows()) == 100
