@@ -380,6 +380,22 @@ def test_a_file_does_not_take_the_place_of_its_input(counter: Counter) -> None:
     assert pq.read_schema("in/a.parquet").names == ["text"]
 
 
+def test_the_rejects_beside_a_file_do_not_take_the_place_of_its_input(counter: Counter) -> None:
+    """Whoever gives the rejects of a file back as input, into the same file, kept neither."""
+    from secbatch.reporting import Silent
+    from secbatch.single_file import run_into_file
+
+    pq.write_table(pa.table({"text": ["word"]}), "rows.rejects.parquet")
+    with pytest.raises(UnfitOutputError, match=r"where the rejects of 'rows\.parquet' go, is a file of the input"):
+        run_into_file(job(input__path="rows.rejects.parquet"), Path("rows.parquet"), reporter=Silent())
+    assert pq.read_schema("rows.rejects.parquet").names == ["text"] and not Path("rows.parquet").exists()
+    result = run_into_file(job(input__path="rows.rejects.parquet"), Path("others.parquet"), reporter=Silent())
+    assert result.enriched == 1 and Path("rows.rejects.parquet").exists()
+    Path("folder.rejects.parquet").mkdir()
+    with pytest.raises(UnfitOutputError, match=r"'folder\.rejects\.parquet', where the rejects .* go, is a folder"):
+        run_into_file(job(input__path="rows.rejects.parquet"), Path("folder.parquet"), reporter=Silent())
+
+
 def test_a_file_of_many_parts_has_all_rows_in_their_order(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
     from secbatch.reporting import Silent
     from secbatch.single_file import run_into_file

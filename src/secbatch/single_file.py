@@ -73,16 +73,22 @@ def _put_into_file(job: Job, path: Path, result: RunResult) -> None:
 
 
 def _check_free(job: Job, path: Path) -> None:
-    """The file must not take the place of a folder, or of what it is made from."""
+    """Neither the file nor that of its rejects may take the place of a folder, or of what they are made from."""
     if path.is_dir():
         raise UnfitOutputError(f"Output '{path}' is a folder; give a file name that ends in .parquet, or another name.")
-    if not path.exists():
-        return
-    for file in find_files(job.input.path, job.input.format).files:
-        if "://" not in file.path and path.samefile(file.fs_path):
-            raise UnfitOutputError(
-                f"Output '{path}' is a file of the input, which it would replace; name another file."
-            )
+    beside = rejects_beside(path)
+    if beside.is_dir():
+        raise UnfitOutputError(f"'{beside}', where the rejects of '{path}' go, is a folder; name another file.")
+    there = [place for place in (path, beside) if place.exists()]
+    for file in find_files(job.input.path, job.input.format).files if there else ():
+        if "://" in file.path:
+            continue
+        for place in there:
+            if place.samefile(file.fs_path):
+                of_rejects = "" if place == path else f", where the rejects of '{path}' go,"
+                raise UnfitOutputError(
+                    f"Output '{place}'{of_rejects} is a file of the input, which it would replace; name another file."
+                )
 
 
 def _concatenate(files: list[Path], target: Path) -> None:
