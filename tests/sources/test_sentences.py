@@ -1,7 +1,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from secbatch.sources.sentences import split_sentences
@@ -82,15 +82,20 @@ def test_lines_of_real_reports():
     ]
 
 
-@given(st.text(st.sampled_from(list(".!?… \n\r\tAbc1-<\"')[]。\u00a0\u2028é😀")), max_size=80))
+def without_white_space(text):
+    return "".join(text.replace("\u200b", "").replace("\ufeff", "").split())
+
+
+@given(st.text(st.sampled_from(list(".!?… \n\r\tAbc1-<\"')[]。\u00a0\u2028\u2003\u200b\ufeffé😀")), max_size=80))
+@example("\u200b\u2003\u200bIt ran.")  # of these three, Python takes the one in the middle for white space
 def test_offsets_cover_all_but_white_space(text):
     last = 0
     for start, end in split_sentences(text):
         assert last <= start < end <= len(text)
-        assert not text[last:start].strip()
-        assert text[start:end] == text[start:end].strip()
+        assert not without_white_space(text[last:start])
+        assert without_white_space(text[start]) and without_white_space(text[end - 1])
         last = end
-    assert not text[last:].strip()
+    assert not without_white_space(text[last:])
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,9 @@ KEY_VALUE = re.compile(r"[A-Za-z_][\w-]{0,20}: ?\S|[A-Za-z_]\w{0,20} = ")
 CODE = re.compile(r"[\\<>={}|$;`]|\s[-/]\w")
 PLAIN_WORD = re.compile(r"[a-z][a-z'’-]*[.,;:)!?]*(?=\s|$)")
 NARROWEST, WIDEST = 45, 130  # widths at which text is wrapped by hand or by mail programs
-SPACES = " \t\xa0\u200b\ufeff\u3000"
+# What `str.strip` takes away, and two that have no width and come with text of the web.
+SPACES = "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "\u200b\ufeff"
+SPACES += "".join(map(chr, range(0x2000, 0x200B)))  # from the width of an M to a hair's
 
 
 def segments(text: str) -> Iterator[tuple[int, int]]:
@@ -42,12 +44,9 @@ def segments(text: str) -> Iterator[tuple[int, int]]:
 
 def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     """Bounds without the white space at both ends."""
-    part = text[start:end]
-    core = part.strip().strip(SPACES).strip()
-    if not core:
-        return start, start
-    left = start + part.index(core[0])
-    return left, left + len(core)
+    rest = text[start:end].lstrip(SPACES)
+    left = end - len(rest)
+    return (left, left + len(rest.rstrip(SPACES))) if rest else (start, start)
 
 
 def _line_ends(text: str) -> Iterator[tuple[int, int]]:
