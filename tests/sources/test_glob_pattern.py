@@ -1,5 +1,7 @@
 """Patterns of file names match what a shell would match."""
 
+import time
+
 import pytest
 
 from secbatch.sources.glob_pattern import glob_regex
@@ -17,6 +19,10 @@ from secbatch.sources.glob_pattern import glob_regex
         ("d/**", "d/e/a.csv", True),
         ("a?.c[!x]v", "ab.csv", True),
         ("a?.c[!s]v", "ab.csv", False),
+        ("d[!x]*.csv", "d/a.csv", False),
+        ("d[+-9]*.csv", "d/a.csv", False),
+        ("**/**/*.csv", "d/a.csv", True),
+        ("**/**/*.csv", "a.csv", True),
         ("a+(1).csv", "a+(1).csv", True),
         ("[", "[", True),
     ],
@@ -32,3 +38,10 @@ def test_brackets_in_a_pattern_hold_characters_only():
     assert glob_regex("[!a^]b").fullmatch("xb")
     assert not glob_regex("[!a^]b").fullmatch("^b")
     assert glob_regex("[0-9\\]").fullmatch("\\")
+
+
+def test_folders_that_are_crossed_again_and_again_take_no_time():
+    pattern, name = glob_regex("**/" * 12 + "x.csv"), "/".join("abcdefghijklmnop") + "/y.csv"
+    start = time.perf_counter()
+    assert not pattern.fullmatch(name)
+    assert time.perf_counter() - start < 1

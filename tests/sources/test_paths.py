@@ -1,11 +1,15 @@
 import gzip
+import time
 
+import pyarrow.fs as pafs
 import pytest
 from helpers import source_of, table_of, written
 
 from secbatch.errors import InputError, SourceLostError
 from secbatch.sources import paths
-from secbatch.sources.paths import bounded, find_files, from_uri
+from secbatch.sources.input_file import InputFile
+from secbatch.sources.listing import without_links
+from secbatch.sources.paths import Found, bounded, find_files, from_uri, settled
 
 CSV = "id,text\n1,a\n"
 
@@ -228,3 +232,16 @@ def test_a_store_that_does_not_answer_is_no_mistake_of_the_job(monkeypatch):
 
 def _raise(error):
     raise error
+
+
+def test_many_files_take_linear_time(tmp_path):
+    local = pafs.LocalFileSystem()
+    files = tuple(InputFile(f"in/{n}.csv", 9, "csv", None, f"in/{n}.csv", local, 1e9) for n in range(10_000))
+    path = written(tmp_path, "a.csv", CSV)
+    (tmp_path / "b.csv").symlink_to(path)
+    link = local.get_file_info(str(tmp_path / "b.csv"))
+    links = [(str(n), link, "csv") for n in range(5_000)]
+    start = time.process_time()
+    assert settled(Found(files), 60).files == files
+    assert without_links(links, local) == (links[:1], 4_999)
+    assert time.process_time() - start < 3

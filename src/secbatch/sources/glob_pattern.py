@@ -24,7 +24,8 @@ def glob_regex(pattern: str) -> re.Pattern[str]:
     parts = []
     for segment in pattern.rstrip("/").split("/"):
         if segment == "**":
-            parts.append("**")
+            if parts[-1:] != ["**"]:  # another says nothing more, and doubles the ways in which a name may fit
+                parts.append("**")
             continue
         regex = "" if segment.startswith(".") else r"(?!\.)"
         i = 0
@@ -39,7 +40,7 @@ def glob_regex(pattern: str) -> re.Pattern[str]:
                 negated = segment[i + 1] in "!^"
                 inner = segment[i + 2 if negated else i + 1 : close]
                 escaped = "".join(x if x.isalnum() or x == "-" else f"\\{x}" for x in inner)
-                regex += f"[{'^' if negated else ''}{escaped}]"
+                regex += f"(?!/)[{'^' if negated else ''}{escaped}]"
                 i = close
             else:
                 regex += re.escape(c)

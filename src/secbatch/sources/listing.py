@@ -89,12 +89,12 @@ def without_links(
 
     if not isinstance(filesystem, pafs.LocalFileSystem):
         return chosen, 0
-    links = [entry for entry in chosen if Path(entry[1].path).is_symlink()]
-    places = {Path(entry[1].path).resolve() for entry in chosen if entry not in links}
+    paths = [Path(info.path) for _, info, _ in chosen]
+    found = [(entry, path.resolve(), path.is_symlink()) for entry, path in zip(chosen, paths, strict=True)]
+    places = {place for _, place, link in found if not link}
     kept = []
-    for entry in chosen:
-        place = Path(entry[1].path).resolve()
-        if entry not in links or place not in places:
+    for entry, place, link in found:
+        if not link or place not in places:
             kept.append(entry)
             places.add(place)
     return kept, len(chosen) - len(kept)

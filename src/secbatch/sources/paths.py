@@ -91,8 +91,12 @@ def settled(found: Found, seconds: float) -> Found:
     if not seconds:
         return found
     now = time.time()
-    files = tuple(f for f in found.files if f.modified is None or now - f.modified >= seconds)
-    waiting = [f for f in found.files if f not in files]
+
+    def waits(file: InputFile) -> bool:
+        return file.modified is not None and now - file.modified < seconds
+
+    files = tuple(f for f in found.files if not waits(f))
+    waiting = [f for f in found.files if waits(f)]
     if not waiting:
         return found
     more = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
