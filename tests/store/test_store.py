@@ -205,6 +205,17 @@ def test_outputs_that_are_not_local_are_refused() -> None:
     assert "SECRET" not in str(no.value)
 
 
+@pytest.mark.parametrize("name", ["plain", "Käse", "with space", "in\u3000wide", "line\u2028end", "\udce4"])
+def test_network_file_systems_are_known_whatever_the_names_of_folders(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = f"disk / ext4 rw 0 0\nserver:/x {tmp_path}/{name.replace(' ', chr(92) + '040')} nfs4 rw 0 0\n"
+    monkeypatch.setattr(Path, "read_bytes", lambda path: mounts.encode("utf-8", "surrogateescape"))
+    with pytest.raises(UnfitOutputError, match=r"network file system \(nfs4\)"):
+        check_output_place(tmp_path / name / "out")
+    check_output_place(tmp_path / "out")
+
+
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     def fail(path: Path) -> None:
         path.write_text("half")

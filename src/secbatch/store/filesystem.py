@@ -75,14 +75,14 @@ def check_output_place(path: Path) -> None:
 
 def _file_system_type(path: Path) -> str | None:
     try:
-        mounts = Path("/proc/self/mounts").read_text("utf-8", "surrogateescape").splitlines()
+        mounts = Path("/proc/self/mounts").read_bytes().decode("utf-8", "surrogateescape").split("\n")
     except OSError:  # no /proc: not Linux, nothing to look up
         return None
     real = str(path.resolve())
     best, kind = "", None
-    for line in mounts:
-        _, mount, mount_kind, *_ = line.split()
-        mount = mount.encode().decode("unicode_escape")
+    for line in filter(None, mounts):
+        _, mount, mount_kind, *_ = line.split(" ")
+        mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), mount)  # as spaces stand there
         inside = real == mount or real.startswith(mount.rstrip("/") + "/")
         if inside and len(mount) >= len(best):
             best, kind = mount, mount_kind
