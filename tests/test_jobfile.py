@@ -60,6 +60,11 @@ def test_overrides_replace_keys(tmp_path: Path) -> None:
     assert (job.tasks["mask"].top_k, job.output.partition_by, job.device) == (5, ("day",), "cpu")
 
 
+@pytest.mark.parametrize("text", ["!!bool maybe", "!!int ''", "!!timestamp noon", "2024-99-99"])
+def test_what_is_no_yaml_on_the_command_line_is_text(tmp_path: Path, text: str) -> None:
+    assert load_job(write(tmp_path, GOOD), [f"tasks.answer.system={text}"]).tasks["answer"].system == text
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -174,6 +179,9 @@ def test_broken_yaml_and_missing_file(tmp_path: Path) -> None:
         ("&a {x: *a}\n", "nested without end"),
         ('tasks: {a: [{b: "\\ud83d {text}"}]}\n', r"half of a character \('\\ud83d \{text\}'\); write"),
         ('"\\udc00": 1\n', "half of a character"),
+        ("name: !!bool maybe\n", r"a tag \(!!int or another\) before what is no such value"),
+        ("name: !!int ''\n", "a tag"),
+        ("name: !!timestamp noon\n", "a tag"),
     ],
 )
 def test_odd_yaml_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:

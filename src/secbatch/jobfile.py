@@ -61,6 +61,8 @@ def read_values(path: str, overrides: Sequence[str], keys: str) -> tuple[dict[st
         raise JobError(f"Job file '{path}'{where} is not valid YAML: {problem}.") from None
     except ValueError as error:  # a date such as 2024-99-99
         raise JobError(f"Job file '{path}' holds a value that cannot be ({error}); put it in quotes.") from None
+    except (LookupError, AttributeError):  # of YAML's parser: a tag before what is none, as in `!!bool maybe`
+        raise JobError(f"Job file '{path}' has a tag (!!int or another) before what is no such value.") from None
     except RecursionError:
         raise JobError(f"Job file '{path}' is nested without end; write it without anchors and aliases.") from None
     if not isinstance(values, dict):
@@ -161,5 +163,5 @@ def _apply(values: dict[str, Any], override: str) -> None:
         place = inside
     try:
         place[last] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none, a number without end
+    except (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError):  # a date, a number that is none
         place[last] = text
