@@ -21,7 +21,7 @@ def glob_regex(pattern: str) -> re.Pattern[str]:
     As in a shell, a pattern matches a name with a leading dot only when it has that dot itself. Raises InputError
     for a range that runs backwards.
     """
-    parts = []
+    parts: list[str] = []
     for segment in pattern.rstrip("/").split("/"):
         if segment == "**":
             if parts[-1:] != ["**"]:  # another says nothing more, and doubles the ways in which a name may fit
