@@ -51,6 +51,7 @@ def test_a_delimiter_may_be_named_tab_as_in_other_jobs(tmp_path: Path) -> None:
         ("output:", "hyperparameters: {lerning_rate: 1}\noutput:", "did you mean 'learning_rate'"),
         ("output:", "hyperparameters: {lora: {rnk: 1}}\noutput:", "'hyperparameters.lora.rnk' .did you mean 'rank'"),
         ("output:", "hyperparameters: {learning_rate: fast}\noutput:", "line 5: 'hyperparameters.learning_rate' is"),
+        ("output:", "hyperparameters: {learning_rate: yes}\noutput:", "must be a number .given: true"),
         ("output:", "hyperparameters: {learning_rate: .inf}\noutput:", "'hyperparameters.learning_rate' is wrong"),
         ("output:", "hyperparameters: {weight_decay: .inf}\noutput:", "'hyperparameters.weight_decay' is wrong"),
         ("output:", "hyperparameters: {subwords: first}\noutput:", r"'hyperparameters\.subwords' has no meaning"),

@@ -114,6 +114,17 @@ def test_a_file_of_data_is_no_job(tmp_path: Path) -> None:
         ("  path: out", "  path: out/{date}", 15, "{date} stands for nothing there; only {run_date} does"),
         ("  path: out", "  path: out\n  path: two", 16, "stands twice"),
         ("  path: out", "  path: out\nmax_rejects: lots", 16, "max_rejects must be a count"),
+        ("  path: out", "  path: out\n  mode: add", 16, "'output.mode' is wrong: it must be 'incremental', "),
+        ("  path: out", "  path: out\n  partition_by: [day, day]", 16, "column 'day' stands there twice"),
+        ("  id: report", "  settle: yes", 4, "'input.settle' is wrong: it must be a number (given: true)"),
+        ("  id: report", "  settle: .inf", 4, "'input.settle' is wrong: it must be a finite number"),
+        ("    text: question", "    text: question\n    generation: {temperature: .inf}", 14, "a finite number"),
+        (
+            "    text: question",
+            "    text: question\n    generation: {min_new_tokens: 20, max_new_tokens: 10}",
+            14,
+            "min_new_tokens (20) is more than max_new_tokens (10)",
+        ),
         ("    text: question", "    text: question\n    prompt: no place", 14, "must contain {text}"),
     ],
 )

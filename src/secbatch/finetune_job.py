@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from secbatch.strict import Strict
+from secbatch.strict import Number, Strict
 
 Objective = Literal["masked-lm", "classify", "ner", "qa", "seq2seq"]
 METRICS: Mapping[str, tuple[str, ...]] = {
@@ -102,7 +102,7 @@ class Lora(Strict):
 
     rank: int = Field(default=16, ge=1, le=1024)
     alpha: int = Field(default=32, ge=1)
-    dropout: float = Field(default=0.0, ge=0, lt=1, strict=False)
+    dropout: Number = Field(default=0.0, ge=0, lt=1)
 
 
 class Masking(Strict):
@@ -124,20 +124,20 @@ class Hyperparameters(Strict):
     """How the training goes. None: a default that depends on the objective."""
 
     # None: 2e-4 below 40 M weights, else 5e-5
-    learning_rate: float | None = Field(default=None, gt=0, strict=False, allow_inf_nan=False)
+    learning_rate: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
     # None: 5 times that, see optimizer.py
-    head_learning_rate: float | None = Field(default=None, gt=0, strict=False, allow_inf_nan=False)
+    head_learning_rate: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
     epochs: int | None = Field(default=None, ge=1)
     batch_tokens: int | None = Field(default=None, ge=16)  # of one step, padding not counted
     gradient_accumulation: int = Field(default=1, ge=1)  # parts of a step that are computed one after another
-    warmup: float = Field(default=0.1, ge=0, lt=1, strict=False)  # share of all steps
+    warmup: Number = Field(default=0.1, ge=0, lt=1)  # share of all steps
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    weight_decay: float = Field(default=0.01, ge=0, strict=False, allow_inf_nan=False)
-    layer_decay: float = Field(default=0.9, gt=0, le=1, strict=False)  # rate of a layer to that of the next
-    max_gradient: float = Field(default=1.0, gt=0, strict=False)  # norm; longer gradients are cut
-    label_smoothing: float | None = Field(default=None, ge=0, lt=1, strict=False)  # None: 0.05 for classify, else 0
+    weight_decay: Number = Field(default=0.01, ge=0, allow_inf_nan=False)
+    layer_decay: Number = Field(default=0.9, gt=0, le=1)  # rate of a layer to that of the next
+    max_gradient: Number = Field(default=1.0, gt=0)  # norm; longer gradients are cut
+    label_smoothing: Number | None = Field(default=None, ge=0, lt=1)  # None: 0.05 for classify, else 0
     class_weights: Literal["none", "balanced", "sqrt"] = "none"
-    dropout: float | None = Field(default=None, ge=0, lt=1, strict=False)  # None: 0.1, or the base's own
+    dropout: Number | None = Field(default=None, ge=0, lt=1)  # None: 0.1, or the base's own
     early_stopping: EarlyStopping | None = EarlyStopping()
     averaging: Averaging | None = Averaging()
     lora: Lora | None = None
@@ -176,7 +176,7 @@ class FinetuneJob(Strict):
     data: Data
     hyperparameters: Hyperparameters = Hyperparameters()
     output: str = Field(min_length=1)  # folder of the finished model
-    checkpoint_seconds: float = Field(default=300.0, ge=0, strict=False)  # between checkpoints; 0: after every step
+    checkpoint_seconds: Number = Field(default=300.0, ge=0)  # between checkpoints; 0: after every step
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from secbatch.strict import Names, Strict, one_or_several
+from secbatch.strict import Names, Number, Strict, one_or_several
 from secbatch.task_specs import Chat, TaskSpec
 
 RUN_DATE = "{run_date}"
@@ -41,7 +41,8 @@ class Input(Strict):
     delimiter: str | None = None  # None: found in the header
     encoding: str | None = None  # None: by byte order mark, else UTF-8
     sentences: str | None = None  # document column that is split into sentence rows
-    settle: float = Field(default=0, ge=0, strict=False)  # seconds; files changed since are left for the next run
+    # Seconds; files that changed since are left for the next run.
+    settle: Number = Field(default=0, ge=0, allow_inf_nan=False)
 
     _id = field_validator("id", mode="before")(one_or_several)
 
@@ -76,10 +77,14 @@ class Output(Strict):
 
     @field_validator("partition_by")
     @classmethod
-    def _run_date_alone(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _each_column_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         dated = [entry for entry in value if RUN_DATE in entry]
         if len(dated) > 1 or any(not entry.endswith(f"={RUN_DATE}") or entry.count(RUN_DATE) > 1 for entry in dated):
             raise ValueError(f"{RUN_DATE} can stand once, after the name of a column that it becomes: night={RUN_DATE}")
+        columns = [entry.removesuffix(f"={RUN_DATE}") for entry in value]
+        twice = [column for column in columns if columns.count(column) > 1]
+        if twice:
+            raise ValueError(f"column '{twice[0]}' stands there twice; a folder can name it once")
         return value
 
     @property

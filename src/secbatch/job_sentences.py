@@ -87,7 +87,7 @@ def job_sentence(
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not path and kind == "value_error":  # of the job as a whole: the message names the keys
         return f"{place}: {message}."
-    message = IN_YAML.get(kind, message)
+    message = IN_YAML.get(kind, message.replace("Input should be", "it must be"))  # `input` is a key of jobs
     if kind == "string_type" and isinstance(given, int | float):
         message += "; put it in quotes"
     if kind == "string_pattern_mismatch":  # nobody should have to read a regular expression

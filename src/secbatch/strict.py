@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 
 class Strict(BaseModel):
@@ -24,6 +24,14 @@ class Strict(BaseModel):
         return value
 
 
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):  # pydantic takes `yes` for 1
+        raise ValueError("it must be a number")
+    return value
+
+
+# A number that may stand as text: YAML reads 1e-4 as such.
+Number = Annotated[float, Field(strict=False), BeforeValidator(_no_truth_value)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 
 

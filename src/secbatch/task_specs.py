@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from secbatch.strict import Names, Strict, one_or_several
+from secbatch.strict import Names, Number, Strict, one_or_several
 
 CHAT_PROMPT = "Under the context of network and cyber security. {text}"
 
@@ -43,7 +43,7 @@ class Classify(TaskBase):
     type: Literal["classify"]
     text: str
     scores: str | int = "all"  # how many of the labels are kept
-    threshold: float | None = Field(default=None, ge=0, le=1, strict=False)
+    threshold: Number | None = Field(default=None, ge=0, le=1)
     problem: Literal["single-label", "multi-label", "regression"] | None = None  # None: as the model's config says
     labels: Mapping[str, Names] | None = None  # zero-shot: the words that stand for each label
     template: str | None = None  # zero-shot: what is asked about {text}, with a <mask>
@@ -98,7 +98,7 @@ class Ner(TaskBase):
     type: Literal["ner"]
     text: str
     aggregation: Literal["simple", "first", "average", "max"] = "first"
-    threshold: float | None = Field(default=None, ge=0, le=1, strict=False)  # leave out spans below it
+    threshold: Number | None = Field(default=None, ge=0, le=1)  # leave out spans below it
 
 
 class Conversation(Strict):
@@ -115,13 +115,20 @@ class Generation(Strict):
     min_new_tokens: int | None = Field(default=None, ge=0, le=8192)
     num_beams: int | None = Field(default=None, ge=1, le=64)
     do_sample: bool | None = None
-    temperature: float | None = Field(default=None, gt=0)
+    temperature: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=1)
-    length_penalty: float | None = None
+    length_penalty: float | None = Field(default=None, allow_inf_nan=False)
     no_repeat_ngram_size: int | None = Field(default=None, ge=0)
-    repetition_penalty: float | None = Field(default=None, gt=0)
+    repetition_penalty: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _least_within_most(self) -> Self:
+        least, most = self.min_new_tokens, self.max_new_tokens
+        if least is not None and most is not None and least > most:
+            raise ValueError(f"min_new_tokens ({least}) is more than max_new_tokens ({most}); change one of them")
+        return self
 
 
 class Chat(TaskBase):
@@ -233,7 +240,7 @@ class Similarity(TaskBase):
     pooling: Literal["mean", "first"] = "mean"
     normalize: bool = True  # L2: scores are cosines
     top_k: int = Field(default=5, ge=1, le=1000)
-    threshold: float | None = Field(default=None, strict=False, allow_inf_nan=False)  # the least score that counts
+    threshold: Number | None = Field(default=None, allow_inf_nan=False)  # the least score that counts
 
     @model_validator(mode="after")
     def _within_cosines(self) -> Self:
@@ -251,7 +258,7 @@ class Qa(TaskBase):
     top_k: int = Field(default=1, ge=1, le=100)
     max_answer_tokens: int = Field(default=30, ge=1, le=512)
     # There is no answer where "none" scores higher than the best span by more than this; null: there is always one.
-    no_answer_threshold: float | None = Field(default=0.0, strict=False, allow_inf_nan=False)
+    no_answer_threshold: Number | None = Field(default=0.0, allow_inf_nan=False)
     stride: int = Field(default=128, ge=0)  # tokens that neighbouring windows over a long context share
 
     @property
