@@ -39,6 +39,12 @@ def test_the_share_done_is_seen_however_narrow_the_terminal(columns: int, monkey
     assert drawn and all(len(line) <= columns - 2 for line in drawn)  # room for ^C, which would make a second line
 
 
+def test_a_window_that_becomes_as_narrow_as_most_are_breaks_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", on_a_terminal(monkeypatch, "xterm", 200))
+    drawn = [line for line in re.split(r"[\r\n]", written) if "44%" in line]
+    assert drawn and all(len(line) < 80 for line in drawn)
+
+
 def test_names_in_notices_are_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "reports/[red]a:smile:.csv." in on_a_terminal(monkeypatch, "xterm", 120)
 

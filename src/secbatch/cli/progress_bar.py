@@ -6,6 +6,9 @@ from rich.console import Console, RenderableType
 from rich.constrain import Constrain
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+# A terminal that becomes narrower breaks a line that is longer, and its first half stays there: no longer than a usual
+# window, however wide this one is.
+MOST_COLUMNS = 80
 MARGIN = 3  # columns: a terminal shows ^C at the cursor, and on a line of its own if there is no room for it
 
 
@@ -26,4 +29,4 @@ class ProgressBar(Progress):
 
     def get_renderables(self) -> Iterable[RenderableType]:
         for drawn in super().get_renderables():
-            yield Constrain(drawn, max(1, self._terminal.width - MARGIN))
+            yield Constrain(drawn, max(1, min(MOST_COLUMNS, self._terminal.width) - MARGIN))
