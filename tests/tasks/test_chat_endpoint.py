@@ -200,6 +200,7 @@ def test_a_conversation_that_does_not_fit_loses_its_oldest_turns_and_says_so(ser
         (503, b""),
         (200, b"<html>"),
         (200, {"choices": []}),
+        (200, {"choices": [{"message": "a role"}]}),
         (202, b""),
     ],
 )

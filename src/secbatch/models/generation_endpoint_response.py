@@ -80,7 +80,7 @@ def _completion(value: Any) -> Completion | Failure:
     try:
         said = value["choices"][0]["message"]
         text = _text(said["content"] if "role" not in said else said.get("content"))
-    except (TypeError, KeyError, IndexError):
+    except (AttributeError, TypeError, KeyError, IndexError):  # a text or a list may well hold "role"
         problem = message(value)  # some proxies say so with a 200
         return Failure("a response that is no chat completion" + (f": {problem}" if problem else ""))
     if text is None:
