@@ -103,6 +103,7 @@ def test_the_generation_config_is_read_from_its_file_or_the_model_s(tmp_path: Pa
     file = tmp_path / "generation_config.json"
     file.write_text(json.dumps({"num_beams": 7, "eos_token_id": 2}))
     assert read_generation_config(tmp_path, config).num_beams == 7
-    file.write_text("{")
-    with pytest.raises(ModelError, match=r"generation_config\.json cannot be read"):
-        read_generation_config(tmp_path, config)
+    for broken in ("{", "[]", "[" * 100_000, '{"watermarking_config": 3}'):
+        file.write_text(broken)
+        with pytest.raises(ModelError, match=r"generation_config\.json cannot be read"):
+            read_generation_config(tmp_path, config)

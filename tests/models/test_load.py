@@ -161,8 +161,10 @@ def test_missing_and_broken_configuration(folder: Path) -> None:
         load_config(resolved(folder))
 
 
-@pytest.mark.parametrize(("model_type", "said"), [(None, "missing"), ("robrta", "'robrta'")])
-def test_an_unknown_architecture(folder: Path, model_type: str | None, said: str) -> None:
+@pytest.mark.parametrize(
+    ("model_type", "said"), [(None, "missing"), ("robrta", "'robrta'"), (["bert"], r"'\['bert'\]'")]
+)
+def test_an_unknown_architecture(folder: Path, model_type: object, said: str) -> None:
     edit(folder / "config.json", model_type=model_type)
     with pytest.raises(ModelError, match=f"the model_type in .* is {said}"):
         load_config(resolved(folder))

@@ -250,9 +250,10 @@ def test_a_broken_record_is_one_sentence(
         record.write_text(json.dumps({"schema": 1, "name": "tram", "current": current, "earlier": [], "history": []}))
         with pytest.raises(ModelError, match="is not the record of a promoted model tram"):
             resolve("tram")
-    record.write_text('{"schema": 99}')
-    with pytest.raises(ModelError, match="another release"):
-        resolve("tram")
+    for schema in (99, "1", None, [1]):
+        record.write_text(json.dumps({"schema": schema}))
+        with pytest.raises(ModelError, match="another release"):
+            resolve("tram")
     assert _run(["models", "list"]) == 0
     listed = capsys.readouterr().out
     assert "other · version" in listed and "another release" in listed

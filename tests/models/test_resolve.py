@@ -98,9 +98,15 @@ def test_half_of_the_shards_is_not_a_model(tiny: Tiny, cache: Path, tmp_path: Pa
         resolve("securebert")
     with pytest.raises(ModelError, match=r"1 of 2 weight files are missing from .*-00002-of-00002\.safetensors"):
         resolve(str(folder))
-    (folder / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"index\.json is no index of weight files"):
-        resolve(str(folder))
+    for shard in ("../elsewhere.safetensors", "/elsewhere.safetensors", "a" * 5000, "a\0b", "\ud800", "", [], None):
+        broken = json.dumps({"weight_map": {"a": shard}})
+        (folder / "model.safetensors.index.json").write_text(broken)
+        with pytest.raises(ModelError, match=r"index\.json is no index of weight files"):
+            resolve(str(folder))
+    for broken in ("{}", "[" * 100_000):
+        (folder / "model.safetensors.index.json").write_text(broken)
+        with pytest.raises(ModelError, match=r"index\.json is no index of weight files"):
+            resolve(str(folder))
 
 
 def test_other_weights_beside_the_models_own(tiny: Tiny, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def load_config(resolved: ResolvedModel) -> Any:
         from transformers import CONFIG_MAPPING, AutoConfig
 
         kind = raw.get("model_type")
-        if kind not in CONFIG_MAPPING:
+        if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
             if "auto_map" in raw:
                 raise ModelError(
                     f"model {resolved.name} brings code of its own (auto_map in config.json), which is never run;"

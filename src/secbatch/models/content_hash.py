@@ -11,6 +11,7 @@ from pathlib import Path
 from secbatch.errors import ModelError
 
 _SHA256_NAME = re.compile(r"[0-9a-f]{64}")
+_SHARD_NAME = re.compile(r"[\w.-][\w. -]{0,99}", re.ASCII)  # beside the index, never elsewhere
 # Any one of these holds a vocabulary.
 VOCABULARY_FILES = (
     "tokenizer.json",
@@ -46,8 +47,10 @@ def weight_files(folder: Path) -> list[Path]:
         if index.is_file():
             try:
                 shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+                if not all(map(_SHARD_NAME.fullmatch, shards)):
+                    raise ValueError
                 return sorted(folder / shard for shard in shards)
-            except (AttributeError, KeyError, OSError, TypeError, ValueError):
+            except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError):
                 raise ModelError(f"{index} is no index of weight files") from None
     return []
 

@@ -98,7 +98,7 @@ def read_generation_config(folder: Path, config: "PretrainedConfig") -> "Generat
         return GenerationConfig.from_model_config(config)
     try:
         return GenerationConfig.from_pretrained(folder)
-    except (OSError, ValueError, TypeError) as problem:
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as problem:
         raise ModelError(f"{folder / 'generation_config.json'} cannot be read: {problem}") from None
 
 

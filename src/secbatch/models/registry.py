@@ -207,9 +207,9 @@ def _read(path: Path) -> dict[str, Any] | None:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
         raise ModelError(f"{path} cannot be read ({reason})") from None
-    if not isinstance(values, dict) or values.get("schema", 0) > SCHEMA:
+    if not isinstance(values, dict) or values.get("schema", SCHEMA) not in range(SCHEMA + 1):
         raise ModelError(f"{path} was written by another release of secbatch")
     return values
