@@ -13,7 +13,7 @@ from fake_task import install_in
 from nights import job, rows
 
 from secbatch.cli.main import _run
-from secbatch.errors import SourceLostError
+from secbatch.errors import InputError, SourceLostError
 from secbatch.runner import run_job
 
 FAULTS: dict[str, tuple[Exception, str]] = {
@@ -76,21 +76,33 @@ def test_such_a_run_ends_with_a_sentence_and_goes_on(
     assert sorted(rows()["text"]) == sorted(TEXTS)
 
 
-@pytest.mark.parametrize("of_system", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
-@pytest.mark.parametrize("method", ["iter_batches", "__init__"])
-def test_a_file_that_the_system_cannot_open_now_is_not_corrupt(
+@pytest.mark.parametrize(
+    "of_system", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EACCES]
+)
+@pytest.mark.parametrize("method", ["iter_batches", "__init__", "decompression"])
+def test_a_file_that_the_system_does_not_give_now_is_not_corrupt(
     method: str, of_system: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_in(tmp_path, monkeypatch, (10,))
     pq.write_table(pa.table({"text": TEXTS}), "a.parquet", row_group_size=10)
-    spec = job(input={"path": "a.parquet"})
+    with pa.CompressedOutputStream("a.csv.gz", "gzip") as file:
+        file.write("\n".join(["text", *TEXTS, ""]).encode())
+    spec = job(input={"path": "a.csv.gz" if method == "decompression" else "a.parquet"})
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError(of_system, os.strerror(of_system))
 
+    class Away(pa.CompressedInputStream):
+        read = refuse
+
     with monkeypatch.context() as patch:
-        patch.setattr(pq.ParquetFile, method, refuse)
-        with pytest.raises(SourceLostError, match=f"'a.parquet' cannot be read: .*{os.strerror(of_system)}"):
+        if method == "decompression":
+            patch.setattr(pa, "CompressedInputStream", Away)
+        else:
+            patch.setattr(pq.ParquetFile, method, refuse)
+        said = f"cannot be read: .*{os.strerror(of_system)}"
+        kind, said = (InputError, "permission denied") if of_system == errno.EACCES else (SourceLostError, said)
+        with pytest.raises(kind, match=f"'{spec.input.path}' .*{said}"):
             run_job(spec)
     assert not run_job(spec).unreadable_files
     assert sorted(rows()["text"]) == sorted(TEXTS)

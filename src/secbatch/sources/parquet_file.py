@@ -67,7 +67,7 @@ def read_layout(file: InputFile) -> ParquetLayout:
         with _open(file) as parquet:
             schema, footer = parquet.schema_arrow, parquet.metadata
     except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, (FileNotFoundError, PermissionError)) or is_the_machines(error):
+        if isinstance(error, FileNotFoundError) or is_the_machines(error):
             raise
         other = _encrypted(error) or _no_parquet(file)
         raise UnreadableFileError(other or f"is no readable Parquet file ({_first_line(error)})") from None
