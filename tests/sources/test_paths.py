@@ -1,4 +1,5 @@
 import gzip
+import os
 import time
 
 import pyarrow.fs as pafs
@@ -193,6 +194,20 @@ def test_links_do_not_double_files(tmp_path):
 def test_what_is_neither_file_nor_folder():
     with pytest.raises(InputError, match="neither a file nor a folder"):
         find_files("/dev/null", "csv")
+
+
+def test_pipes_below_a_glob_or_folder_are_named(tmp_path):
+    for name in ("b.csv", "c.csv", "_hidden"):
+        os.mkfifo(tmp_path / name)
+    for path in (f"{tmp_path}/*.csv", f"{tmp_path}/*"):
+        with pytest.raises(InputError, match=r"matches no file but .* and \d more: a pipe, a socket or a dev"):
+            find_files(path)
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    for path in (f"{tmp_path}/*.csv", str(tmp_path)):
+        found = find_files(path)
+        assert [file.path for file in found.files] == [f"{tmp_path}/a.csv"] and found.waiting == 0
+        left_out = f"{tmp_path}/b.csv and 1 more left out: a pipe, a socket or a device is not read"
+        assert found.notices[0].startswith(left_out)
 
 
 def test_a_name_that_is_not_utf8_is_named(tmp_path):

@@ -76,6 +76,13 @@ def dead_links(filesystem: "pafs.FileSystem", root: str, entries: "list[tuple[st
     return sorted(found)
 
 
+def no_files(entries: "list[tuple[str, pafs.FileInfo]]") -> list[str]:
+    """Of `entries` (path, info), pipes, sockets and devices: what is neither a file nor a folder."""
+    import pyarrow.fs as pafs
+
+    return [name for name, info in entries if info.type == pafs.FileType.Unknown]
+
+
 def _without(path: str, prefix: str) -> str:
     path = path.removeprefix("./") if not prefix else path
     return path.removeprefix(prefix)

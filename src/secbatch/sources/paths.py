@@ -9,7 +9,7 @@ import posixpath
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from secbatch.errors import (
@@ -26,12 +26,21 @@ from secbatch.patience import patiently
 from secbatch.redaction import redacted
 from secbatch.sources.glob_pattern import glob_regex, split_glob
 from secbatch.sources.input_file import FORMATS, InputFile, file_format, input_file
-from secbatch.sources.listing import dead_links, entries_below, file_facts, is_hidden, kind_of, without_links
+from secbatch.sources.listing import (
+    dead_links,
+    entries_below,
+    file_facts,
+    is_hidden,
+    kind_of,
+    no_files,
+    without_links,
+)
 from secbatch.sources.remote import ATTEMPTS, may_pass
 
 if TYPE_CHECKING:
     import pyarrow.fs as pafs
 
+NO_FILE = "a pipe, a socket or a device is not read; copy what it gives to a file"
 AHEAD = 60.0  # seconds that the clock of another machine may be ahead of ours
 GOOGLE_SECONDS = 5  # of each try; whoever has no network should be told so
 
@@ -178,6 +187,7 @@ def _folder(path: str, filesystem: "pafs.FileSystem", root: str, shown: str, for
     if not entries:
         raise InputError(f"input folder '{path}' has no files in it")
     found = _of_one_format(path, f"input folder '{path}'", entries, shown, format_named, filesystem)
+    found = _with_left_out(found, [name for name in no_files(everything) if not is_hidden(name)], shown)
     return _with_dead_links(found, dead_links(filesystem, root, everything), shown, format_named)
 
 
@@ -198,20 +208,37 @@ def _glob(
     matches = [(relative, info) for relative, info in everything if wanted.fullmatch(relative)]
     files = [(relative, info) for relative, info in matches if info.type == pafs.FileType.File]
     dead = [name for name in dead_links(filesystem, root, everything) if wanted.fullmatch(name)]
-    for relative, info in matches if not files else ():  # a glob over folders: each is read whole
+    others = no_files(matches)
+    folders = [entry for entry in matches if entry[1].type == pafs.FileType.Directory]
+    for relative, info in folders if not files else ():  # a glob over folders: each is read whole
         inner = entries_below(filesystem, info.path, recursive=True)
         dead += [f"{relative}/{below}" for below in dead_links(filesystem, info.path, inner)]
+        others += [f"{relative}/{below}" for below in no_files(inner) if not is_hidden(below)]
         files += [
             (f"{relative}/{below}", entry)
             for below, entry in inner
             if entry.type == pafs.FileType.File and not is_hidden(below)
         ]
+    if not files and others:
+        raise InputError(f"input path '{path}' matches no file but {_first(others, shown)}: {NO_FILE}")
     if not files:
         hint = nearest(pattern, [relative for relative, _ in everything][:1000])
         raise InputError(f"no file matches input path '{path}'{hint}")
     ending = posixpath.splitext(pattern)[1]
     found = _of_one_format(path, f"input path '{path}'", sorted(files), shown, format_named, filesystem, ending)
-    return _with_dead_links(found, dead, shown, format_named)
+    return _with_dead_links(_with_left_out(found, others, shown), dead, shown, format_named)
+
+
+def _with_left_out(found: Found, names: list[str], shown: str) -> Found:
+    """Pipes and the like are named aloud: whoever put one there expects its rows."""
+    if not names:
+        return found
+    return replace(found, notices=(*found.notices, f"{_first(names, shown)} left out: {NO_FILE}"))
+
+
+def _first(names: list[str], shown: str) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return posixpath.join(shown, names[0]) + more
 
 
 def _with_dead_links(found: Found, links: list[str], shown: str, format_named: str | None) -> Found:
