@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from secbatch.comparison.evaluation import Evaluation
 from secbatch.errors import JobError, OutputError
 from secbatch.evaluation.bootstrap import Interval
+from secbatch.quiet_matplotlib import quiet_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +27,11 @@ def check_plot_file(path: Path) -> None:
 
 def plot(evaluation: Evaluation, path: Path) -> None:
     """Writes the picture; the file's ending names its format."""
+    with quiet_matplotlib():
+        _plot(evaluation, path)
+
+
+def _plot(evaluation: Evaluation, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

@@ -3,9 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+from secbatch.quiet_matplotlib import quiet_matplotlib
+
 
 def draw_curve(record: dict[str, Any], path: Path) -> None:
     """Loss on both sides, and the metric that the best epoch was chosen by, over the epochs."""
+    with quiet_matplotlib():
+        _draw(record, path)
+
+
+def _draw(record: dict[str, Any], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
