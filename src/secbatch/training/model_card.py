@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from secbatch.models.published import published_predictions
 from secbatch.training.corpus import MITRE_NOTICE, CorpusFile, sha256
 from secbatch.training.masked_lm_evaluation import ProbeResult, predict
-from secbatch.training.masked_lm_training import Progress, TrainingSettings
+from secbatch.training.masked_lm_training import Progress, TrainingSettings, device_and_precision
 from secbatch.training.vocabulary import EditedVocabulary
 
 if TYPE_CHECKING:
@@ -45,6 +45,16 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def machine(replicas: int) -> str:
+    """What a training ran on, as it chose it."""
+    import torch
+
+    device, precision = device_and_precision()
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} ({str(precision).removeprefix('torch.')})"
+    return f"{processor()} ({replicas} replicas of one thread, on cores that other\nwork shared)"
 
 
 def published_sentences() -> dict[str, list[str]]:
@@ -151,8 +161,8 @@ short runs of them, 10 % to 38 % of the words masked, content words first, alway
 
 `python -m secbatch.training.masked_lm --corpus DIR --output DIR --minutes {settings.minutes:g}`
 
-{progress.seconds / 60:.0f} minutes on {processor()} ({settings.replicas} replicas of one thread, on cores that other
-work shared), {progress.steps:,} steps of {settings.pieces} × {settings.token_budget} tokens,
+{progress.seconds / 60:.0f} minutes on {machine(settings.replicas)},
+{progress.steps:,} steps of {settings.pieces} × {settings.token_budget} tokens,
 {progress.tokens / 1e6:.2f} M tokens seen, {progress.masked / 1e6:.2f} M predicted, last training loss
 {progress.loss:.2f}. Learning rates {settings.head_rate:g} (head) and {settings.body_rate:g} (body), AdamW, cosine to
 zero; the first {settings.head_only:.0%} of the time head and embeddings alone."""
