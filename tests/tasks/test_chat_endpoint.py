@@ -376,7 +376,7 @@ ANSWERS: list[tuple[Any, str | None, str | None]] = [
         "Yes.",
         None,
     ),
-    ({"role": "assistant"}, None, "gave no text as an answer"),
+    ({"role": "assistant"}, None, "gave no text as an answer (finish_reason: stop)"),
     ({"role": "assistant", "content": None, "refusal": "I cannot."}, None, "gave no answer (I cannot.)"),
     (
         {"role": "assistant", "content": None, "reasoning_content": "So"},

@@ -122,7 +122,9 @@ def _why_nothing(choice: dict[str, Any]) -> str:
         return f"the endpoint came to no answer{after} within generation.max_new_tokens"
     if choice.get("finish_reason") == "content_filter":
         return "the endpoint gave no answer (content_filter)"
-    return "the endpoint gave no text as an answer"
+    finish = choice.get("finish_reason")
+    reason = f" (finish_reason: {finish})" if isinstance(finish, str) and finish else ""
+    return f"the endpoint gave no text as an answer{reason}"
 
 
 def _count(value: Any) -> int | None:
