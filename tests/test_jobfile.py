@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from secbatch.cli.run import load
 from secbatch.errors import JobError
 from secbatch.finetune_jobfile import load_finetune_job
 from secbatch.job import Job
@@ -58,6 +59,14 @@ def test_a_tilde_is_the_home_for_the_output_as_for_the_input(tmp_path: Path, mon
 def test_overrides_replace_keys(tmp_path: Path) -> None:
     job = load_job(write(tmp_path, GOOD), ["tasks.mask.top_k=5", "output.partition_by=[day]", "device=cpu"])
     assert (job.tasks["mask"].top_k, job.output.partition_by, job.device) == (5, ("day",), "cpu")
+
+
+@pytest.mark.parametrize(
+    "path", ["reports-😀.csv", "5", "[a]", "x: y", " a ", 'a\\b"c', "a\nb", "\x7f", "\x85", "\u2028", "a " * 100, "yes"]
+)
+def test_a_path_of_the_command_line_is_taken_as_it_stands(tmp_path: Path, path: str) -> None:
+    job = load(write(tmp_path, GOOD), ("device=cpu",), path, f"{path}out")
+    assert (job.input.path, job.output.path) == (path, f"{path}out")
 
 
 @pytest.mark.parametrize("text", ["!!bool maybe", "!!int ''", "!!timestamp noon", "2024-99-99"])

@@ -1,5 +1,6 @@
 """Reads a job file: YAML with its line numbers, overrides from the command line, one sentence for what is wrong."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from secbatch.job_sentences import job_sentence, short
 MOST_BYTES = 256 << 10  # of a job file
 MOST_VALUES = 50_000  # in a job file, aliases written out
 OF_DATA = (".csv", ".tsv", ".parquet", ".jsonl", ".conll", ".gz", ".zst", ".bz2")
+QUOTED = '"'  # of YAML's styles the one that can hold any text, on one line
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
@@ -148,6 +150,11 @@ def _refuse_duplicate_keys(node: yaml.Node | None, path: str) -> None:
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
             _refuse_duplicate_keys(value, path)
+
+
+def override(key: str, text: str) -> str:
+    """The override that gives `key` this text: no path is read as a number, as a list, or as halves of characters."""
+    return f"{key}={yaml.safe_dump(text, default_style=QUOTED, width=math.inf).strip()}"
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

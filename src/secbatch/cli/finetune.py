@@ -31,12 +31,11 @@ def finetune(
     job_file: str, overrides: tuple[str, ...], output_path: str | None, overwrite: bool, dry_run: bool, log_format: str
 ) -> int:
     """Train a model on labelled examples, as JOB.yaml says; a second run goes on, or does nothing."""
-    import json
-
     check_working_folder()
     from secbatch.finetune_jobfile import load_finetune_job
+    from secbatch.jobfile import override
 
-    replaced = [f"output={json.dumps(output_path)}"] if output_path else []
+    replaced = [override("output", output_path)] if output_path else []
     job = load_finetune_job(job_file, [*overrides, *replaced])
     if dry_run:
         from secbatch.finetuning.planning import plan_finetune

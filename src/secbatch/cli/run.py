@@ -181,17 +181,11 @@ def _fine_tuned(kind: str, name: str, column: str | None, model: str | None) -> 
 
 def load(path: str, overrides: tuple[str, ...], input_path: str | None, output_path: str | None) -> "Job":
     """The job in the file at `path`, with what the command line replaces."""
-    from secbatch.jobfile import load_job
+    from secbatch.jobfile import load_job, override
 
-    replaced = [f"input.path={_quoted(input_path)}"] if input_path else []
-    replaced += [f"output.path={_quoted(output_path)}"] if output_path else []
+    replaced = [override("input.path", input_path)] if input_path else []
+    replaced += [override("output.path", output_path)] if output_path else []
     return load_job(path, [*overrides, *replaced])
-
-
-def _quoted(text: str) -> str:
-    import json
-
-    return json.dumps(text)  # a JSON string is a YAML string: no path is read as a number or a list
 
 
 def run_watched(
