@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from secbatch.errors import SecbatchError
+from secbatch.errors import JobError, SecbatchError
 from secbatch.models import device, native
 from secbatch.models.device import choose
 
@@ -67,6 +67,12 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SecbatchError, match=r"device: cuda:1 was asked for.*use device: cpu"):
         choose("cuda:1")
     assert choose("auto").device == "cpu"
+
+
+@pytest.mark.parametrize("device", ["gpu", "CPU", "cuda:", "cuda:x", "cuda0", "", "cpu:0", "cpu\n"])
+def test_what_is_no_device_is_not_taken_for_the_cpu(device: str) -> None:
+    with pytest.raises(JobError, match="is none; it must be auto, cpu, cuda or cuda:1"):
+        choose(device)
 
 
 def test_a_gpu_beyond_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,18 +1,20 @@
 """Where the numbers are computed, and in which precision."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secbatch.errors import SecbatchError
+from secbatch.errors import JobError, SecbatchError
 from secbatch.models.threads import settle_threads
 
 if TYPE_CHECKING:
     import torch
 
 
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?", re.ASCII)
 _AVX512 = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "fma"})  # what native/module.c asks for
 
 
@@ -59,8 +61,10 @@ def choose(device: str = "auto", precision: str = "auto") -> Compute:
     float32 elsewhere. On CUDA, float32 is strict: TF32 is switched off for the process. On a CPU, torch's threads are
     settled (see `settle_threads`).
 
-    Raises SecbatchError when the device asked for is not there.
+    Raises SecbatchError when the device asked for is not there, JobError for what names none.
     """
+    if not _DEVICE.fullmatch(device):
+        raise JobError(f"device: '{device}' is none; it must be auto, cpu, cuda or cuda:1 (or another number)")
     import torch
 
     from secbatch.models import native
