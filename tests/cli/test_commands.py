@@ -212,6 +212,17 @@ def test_show_of_what_has_no_results(capsys: pytest.CaptureFixture[str]) -> None
     assert "cannot be read as Parquet (" in (said := capsys.readouterr().err) and "give the output of" in said
 
 
+def test_show_of_one_file_in_a_folder_named_like_a_partition(
+    mask_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("in.csv", "day,text\nmonday,a <mask>\n")
+    Path("day=5").mkdir()
+    assert _run(["enrich", "in.csv", "-o", "day=5/out.parquet", "--mask", "text", "--mask-model", mask_model]) == 0
+    capsys.readouterr()
+    assert _run(["show", "day=5/out.parquet"]) == 0
+    assert capsys.readouterr().out.startswith("Input: a <mask>")
+
+
 def test_show_beside_input_columns_named_like_tasks(mask_model: str, capsys: pytest.CaptureFixture[str]) -> None:
     long = "word " * 1000
     write("in.csv", f"mask,text\nm1,no mask\nm2,a <mask>\nm3,<mask> {long}\n")

@@ -63,13 +63,14 @@ def _read(output: Path, rows: int, rejected: bool) -> "tuple[pa.Table, dict[str,
         raise InputError(f"'{output}' has no results yet: no run has finished its first shard.")
     try:
         place = place.resolve()  # the version of this moment, whatever is published meanwhile
-        dataset = ds.dataset(place, format="parquet", partitioning="hive")
+        # Of a single file, folders such as day=5 above it are nobody's columns.
+        dataset = ds.dataset(place, format="parquet", partitioning="hive" if place.is_dir() else None)
         footer = json.loads(((dataset.schema.metadata or {}).get(b"secbatch")) or b"{}")
         if not footer:
             raise InputError(f"'{output}' holds no results of secbatch; give the output of `secbatch run` or `enrich`.")
         wanted = pc.field("secbatch_status") == "rejected" if rejected else None
         return dataset.head(rows, filter=wanted), footer.get("specs", {})
-    except (pa.ArrowInvalid, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).rsplit(": ", 1)[-1].rstrip(".")  # Arrow names its readers first, then what is wrong
         raise InputError(
             f"'{output}' cannot be read as Parquet ({reason}); give the output of `secbatch run` or `enrich`."
