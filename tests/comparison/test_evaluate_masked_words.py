@@ -30,6 +30,13 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "words.csv"
 
 
+def test_nothing_between_two_delimiters_is_no_word_that_would_be_right(data: str) -> None:
+    Path("words.csv").write_text('text,word\nthe <mask> ran,"malware,"\na <mask> ran,", virus, ,worm"\na <mask>,","\n')
+    found = MaskedWords(LabelledFiles(data, malformed="skip"), "text", "word", ",")
+    assert [example.words for example in found._examples] == [("malware",), ("virus", "worm")]
+    assert "words.csv row 3: the word is empty" in found._notices[-1]
+
+
 def test_ranks_are_those_of_the_tasks_predictions(models: list[str], data: str) -> None:
     import pyarrow as pa
 

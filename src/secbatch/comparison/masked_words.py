@@ -64,7 +64,11 @@ class MaskedWords(LabelledRows):
             if group is not None and groups[row] is None:
                 rows.reject(row, f"the group ({group}) is missing")
                 continue
-            words = tuple(word.strip() for word in value.split(label_delimiter)) if label_delimiter else (value,)
+            split = value.split(label_delimiter) if label_delimiter else [value]
+            words = tuple(word for piece in split if (word := piece.strip()))
+            if not words:
+                rows.reject(row, "the word is empty")
+                continue
             try:
                 examples.append(MaskedWord(_masked(body, words), words, parts[row], groups[row]))
             except ValueError as error:
