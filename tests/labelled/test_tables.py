@@ -156,6 +156,7 @@ def test_words_end_where_spans_do() -> None:
     ("spans", "reason"),
     [
         ("[[0, 3, 'x']]", "no JSON"),
+        ("[" * 100_000, "no JSON"),
         ('[[0, 9, \\"x\\"]]', "not within the text's 5 characters"),
         ('[[0, 3, \\"x\\"], [2, 5, \\"y\\"]]', "overlap: 0–3 and 2–5"),
         ("[[0, 3]]", "not start, end and label"),

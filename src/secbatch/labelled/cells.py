@@ -23,7 +23,7 @@ def spans_in(value: Any, text: str) -> tuple[Span, ...]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError("are no JSON; write [[start, end, label], …]") from None
     if not isinstance(value, list):
         raise ValueError("are no list")
