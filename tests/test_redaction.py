@@ -1,5 +1,7 @@
 """No secret survives; what is no secret stays readable."""
 
+import time
+
 import pytest
 
 from secbatch.errors import InputError
@@ -36,6 +38,24 @@ def test_redacted(text: str, shown: str) -> None:
     assert redacted(text) == shown
     assert "SECRET" not in redacted(text)
     assert redacted(redacted(text)) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "://" + "a" * 80_000,
+        "a" * 80_000 + "://",
+        "x://a:b" * 12_000,
+        "x@y" + "x://a:b" * 12_000,
+        "x://a:b" * 12_000 + "@",
+        "x://h?" + "a=b&" * 20_000,
+    ],
+    ids=["behind a scheme", "scheme", "schemes", "at, schemes", "schemes, at", "parameters"],
+)
+def test_long_texts_take_linear_time(text: str) -> None:
+    start = time.process_time()
+    redacted(text)
+    assert time.process_time() - start < 2
 
 
 def test_values_of_any_shape() -> None:

@@ -4,7 +4,8 @@ import re
 from typing import Any
 
 HIDDEN = "***"
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]*")
+# From behind its scheme on: to look for a scheme in a long word, from each of its letters, takes its length squared.
+_URI = re.compile(r"(?<=[A-Za-z0-9+.-])://[^\s'\"<>`]*")
 # user@ and user:password@. A password may hold slashes, as AWS keys do; what follows a port is a path.
 _USER = re.compile(r"(?<=://)(?:[^\s@:/?]*:(?!\d+(?:/|$))[^\s@?]*|[^\s@:/?]+)@")
 _PARAMETER = re.compile(r"(?<=[?&;])([^=&;?\s]+)=([^&;\s]*)")
@@ -34,7 +35,8 @@ def redacted(text: str) -> str:
 
 def _redacted_uri(uri: str) -> str:
     address, mark, query = uri.partition("?")
-    address = _USER.sub(f"{HIDDEN}@", address)
+    users, at, host = address.rpartition("@")  # behind the last one there is none, however many `://` stand there
+    address = _USER.sub(f"{HIDDEN}@", users + at) + host
     return address + _PARAMETER.sub(_redacted_parameter, mark + query)
 
 

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from secbatch.errors import InputError, in_job_or_option
+from secbatch.errors import InputError, in_job_or_option, shown
 from secbatch.sources.csv_records import CR, QUOTE, Dialect, Fault, line_stop, parse_record
 from secbatch.sources.input_file import InputFile
 from secbatch.sources.streams import UnreadableFileError, Utf8Stream, refuse_utf16
@@ -112,7 +112,7 @@ def _named(file: InputFile, names: list[str]) -> tuple[list[str], tuple[str, ...
             notices.append(f"column {place + 1} of {file.path} has no name; it is called 'column_{place + 1}'")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        listed = ", ".join(f"'{name}'" for name in twice)
+        listed = ", ".join(f"'{shown(name)}'" for name in twice)
         raise InputError(f"{file.path}: the header names {listed} more than once; rename the columns")
     return names, tuple(notices)
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from secbatch.errors import shown
 from secbatch.sources.columns import conversion_error, failing, from_text
 from secbatch.sources.input_file import InputFile
 from secbatch.sources.jsonl_columns import as_text, kind_of_value
@@ -103,11 +104,11 @@ class JsonlReader:
             columns.append(column)
         for place, row in enumerate(rows):
             if not row.keys() <= self._known:
-                extra = [key for key in row if key not in self._known]
+                extra = shown(next(key for key in row if key not in self._known))
                 note(
                     place,
-                    f"{self.file.path}, row {numbers[place]}: key '{extra[0]}' is not among the columns found at "
-                    f"the start of the input; declare it, for example `input.types: {{{extra[0]}: string}}`",
+                    f"{self.file.path}, row {numbers[place]}: key '{extra}' is not among the columns found at "
+                    f"the start of the input; declare it, for example `input.types: {{{extra}: string}}`",
                 )
         table = pa.Table.from_arrays(columns, schema=self.schema)
         return Piece(self.file.path, table, np.array(numbers, dtype=np.int64), errors, rejects)

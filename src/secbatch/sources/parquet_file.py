@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secbatch.errors import InputChangedError, InputError
+from secbatch.errors import InputChangedError, InputError, shown
 from secbatch.sources.columns import conversion_error, convert, failing
 from secbatch.sources.input_file import InputFile
 from secbatch.sources.piece import Piece, reject_piece
@@ -73,7 +73,7 @@ def read_layout(file: InputFile) -> ParquetLayout:
         raise UnreadableFileError(other or f"is no readable Parquet file ({_first_line(error)})") from None
     twice = sorted(name for name, times in Counter(schema.names).items() if times > 1)
     if twice:
-        listed = ", ".join(f"'{name}'" for name in twice)
+        listed = ", ".join(f"'{shown(name)}'" for name in twice)
         raise InputError(f"{file.path}: the schema names {listed} more than once; rename the columns")
     if not schema.names:
         raise UnreadableFileError("has no columns")

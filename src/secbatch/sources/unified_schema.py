@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from secbatch.errors import InputError
+from secbatch.errors import InputError, shown
 from secbatch.sources.input_file import InputFile
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ def check_same_columns(first: str, names: Sequence[str], other: str, other_names
         return
     parts = []
     if missing:
-        parts.append("lacks column " + ", ".join(f"'{name}'" for name in missing[:5]))
+        parts.append("lacks column " + ", ".join(f"'{shown(name)}'" for name in missing[:5]))
     if extra:
-        parts.append("has the extra column " + ", ".join(f"'{name}'" for name in extra[:5]))
+        parts.append("has the extra column " + ", ".join(f"'{shown(name)}'" for name in extra[:5]))
     raise InputError(
         f"{other} {' and '.join(parts)}, compared with {first}; all files of a job need the same columns "
         "(their order does not matter)"
