@@ -71,8 +71,18 @@ def test_good_nights_and_bad_ones(counter: Counter) -> None:
     assert samples()["secbatch_runs_total[2]"] == 2
 
 
-def test_a_damaged_file_is_written_anew_whole(counter: Counter) -> None:
-    FILE.write_bytes(b"\xff not metrics {{{\n")
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xff not metrics {{{\n",
+        b'secbatch_runs_total{job_name="night"} 3\n',
+        b'secbatch_runs_total{job_name="night",exit_code="0"} -3\n',
+        b'secbatch_runs_total{job_name="night",exit_code="0"} NaN\n',
+    ],
+    ids=["no metrics", "no exit code", "below zero", "no number"],
+)
+def test_a_damaged_file_is_written_anew_whole(counter: Counter, text: bytes) -> None:
+    FILE.write_bytes(text)
     assert night() == 0
     assert samples()["secbatch_runs_total[0]"] == 1
     assert [p.name for p in Path().iterdir() if p.name.startswith("secbatch.prom")] == ["secbatch.prom"]

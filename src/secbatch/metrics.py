@@ -57,7 +57,7 @@ def _fill(
         made = Counter(metric, text, ["job_name", label], registry=registry)
         total = dict(added)
         for known, labels, value in before:
-            if known == f"{metric}_total":
+            if known == f"{metric}_total" and label in labels and value >= 0:  # others are not of a run
                 total[labels[label]] = total.get(labels[label], 0.0) + value
         for key, value in total.items():
             made.labels(name, key).inc(value)
