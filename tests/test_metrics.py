@@ -47,6 +47,7 @@ def test_good_nights_and_bad_ones(counter: Counter) -> None:
     first = samples()
     assert first["secbatch_rows_total[enriched]"] == first["secbatch_last_run_rows[read]"] == 3
     assert first["secbatch_last_run_exit_code"] == 0 and first["secbatch_runs_total[0]"] == 1
+    assert first["secbatch_runs_total[75]"] == 0  # `increase` sees a step from 0, and not a series that begins at 1
     assert first["secbatch_dataset_rows"] == 3 and first["secbatch_dataset_version"] == 1
     assert first["secbatch_run_duration_seconds"] >= first["secbatch_stage_duration_seconds[device]"]
     assert night() == 0

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def test_while_a_run_goes_on_and_after_it(
         assert _run(["run", "job.yaml"]) == 3
     code, machine, text = seen[-1]
     assert (code, machine["state"], machine["holder"]["process"]) == (75, "running", os.getpid())
+    assert datetime.fromisoformat(machine["holder"]["since"]).utcoffset() == timedelta(0)  # as all times of a run
     progress = machine["progress"]
     assert progress["read"] >= 2 and progress["rows_per_second"] > 0 and "device" in progress["doing"]
     assert f"running: process {os.getpid()} on" in text and "rows/s" in text and "Doing" in text

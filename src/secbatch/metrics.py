@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import secbatch
-from secbatch.errors import EXIT_OK, JobError, OutputError
+from secbatch.errors import EXIT_CODES, EXIT_OK, JobError, OutputError
 from secbatch.extras import check_extra
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def _fill(
     now = time.time()
     counts = {state: float(getattr(result, state)) for state in STATES} if result else dict.fromkeys(STATES, 0.0)
     counter("secbatch_rows", "Rows of all runs, by what became of them.", "state", counts)
-    counter("secbatch_runs", "Runs, by exit code.", "exit_code", {str(exit_code): 1.0})
+    ended = dict.fromkeys(map(str, EXIT_CODES), 0.0)  # `increase` does not see a series that begins with its first 1
+    counter("secbatch_runs", "Runs, by exit code.", "exit_code", {**ended, str(exit_code): 1.0})
     by_state = Gauge("secbatch_last_run_rows", "Rows of the last run.", ["job_name", "state"], registry=registry)
     for state, rows in counts.items():
         by_state.labels(name, state).set(rows)

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def hold(path: Path) -> Iterator[None]:
         note = {
             "host": socket.gethostname(),
             "process": os.getpid(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         os.write(handle, json.dumps(note).encode())
         yield
