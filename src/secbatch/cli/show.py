@@ -31,7 +31,7 @@ _FULLEST = {
 @click.option("--models", "with_models", is_flag=True, help="Also which model gave each row its results, in which run.")
 def show(output: str, rows: int, rejected: bool, with_models: bool) -> int:
     """Print results from the output folder (or .parquet file) OUT."""
-    table, tasks = _read(Path(output), rows, rejected)
+    table, tasks, there = _read(Path(output), rows, rejected)
     found = _objects(table)
     blocks = [list(_lines(row, texts, tasks)) for row, texts in zip(found, _texts(table, tasks), strict=True)]
     if with_models:
@@ -39,7 +39,9 @@ def show(output: str, rows: int, rejected: bool, with_models: bool) -> int:
         for row, block in zip(found, blocks, strict=True):
             block.append(("Models", origins.told(row["secbatch_run"])))
     if rejected:
-        blocks += [_reject_lines(reject) for reject in _unparseable(Path(output), rows - len(blocks))]
+        lines, more = _unparseable(Path(output), rows - len(blocks))
+        blocks += [_reject_lines(reject) for reject in lines]
+        there += more
     if not blocks:
         click.echo("No rejected rows." if rejected else "No rows.")
     for number, block in enumerate(blocks):
@@ -47,11 +49,13 @@ def show(output: str, rows: int, rejected: bool, with_models: bool) -> int:
             click.echo()
         for label, text in block:
             click.echo(f"{click.style(printable(label) + ':', bold=True)} {_shortened(printable(text))}")
+    if rejected and there > len(blocks):  # nobody should take the first of them for all
+        click.echo(f"These are {len(blocks):,} of {there:,} rejects; --rows {there} shows all.", err=True)
     return 0
 
 
-def _read(output: Path, rows: int, rejected: bool) -> "tuple[pa.Table, dict[str, dict[str, Any]]]":
-    """The first rows, and what each task does (from the parts' footer)."""
+def _read(output: Path, rows: int, rejected: bool) -> "tuple[pa.Table, dict[str, dict[str, Any]], int]":
+    """The first rows, what each task does (from the parts' footer), and how many such rows there are."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.dataset as ds
@@ -69,7 +73,7 @@ def _read(output: Path, rows: int, rejected: bool) -> "tuple[pa.Table, dict[str,
         if not footer:
             raise InputError(f"'{output}' holds no results of secbatch; give the output of `secbatch run` or `enrich`.")
         wanted = pc.field("secbatch_status") == "rejected" if rejected else None
-        return dataset.head(rows, filter=wanted), footer.get("specs", {})
+        return dataset.head(rows, filter=wanted), footer.get("specs", {}), dataset.count_rows(filter=wanted)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).rsplit(": ", 1)[-1].rstrip(".")  # Arrow names its readers first, then what is wrong
         raise InputError(
@@ -90,8 +94,11 @@ def _objects(table: "pa.Table") -> list[dict[str, Any]]:
     return [dict(zip(table.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def _unparseable(output: Path, rows: int) -> list[dict[str, Any]]:
-    """What the latest run could not parse, at most `rows` of it: no row of the dataset, but rejected all the same."""
+def _unparseable(output: Path, rows: int) -> tuple[list[dict[str, Any]], int]:
+    """What the latest run could not parse: no rows of the dataset, but rejected all the same.
+
+    At most `rows` of it, and how much there is.
+    """
     import pyarrow.dataset as ds
 
     if output.is_dir():
@@ -99,10 +106,10 @@ def _unparseable(output: Path, rows: int) -> list[dict[str, Any]]:
         files = sorted(folder.glob(f"{_latest_run(output)}-*.parquet"))
     else:
         files = [beside for beside in [rejects_beside(output)] if beside.exists()]
-    if not files or rows <= 0:
-        return []
-    found: list[dict[str, Any]] = ds.dataset([str(file) for file in files], format="parquet").head(rows).to_pylist()
-    return found
+    if not files:
+        return [], 0
+    dataset = ds.dataset([str(file) for file in files], format="parquet")
+    return dataset.head(max(0, rows)).to_pylist(), dataset.count_rows()
 
 
 def _latest_run(output: Path) -> str:
@@ -177,7 +184,8 @@ def _lines(row: dict[str, Any], texts: dict[str, str], tasks: dict[str, dict[str
         ]
         yield "Row", " · ".join(values)[:300]
     if row.get("secbatch_error"):
-        yield "Rejected", f"{row['secbatch_source']} row {row['secbatch_row']}: {row['secbatch_error']}"
+        error = row["secbatch_error"].removeprefix(f"{row['secbatch_source']}, row {row['secbatch_row']}, ")
+        yield "Rejected", f"{row['secbatch_source']} row {row['secbatch_row']}: {error}"
 
 
 def _labels(row: dict[str, Any], name: str) -> str:
