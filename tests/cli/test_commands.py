@@ -117,6 +117,19 @@ def test_mask_and_ask(mask_model: str, chat_model: str, capsys: pytest.CaptureFi
         (["enrich", "twice.csv", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "text"),
         (["enrich", "taken.csv", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "mask_top"),
         (["show", "absent"], 2, "does not exist"),
+        (
+            ["run", "absent.yaml", "--output", ""],
+            2,
+            "Invalid value for '--output': it is empty; give a value, or leave",
+        ),
+        (["run", "absent.yaml", "--until", ""], 2, "Invalid value for '--until': it is empty"),
+        (
+            ["enrich", "in.csv", "-o", "o", "--mask", "text", "--embed", ""],
+            2,
+            "Invalid value for '--embed': it is empty",
+        ),
+        (["models", "promote", "a", "--rollback", "--to", ""], 2, "Invalid value for '--to': it is empty"),
+        (["run", "absent.yaml", "--metrics-file", ""], 2, "Invalid value for '--metrics-file': it is empty"),
         (["enrich", "in.txt", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "(enrich: `--format csv`)"),
         (["enrich", "latin.csv", "-o", "o", "--mask", "text"], 2, "(enrich: `--encoding cp1252`)"),
         (["enrich", "spaced.csv", "-o", "o", "--mask", "text"], 2, "it has ' text ', n."),
@@ -178,13 +191,37 @@ def test_show_rejected_is_what_the_latest_run_could_not_parse(
     assert "Rejected: in.csv line 3: 4 fields" in shown and "in.csv line 4" in shown
     assert "Text: 2,b,\\x1b[31mc,d" in shown
     assert _run(["show", "out", "--rejected", "--rows", "1"]) == 0
-    assert "in.csv line 4" not in capsys.readouterr().out
+    some = capsys.readouterr()
+    assert "in.csv line 4" not in some.out and some.err == "These are 1 of 2 rejects; --rows 2 shows all.\n"
     write("in.csv", "a,text\n1,A <mask>\n")
     assert _run(command) == 0
     assert _run([*command, "--top-k", "3", "--mask-model", "no-such-folder"]) == 1
     capsys.readouterr()
     assert _run(["show", "out", "--rejected"]) == 0
     assert capsys.readouterr().out == "No rejected rows.\n"
+
+
+def test_show_rejected_names_the_place_of_a_row_once_and_says_how_many_there_are(
+    mask_model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(
+        "job.yaml",
+        f"""name: night
+input: {{path: in.csv, types: {{n: int64}}}}
+tasks: {{mask: {{type: fill-mask, model: {json.dumps(mask_model)}, text: text}}}}
+output: {{path: out}}
+""",
+    )
+    write("in.csv", "n,text\nx,A <mask>\ny,B <mask>\n3,c,d\n")
+    assert _run(["run", "job.yaml"]) == 3
+    capsys.readouterr()
+    assert _run(["show", "out", "--rejected", "--rows", "1"]) == 0
+    shown = capsys.readouterr()
+    assert "Rejected: in.csv row 1: column 'n': 'x' is not of type int64" in shown.out
+    assert shown.err == "These are 1 of 3 rejects; --rows 3 shows all.\n"
+    assert _run(["show", "out", "--rejected"]) == 0
+    shown = capsys.readouterr()
+    assert "in.csv line 4" in shown.out and shown.err == ""
 
 
 def test_show_rejected_is_of_the_latest_run_also_where_the_clock_was_turned_back(

@@ -62,7 +62,11 @@ _NEEDS = {
 @click.option("--top-k", type=click.IntRange(1, 500), help="fill-mask: how many predictions count.  [default: 10]")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="classify: of several labels a row.")
 @click.option("--no-answer-threshold", type=float, metavar="NUMBER", help="qa: as in the task.  [default: 0]")
-@click.option("--unknown-labels", type=click.Choice(["refuse", "count"]), help="Labels that a model does not know.")
+@click.option(
+    "--unknown-labels",
+    type=click.Choice(["refuse", "count"]),
+    help="Labels that a model does not know.  [default: refuse]",
+)
 @click.option("--like", metavar="JOB.yaml:TASK", help="Settings (template, threshold, ...) as this task has them.")
 @click.option(
     "--format",
@@ -72,7 +76,13 @@ _NEEDS = {
 )
 @click.option("--delimiter", metavar="CHARACTER", help="Of a CSV file; found in its header when not given.")
 @click.option("--encoding", metavar="NAME", help="Of FILE: cp1252, utf-16, ...; UTF-8 when not given.")
-@click.option("--malformed", type=click.Choice(["stop", "skip"]), default="stop", help="Rows that give no example.")
+@click.option(
+    "--malformed",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="Rows that give no example.",
+)
 @click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Only the first N examples.")
 @click.option("--samples", type=click.IntRange(0, 100_000), default=1000, show_default=True, help="Of the bootstrap.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of bootstrap and masking.")

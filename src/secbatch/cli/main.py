@@ -8,7 +8,7 @@ import click
 
 import secbatch
 from secbatch import file_names, file_size_limit, host_memory, thread_limit
-from secbatch.cli import log
+from secbatch.cli import log, options
 from secbatch.cli.ask import ask, mask
 from secbatch.cli.evaluate import evaluate
 from secbatch.cli.finetune import finetune
@@ -44,6 +44,7 @@ def cli() -> None:
 commands = (run, enrich, plan, retry, show, status, versions, rollback, finetune, evaluate, mask, ask, models)
 for command in commands:
     cli.add_command(command)
+options.refuse_empty_values(cli)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -36,6 +36,27 @@ precision = click.option(
     show_default=True,
     help="auto is bfloat16 on GPUs from Ampere on and CPUs with AMX, else float32.",
 )
+
+
+class _NotEmpty(click.types.StringParamType):
+    """Text that is some: a shell leaves nothing of `"$FOLDER"` where no such variable is set."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = super().convert(value, param, ctx)
+        if not text:
+            self.fail("it is empty; give a value, or leave the option out.", param, ctx)
+        return text
+
+
+def refuse_empty_values(command: click.Command) -> None:
+    """In `command` and those below it. Taken for nothing, an empty value would be the job's own folder or input."""
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        refuse_empty_values(below)
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and parameter.type is click.STRING and parameter.default != "":
+            parameter.type = _NotEmpty()
+
+
 MASK_MODEL = "builtin/mlm"
 CHAT_MODEL = "builtin/chat"
 mask_model = click.option(
