@@ -391,6 +391,8 @@ def pretended_gpu(count: int = 1) -> Iterator[Gpu]:
     with ExitStack() as stack:
         for name, stand_in in stand_ins.items():
             stack.enter_context(patch.object(torch.cuda, name, stand_in))
+        # torch for GPUs asks its driver here; torch for CPUs knows none
+        stack.enter_context(patch.object(torch.accelerator, "current_accelerator", lambda **_: None))
         stack.enter_context(patch.object(threading.Thread, "run", with_modes))
         stack.enter_context(_Calls(gpu))
         stack.enter_context(_Operators(gpu))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from secbatch import file_names, host_memory, thread_limit
+from secbatch import system_limits
 from secbatch.errors import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
@@ -118,12 +118,7 @@ class Run:
             self.result.exit_code, self.result.error = error.exit_code, str(error)
         else:
             self.result.exit_code = EXIT_INTERRUPTED if interrupted else EXIT_FAILURE
-            self.result.error = str(
-                thread_limit.refused(error)
-                or file_names.refused(error)
-                or host_memory.refused(error)
-                or redacted(f"{type(error).__name__}: {error}")
-            )
+            self.result.error = str(system_limits.refused(error) or redacted(f"{type(error).__name__}: {error}"))
 
     # -- before work
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 import secbatch
-from secbatch import file_names, file_size_limit, host_memory, thread_limit
+from secbatch import file_names, file_size_limit, system_limits
 from secbatch.cli import log, options
 from secbatch.cli.ask import ask, mask
 from secbatch.cli.evaluate import evaluate
@@ -101,7 +101,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
     except Exception as error:
         if debug:
             raise
-        if known := thread_limit.refused(error) or file_names.refused(error) or host_memory.refused(error):
+        if known := system_limits.refused(error):
             return _fail(str(known), known.exit_code)
         what = redacted(f"{type(error).__name__}: {error}")[:500]
         return _fail(f"Internal failure ({what}); run again with SECBATCH_DEBUG=1 for the details", EXIT_FAILURE)

@@ -88,6 +88,13 @@ def some_after_others(lengths: list[int], at_once: int) -> Iterator[tuple[slice,
         first = rows.stop
 
 
+def _cache_name(model: Any) -> str:
+    """What a forward calls the state that it goes on from; its output calls it so, too."""
+    accepts = inspect.signature(model.forward).parameters
+    # transformers' name since 5.24, where the others warn and go with 5.40; Mamba's before; the others' before
+    return next((name for name in ("cache", "cache_params") if name in accepts), "past_key_values")
+
+
 def _checked(cache: Any) -> Any:
     if not hasattr(cache, "reorder_cache"):
         raise NoKeysAndValuesError
@@ -116,6 +123,7 @@ class EncoderDecoderSteps:
     def __init__(self, model: Any, start_token: int, pad_token: int, at_once: int | None = None) -> None:
         """`at_once`: prompt tokens that the encoder gets at a time on a CPU."""
         self.model, self.start_token, self.pad_token = model, start_token, pad_token
+        self.cache_name = _cache_name(model)
         self.at_once, self.padding = at_once or READ_AT_ONCE, 0
 
     def start(self, prompts: list[list[int]], copies: int) -> Tensor:
@@ -152,11 +160,11 @@ class EncoderDecoderSteps:
             encoder_outputs=self.encoded,
             attention_mask=self.mask,
             decoder_input_ids=tokens[:, None],
-            past_key_values=self.cache,
             use_cache=True,
             return_dict=True,
+            **{self.cache_name: self.cache},
         )
-        self.cache = _checked(getattr(out, "past_key_values", None))
+        self.cache = _checked(getattr(out, self.cache_name, None))
         logits: Tensor = out.logits[:, -1].float()
         return logits
 
@@ -183,7 +191,7 @@ class DecoderSteps:
         self.at_once, self.padding = at_once or READ_AT_ONCE, 0
         accepts = inspect.signature(model.forward).parameters
         self.accepts_positions = "position_ids" in accepts
-        self.cache_name = "cache_params" if "cache_params" in accepts else "past_key_values"  # the first is Mamba's
+        self.cache_name = _cache_name(model)
         self.extra = {"logits_to_keep": 1} if "logits_to_keep" in accepts else {}
 
     def start(self, prompts: list[list[int]], copies: int) -> Tensor:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from secbatch.address_space import check_address_space
 from secbatch.errors import ModelError
-from secbatch.models.address_space import check_address_space
 from secbatch.models.configuration import load_config, padding_id, text_config
 from secbatch.models.content_hash import VOCABULARY_FILES
 from secbatch.models.resolved import ResolvedModel
