@@ -50,7 +50,7 @@ def _joined(layers: list[Any]) -> Any:
     if type(first) is DynamicLayer and first.is_initialized:
         keys, values = ([getattr(layer, name) for layer in layers] for name in ("keys", "values"))
         for layer in layers:
-            layer.reset()
+            layer.keys = layer.values = None  # not `reset`: before transformers 5.18 that fills them with zeros
         return GrowingLayer(keys, values)
     for name in ("keys", "values"):
         if getattr(first, name, None) is not None:
