@@ -1,7 +1,9 @@
 """Columns of the types that pandas, DuckDB and others write: same values, each row once, also after an interrupt."""
 
+import sys
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -74,6 +76,17 @@ def shown(path: str, column: str = "v") -> list[str]:
     return [str(value) for _, value in sorted(zip(order, table[column], strict=True), key=lambda pair: pair[0])]
 
 
+@pytest.fixture(params=["zoneinfo", "pytz"])
+def zones(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrow asks the standard library for a zone, and then pytz, where that is installed."""
+
+    def timezone(name: str) -> None:
+        raise type("UnknownTimeZoneError", (KeyError,), {})(name)
+
+    monkeypatch.setitem(sys.modules, "pytz", SimpleNamespace(timezone=timezone) if request.param == "pytz" else None)
+
+
+@pytest.mark.usefixtures("zones")
 @pytest.mark.parametrize("name", COLUMNS)
 def test_values_come_out_as_they_went_in_and_once(name: str, counter: Counter) -> None:
     column = COLUMNS[name]()
@@ -198,6 +211,7 @@ def test_with_overwrite_types_are_those_of_the_input(counter: Counter) -> None:
         assert ds.dataset("out/data").schema.field("v").type == kind
 
 
+@pytest.mark.usefixtures("zones")
 def test_show_prints_times_that_python_cannot_hold(counter: Counter, capsys: pytest.CaptureFixture[str]) -> None:
     days = pa.array([2**31 - 1, 0], pa.int32()).cast(pa.date32())  # DuckDB's `infinity` is the first of them
     write("a.parquet", day=days, seen=_times(pa.timestamp("us", "Nowhere/City")).slice(0, 2), v=_lists(days))

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from secbatch.no_python_object import NO_OBJECT
+
 _INTERFACE = 1  # row_digests.c; code without a number is of the first
 
 try:
@@ -114,7 +116,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     """Python objects of nested values; with numbers for dates and times that Python has no objects for."""
     try:
         values: list[Any] = column.to_pylist()
-    except (ValueError, OverflowError):  # one of them; what the others are must not depend on it
+    except NO_OBJECT:  # one of them; what the others are must not depend on it
         numbers = column.cast(_without_dates(column.type))
         values = [_value(one, as_numbers) for one, as_numbers in zip(column, numbers, strict=True)]
     return values
@@ -123,7 +125,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
 def _value(one: pa.Scalar, as_numbers: pa.Scalar) -> Any:
     try:
         return one.as_py()
-    except (ValueError, OverflowError):
+    except NO_OBJECT:
         return as_numbers.as_py()
 
 

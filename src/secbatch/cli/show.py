@@ -10,6 +10,7 @@ import click
 from secbatch.cli.origins import Origins
 from secbatch.cli.terminal import printable
 from secbatch.errors import InputError, JobError
+from secbatch.no_python_object import NO_OBJECT
 from secbatch.store.layout import Layout, rejects_beside
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _objects(table: "pa.Table") -> list[dict[str, Any]]:
     for column in table.columns:
         try:
             columns.append(column.to_pylist())
-        except (ValueError, OverflowError):
+        except NO_OBJECT:
             columns.append(as_text(column).to_pylist())
     return [dict(zip(table.column_names, values, strict=True)) for values in zip(*columns, strict=True)]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from secbatch.errors import InputChangedError, InputError, shown
+from secbatch.no_python_object import NO_OBJECT
 from secbatch.sources.columns import conversion_error, convert, failing
 from secbatch.sources.input_file import InputFile
 from secbatch.sources.piece import Piece, reject_piece
@@ -185,7 +186,7 @@ def _shown(values: "pa.Array", place: int) -> str:
     """The value at `place` as a sentence quotes it."""
     try:
         return str(values[place])
-    except (ValueError, OverflowError):  # a time that Python has no object for
+    except NO_OBJECT:
         return " ".join(str(values.slice(place, 1)).split()).strip("[] ")
 
 
