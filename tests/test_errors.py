@@ -1,6 +1,16 @@
 """Sentences that several rooms say."""
 
-from secbatch.errors import LONGEST_NAME, counted, in_job_or_option, listed, nearest, shown, with_keys_of
+from secbatch.errors import (
+    LONGEST_CAUSE,
+    LONGEST_NAME,
+    cause,
+    counted,
+    in_job_or_option,
+    listed,
+    nearest,
+    shown,
+    with_keys_of,
+)
 
 
 def test_a_sentence_about_the_input_is_told_of_another_place() -> None:
@@ -20,3 +30,10 @@ def test_of_a_very_long_name_the_beginning_is_shown() -> None:
     assert shown("a" * LONGEST_NAME) == "a" * LONGEST_NAME and shown(long) == "x" * LONGEST_NAME + "…"
     assert listed(["a", f"{long} "]) == f"a, '{shown(long)}'"
     assert nearest(long, [f"{long}y"]) == "" and nearest("malwear", [long, "malware"]) == " (did you mean 'malware'?)"
+
+
+def test_the_cause_is_a_line_that_holds_the_reason_behind_a_long_path() -> None:
+    assert cause(OSError("a line\nand more")) == "a line" and cause(OSError()) == "OSError"
+    long = cause(OSError(f"Failed to open '/{'x' * 4000}'. Detail: [errno 5] Input/output error"))
+    assert len(long) == LONGEST_CAUSE + 1
+    assert long.startswith("Failed to open '/x") and long.endswith("Detail: [errno 5] Input/output error")

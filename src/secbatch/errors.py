@@ -78,9 +78,13 @@ def shown(name: str) -> str:
 
 
 def cause(error: BaseException) -> str:
-    """The first line of what a library says, to stand in a sentence; the error's kind where it says nothing."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:LONGEST_CAUSE]
+    """The first line of what a library says, to stand in a sentence; the error's kind where it says nothing.
+
+    Of a very long one the midst is left out: it is a path, more often than not, and the reason stands behind it.
+    """
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    half = LONGEST_CAUSE // 2
+    return line if len(line) <= LONGEST_CAUSE else f"{line[:half]}…{line[-half:]}"
 
 
 def listed(names: "list[str] | tuple[str, ...]") -> str:

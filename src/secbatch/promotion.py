@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from secbatch.errors import JobError, ModelError
+from secbatch.errors import JobError, ModelError, cause
 from secbatch.models import registry
 from secbatch.models.catalog import CATALOG
 from secbatch.models.content_hash import weight_files, weights_hash
@@ -204,8 +204,7 @@ def _check_runs(resolved: ResolvedModel, copy: Path) -> None:
                 with safe_open(path, framework="numpy"):
                     pass
             except (SafetensorError, OSError) as error:
-                reason = str(error).splitlines()[0][:200]
-                raise ModelError(f"model {resolved.name}: {path.name} is broken ({reason})") from None
+                raise ModelError(f"model {resolved.name}: {path.name} is broken ({cause(error)})") from None
 
 
 def _sweep() -> None:

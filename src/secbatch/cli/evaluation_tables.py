@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from secbatch.cli.terminal import printable
-from secbatch.errors import shown
+from secbatch.errors import counted, shown
 
 if TYPE_CHECKING:
     from secbatch.comparison.evaluation import Evaluation, ModelFigures, Part
@@ -30,8 +30,8 @@ def console(width: int | None = None) -> Console:
 def print_tables(evaluation: "Evaluation", width: int | None = None) -> None:
     """All tables, on standard output."""
     out = console(width)
-    groups = "" if evaluation.groups is None else f" · {_counted(evaluation.groups, 'group')}"
-    out.print(Text(f"{evaluation.objective} · {_counted(evaluation.rows, 'row')}{groups}. {evaluation.method}"))
+    groups = "" if evaluation.groups is None else f" · {counted(evaluation.groups, 'group')}"
+    out.print(Text(f"{evaluation.objective} · {counted(evaluation.rows, 'row')}{groups}. {evaluation.method}"))
     out.print()
     out.print(_headline(evaluation))
     if evaluation.models[0].parts:
@@ -48,10 +48,6 @@ def print_tables(evaluation: "Evaluation", width: int | None = None) -> None:
     if evaluation.samples:
         out.print()
         out.print(Text(_footnote(evaluation)))
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def plain_table(*columns: str, first: str) -> Table:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from secbatch.errors import ModelError, SecbatchError
+from secbatch.errors import ModelError, SecbatchError, cause
 from secbatch.models.generation_settings import GenerationSettings
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class VllmGenerator:
                 **options,
             )
         except Exception as problem:  # of any kind, by the model's architecture and the hardware
-            raise ModelError(f"vLLM cannot run model {resolved.name}: {_first_line(problem)}") from problem
+            raise ModelError(f"vLLM cannot run model {resolved.name}: {cause(problem).rstrip('.')}") from problem
 
     def generate(self, prompts: "Sequence[Prompt]") -> "Generated":
         """Answers for `prompts`. Raises ModelError when vLLM breaks down."""
@@ -100,7 +100,7 @@ class VllmGenerator:
             except SecbatchError:  # an interrupt
                 raise
             except Exception as problem:  # its engine has died: nothing can be asked of it any more
-                raise ModelError(f"vLLM broke down: {_first_line(problem)}") from problem
+                raise ModelError(f"vLLM broke down: {cause(problem).rstrip('.')}") from problem
             for place, output in zip(asked, done, strict=True):
                 answers[place] = Answer(cut_at_end(list(output.outputs[0].token_ids), self.settings.end_tokens))
         tokens = sum(len(prompt.tokens) for prompt in prompts) + sum(len(answer.tokens) for answer in answers)
@@ -136,8 +136,3 @@ def _free_share(device: str) -> float:
 
     free, total = torch.cuda.mem_get_info(device)
     return round(max(ROOM, min(MOST_MEMORY, free / total - ROOM)), 3)
-
-
-def _first_line(problem: BaseException) -> str:
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    return (lines[0] if lines else type(problem).__name__)[:300].rstrip(".")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from secbatch.errors import ModelError, SecbatchError
+from secbatch.errors import ModelError, SecbatchError, cause
 from secbatch.models.content_hash import weight_files
 from secbatch.patience import patiently
 
@@ -88,16 +88,16 @@ def download(hub_id: str, revision: str) -> Snapshot:
         except RepositoryNotFoundError:
             raise ModelError(f"there is no model {hub_id} on the hub, or it is private") from None
         except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
-            raise HubUnreachableError(_first_line(error)) from None
+            raise HubUnreachableError(cause(error)) from None
         except HfHubHTTPError as error:
-            raise ModelError(f"model {hub_id}: the hub answered with an error ({_first_line(error)})") from None
+            raise ModelError(f"model {hub_id}: the hub answered with an error ({cause(error)})") from None
         except (ImportError, SecbatchError):  # the latter: an interrupt
             raise
         except Exception as error:
             # Transport errors: their classes belong to whichever HTTP client huggingface_hub uses.
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
                 raise ModelError(f"model {hub_id} cannot be stored in the cache ({error})") from None
-            raise HubUnreachableError(_first_line(error)) from None
+            raise HubUnreachableError(cause(error)) from None
     return Snapshot(Path(folder), facts.sha)
 
 
@@ -134,11 +134,6 @@ def _offline() -> bool:
     # The constant is read from the environment at import; a later change of the variable counts as well.
     stated = os.environ.get("HF_HUB_OFFLINE", os.environ.get("TRANSFORMERS_OFFLINE", ""))
     return bool(constants.HF_HUB_OFFLINE) or stated.strip().upper() in {"1", "ON", "YES", "TRUE"}
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from secbatch.errors import ModelError, SecbatchError
+from secbatch.errors import ModelError, SecbatchError, cause
 from secbatch.models.resolved import ResolvedModel
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ def explained(resolved: ResolvedModel, what: str) -> Iterator[None]:
             " tensors, which could run code and is never read; use a safetensors file"
         ) from error
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        detail = lines[0][:300] if lines else type(error).__name__
-        raise ModelError(f"model {resolved.name}: {what} in {resolved.folder} cannot be loaded ({detail})") from error
+        raise ModelError(
+            f"model {resolved.name}: {what} in {resolved.folder} cannot be loaded ({cause(error)})"
+        ) from error
 
 
 def read_weights(auto_class: Any, resolved: ResolvedModel, config: Any, dtype: "torch.dtype") -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secbatch.errors import InputChangedError, InputError, shown
+from secbatch.errors import InputChangedError, InputError, cause, shown
 from secbatch.no_python_object import NO_OBJECT
 from secbatch.sources.columns import conversion_error, convert, failing
 from secbatch.sources.input_file import InputFile
@@ -71,7 +71,7 @@ def read_layout(file: InputFile) -> ParquetLayout:
         if isinstance(error, FileNotFoundError) or is_the_machines(error):
             raise
         other = _encrypted(error) or _no_parquet(file)
-        raise UnreadableFileError(other or f"is no readable Parquet file ({_first_line(error)})") from None
+        raise UnreadableFileError(other or f"is no readable Parquet file ({cause(error)})") from None
     twice = sorted(name for name, times in Counter(schema.names).items() if times > 1)
     if twice:
         listed = ", ".join(f"'{shown(name)}'" for name in twice)
@@ -144,7 +144,7 @@ class ParquetReader:
                 raise
             encrypted = _encrypted(error)  # some of its columns, and not the footer
             reason = encrypted or (
-                f"is corrupt after row {self._done} ({_first_line(error)}); rows before this place "
+                f"is corrupt after row {self._done} ({cause(error)}); rows before this place "
                 "are kept, fetch the file again for the rest"
             )
             reject = reject_piece(self.file.path, f"the file {reason}", b"", None, None, whole_file=True)
@@ -249,7 +249,3 @@ def _in_one(batches: "list[pa.RecordBatch]") -> "list[pa.Table]":
 
 def _encrypted(error: Exception) -> str | None:
     return ENCRYPTED if "decrypt" in str(error) else None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

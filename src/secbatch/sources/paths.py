@@ -17,6 +17,7 @@ from secbatch.errors import (
     InputError,
     SecbatchError,
     SourceLostError,
+    cause,
     counted,
     in_job_or_option,
     nearest,
@@ -89,7 +90,7 @@ def find_files(path: str, format_named: str | None = None) -> Found:
         place = f" at '{at[1]}'" if at and at[1] not in (path, root) else ""
         raise InputError(f"input path '{path}' may not be read: permission denied{place}") from None
     except OSError as error:
-        raise _away(path, error)(f"input path '{path}' cannot be read: {_first_line(error)}") from None
+        raise _away(path, error)(f"input path '{path}' cannot be read: {cause(error)}") from None
 
 
 def settled(found: Found, seconds: float) -> Found:
@@ -134,9 +135,9 @@ def _locate(path: str) -> "tuple[pafs.FileSystem, str, str, str]":
     try:
         filesystem, root = from_uri(base + (f"?{query}" if query else ""))
     except (pa.ArrowInvalid, ValueError) as error:
-        raise InputError(f"input path '{path}' is no usable URI: {_first_line(error)}") from None
+        raise InputError(f"input path '{path}' is no usable URI: {cause(error)}") from None
     except OSError as error:
-        raise _away(path, error)(f"input path '{path}' cannot be reached: {_first_line(error)}") from None
+        raise _away(path, error)(f"input path '{path}' cannot be reached: {cause(error)}") from None
     return filesystem, root.rstrip("/") or root, redacted(base), pattern  # the name goes into data and rejects
 
 
@@ -313,7 +314,3 @@ def _missing(path: str, filesystem: "pafs.FileSystem", fs_path: str, folder: str
     if folder is not None:
         return f"input path '{path}' cannot match: folder '{folder}' does not exist{hint}"
     return f"input path '{path}' does not exist{hint}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

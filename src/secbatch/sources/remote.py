@@ -4,7 +4,7 @@ import io
 import re
 from typing import TYPE_CHECKING, Any
 
-from secbatch.errors import SourceLostError
+from secbatch.errors import SourceLostError, cause
 from secbatch.patience import patiently
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class RemoteFile(io.RawIOBase):
             raise
         except OSError as error:
             raise SourceLostError(
-                f"'{self._shown}' cannot be read, after {ATTEMPTS} attempts ({str(error).splitlines()[0]}); finished "
+                f"'{self._shown}' cannot be read, after {ATTEMPTS} attempts ({cause(error)}); finished "
                 "work is kept, run again when the storage answers."
             ) from None
 

@@ -9,6 +9,7 @@ from secbatch.errors import (
     InputError,
     JobError,
     SourceLostError,
+    cause,
     in_job_or_option,
     nearest,
 )
@@ -124,7 +125,7 @@ class ByteStream:
                         f"holds no {self.compression} data, as its name says; give it the ending of what it is "
                         "(a download may have been unpacked on its way)"
                     ) from None
-                self.failure = f"breaks off or is corrupt ({self.compression}: {str(error).splitlines()[0]})"
+                self.failure = f"breaks off or is corrupt ({self.compression}: {cause(error)})"
                 part = self._rest_before_failure(wanted)
                 parts.append(part)
                 self._served += len(part)
@@ -281,4 +282,4 @@ def opened(file: InputFile, action: Callable[[], Any]) -> Any:
     except PermissionError:
         raise InputError(f"'{file.path}' may not be read: permission denied") from None
     except OSError as error:
-        raise SourceLostError(f"'{file.path}' cannot be read: {str(error).splitlines()[0]}") from None
+        raise SourceLostError(f"'{file.path}' cannot be read: {cause(error)}") from None
