@@ -25,6 +25,7 @@ def sentences(text):
         "The file was small… very small.",
         "The host reached 1.2.3.4:443 and asked: who are you?",
         "Hosts were renamed by the malware (e.g. Srv01) and then etc. again.",
+        "It dropped files, e.g. svchost.exe, and then… cmd.exe ran.",
     ],
 )
 def test_stays_whole(sentence):

@@ -14,8 +14,6 @@ from secbatch.sources.csv_records import CR, QUOTE, Dialect
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SPACE = 0x20
-
 
 @dataclass(frozen=True)
 class Block:
