@@ -79,6 +79,11 @@ def test_compressed_files_folders_and_globs() -> None:
         assert [example.text for example in read.examples] == ["a", "b"]
         assert [file.path for file in read.files] == ["parts/a.conll", "parts/b.txt.gz"]
         assert "1 other file under" in read.notices[0]
+    for path in ("notes", "notes/*"):
+        Path("notes").mkdir(exist_ok=True)
+        Path("notes/notes.md").write_text("no")
+        with pytest.raises(InputError, match=r"'notes.*' has no CoNLL file in it \(endings: "):
+            read_tokens(LabelledFiles(path, format="conll"))
 
 
 def test_nothing_in_it_and_a_group_column() -> None:
