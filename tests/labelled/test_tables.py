@@ -163,11 +163,18 @@ def test_words_end_where_spans_do() -> None:
         ('[[\\"a\\", 3, \\"x\\"]]', "is no whole number"),
         ('[[0, 1.5, \\"x\\"]]', "is no whole number"),
         ('[[0, 3, \\" \\"]]', "without a label"),
+        ('[[1, 2, \\"x\\"]]', "nothing but blanks"),
+        ("{}", "are no list"),
     ],
 )
 def test_wrong_spans(spans: str, reason: str) -> None:
     with pytest.raises(InputError, match=f"row 1: the spans .spans. .*{reason}"):
         read_tokens(write("a.jsonl", f'{{"text": "a b c", "spans": "{spans}"}}\n'))
+
+
+def test_missing_spans_are_not_none() -> None:
+    with pytest.raises(InputError, match="row 1: the spans .spans. are missing; an empty list says that there are none"):
+        read_tokens(write("a.jsonl", '{"text": "a b c", "spans": null}\n'))
 
 
 def test_questions_with_and_without_answers() -> None:

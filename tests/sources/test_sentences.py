@@ -53,6 +53,11 @@ def test_breaks(parts):
     assert sentences(" ".join(parts)) == parts
 
 
+@pytest.mark.parametrize("line", ["These are its tools:", "It ran on the host!", "And so on and on…", "Its tools were"])
+def test_a_line_that_ends_or_is_a_heading(line):
+    assert sentences(f"{line}\nthe loader ran on it") == [line, "the loader ran on it"]
+
+
 def test_a_missing_space_before_a_starter():
     assert sentences("They ran a campaign.The group left.") == ["They ran a campaign.", "The group left."]
     assert sentences("Uses System.Management and ASP.Net code.") == ["Uses System.Management and ASP.Net code."]
