@@ -161,6 +161,11 @@ def test_nesting_at_any_depth_is_a_row_or_a_reject(tmp_path):
     assert all("nested too deeply" in reject.reason for reject in rejects_of(shards))
 
 
+def test_many_brackets_that_are_not_nested_are_a_row(tmp_path):
+    wide = json.dumps([[number] for number in range(600)])
+    assert table_of(shards_of(written(tmp_path, "t.jsonl", f'{{"a": {wide}}}\n'))).column("a").to_pylist() == [wide]
+
+
 def test_objects_without_keys_are_said(tmp_path):
     with pytest.raises(InputError, match=r"t\.jsonl: the objects .* are empty: there are no columns"):
         source_of(written(tmp_path, "t.jsonl", "{}\n{}\n"))
