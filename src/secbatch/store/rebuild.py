@@ -13,7 +13,7 @@ from secbatch.store.ledger_errors import DamagedLedgerError
 from secbatch.store.merge import SUPERSEDED
 from secbatch.store.parts import DamagedPartError, is_part_of, opened, readable
 from secbatch.store.row_keys import DamagedKeysError, StoredKeys
-from secbatch.store.versions import folder_name, link_name, part_name
+from secbatch.store.versions import folder_name, link_name, part_name, publish
 
 SETTINGS = ("id", "sentences", "partition_by")
 
@@ -39,6 +39,7 @@ def _opened(layout: Layout) -> tuple[Ledger, str | None]:
         else:
             gone = _gone(layout, ledger)
             if not gone:
+                _put_in_order(layout, ledger)
                 return ledger, None
             ledger.close()
             aside = _set_aside(layout)
@@ -51,7 +52,32 @@ def _opened(layout: Layout) -> tuple[Ledger, str | None]:
         what = f"The ledger of '{layout.root}' was {'empty' if layout.ledger.exists() else 'gone'}"
     versions = _made_anew(layout)
     made = f"a new one was made from the parts of {counted(versions, 'version')}"
-    return Ledger(layout.ledger), f"{what}; {made}."
+    ledger = Ledger(layout.ledger)
+    _put_in_order(layout, ledger)
+    return ledger, f"{what}; {made}."
+
+
+def _put_in_order(layout: Layout, ledger: Ledger) -> None:
+    """Publishes the newest version anew where the names in its folder are not those that its parts have by their order.
+
+    They are not once a part is lost, for the others keep the numbers that they had.
+    """
+    number = ledger.latest_version()
+    parts = ledger.version_parts(number)
+    named = {link_name(position, file) for position, part in enumerate(parts) for file in part.files}
+    links = _links(layout.versions / folder_name(number))
+    if (
+        parts
+        and links
+        and named != {path.relative_to(layout.versions / folder_name(number)).as_posix() for path in links}
+    ):
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        publish(layout, ledger, "rebuilt", parts, when, ledger.version_parts(number, superseded=True))
+
+
+def _links(folder: Path) -> list[Path]:
+    """The part files in a version's folder, in their order."""
+    return sorted(folder.rglob("*.parquet"), key=lambda path: path.name)
 
 
 def _gone(layout: Layout, ledger: Ledger) -> list[str]:
@@ -60,9 +86,15 @@ def _gone(layout: Layout, ledger: Ledger) -> list[str]:
     One of a file's two names is put back, if all of the file can be read: the other may be gone because of damage.
     """
     number, gone = ledger.latest_version(), []
+    folder = layout.versions / folder_name(number)
+    links = {part_name(path.relative_to(folder)): path for path in _links(folder)}
     for position, part in enumerate(ledger.version_parts(number)):
         for file in part.files:
-            names = (layout.parts / file, layout.versions / folder_name(number) / link_name(position, file))
+            # Its number may be another where one before it is lost.
+            names = (
+                layout.parts / file,
+                links.get(Path(file).with_suffix("").as_posix(), folder / link_name(position, file)),
+            )
             sizes = {name: name.stat().st_size for name in names if name.exists()}
             if len(sizes) == len(names) and set(sizes.values()) == {part.size or sizes[names[0]]}:
                 continue
@@ -125,9 +157,10 @@ def _restore(layout: Layout, ledger: Ledger) -> int:
     current = layout.data.resolve().name if layout.data.is_symlink() else None
     hidden = [_part(layout, path, f"{SUPERSEDED}/{path.stem}") for path in layout.parts.glob(f"{SUPERSEDED}/*.parquet")]
     for folder in folders:
-        found = sorted(folder.rglob("*.parquet"), key=lambda path: path.name)
+        found = _links(folder)
         parts = [_part(layout, path, part_name(path.relative_to(folder))) for path in found]
-        if folder != folders[-1] and folder.name != current and None in parts:
+        whole = None not in parts and all(path.name.startswith(f"{n:06d}-") for n, path in enumerate(found))
+        if folder != folders[-1] and folder.name != current and not whole:
             continue  # an earlier version that cannot be shown again as it was
         when = datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat(timespec="seconds")
         superseded = _known(hidden) if folder.name == current else []
