@@ -6,8 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
+
+from secbatch.errors import OutputError
+from secbatch.store.layout import Layout
+from secbatch.store.ledger import Ledger
 
 JOB = {
     "name": "night",
@@ -44,6 +49,17 @@ class KillServer:
         assert self._server.stdin
         self._server.stdin.close()
         self._server.wait()
+
+
+def unused(run: str) -> str:
+    """`run`, or another name where the output of this folder knows a run of that name: no two runs have one."""
+    layout = Layout(Path("out"))
+    if not layout.ledger.exists():
+        return run
+    with suppress(OutputError), closing(Ledger.read_only(layout.ledger)) as known:  # a damaged one knows nothing
+        while known.knows_run(run):
+            run = f"again-{run}"
+    return run
 
 
 def write_night(folder: Path, night: int) -> None:

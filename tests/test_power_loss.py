@@ -3,6 +3,7 @@
 The writes, renames, links, removals and fsyncs of real runs are recorded and replayed, with what was not synced lost.
 """
 
+import json
 import random
 import shutil
 import tempfile
@@ -12,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from fake_task import install
-from kills import JOB, copied, dataset
+from kills import JOB, copied, dataset, unused
 from power import Disk, Event, State, ledger_content, write_state
 
 from secbatch.job import Job
@@ -28,7 +29,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     install(monkeypatch)
     monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (4, 9))
     monkeypatch.setattr("secbatch.finished_shards.PUBLISH_SECONDS", 0.0)
-    monkeypatch.setattr("secbatch.run_identity.new_run_id", lambda: "tonight")
+    monkeypatch.setattr("secbatch.run_identity.new_run_id", lambda: unused("tonight"))
     # One fsync after another, for which no threads are started: what is recorded of them is the same.
     monkeypatch.setattr("secbatch.store.filesystem.FEW", 1000)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
@@ -58,7 +59,7 @@ def start_of(kind: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             write_night(start, night)
             monkeypatch.setattr("secbatch.run_identity.new_run_id", lambda night=night: f"night{night}")
             run(start, monkeypatch)
-        monkeypatch.setattr("secbatch.run_identity.new_run_id", lambda: "tonight")
+        monkeypatch.setattr("secbatch.run_identity.new_run_id", lambda: unused("tonight"))
     write_night(start, NIGHTS if kind == "later" else 0)
     return start
 
@@ -91,7 +92,9 @@ def recorded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Event]
 
 
 def rejects(folder: Path) -> list[str]:
-    files = sorted((folder / "out/_secbatch/rejects").glob("tonight-*.parquet"))
+    """Of the last run: where the one before it had published all, it is another."""
+    newest = json.loads((folder / "out/_secbatch/runs/latest.json").read_text())["run"]
+    files = sorted((folder / "out/_secbatch/rejects").glob(f"{newest}-*.parquet"))
     return [text for file in files for text in pq.read_table(file).column("raw").to_pylist()]
 
 

@@ -39,7 +39,8 @@ class FinishedShards:
         self.rejects, self.result, self.clock = context.rejects, context.result, context.clock
         self.progress, self.notice = context.progress, context.notice
         self.lookup, self.publisher, self.ahead, self.reporter = lookup, publisher, ahead, reporter
-        self.present = Present(self.layout.scratch) if self.job.input.id or publisher.reuse.base else None
+        among_others = publisher.reuse.base or publisher.reuse.shows_own
+        self.present = Present(self.layout.scratch) if self.job.input.id or among_others else None
         self.options = context.options
         self.checkpoints: list[Checkpoint] = []
         self.worked_on: set[int] = set()  # shards whose checkpoints this try has made
@@ -109,6 +110,7 @@ class FinishedShards:
                 final=final,
                 limited=self.options.limit is not None,
                 mending=self.options.retry,
+                input_changed=self.lookup.input_changed,
                 worked_on=self.worked_on,
                 on_their_way=on_their_way,
             )

@@ -77,10 +77,13 @@ class Publisher:
         final: bool,
         limited: bool = False,
         mending: bool = False,
+        input_changed: bool = False,
         worked_on: Collection[int] = (),
         on_their_way: Collection[str] = (),
     ) -> Published:
         """`read_whole`: files that this run has read to their end; `complete`: they are all of the job's input.
+
+        `input_changed`: since an earlier try of this run, as far as is known by now.
 
         `limited`: a document may have been read in part. `mending`: of the rows of these files, only rejected ones may
         be replaced by what the files hold now. `worked_on`: shards that this run has done itself since it was started.
@@ -101,6 +104,8 @@ class Publisher:
             worked_on,
         )
         base = self.reuse.base if final else []
+        if final or input_changed:
+            base = base or self.reuse.own_shown()
         output = self.job.output
         made = assembly.assemble(
             base,
@@ -154,8 +159,10 @@ class Publisher:
             # Readers may see another version: somebody has turned the link, or lost it.
             if not same or shown_folder(self.layout) != folder_name(number):
                 when = datetime.now(UTC).isoformat(timespec="seconds")
-                number = publish(self.layout, self.ledger, self.run, parts, when, superseded)
+                number = publish(self.layout, self.ledger, self.run, parts, when, superseded, last=final)
                 new = True
+            elif final:
+                self.ledger.note_all_published(self.run)
             prune(self.layout, self.ledger, on_their_way)
         else:
             rows = before

@@ -58,11 +58,13 @@ class Reuse:
         run: str,
         about: Mapping[str, object],
         fresh: bool = False,
+        redone: bool = False,
         retry: bool = False,
         scratch: Path | None = None,
         notice: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`base`: number of the version to start from, 0 for none. `fresh`: nothing of earlier runs counts as done.
+        """`base`: number of the version to start from, 0 for none. `fresh`: nothing of earlier runs counts as done; but
+        where the same job has published all and was stopped before its end (`redone`), what it has published.
 
         `notice`: is told of what is damaged.
 
@@ -70,6 +72,7 @@ class Reuse:
         `scratch` where one is given, and stay with the part otherwise.
         """
         self._layout, self._worker, self._source_schema = layout, worker, source_schema
+        self._ledger, self._run = ledger, run
         self._about, self._base, self._scratch, self._notice = dict(about), base, scratch, notice
         self._checked: set[Path] = set()  # keys whose file was read to its end
         self.schema_name = schema_name(worker.schema)
@@ -86,6 +89,11 @@ class Reuse:
             stored += [part for part in others if part.file.exists()]  # a damaged one may have been removed
             self.first = not stored
             stored += self._left_behind(ledger, lambda one: one != run)
+        elif ledger and redone:
+            stored = [replace(self._stored(part), shown=False) for part in ledger.version_parts(base)]
+        # What readers have seen of this run already, of a first one that was stopped: rows that its input no longer has
+        # are among them.
+        self.shows_own = ledger is not None and not fresh and not self.base and ledger.version_of(run) > 0
         self._pool = Pool(stored, self._open, self._readable, self.schema_name, retry)
 
     def _stored(self, part: Part) -> Stored:
@@ -182,9 +190,16 @@ class Reuse:
 
     def base_columns(self) -> dict[str, str] | None:
         """Input columns of the base version and their types; None where that is not known."""
-        if not self.base:
+        base = self.base or self.own_shown()
+        if not base:
             return None
-        return self._open(self._stored(self.base[0])).about.get("columns")
+        return self._open(self._stored(base[0])).about.get("columns")
+
+    def own_shown(self) -> list[Part]:
+        """Parts of the newest version, where it is of a first run that goes on; others after each publication."""
+        if not self.shows_own or not self._ledger:
+            return []
+        return self._ledger.version_parts(self._ledger.version_of(self._run))
 
     def base_tasks(self) -> set[str]:
         """Tasks whose columns the base version has."""

@@ -35,7 +35,7 @@ from secbatch.schema_changes import check_columns, check_tasks
 from secbatch.shard_lookup import ShardLookup
 from secbatch.shard_stages import ShardStages
 from secbatch.stages import StageClock
-from secbatch.store.filesystem import make_folder, remove_tree
+from secbatch.store.filesystem import make_folder, remove_file, remove_tree
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
 from secbatch.store.progress import ProgressFile
@@ -66,8 +66,11 @@ class Run:
         self.job, self.layout, self.ledger, self.options, self.reporter = job, layout, ledger, options, reporter
         self.described = described(job, options)
         unfinished = ledger.unfinished_run(self.described)
-        self.run = unfinished or new_run
-        self._resuming = unfinished is not None
+        # One that had published all and was still tidying up is not gone on with: its checkpoints may be gone, and what
+        # it has added to the dataset counts as any other row there.
+        self._tidying = unfinished if unfinished and ledger.all_published(unfinished) else None
+        self._resuming = unfinished is not None and not self._tidying
+        self.run = unfinished if unfinished and self._resuming else new_run
         self._check_mode()
         self.result = RunResult(self.run, str(layout.root))
         for shown in ledger.version_facts()[-1:]:  # what a run that fails leaves as it is
@@ -76,7 +79,8 @@ class Run:
         self._schedule = schedule
 
     def _check_mode(self) -> None:
-        if self.job.output.mode == "fail-if-exists" and self.ledger.latest_version() and not self._resuming:
+        goes_on = self._resuming or self._tidying
+        if self.job.output.mode == "fail-if-exists" and self.ledger.latest_version() and not goes_on:
             raise UnfitOutputError(
                 f"Output '{self.layout.root}' exists already and the job says `mode: fail-if-exists`; "
                 "choose another output or mode."
@@ -93,6 +97,8 @@ class Run:
                 self._notice(text)
             self._settle_settings()
             self.ledger.start_run(self.run, self.described, self.started)
+            if self._tidying:
+                self.ledger.end_run(self._tidying, "finished", self.started)
             context = self._context(self.setup)
             with ProgressFile(self.layout.progress, context.progress.snapshot, self._notice):
                 self._go(context)
@@ -202,6 +208,7 @@ class Run:
             run=self.run,
             about=about,
             fresh=job.output.mode == "overwrite",
+            redone=self._tidying is not None,
             retry=self.options.retry,
             notice=self._notice,
         )
@@ -232,6 +239,8 @@ class Run:
         """What killed runs have left goes, but for checkpoints; folders are there."""
         if self.layout.scratch.exists():
             remove_tree(self.layout.scratch)
+        for record in self.layout.runs.glob(".*.tmp"):
+            remove_file(record)
         for folder in (self.layout.parts, self.layout.keys, self.layout.checkpoints):
             make_folder(folder)
         if not self._resuming:

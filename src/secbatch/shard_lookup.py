@@ -45,7 +45,7 @@ class ShardLookup:
         self._mutex = threading.Lock()  # shards are read ahead while one in which a row ends the process is tried
         self.identities = Identities.of(context.job, self.layout.scratch)
         self.read_whole = False  # whether all of the job's input was asked for and given out
-        self._input_changed = False  # since an earlier try of this run
+        self.input_changed = False  # since an earlier try of this run
 
     def check_recompute(self) -> None:
         """Raises OutputError before a changed task has more rows done again than the job allows."""
@@ -103,8 +103,8 @@ class ShardLookup:
             if whole(self.layout, done) and readable(self.layout.checkpoints / f"{done.part}.parquet"):
                 return replace(item, checkpoint=done)
             self.notice(f"Checkpoint '{done.part}' is damaged, or gone; its rows are done again.")
-        if done and done.key != key and not self._input_changed:
-            self._input_changed = True
+        if done and done.key != key and not self.input_changed:
+            self.input_changed = True
             self.reuse.take_over_own(self.ledger, self.run)
             return self._looked_up(identified)
         todo = self.reuse.work(looked)

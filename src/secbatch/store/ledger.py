@@ -14,6 +14,8 @@ from secbatch.store.filesystem import make_folder
 from secbatch.store.ledger_errors import DamagedLedgerError, explain
 from secbatch.store.ledger_schema import SCHEMA_VERSION, create, migrate
 
+ALL_PUBLISHED = "all published"  # among the settings: the newest run that has made its last publication
+
 
 @dataclass(frozen=True)
 class Part:
@@ -218,6 +220,13 @@ class Ledger:
     def end_run(self, run: str, state: str, finished: str) -> None:
         self._write("UPDATE runs SET state = ?, finished = ? WHERE run = ?", (state, finished, run))
 
+    def note_all_published(self, run: str) -> None:
+        """All that the run was for is in the newest version: what it still does is to tidy up."""
+        self._write(*_all_published(run))
+
+    def all_published(self, run: str) -> bool:
+        return self.setting(ALL_PUBLISHED) == run
+
     def shard_rows(self, run: str) -> dict[int, int]:
         """Row targets of the shards of a run, as far as they are chosen."""
         return dict(self._read("SELECT shard, rows FROM shard_rows WHERE run = ?", (run,)))
@@ -269,6 +278,11 @@ class Ledger:
         """The newest version that another run published, 0 when there is none."""
         return int(self._read("SELECT COALESCE(MAX(version), 0) FROM versions WHERE run != ?", (run,))[0][0])
 
+    def version_of(self, run: str) -> int:
+        """The newest version, where this run has published it; else 0."""
+        rows = self._read("SELECT version, run FROM versions ORDER BY version DESC LIMIT 1")
+        return int(rows[0][0]) if rows and rows[0][1] == run else 0
+
     def version_parts(self, version: int, *, superseded: bool = False) -> list[Part]:
         """The parts that readers of a version see, in order; or those that it keeps of superseded rows."""
         rows = self._read(
@@ -286,9 +300,15 @@ class Ledger:
         return [Version(*row) for row in self._read("SELECT version, run, published, rows FROM versions ORDER BY 1")]
 
     def add_version(
-        self, version: int, run: str, published: str, parts: list[Part], superseded: Sequence[Part] = ()
+        self,
+        version: int,
+        run: str,
+        published: str,
+        parts: list[Part],
+        superseded: Sequence[Part] = (),
+        last: bool = False,
     ) -> None:
-        """Records the parts and the version that they make up, in one transaction."""
+        """Records the parts and the version that they make up, in one transaction. `last`: see `all_published`."""
         rows = sum(part.rows for part in parts)
         everything = [*parts, *superseded]
         self._write_all(
@@ -300,6 +320,7 @@ class Ledger:
                     ("INSERT INTO version_parts VALUES (?, ?, ?)", (version, position, part.name))
                     for position, part in enumerate(everything)
                 ),
+                *([_all_published(run)] if last else []),
             ]
         )
 
@@ -342,6 +363,10 @@ def _looking(path: Path) -> sqlite3.Connection:
 def _adding(part: Part) -> tuple[str, tuple[object, ...]]:
     values = (part.name, json.dumps(part.tasks), json.dumps(part.files), part.rows, part.rejected, part.size)
     return "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*values, int(part.superseded), part.run)
+
+
+def _all_published(run: str) -> tuple[str, tuple[object, ...]]:
+    return "INSERT OR REPLACE INTO meta VALUES (?, ?)", (ALL_PUBLISHED, run)
 
 
 def _part(row: tuple) -> Part:

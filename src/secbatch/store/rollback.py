@@ -72,7 +72,8 @@ def take_note(layout: Layout, ledger: Ledger) -> int | None:
     """
     shown = layout.data.readlink().name if layout.data.is_symlink() else ""
     newest = ledger.newest_run()
-    if not shown.isdigit() or int(shown) in ledger.versions() or (newest and newest.state == "running"):
+    died = newest is not None and newest.state == "running" and not ledger.all_published(newest.run)
+    if not shown.isdigit() or int(shown) in ledger.versions() or died:
         return None  # a run that died will publish again
     files = _files(layout.versions / shown)
     for number in reversed(ledger.versions()):

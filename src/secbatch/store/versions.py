@@ -16,9 +16,17 @@ _POSITION = re.compile(r"^\d{6,}-")  # in front of a part's name
 
 
 def publish(
-    layout: Layout, ledger: Ledger, run: str, parts: list[Part], when: str, superseded: Sequence[Part] = ()
+    layout: Layout,
+    ledger: Ledger,
+    run: str,
+    parts: list[Part],
+    when: str,
+    superseded: Sequence[Part] = (),
+    last: bool = False,
 ) -> int:
     """Makes `parts` the dataset, at once; `superseded` are kept beside it, unseen. Returns the version's number.
+
+    `last`: nothing of the run is left to be published.
 
     The steps, each safe to redo: folder of hard links built and fsynced, link swapped, ledger written. A crash
     between the last two leaves a version that the ledger does not know: the next publish makes a newer one.
@@ -47,7 +55,7 @@ def publish(
         swap_link(layout, folder)
     except OSError as error:
         raise explain(error, layout.root) from None
-    ledger.add_version(number, run, when, parts, superseded)
+    ledger.add_version(number, run, when, parts, superseded, last)
     return number
 
 
