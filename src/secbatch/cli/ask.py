@@ -5,7 +5,7 @@ import sys
 import click
 
 from secbatch.cli import options
-from secbatch.cli.terminal import printable
+from secbatch.cli.terminal import bold, printable
 from secbatch.errors import ModelError
 from secbatch.working_folder import check_working_folder
 
@@ -41,12 +41,12 @@ def mask(sentence: str, mask_model: str, top_k: int, targets: tuple[str, ...], d
     done = task.finish(task.compute(task.encode(table, pa.array(["0"]), pa.array([True]))))
     if done.errors:
         raise ModelError(done.errors[0])
-    click.echo(f"{click.style('Input:', bold=True)} {printable(sentence)}")
+    click.echo(f"{bold('Input:')} {printable(sentence)}")
     predictions = done.columns["mask_predictions"][0].as_py()
     for number, words in enumerate(predictions, 1):
         label = f"mask {number}" if len(predictions) > 1 else "mask"
         text = " | ".join(printable(word["token"]) for word in words) or "(outside the model's window)"
-        click.echo(f"{click.style(label + ':', bold=True)} {text}")
+        click.echo(f"{bold(label + ':')} {text}")
     return 0
 
 

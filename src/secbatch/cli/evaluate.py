@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from secbatch.cli import options
-from secbatch.cli.terminal import printable, sentence
+from secbatch.cli.terminal import bold, printable, sentence
 from secbatch.errors import InputError, JobError, SecbatchError
 from secbatch.extras import check_extra
 from secbatch.working_folder import check_working_folder
@@ -258,6 +258,6 @@ def _published(models: tuple[str, ...], more: bool, device: str, precision: str)
         raise click.UsageError("--published brings its own sentences; give it models, --device and --precision alone.")
     for number, model in enumerate(models):
         if len(models) > 1:
-            click.echo(("\n" if number else "") + click.style(printable(model), bold=True))
+            click.echo(("\n" if number else "") + bold(printable(model)))
         print_published(model, device, precision)
     return 0

@@ -6,7 +6,7 @@ import click
 
 from secbatch.cli import options
 from secbatch.cli.models_diff import diff
-from secbatch.cli.terminal import printable
+from secbatch.cli.terminal import bold, printable
 from secbatch.errors import ModelError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def list_models() -> int:
             here = "jobs that name it use your promoted model"
         else:
             here = "at hand" if at_hand(entry.name) else "not at hand"
-        click.echo(f"{click.style(entry.name, bold=True)} · {where} · licence {entry.licence} · {here}")
+        click.echo(f"{bold(entry.name)} · {where} · licence {entry.licence} · {here}")
         click.echo(f"    {entry.good_for}")
     click.echo()
     click.echo("Any other hub id (owner/name) or folder works as well. `secbatch models pull NAME` fetches one.")
@@ -154,11 +154,11 @@ def _list_promoted() -> None:
         try:
             record = registered(name)
         except ModelError as error:  # the others are worth listing all the same
-            click.echo(f"{click.style(printable(name), bold=True)} · {printable(str(error))}")
+            click.echo(f"{bold(printable(name))} · {printable(str(error))}")
             continue
         if record is not None:
             version = record.current[:SHOWN_DIGITS]
-            click.echo(f"{click.style(record.name, bold=True)} · version {version} · {_since(record)}")
+            click.echo(f"{bold(record.name)} · version {version} · {_since(record)}")
     click.echo()
     click.echo("Catalog:")
 

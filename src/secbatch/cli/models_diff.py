@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from secbatch.cli import options
-from secbatch.cli.terminal import printable, sentence
+from secbatch.cli.terminal import bold, printable, sentence
 
 if TYPE_CHECKING:
     from secbatch.comparison.found import Example
@@ -119,7 +119,7 @@ def _rest(count: int, what: str) -> None:
 
 def _print_example(example: "Example", first: str, second: str) -> None:
     click.echo()
-    place = click.style(f"{printable(example.place)}:", bold=True)
+    place = bold(f"{printable(example.place)}:")
     click.echo(f"{place} {_shortened(example.text)}")
     width = max(len(first), len(second))
     for name, said in ((first, example.first), (second, example.second)):

@@ -2,7 +2,7 @@
 
 import click
 
-from secbatch.cli.terminal import printable
+from secbatch.cli.terminal import bold, printable
 
 
 def print_published(name: str, device: str, precision: str) -> None:
@@ -12,7 +12,7 @@ def print_published(name: str, device: str, precision: str) -> None:
 
     checks = verify(name, choose(device, precision))
     for check in checks:
-        click.echo(f"{click.style('Input:', bold=True)} {check.sentence}")
+        click.echo(f"{bold('Input:')} {check.sentence}")
         click.echo(f"  published: {' | '.join(check.published)}")
         click.echo(f"  predicted: {' | '.join(printable(word) for word in check.predicted)}")
         click.echo(f"  overlap:   {check.overlap} of {len(check.published)}")

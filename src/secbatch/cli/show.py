@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from secbatch.cli.origins import Origins
-from secbatch.cli.terminal import printable
+from secbatch.cli.terminal import bold, printable
 from secbatch.errors import InputError, JobError
 from secbatch.no_python_object import NO_OBJECT
 from secbatch.store.layout import Layout, rejects_beside
@@ -49,7 +49,7 @@ def show(output: str, rows: int, rejected: bool, with_models: bool) -> int:
         if number:
             click.echo()
         for label, text in block:
-            click.echo(f"{click.style(printable(label) + ':', bold=True)} {_shortened(printable(text))}")
+            click.echo(f"{bold(printable(label) + ':')} {_shortened(printable(text))}")
     if rejected and there > len(blocks):  # nobody should take the first of them for all
         click.echo(f"These are {len(blocks):,} of {there:,} rejects; --rows {there} shows all.", err=True)
     return 0

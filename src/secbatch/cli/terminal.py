@@ -1,7 +1,10 @@
 """Text for a terminal: nothing that came from data may move the cursor, colour or reorder what is shown."""
 
+import os
 import re
 import unicodedata
+
+import click
 
 _SAFE_CONTROLS = re.compile(r"[\t\r\n]+")
 # Cc: C0 and C1 controls (escape sequences). Cf: invisible format characters, the bidirectional overrides among
@@ -24,6 +27,12 @@ def sentence(text: str) -> str:
     if word:
         text = text[0].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def bold(text: str) -> str:
+    """`text` as a label; plain for a terminal that would show the codes, and for people who want none."""
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    return text if plain else click.style(text, bold=True)
 
 
 def _escape(character: str) -> str:
