@@ -93,6 +93,14 @@ def listed(names: "list[str] | tuple[str, ...]") -> str:
     return ", ".join(some) + (f", … ({len(names):,} in all)" if len(names) > 20 else "")
 
 
+def columns_there(names: "list[str] | tuple[str, ...]") -> str:
+    """`it has a, b`, for the sentence on a column that is not there; with what to do where a header became one name."""
+    if len(names) == 1 and any(sign in names[0] for sign in ",;\t|"):
+        mend = "where quotes stand around whole lines, take them off, and where the delimiter is another, name it"
+        return f"it has one, '{shown(names[0])}'; {mend}"
+    return f"it has {listed(names)}"
+
+
 def counted(number: int, noun: str) -> str:
     """A number with its noun for a sentence: `1 row`, `2,000 rows`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

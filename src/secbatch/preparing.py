@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from secbatch.collector import resting
-from secbatch.errors import InputError, listed, nearest
+from secbatch.errors import InputError, columns_there, nearest
 from secbatch.job import Job
 from secbatch.pacing import LARGEST
 from secbatch.sources.open import Source, open_source
@@ -70,7 +70,7 @@ def _check_columns(job: Job, schema: pa.Schema) -> None:
         if name not in schema.names:
             raise InputError(
                 f"Column '{name}', named in {key}, is not in the input{nearest(name, schema.names)}; "
-                f"it has {listed(schema.names)}."
+                f"{columns_there(schema.names)}."
             )
     if output.run_date_column and output.run_date_column not in schema.names:
         schema = schema.append(pa.field(output.run_date_column, pa.date32()))

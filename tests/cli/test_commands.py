@@ -133,6 +133,7 @@ def test_mask_and_ask(mask_model: str, chat_model: str, capsys: pytest.CaptureFi
         (["enrich", "in.txt", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "(enrich: `--format csv`)"),
         (["enrich", "latin.csv", "-o", "o", "--mask", "text"], 2, "(enrich: `--encoding cp1252`)"),
         (["enrich", "spaced.csv", "-o", "o", "--mask", "text"], 2, "it has ' text ', n."),
+        (["enrich", "quoted.csv", "-o", "o", "--mask", "text"], 2, "where quotes stand around whole lines, take them"),
         (["enrich", "in.csv", "-o", "o", "--ask", "text", "--target", "file"], 2, "say --mask COLUMN too"),
         (["enrich", "in.csv", "-o", "out.CSV", "--mask", "text", "--mask-model", "MODEL"], 2, "should be a folder or"),
         (
@@ -155,6 +156,7 @@ def test_what_is_wrong_is_one_sentence(
     write("empty.csv", "")
     write("in.txt", "text\nA <mask>\n")
     write("spaced.csv", " text ,n\nA <mask>,1\n")
+    write("quoted.csv", '"n,""text"""\n"1,""A <mask>, b"""\n')
     Path("latin.csv").write_bytes("texte é\nA <mask>\n".encode("latin-1"))
     write("twice.csv", "text,text\na,b\n")
     write("taken.csv", "text,mask_top\na,b\n")
