@@ -72,6 +72,17 @@ class OutOfTime(Interrupted):
     """The time has come at which the run was to stop."""
 
 
+def interrupt_behind(error: BaseException) -> BaseException | None:
+    """The interrupt that `error` is, or that it came of.
+
+    Libraries that are broken off may raise something else: `Thread.start` a KeyError, once the thread has started.
+    """
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, Interrupted | KeyboardInterrupt):
+        behind = None if isinstance(behind, SecbatchError | OSError) else behind.__context__
+    return behind
+
+
 def shown(name: str) -> str:
     """A name for a sentence or a table: of a very long one the beginning, as nobody reads the rest."""
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"

@@ -11,9 +11,9 @@ from secbatch.errors import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
     EXIT_REJECTS,
-    Interrupted,
     SecbatchError,
     UnfitOutputError,
+    interrupt_behind,
 )
 from secbatch.finished_shards import FinishedShards
 from secbatch.job import Job
@@ -118,7 +118,8 @@ class Run:
         return self.result
 
     def _note_end(self, error: BaseException) -> None:
-        interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
+        interrupt = interrupt_behind(error)
+        interrupted, error = interrupt is not None, interrupt or error
         self.result.state = "interrupted" if interrupted else "failed"
         if isinstance(error, SecbatchError):
             self.result.exit_code, self.result.error = error.exit_code, str(error)

@@ -1,16 +1,21 @@
 """Signals that come before a run listens to them."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_task import install
 
+from secbatch.cli.main import main
 from secbatch.cli.stopping import ASKED_ONCE_SECONDS
+from secbatch.errors import EXIT_INTERRUPTED, Interrupted
 
 AS_CLICK_IS_IMPORTED = """
 import os, signal, sys
@@ -104,3 +109,37 @@ def test_what_is_ignored_stays_ignored(ignored: str) -> None:
         process.wait(timeout=0.5)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[0] == "written\n"
+
+
+@pytest.mark.parametrize("where", ["secbatch.cli.run.check_threads", "secbatch.engines.local.LocalEngine.run"])
+def test_an_interrupt_amid_the_start_of_a_thread_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], where: str
+) -> None:
+    install(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    Path("in.csv").write_text("text\na word\n")
+    Path("job.yaml").write_text(
+        "{name: a, input: {path: in.csv}, output: {path: out}, tasks: {up: {type: fill-mask, model: fake, text: text}}}"
+    )
+
+    def interrupted(*arguments: Any) -> None:
+        def start(*arguments: Any) -> None:
+            begin(*arguments)
+            assert started.wait(10)  # the thread is there, and `Thread.start` has not returned
+            raise Interrupted("stop")
+
+        begin, started = threading._start_new_thread, threading.Event()
+        monkeypatch.setattr(threading, "_start_new_thread", start)
+        try:
+            threading.Thread(target=started.set).start()
+        finally:
+            monkeypatch.setattr(threading, "_start_new_thread", begin)
+
+    monkeypatch.setattr(where, interrupted)
+    with pytest.raises(SystemExit) as end:
+        main(["run", "job.yaml"])
+    assert end.value.code == EXIT_INTERRUPTED
+    assert capfd.readouterr().err.endswith("stop.\n")
+    if Path("out").exists():
+        record = json.loads(Path("out/_secbatch/runs/latest.json").read_text())
+        assert (record["state"], record["exit_code"], record["error"]) == ("interrupted", EXIT_INTERRUPTED, "stop")

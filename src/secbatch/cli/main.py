@@ -21,7 +21,7 @@ from secbatch.cli.streams import hold_streams
 from secbatch.cli.terminal import printable, sentence
 from secbatch.cli.versions import rollback, versions
 from secbatch.collector import set_aside_once
-from secbatch.errors import EXIT_FAILURE, EXIT_INTERRUPTED, Interrupted, SecbatchError
+from secbatch.errors import EXIT_FAILURE, EXIT_INTERRUPTED, Interrupted, SecbatchError, interrupt_behind
 from secbatch.redaction import redacted
 
 
@@ -77,12 +77,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         error.show()
         return error.exit_code
     except (Interrupted, KeyboardInterrupt, click.Abort) as error:
-        text = sentence(str(error) or "Interrupted")
-        if log.active():
-            log.emit("interrupted", "warning", text=text, exit_code=EXIT_INTERRUPTED)
-        else:
-            click.echo(text, err=True)
-        return EXIT_INTERRUPTED
+        return _interrupted(error)
     except SecbatchError as error:
         if debug:
             raise
@@ -99,6 +94,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
         place = f" '{error.filename}'" if error.filename else ""
         return _fail(f"The system refused to go on{place and ' at'}{place}: {error.strerror or error}", EXIT_FAILURE)
     except Exception as error:
+        if interrupt := interrupt_behind(error):
+            return _interrupted(interrupt)
         if debug:
             raise
         if known := system_limits.refused(error):
@@ -119,6 +116,15 @@ def _refuse_undecodable(arguments: Sequence[str]) -> None:
             if not file_names.locale_is_utf8():
                 argument, what = os.fsencode(argument).decode(errors="backslashreplace"), file_names.remedy()
             raise click.UsageError(f"Argument '{printable(argument)}' cannot be used: {what}.") from None
+
+
+def _interrupted(interrupt: BaseException) -> int:
+    text = sentence(str(interrupt) or "Interrupted")
+    if log.active():
+        log.emit("interrupted", "warning", text=text, exit_code=EXIT_INTERRUPTED)
+    else:
+        click.echo(text, err=True)
+    return EXIT_INTERRUPTED
 
 
 def _fail(text: str, code: int) -> int:
