@@ -44,6 +44,12 @@ COLUMNS = {
     "uuids in lists": lambda: _lists(_uuids()),
     "uuids in structs": lambda: _structs(_uuids()),
     "far times in lists": lambda: _lists(_times(pa.timestamp("us"))),
+    "far times in views of lists": lambda: pa.ListViewArray.from_arrays(
+        pa.array(range(6), pa.int32()), pa.array([1] * 6, pa.int32()), _times(pa.timestamp("us"))
+    ),
+    "far times in maps": lambda: pa.MapArray.from_arrays(
+        pa.array(range(7), pa.int32()), pa.array(list("abcdef")), _times(pa.timestamp("us"))
+    ),
     "far times in structs": lambda: _structs(_times(pa.timestamp("us", "UTC"))),
     "a zone nobody knows": lambda: _times(pa.timestamp("us", "Nowhere/City")),
     "a zone nobody knows, in lists": lambda: _lists(_times(pa.timestamp("us", "Nowhere/City"))),
@@ -111,8 +117,10 @@ def _bare(column: pa.Array) -> list[Any]:
         return _bare(column.storage)
     if pa.types.is_struct(column.type):
         return _bare(column.field(0))
-    if pa.types.is_list(column.type):
+    if pa.types.is_list(column.type) or pa.types.is_list_view(column.type):
         return _bare(column.flatten())
+    if pa.types.is_map(column.type):
+        return _bare(column.items)
     return column.cast(pa.int64()).to_pylist() if pa.types.is_timestamp(column.type) else column.to_pylist()
 
 

@@ -117,32 +117,31 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     try:
         values: list[Any] = column.to_pylist()
     except NO_OBJECT:  # one of them; what the others are must not depend on it
-        numbers = column.cast(_without_dates(column.type))
-        values = [_value(one, as_numbers) for one, as_numbers in zip(column, numbers, strict=True)]
+        values = [_value(one) for one in column]
     return values
 
 
-def _value(one: pa.Scalar, as_numbers: pa.Scalar) -> Any:
+def _value(one: pa.Scalar) -> Any:
     try:
         return one.as_py()
     except NO_OBJECT:
-        return as_numbers.as_py()
+        return _with_numbers(one)
 
 
-def _without_dates(kind: pa.DataType) -> pa.DataType:
-    """`kind` with integers for dates and times, at any depth."""
-    if pa.types.is_map(kind):
-        return pa.map_(_without_dates(kind.key_type), _without_dates(kind.item_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_without_dates(field.type)) for field in kind])
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(kind.value_field.with_type(_without_dates(kind.value_type)), kind.list_size)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        make = pa.list_ if pa.types.is_list(kind) else pa.large_list
-        return make(kind.value_field.with_type(_without_dates(kind.value_type)))
+def _with_numbers(one: pa.Scalar) -> Any:
+    """The Python object of a value, with integers for dates and times, at any depth."""
+    kind = one.type
+    if not one.is_valid:
+        return None
     if pa.types.is_temporal(kind):
-        return pa.int32() if kind.bit_width == 32 else pa.int64()
-    return kind
+        return one.value
+    if pa.types.is_dictionary(kind):
+        return _with_numbers(one.value)
+    if pa.types.is_struct(kind):
+        return {name: _with_numbers(part) for name, part in one.items()}
+    if pa.types.is_map(kind):
+        return [(_with_numbers(pair["key"]), _with_numbers(pair["value"])) for pair in one.values]
+    return [_with_numbers(part) for part in one.values] if pa.types.is_nested(kind) else one.as_py()
 
 
 def _zone_is_known(kind: pa.DataType) -> bool:
