@@ -201,6 +201,12 @@ def test_questions_with_and_without_answers() -> None:
     assert example.answers == ()  # as in a column of strings, an empty answer says that there is none
 
 
+@pytest.mark.parametrize("answer", ['{"text": ["A", "B"], "answer_start": [0]}', '{"text": "A", "answer_start": 0}'])
+def test_answers_and_their_places_are_lists_of_one_length(answer: str) -> None:
+    with pytest.raises(InputError, match=r"row 1: the answers are not .* of one length"):
+        read_questions(write("a.jsonl", f'{{"question": "Who?", "context": "A B", "answer": {answer}}}\n'))
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -223,6 +229,12 @@ def test_pairs() -> None:
         read_pairs(files, "a", "b")
     read = read_pairs(LabelledFiles("p.csv", malformed="skip"), "Sum up: {a}", "b")
     assert [(e.source, e.target) for e in read.examples] == [("Sum up: long text", "short")]
+
+
+def test_rows_that_are_all_left_out_are_no_data() -> None:
+    write("p.csv", "a,b\n" + "long,\n" * 3)
+    with pytest.raises(InputError, match=r"p\.csv: no row gives an example"):
+        read_pairs(LabelledFiles("p.csv", malformed="skip"), "a", "b")
 
 
 def test_a_line_in_another_encoding_names_the_key_of_this_job(tmp_path: Path) -> None:

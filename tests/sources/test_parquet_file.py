@@ -131,6 +131,11 @@ def test_text_that_is_no_utf8_is_a_row_error(tmp_path):
     assert "row 2, column 's': not valid UTF-8" in shard.errors[1]
 
 
+def test_a_file_without_columns_is_said(tmp_path):
+    with pytest.raises(InputError, match=r"t\.parquet has no columns"):
+        source_of(parquet(tmp_path, "t.parquet", pa.table({})))
+
+
 def test_duplicate_columns_and_types_are_refused(tmp_path):
     table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
     with pytest.raises(InputError, match="names 'a' more than once"):

@@ -53,9 +53,25 @@ def test_breaks(parts):
     assert sentences(" ".join(parts)) == parts
 
 
-@pytest.mark.parametrize("line", ["These are its tools:", "It ran on the host!", "And so on and on…", "Its tools were"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "These are its tools:",
+        "It ran on the host!",
+        "And so on and on…",
+        "Its tools were",
+        "net user admin secret /add",
+        "x = y and then z",
+    ],
+)
 def test_a_line_that_ends_or_is_a_heading(line):
     assert sentences(f"{line}\nthe loader ran on it") == [line, "the loader ran on it"]
+
+
+def test_a_line_that_ends_in_a_small_word_goes_on():
+    sentence = "The group used some tools of\nAPT29 and it stayed."
+    assert sentences(sentence) == [sentence]
+    assert sentences("The group used some tools\nAPT29 stayed.") == ["The group used some tools", "APT29 stayed."]
 
 
 def test_a_missing_space_before_a_starter():
