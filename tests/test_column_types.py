@@ -191,6 +191,21 @@ def test_a_night_of_narrower_types_takes_those_of_the_dataset(narrower: pa.Array
     assert not run_job(parquet_job(input__id=["text"])).published
 
 
+def test_they_are_those_of_the_newest_version_also_where_somebody_has_turned_the_link(counter: Counter) -> None:
+    for values in (pa.array([1, 2], pa.int32()), pa.array([2**40, 2], pa.int64())):
+        write("a.parquet", v=values)
+        run_job(parquet_job())
+    first = min(Path("out/_secbatch/versions").iterdir())
+    write("a.parquet", v=pa.array([3, 4], pa.int32()))
+    for link in (None, first):
+        Path("out/data").unlink()
+        if link:
+            Path("out/data").symlink_to(f"_secbatch/versions/{link.name}")
+        run_job(parquet_job())
+        assert ds.dataset("out/data").to_table().column("v").to_pylist() == [3, 4]
+        assert ds.dataset("out/data").schema.field("v").type == pa.int64()
+
+
 @pytest.mark.parametrize("narrower", [pa.nulls(2), pa.array([7, None], pa.int32()), pa.array([7, None], pa.uint8())])
 def test_a_night_of_narrower_partitions_takes_the_types_of_the_dataset(narrower: pa.Array, counter: Counter) -> None:
     partitioned = {"path": "out", "partition_by": ["v"]}

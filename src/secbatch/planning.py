@@ -56,7 +56,8 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
     layout = Layout(Path(job.output.path))
     ledger = Ledger.read_only(layout.ledger) if layout.ledger.exists() else None
     try:
-        setup = set_up(job, run, lambda cuda: ShardSizes(runner.shard_rows_schedule(job, cuda)))
+        newest = ledger.latest_version() if ledger else 0
+        setup = set_up(job, run, lambda cuda: ShardSizes(runner.shard_rows_schedule(job, cuda)), newest)
         plan = Plan(
             files=len(setup.source.files),
             device=setup.compute.summary,

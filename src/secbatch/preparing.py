@@ -36,10 +36,11 @@ class Setup:
 
 
 @resting()
-def set_up(job: Job, run: str, pace: Callable[[bool], Callable[[int], int]]) -> Setup:
+def set_up(job: Job, run: str, pace: Callable[[bool], Callable[[int], int]], version: int = 0) -> Setup:
     """Resolves models, opens the input, fits tasks to columns. Raises one-sentence errors for all that is wrong.
 
-    `pace(cuda)` gives the row target of each shard, by its number.
+    `pace(cuda)` gives the row target of each shard, by its number. `version`: the output's newest, whether readers see it
+    or somebody has turned the link to another.
     """
     from secbatch.models.device import choose
     from secbatch.tasks.registry import resolve_model
@@ -54,7 +55,7 @@ def set_up(job: Job, run: str, pace: Callable[[bool], Callable[[int], int]]) -> 
     # as it depends on how fast those before it were.
     whole = job.holds_conversations
     layout = Layout(Path(job.output.path))
-    earlier = {} if job.output.mode == "overwrite" else column_types(layout)
+    earlier = {} if job.output.mode == "overwrite" else column_types(layout, version)
     source = open_source(job.input, (lambda shard: LARGEST) if whole else shard_rows, earlier)
     _refuse_own_output(source, layout)
     _check_columns(job, source.schema)

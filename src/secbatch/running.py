@@ -91,7 +91,7 @@ class Run:
         self.started, self.begin = now(), time.monotonic()
         known_output = self.ledger.latest_version() > 0
         try:
-            self.setup = set_up(self.job, self.run, self._pace)
+            self.setup = set_up(self.job, self.run, self._pace, self.ledger.latest_version())
             self.sizes.hold(self.setup.worker.row_bytes)
             for text in notices:
                 self._notice(text)

@@ -9,12 +9,14 @@ import pyarrow.parquet as pq
 from secbatch.errors import OutputError
 from secbatch.store.layout import Layout
 from secbatch.store.row_keys import StoredKeys
-from secbatch.store.versions import part_name
+from secbatch.store.versions import folder_name, part_name
 
 
-def column_types(layout: Layout) -> dict[str, pa.DataType]:
-    """The types of the columns that readers see; none where there is no dataset."""
-    version = layout.data.resolve()
+def column_types(layout: Layout, newest: int = 0) -> dict[str, pa.DataType]:
+    """The types of the columns of the version `newest`, or of what readers see; none where there is no dataset."""
+    version = layout.versions.resolve() / folder_name(newest)
+    if not version.is_dir():
+        version = layout.data.resolve()
     if version.parent != layout.versions.resolve():  # not ours to walk through
         return {}
     first = next(version.rglob("*.parquet"), None)  # all parts of a version have the same
