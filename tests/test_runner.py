@@ -407,6 +407,27 @@ def test_a_file_of_many_parts_has_all_rows_in_their_order(counter: Counter, monk
     assert pd.read_parquet("rows.parquet")["n"].tolist() == [str(n) for n in range(50)]
 
 
+def test_a_file_that_a_killed_run_has_put_there_leaves_no_second_name(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from secbatch import single_file
+    from secbatch.reporting import Silent
+
+    put = single_file._concatenate
+
+    def killed(files: list[Path], target: Path) -> None:
+        put(files, target)
+        raise KeyboardInterrupt
+
+    write("a.csv", "n,text", "1,word")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(single_file, "_concatenate", killed)
+        single_file.run_into_file(job(), Path("rows.parquet"), reporter=Silent())
+    assert Path("rows.parquet").exists()
+    single_file.run_into_file(job(), Path("rows.parquet"), reporter=Silent())
+    assert sorted(path.name for path in Path().iterdir()) == ["in", "rows.parquet"]
+
+
 def test_a_file_is_held_until_its_folder_is_gone(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another run would go on from the folder that is about to be removed."""
     from secbatch import single_file

@@ -39,8 +39,8 @@ class Setup:
 def set_up(job: Job, run: str, pace: Callable[[bool], Callable[[int], int]], version: int = 0) -> Setup:
     """Resolves models, opens the input, fits tasks to columns. Raises one-sentence errors for all that is wrong.
 
-    `pace(cuda)` gives the row target of each shard, by its number. `version`: the output's newest, whether readers see it
-    or somebody has turned the link to another.
+    `pace(cuda)` gives the row target of each shard, by its number. `version`: the output's newest, whatever the link
+    leads to.
     """
     from secbatch.models.device import choose
     from secbatch.tasks.registry import resolve_model

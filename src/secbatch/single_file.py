@@ -16,7 +16,7 @@ from secbatch.run_options import RunOptions
 from secbatch.runner import RunResult, run_job
 from secbatch.sources.paths import find_files
 from secbatch.store.durable_files import write_atomically
-from secbatch.store.filesystem import check_output_place, explain
+from secbatch.store.filesystem import check_output_place, explain, remove_file
 from secbatch.store.layout import Layout, rejects_beside
 from secbatch.store.parts import write_tables
 
@@ -102,6 +102,9 @@ def _concatenate(files: list[Path], target: Path) -> None:
         temporary.hardlink_to(files[0])
 
     write_atomically(target, link, "file")  # it is that file: its other names go with the folder
+    # Where a run that was killed has given it the name already, both names have stayed: to rename one to the other does
+    # nothing.
+    remove_file(target.with_name(f".{target.name}.tmp"))
 
 
 def _row_groups(files: list[Path]) -> Iterator[pa.Table]:
