@@ -128,9 +128,10 @@ def test_other_ends(counter: Counter, capsys: pytest.CaptureFixture[str], monkey
         code, machine, text = status(capsys)
         assert (code, machine["progress"]) == (75, None) and "looking at models and input" in text
     latest = Path("out/_secbatch/runs/latest.json")
-    latest.write_text("{")
-    assert _run(["status", "out"]) == 2
-    assert "cannot be read" in capsys.readouterr().err
+    for text, said in {"{": "cannot be read", "[" * 100_000: "cannot be read", '{"run": "x"}': "no record of"}.items():
+        latest.write_text(text)
+        assert _run(["status", "out"]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_who_looks_leaves_no_file_for_the_next_run(counter: Counter, capsys: pytest.CaptureFixture[str]) -> None:

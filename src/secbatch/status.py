@@ -59,7 +59,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"'{path}' cannot be read ({error}); run the job again.") from None
     if not isinstance(record, dict) or not {"run", "state", "exit_code", "started"} <= record.keys():
         raise InputError(f"'{path}' is no record of a run; run the job again.")
