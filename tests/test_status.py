@@ -113,6 +113,9 @@ def test_a_run_that_was_killed_is_the_last_one_also_where_the_clock_was_turned_b
 def test_other_ends(counter: Counter, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert _run(["status", "out"]) == 2
     assert "holds no output of secbatch" in capsys.readouterr().err
+    Path("out/_secbatch").mkdir(parents=True)  # as by a run that was killed at once
+    code, machine, text = status(capsys)
+    assert (code, machine["state"]) == (0, "none") and "no run has left a record" in text
 
     def stopped(self: UpperTask, encoded: Any) -> Any:
         raise Interrupted("stop")
