@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint soak fuzz bench bench-gpu models sample-data clean
+.PHONY: demo test test-oldest test-newest lint soak fuzz bench bench-gpu models sample-data clean
 
 $(STAMP): pyproject.toml setup.py constraints.txt $(wildcard src/secbatch/*.c src/secbatch/models/native/*.[ch])
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,14 @@ demo: $(STAMP)  ## install, run the main job on bundled data with bundled models
 test: $(STAMP)  ## the whole suite, a process for each of up to four cores
 	@# Threads that wait let go of the core: those of the other processes need it.
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m "not soak" --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-oldest: OTHER := oldest
+test-oldest: CONSTRAINED := --constraint constraints-oldest.txt
+test-newest: OTHER := newest
+test-oldest test-newest:  ## the suite with the oldest or newest versions that are admitted: downloads 3 GB, torch for GPUs
+	$(PYTHON) -m venv $(VENV)-$(OTHER)
+	$(VENV)-$(OTHER)/bin/pip install --quiet --upgrade $(CONSTRAINED) --editable ".[dev]"
+	OMP_WAIT_POLICY=PASSIVE $(VENV)-$(OTHER)/bin/python -m pytest -m "not soak" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
