@@ -151,6 +151,28 @@ def test_an_unreachable_hub_is_said_at_once_and_in_silence(tmp_path: Path) -> No
     assert before_traceback == ""
 
 
+@pytest.mark.parametrize(
+    ("proxy", "reason"),
+    [
+        ("socks5://127.0.0.1:9", "socksio"),  # which no extra installs
+        ("foo://127.0.0.1", "Unknown scheme"),
+        ("http://user:S3CRET/x@127.0.0.1", "is no address"),
+    ],
+)
+def test_a_proxy_that_cannot_be(tmp_path: Path, proxy: str, reason: str) -> None:
+    code = "from secbatch.models.resolve import resolve; resolve('securebert')"
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), proxy)
+    environment = {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "HF_HOME": str(tmp_path),
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+    }
+    environment |= proxies
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    said = run.stderr.splitlines()[-1]
+    assert "ModelError: model securebert" in said and reason in said and "S3CRET" not in said
+
+
 def test_a_misspelt_catalog_name(cache: Path) -> None:
     with pytest.raises(ModelError, match=r"did you mean 'securebert'\?"):
         resolve("securbert")

@@ -418,6 +418,30 @@ def test_a_dead_endpoint_ends_the_run(server: Server, trouble: tuple[int, Any]) 
         run(task(server.url, retries=1), question=["a"])
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9", "socksio"),  # which no extra installs
+        ("HTTP_PROXY", "foo://127.0.0.1", "Unknown scheme"),
+        ("HTTP_PROXY", "http://user:S3CRET/x@127.0.0.1", "an address is none"),
+        ("SSL_CERT_FILE", "nowhere.pem", "No such file"),
+        ("SSL_CERT_FILE", __file__, "certificate"),
+    ],
+)
+def test_a_proxy_or_certificates_that_cannot_be(
+    server: Server, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, reason: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ModelError, match=r"cannot be asked with the proxy .* HTTPS_PROXY, ALL_PROXY") as raised:
+        run(task(server.url), question=["a"])
+    assert reason in str(raised.value) and "S3CRET" not in str(raised.value)
+
+
+def test_a_name_that_no_host_can_have_ends_the_run() -> None:
+    with pytest.raises(ModelError, match=r"endpoint http://é\.\.x/v1 is no address"):
+        run(task("http://é..x/v1"), question=["a"])
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 302])
 def test_refusals_of_everything_end_the_run_without_the_key(
     server: Server, status: int, monkeypatch: pytest.MonkeyPatch

@@ -7,11 +7,12 @@ its reason, or the endpoint as a whole, which ends the run: nothing is lost, a r
 import asyncio
 import math
 import random
+import ssl
 import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from secbatch.errors import ModelError
+from secbatch.errors import ModelError, cause
 from secbatch.models.generation_endpoint_response import Completion, Failure, Outcome, Refusal, judged
 from secbatch.models.generation_endpoint_throttle import Throttle
 
@@ -38,6 +39,7 @@ class Session:
     """Connections to an endpoint; lives on one event loop."""
 
     def __init__(self, endpoint: Endpoint, key: str | None) -> None:
+        """Raises ModelError where the environment names a proxy or certificates that there cannot be."""
         import httpx2 as httpx
 
         self.endpoint, self.key = endpoint, key
@@ -50,7 +52,15 @@ class Session:
         # All connections are kept: a new one for each request costs a handshake.
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.AsyncClient(headers=headers, timeout=None, limits=limits, follow_redirects=False)
+        try:
+            self._client = httpx.AsyncClient(headers=headers, timeout=None, limits=limits, follow_redirects=False)
+        except (ImportError, ValueError, httpx.InvalidURL, FileNotFoundError, ssl.SSLError) as error:
+            # Of an address that is none, the piece it tells of may be of a password.
+            said = "an address is none" if isinstance(error, httpx.InvalidURL) else cause(error)
+            raise ModelError(
+                f"endpoint {endpoint.url} cannot be asked with the proxy or certificates that the environment names"
+                f" ({said}); see HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
+            ) from None
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -152,6 +162,8 @@ class Session:
         except httpx.ConnectError as problem:
             said = self._shown(str(problem))
             return Failure("no connection" + (f" ({said})" if said else ""))
+        except httpx.InvalidURL as problem:
+            raise ModelError(f"endpoint {self.endpoint.url} is no address ({cause(problem)})") from None
         except httpx.HTTPError as problem:
             return Failure(self._shown(str(problem)) or type(problem).__name__)
         outcome = judged(response.status_code, response.headers, bytes(content))

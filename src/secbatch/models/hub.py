@@ -91,12 +91,14 @@ def download(hub_id: str, revision: str) -> Snapshot:
             raise HubUnreachableError(cause(error)) from None
         except HfHubHTTPError as error:
             raise ModelError(f"model {hub_id}: the hub answered with an error ({cause(error)})") from None
-        except (ImportError, SecbatchError):  # the latter: an interrupt
+        except SecbatchError:  # an interrupt
             raise
         except Exception as error:
             # Transport errors: their classes belong to whichever HTTP client huggingface_hub uses.
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
                 raise ModelError(f"model {hub_id} cannot be stored in the cache ({error})") from None
+            if type(error).__name__ == "InvalidURL":  # the piece it tells of may be of a password
+                raise HubUnreachableError("HF_ENDPOINT, or a proxy that the environment names, is no address") from None
             raise HubUnreachableError(cause(error)) from None
     return Snapshot(Path(folder), facts.sha)
 
