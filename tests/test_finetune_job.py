@@ -68,6 +68,8 @@ def test_a_delimiter_may_be_named_tab_as_in_other_jobs(tmp_path: Path) -> None:
         ("output:", f"hyperparameters: {{seed: {1 << 63}}}\noutput:", "line 5: .hyperparameters.seed. is wrong"),
         ("label: label", "label: label, labels: []", "line 4: 'data.labels' is wrong: it must not be empty"),
         ("output: models/topics", "output: ''", "line 5: 'output' is wrong: it must not be empty"),
+        ("output:", "hyperparameters: {masking: {replaced: 0.6, kept: 0.5}}\noutput:", "add up to 1 at most"),
+        ("model: builtin/mlm", 'model: "a\\0b"', "line 3: .model.base. is wrong: it must not hold a NUL character"),
         ("label: label", "label: label, delimiter: ';;'", "line 4: 'data.delimiter' is wrong: delimiter must be one"),
     ],
 )
