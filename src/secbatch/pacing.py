@@ -42,6 +42,11 @@ class ShardSizes:
             self._unrecorded.append((shard, self._fixed[shard]))
         return self._fixed[shard]
 
+    def settled(self, shard: int) -> bool:
+        """Whether more is not known of the target of `shard` once one before it is done."""
+        known = bool(self._rate or self._expected) or not self._measures
+        return known or shard in self._fixed or shard < len(self._first)
+
     def record(self) -> None:
         """Records what was chosen; to be called before a shard becomes work.
 

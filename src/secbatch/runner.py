@@ -22,7 +22,7 @@ from secbatch.store.lock import hold
 from secbatch.store.rebuild import open_ledger
 from secbatch.store.rollback import take_note
 from secbatch.store.versions import check_own
-from secbatch.task_specs import Chat, Seq2Seq
+from secbatch.task_specs import Chat, writes_here
 
 __all__ = ["RunResult", "run_job", "shard_rows_schedule"]
 
@@ -34,16 +34,12 @@ def shard_rows_schedule(job: Job, cuda: bool) -> tuple[int, ...]:
     does as many at a time as may be asked of it; the second shard has work for it while the first is published.
     """
     asked = [spec.concurrency for spec in job.tasks.values() if isinstance(spec, Chat) and spec.endpoint]
-    writes = any(isinstance(spec, Chat | Seq2Seq) and not _remote(spec) for spec in job.tasks.values())
+    writes = any(map(writes_here, job.tasks.values()))
     if asked and not writes:
         return (max(16, *asked), max(32, *(4 * count for count in asked)), 0)
     if cuda:
         return (64, 128, 0) if writes else (128, 512, 2048, 0)
     return (16, 32, 0) if writes else (16, 64, 128, 0)
-
-
-def _remote(spec: Chat | Seq2Seq) -> bool:
-    return isinstance(spec, Chat) and spec.endpoint is not None
 
 
 def run_job(

@@ -19,6 +19,7 @@ from secbatch.shard_lookup import Item, ShardLookup
 from secbatch.store.checkpoints import write_checkpoint
 from secbatch.store.ledger import Checkpoint
 from secbatch.store.row_keys import REJECTED, RowKeys
+from secbatch.task_specs import writes_here
 from secbatch.worker import Enriched, Work
 
 SHARDS_AHEAD = 1  # read and looked up while the one before is tokenised
@@ -48,6 +49,9 @@ class ShardStages:
         self.about, self.metadata = about, metadata
         # A GPU is through a shard in a fifth of a second, and a disk may take longer than that for one.
         self._cuda = context.setup.compute.device.startswith("cuda")
+        # Answers are written for all rows of a shard at once, and for few of them a model is slow.
+        self._patient = any(map(writes_here, self.job.tasks.values()))
+        self._one_is_through = False
         self._loaded = False
         self._landed = 0.0  # monotonic time at which the results of the last shard were there
 
@@ -73,8 +77,12 @@ class ShardStages:
             engine.run()
 
     def _encoded(self, stopped: Callable[[], bool]) -> Generator[Item, None, None]:
-        with closing(read_ahead(self.lookup.items(stopped), SHARDS_AHEAD, stopped, "read")) as items:
+        with closing(read_ahead(self.lookup.items(stopped), SHARDS_AHEAD, stopped, "read", self._wanted)) as items:
             yield from self._encoded_each(items, stopped)
+
+    def _wanted(self, number: int) -> bool:
+        """Whether shard `number` is to be cut: not while its size is a guess that the first one, soon done, betters."""
+        return not self._patient or self._one_is_through or self.sizes.settled(number)
 
     def _encoded_each(self, items: Iterator[Item], stopped: Callable[[], bool]) -> Iterator[Item]:
         for item in items:
@@ -151,10 +159,11 @@ class ShardStages:
     def _finish(self, item: Item) -> None:
         shard, kept, keys = item.shard, item.kept, item.keys
         if item.work is None or keys is None:
-            known = item.checkpoint
+            known, self._one_is_through = item.checkpoint, True
             self.writing.give(lambda: known, lambda done: self.finished.add(shard, kept, done))
             return
         enriched, key = item.enriched or self._finished(item.work, item.began, item.ended), item.key
+        self._one_is_through = True
         del item  # nothing else of it is held while writers are waited for
         self.writing.give(
             lambda: self._checkpoint(enriched, keys, shard, key),

@@ -270,6 +270,11 @@ class Qa(TaskBase):
 TaskSpec = Annotated[FillMask | Embed | Classify | Ner | Chat | Seq2Seq | Similarity | Qa, Field(discriminator="type")]
 
 
+def writes_here(spec: TaskBase) -> bool:
+    """Whether a model on this machine writes texts for it, token by token."""
+    return isinstance(spec, Seq2Seq) or (isinstance(spec, Chat) and spec.endpoint is None)
+
+
 def _holds_unquoted(value: Any) -> bool:
     """Whether a number, true or false stands for a label or a word."""
     parts = [value, *value.values()] if isinstance(value, dict) else [value]

@@ -56,3 +56,32 @@ def test_it_ends_when_the_other_side_stops() -> None:
     assert next(closed) == 0
     closed.close()  # type: ignore[attr-defined]
     assert not threads()
+
+
+def test_an_item_is_drawn_when_it_is_wanted() -> None:
+    drawn: list[int] = []
+    known = threading.Event()
+
+    def items() -> Iterator[int]:
+        for number in range(6):
+            drawn.append(number)
+            yield number
+
+    ahead = read_ahead(items(), 4, lambda: False, "ahead", lambda number: number < 2 or known.is_set())
+    assert [next(ahead), next(ahead)] == [0, 1]
+    time.sleep(0.2)
+    assert drawn == [0, 1]
+    known.set()
+    assert list(ahead) == [2, 3, 4, 5] and not threads()
+
+
+def test_it_ends_while_nothing_is_wanted() -> None:
+    stop = threading.Event()
+    ahead = read_ahead(iter(range(9)), 2, stop.is_set, "ahead", lambda number: number < 1)
+    assert next(ahead) == 0
+    stop.set()
+    assert list(ahead) == [] and not threads()
+    closed = read_ahead(iter(range(9)), 2, lambda: False, "ahead", lambda number: number < 1)
+    assert next(closed) == 0
+    closed.close()
+    assert not threads()
