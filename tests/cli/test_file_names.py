@@ -40,6 +40,7 @@ def test_a_name_that_the_locale_cannot_write_is_one_sentence(
         capture_output=True,
         encoding="utf-8",
     )
-    assert words in done.stderr and "UTF-8 locale (LC_ALL=C.UTF-8)" in done.stderr
+    told = done.stderr.replace(f"{tmp_path}/", "")  # Python 3.13 names the whole path
+    assert words in told and "UTF-8 locale (LC_ALL=C.UTF-8)" in done.stderr
     assert done.stderr.count("\n") <= 4 and done.returncode in (1, 2)
     assert not (tmp_path / "out").exists()

@@ -59,13 +59,15 @@ def check_output_place(path: Path) -> None:
     if str(path).startswith("~"):  # Arrow takes it for somebody's home, and Python for a name like any other
         raise UnfitOutputError(f"Output '{path}' begins with '~', which is not known here; write the whole path.")
     try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()  # not `exists`, nor `resolve` since Python 3.13: links that lead in a circle are none to them
         if not path.exists() and path.is_symlink():
             raise OutputError(
                 f"Output '{path}' is a link to '{path.readlink()}', which is not there; make that folder."
             )
         kind = _file_system_type(path)
-    except (OSError, RuntimeError) as error:  # a name that is too long; links that lead in a circle
-        raise explain(error if isinstance(error, OSError) else OSError(error), path) from None
+    except OSError as error:  # a name that is too long; links that lead in a circle
+        raise explain(error, path) from None
     if kind in NETWORK_FILE_SYSTEMS or (kind or "").startswith(NETWORK_FUSE):
         raise UnfitOutputError(
             f"Output '{path}' is on a network file system ({kind}), where renames and locks are not reliable; "
