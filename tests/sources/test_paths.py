@@ -115,6 +115,12 @@ def test_formats_by_ending(tmp_path):
         find_files(str(empty))
 
 
+def test_a_workbook_is_said_to_be_one(tmp_path):
+    for name in ("a.xlsx", "b.XLS"):
+        with pytest.raises(InputError, match=rf"{name}' is a workbook; save its sheet as CSV and name that file"):
+            find_files(str(written(tmp_path, name, b"PK")))
+
+
 def test_part_files_without_ending_when_the_format_is_named(tmp_path):
     for name in ("out/part-00000", "out/part-00001", "out/_SUCCESS", "out/.part-00000.crc"):
         written(tmp_path, name, CSV)

@@ -41,6 +41,7 @@ from secbatch.sources.remote import ATTEMPTS, may_pass
 if TYPE_CHECKING:
     import pyarrow.fs as pafs
 
+WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")  # endings of spreadsheet programs' own files
 NO_FILE = "a pipe, a socket or a device is not read; copy what it gives to a file"
 AHEAD = 60.0  # seconds that the clock of another machine may be ahead of ours
 GOOGLE_SECONDS = 5  # of each try; whoever has no network should be told so
@@ -170,6 +171,8 @@ def _named_file(
     path: str, shown: str, info: "pafs.FileInfo", format_named: str | None, filesystem: "pafs.FileSystem"
 ) -> InputFile:
     format_ = format_named or file_format(info.path)[0]
+    if format_ is None and posixpath.splitext(info.path.lower())[1] in WORKBOOKS:
+        raise InputError(f"'{path}' is a workbook; save its sheet as CSV and name that file")
     if format_ is None:
         raise InputError(
             f"cannot tell the format of '{path}' from its ending; name it with "
