@@ -83,6 +83,19 @@ class Data(Strict):
     min_examples: int = Field(default=2, ge=1)  # a label with fewer stops the training
     malformed: Literal["stop", "skip"] = "stop"  # rows or lines that give no example
 
+    @field_validator("train", "dev", "test")
+    @classmethod
+    def _whole(cls, value: str | None) -> str | None:
+        return value if value is None else _as_path(value)
+
+
+def _as_path(value: str) -> str:
+    if not value.strip():
+        raise ValueError("it is empty; name a place, or take the key out")
+    if "\0" in value:
+        raise ValueError("it must not hold a NUL character")
+    return value
+
 
 class EarlyStopping(Strict):
     """Stop when the metric on the dev set has not become better for some epochs; the best epoch is kept."""
@@ -127,7 +140,7 @@ class Hyperparameters(Strict):
     learning_rate: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
     # None: 5 times that, see optimizer.py
     head_learning_rate: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
-    epochs: int | None = Field(default=None, ge=1)
+    epochs: int | None = Field(default=None, ge=1, le=10_000)  # all of them are planned beforehand
     batch_tokens: int | None = Field(default=None, ge=16)  # of one step, padding not counted
     gradient_accumulation: int = Field(default=1, ge=1)  # parts of a step that are computed one after another
     warmup: Number = Field(default=0.1, ge=0, lt=1)  # share of all steps
@@ -184,6 +197,8 @@ class FinetuneJob(Strict):
     @classmethod
     def _name_alone(cls, value: object) -> object:
         return {"base": value} if isinstance(value, str) else value
+
+    _place = field_validator("output")(_as_path)
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
