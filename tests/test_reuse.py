@@ -330,3 +330,34 @@ def test_documents_that_became_blank_are_an_input_that_lost_its_rows(counter: Co
     with pytest.raises(OutputError, match="no longer in the input"):
         run_job(job(**night))
     assert len(rows()) == 5
+
+
+@pytest.mark.parametrize("nights", [1, 4])
+@pytest.mark.parametrize("comes_back", ["with its rows", "before its rows"])
+def test_a_task_that_comes_back_is_done_for_rows_that_stayed_without_its_columns(
+    counter: Counter, nights: int, comes_back: str
+) -> None:
+    up = {"type": "fill-mask", "model": "fake", "text": "text"}
+    both = {"up": up, "more": {**up, "text": "note"}}
+    write("a.csv", "id,text,note", *LINES[:10])
+    done(counter, input=WITH_ID, tasks=both)
+    notices: list[str] = []
+    for night in range(nights):  # as two jobs do that write into one output
+        write("a.csv", "id,text,note", *LINES[20 + night : 30 + night])
+        notices += run_job(job(input=WITH_ID, tasks={"up": up})).notices
+    assert [text for text in notices if "more" in text] == [
+        "Task 'more' is no longer in the job; its columns go from the dataset."
+    ]
+    if comes_back == "before its rows":
+        write("a.csv", "id,text,note", *LINES[50:60])
+        done(counter, input=WITH_ID, tasks=both)
+        assert rows().set_index("id")["more"].count() == 10
+
+    write("a.csv", "id,text,note", *LINES[:10])
+    assert done(counter, input=WITH_ID, tasks=both) == (
+        0 if nights == 1 else 10
+    )  # earlier versions that are kept have it
+    found = rows().set_index("id")
+    assert found.index.is_unique
+    assert [found["more"][str(n)] for n in range(10)] == [f"NOTE {n}" for n in range(10)]
+    assert [found["up"][str(n)] for n in range(10)] == [f"WORD {n}" for n in range(10)]

@@ -120,7 +120,8 @@ class Assembly:
             part.name,
             file,
             keys,
-            part.tasks,
+            # A task that the job has no longer takes its columns with it: its results are not there to be taken over.
+            {name: fingerprints for name, fingerprints in part.tasks.items() if name in self.tasks},
             part.name.rpartition("/")[0],
             0,
             keys.rows,

@@ -107,7 +107,7 @@ class PieceKeys:
 
     @property
     def tasks(self) -> list[str]:
-        return list(dict.fromkeys(name for piece in self.pieces for name in piece.keys.tasks))
+        return list(dict.fromkeys(name for piece in self.pieces for name in piece.keys.tasks if name in piece.tasks))
 
     def blocks(self, name: str) -> Iterator[np.ndarray]:
         return (block for piece in self.pieces for block in piece.key_blocks(name))
