@@ -332,6 +332,23 @@ def test_documents_that_became_blank_are_an_input_that_lost_its_rows(counter: Co
     assert len(rows()) == 5
 
 
+def test_keys_that_are_worked_out_know_rows_that_never_had_a_task(counter: Counter) -> None:
+    up = {"type": "fill-mask", "model": "fake", "text": "text"}
+    both = {"up": up, "more": {**up, "text": "note"}}
+    write("a.csv", "id,text,note", *LINES[:10])
+    done(counter, input=WITH_ID, tasks={"up": up})
+    write("a.csv", "id,text,note", *LINES[20:30])
+    done(counter, input=WITH_ID, tasks=both)
+    assert len(list(Path("out/data/").iterdir())) == 1  # all rows in one part
+    for keys in Path("out/_secbatch/keys").glob("*.keys"):
+        keys.unlink()
+
+    write("a.csv", "id,text,note", *LINES[:10], *LINES[20:30])
+    assert done(counter, input=WITH_ID, tasks=both) == 10
+    found = rows().set_index("id")["more"]
+    assert len(found) == 20 and all(found[name] == f"NOTE {name}" for name in found.index)
+
+
 @pytest.mark.parametrize("nights", [1, 4])
 @pytest.mark.parametrize("comes_back", ["with its rows", "before its rows"])
 def test_a_task_that_comes_back_is_done_for_rows_that_stayed_without_its_columns(

@@ -276,16 +276,25 @@ class Reuse:
         }
         flags = ((status == "rejected") * REJECTED | (status == "removed") * REMOVED).astype(np.uint8)
         source = table.column("secbatch_source").combine_chunks().dictionary_encode()
+        done = task_keys(tasks, self._worker.fingerprints, table, [])
+        for name, task in tasks.items():
+            # Others may have stood there when the task was new, and never have had it.
+            done[name][_without([table.column(field.name) for field in task.fields])] = 0
         keys = RowKeys(
             _id_digests(table.column("secbatch_id").to_pylist(), by_content=not self._about["id"]),
             hash_content(table.select(known)),
             hash_places(source, table.column("secbatch_row").combine_chunks()),
             flags,
-            task_keys(tasks, self._worker.fingerprints, table, []),
+            done,
         )
         partitions = {level.partition("=")[0] for level in folder.split("/")}
         rest = pa.schema([field for field in self._worker.schema if field.name not in partitions])
         return keys, schema_name(self._worker.schema if rest.equals(written) else written)
+
+
+def _without(columns: list[pa.ChunkedArray]) -> np.ndarray:
+    """bool [n]: rows that have nothing in any of these."""
+    return np.logical_and.reduce([np.asarray(column.is_null()) for column in columns])
 
 
 def _id_digests(ids: list[str], by_content: bool) -> np.ndarray:
