@@ -225,7 +225,7 @@ class Worker:
                 position = int(rows[place])
                 _note(errors, position, sentence)
         for column in self._partition_by:
-            for position, value in misread_partitions(shard.table.column(column)).items():
+            for position, value in misread_partitions(shard.table.column(column), column).items():
                 shown = value if len(value) <= 40 else f"{value[:40]}…"
                 sentence = (
                     f"Column '{column}' has the value '{shown}', which cannot stand as a partition folder's name; "

@@ -104,12 +104,22 @@ def test_partition_values_stay_in_their_folder_and_come_back_as_they_were(counte
     assert rejected == {"", "007", "__HIVE_DEFAULT_PARTITION__", "x" * 300, "é" * 200}
 
 
-@pytest.mark.parametrize("name", ["a/b", "../x", ".x", "_x", "a=b", "a\x00b", "a\nb", "\x1b[31m", "x" * 300])
+@pytest.mark.parametrize("name", ["a/b", "../x", ".x", "_x", "a=b", "a\x00b", "a\nb", "\x1b[31m", "x" * 300, "😀" * 58])
 def test_partition_columns_with_such_names_are_refused(name: str, counter: Counter) -> None:
     pd.DataFrame({"text": ["a"], name: ["b"]}).to_parquet("in.parquet")
     with pytest.raises(JobError, match="rename it in the input"):
         run_job(job(partition_by=[name]))
     assert not Path("out").exists()
+
+
+def test_a_value_stands_beside_the_name_of_its_column_as_far_as_both_fit(counter: Counter) -> None:
+    name = "地域" * 14  # 84 bytes of the 255
+    values = ["a" * 170, "a" * 171]
+    pd.DataFrame({"text": ["t0", "t1"], name: values}).to_parquet("in.parquet")
+    result = run_job(job(partition_by=[name]))
+    assert result.rejected == 1
+    folders = {path.name for path in Path("out/data/").iterdir()}
+    assert folders == {f"{name}={values[0]}", f"{name}=__HIVE_DEFAULT_PARTITION__"}
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,14 @@ from secbatch.store.dictionaries import as_type, plain_values, value_type
 
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"  # the name that Hive, Spark, DuckDB and pyarrow read back as null
 NAME_BYTES = 255  # of a file or folder, on the file systems in use
+COLUMN_BYTES = 64  # of them that are kept for the column's name and what readers add; a longer name takes more
 
 
 def check_partition_columns(columns: tuple[str, ...], schema: pa.Schema) -> None:
     """Raises JobError for a partition column without a plain string form, or with a name that readers hide."""
     for name in columns:
-        if name.startswith(("_", ".")) or "/" in name or "=" in name or not name.isprintable() or len(name) > 60:
+        misread = name.startswith(("_", ".")) or "/" in name or "=" in name or not name.isprintable()
+        if misread or len(name) > 60 or _room(name) < len(NULL_PARTITION):
             shown = name if len(name) <= 60 else f"{name[:60]}…"
             raise JobError(
                 f"Partition column '{shown}' has a name that is too long, or that readers skip or misread; "
@@ -28,8 +30,10 @@ def check_partition_columns(columns: tuple[str, ...], schema: pa.Schema) -> None
             raise JobError(f"Partition column '{name}' is {kind}; partition by text, integer, date or boolean columns.")
 
 
-def misread_partitions(column: pa.ChunkedArray) -> dict[int, str]:
+def misread_partitions(column: pa.ChunkedArray, name: str) -> dict[int, str]:
     """Positions whose text would be read back as another value from a folder's name, each with the text.
+
+    `name`: the column's, which the folder's begins with.
 
     Readers turn `007` into the number 7, and the empty string into null; a text that is too long for a folder's
     name cannot stand there at all.
@@ -39,7 +43,7 @@ def misread_partitions(column: pa.ChunkedArray) -> dict[int, str]:
         return {}
     distinct = column.unique()
     bad = pc.match_substring_regex(distinct, r"^[+-]?0[0-9]+(\.[0-9]*)?$|^$|^" + NULL_PARTITION + "$")
-    room = NAME_BYTES - 64  # for the column's name and what readers add
+    room = _room(name)
     # Percent-encoding makes up to three bytes of one.
     long = [bool(value) and len(_escape(value)) > room for value in distinct.to_pylist()]
     wrong = distinct.filter(pc.or_kleene(bad, pa.array(long, pa.bool_())))
@@ -58,7 +62,7 @@ def partition_folders(table: pa.Table, partition_by: tuple[str, ...]) -> tuple[l
         return [""], np.zeros(table.num_rows, np.int64)
     pieces: list[pa.Scalar | pa.ChunkedArray] = []
     for column in partition_by:
-        pieces += [pa.scalar(f"{'/' if pieces else ''}{column}="), _partition_texts(table.column(column))]
+        pieces += [pa.scalar(f"{'/' if pieces else ''}{column}="), _partition_texts(table.column(column), column)]
     names = pc.binary_join_element_wise(*pieces, pa.scalar("")).combine_chunks().dictionary_encode()
     folders = names.dictionary.to_pylist()
     order = sorted(range(len(folders)), key=folders.__getitem__)
@@ -79,11 +83,16 @@ def with_partitions(table: pa.Table, folder: str, schema: pa.Schema) -> pa.Table
     return table
 
 
-def _partition_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Folder-safe text of each value."""
+def _room(name: str) -> int:
+    """Bytes that a value of the column may take in a folder's name."""
+    return NAME_BYTES - max(COLUMN_BYTES, len(name.encode()) + len("="))
+
+
+def _partition_texts(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Folder-safe text of each value of the column `name`."""
     texts = plain_values(column).cast(pa.string())
     distinct = texts.unique()
-    misread = {distinct[place].as_py() for place in misread_partitions(pa.chunked_array([distinct]))}
+    misread = {distinct[place].as_py() for place in misread_partitions(pa.chunked_array([distinct]), name)}
     safe = [NULL_PARTITION if value is None or value in misread else _escape(value) for value in distinct.to_pylist()]
     places = pc.index_in(texts, value_set=distinct)
     return pa.chunked_array([pa.array(safe, pa.string())]).take(places)
