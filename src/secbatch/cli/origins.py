@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from secbatch.cli.footer import models_of, read_footer
 from secbatch.store.layout import Layout
 
 SHOWN_DIGITS = 12
@@ -13,10 +14,10 @@ SHOWN_DIGITS = 12
 class Origins:
     """Looks runs up, each once. A column that a run took over unchanged came of a model with the same hash."""
 
-    def __init__(self, output: Path, metadata: Mapping[bytes, bytes]) -> None:
+    def __init__(self, output: Path, metadata: Mapping[bytes, bytes] | None) -> None:
         """`metadata`: of the dataset; a single file has no other record."""
         self._runs = Layout(output).runs if output.is_dir() else None
-        self._footer = json.loads(metadata.get(b"secbatch") or b"{}")
+        self._footer = read_footer(metadata)
         self._known: dict[str | None, str] = {}
 
     def told(self, run: str | None) -> str:
@@ -32,8 +33,7 @@ class Origins:
 
     def _models(self, run: str | None) -> dict[str, Any] | None:
         if self._runs is None:
-            models: dict[str, Any] | None = self._footer.get("models")
-            return models
+            return models_of(self._footer)
         try:
             record = json.loads((self._runs / f"{run}.json").read_text(encoding="utf-8"))
             found: dict[str, Any] = record["models"]

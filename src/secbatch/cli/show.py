@@ -1,12 +1,12 @@
 """`secbatch show`: results as a person wants to read them."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from secbatch.cli.footer import read_footer, tasks_of
 from secbatch.cli.origins import Origins
 from secbatch.cli.terminal import bold, printable
 from secbatch.errors import InputError, JobError
@@ -36,9 +36,9 @@ def show(output: str, rows: int, rejected: bool, with_models: bool) -> int:
     found = _objects(table)
     blocks = [list(_lines(row, texts, tasks)) for row, texts in zip(found, _texts(table, tasks), strict=True)]
     if with_models:
-        origins = Origins(Path(output), table.schema.metadata or {})
+        origins = Origins(Path(output), table.schema.metadata)
         for row, block in zip(found, blocks, strict=True):
-            block.append(("Models", origins.told(row["secbatch_run"])))
+            block.append(("Models", origins.told(row.get("secbatch_run"))))
     if rejected:
         lines, more = _unparseable(Path(output), rows - len(blocks))
         blocks += [_reject_lines(reject) for reject in lines]
@@ -70,11 +70,12 @@ def _read(output: Path, rows: int, rejected: bool) -> "tuple[pa.Table, dict[str,
         place = place.resolve()  # the version of this moment, whatever is published meanwhile
         # Of a single file, folders such as day=5 above it are nobody's columns.
         dataset = ds.dataset(place, format="parquet", partitioning="hive" if place.is_dir() else None)
-        footer = json.loads(((dataset.schema.metadata or {}).get(b"secbatch")) or b"{}")
+        footer = read_footer(dataset.schema.metadata)
         if not footer:
             raise InputError(f"'{output}' holds no results of secbatch; give the output of `secbatch run` or `enrich`.")
         wanted = pc.field("secbatch_status") == "rejected" if rejected else None
-        return dataset.head(rows, filter=wanted), footer.get("specs", {}), dataset.count_rows(filter=wanted)
+        table = dataset.head(rows, filter=wanted)
+        return table, tasks_of(footer, table.schema), dataset.count_rows(filter=wanted)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).rsplit(": ", 1)[-1].rstrip(".")  # Arrow names its readers first, then what is wrong
         raise InputError(
@@ -185,8 +186,14 @@ def _lines(row: dict[str, Any], texts: dict[str, str], tasks: dict[str, dict[str
         ]
         yield "Row", " · ".join(values)[:300]
     if row.get("secbatch_error"):
-        error = row["secbatch_error"].removeprefix(f"{row['secbatch_source']}, row {row['secbatch_row']}, ")
-        yield "Rejected", f"{row['secbatch_source']} row {row['secbatch_row']}: {error}"
+        yield "Rejected", _rejection(str(row["secbatch_error"]), row.get("secbatch_source"), row.get("secbatch_row"))
+
+
+def _rejection(error: str, source: str | None, row: int | None) -> str:
+    """What is wrong with a row, after its place; a copy of the output may be without it."""
+    if source is None or row is None:
+        return error
+    return f"{source} row {row}: {error.removeprefix(f'{source}, row {row}, ')}"
 
 
 def _labels(row: dict[str, Any], name: str) -> str:
