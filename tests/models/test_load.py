@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import resolved, roberta_tokenizer
-from transformers import AutoConfig, MPNetConfig, MPNetModel
+from transformers import AutoConfig, AutoModelForMaskedLM, MPNetConfig, MPNetModel
 from transformers.utils import logging
 
 from secbatch.errors import Interrupted, ModelError
@@ -149,6 +149,15 @@ def test_truncated_weights(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(ModelError, match=r"model tiny: its weights in .* cannot be loaded"):
+        load_model(resolved(folder), "masked-lm", CPU)
+
+
+def test_weights_without_memory_are_not_said_to_be_broken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise RuntimeError("unable to mmap 498813948 bytes from file <model.safetensors>: Cannot allocate memory (12)")
+
+    monkeypatch.setattr(AutoModelForMaskedLM, "from_pretrained", refused)
+    with pytest.raises(ModelError, match=r"memory ran out for its weights in .* \(ulimit -v, a container's limit\)"):
         load_model(resolved(folder), "masked-lm", CPU)
 
 

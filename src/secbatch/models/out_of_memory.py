@@ -6,6 +6,7 @@ import torch
 
 _SIGNS = (
     "can't allocate memory",  # torch's allocator on a CPU
+    "Cannot allocate memory",  # the system's words, where weights are mapped
     "could not create a primitive",  # oneDNN, which says the same of whatever its allocations are for
     "could not create a memory",
     "bad_alloc",  # C++

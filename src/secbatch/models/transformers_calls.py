@@ -27,6 +27,14 @@ def explained(resolved: ResolvedModel, what: str) -> Iterator[None]:
             " tensors, which could run code and is never read; use a safetensors file"
         ) from error
     except Exception as error:
+        from secbatch.models.out_of_memory import is_out_of_memory
+
+        if is_out_of_memory(error):
+            raise ModelError(
+                f"model {resolved.name}: memory ran out for {what} in {resolved.folder} ({cause(error)}):"
+                " the machine's, or what the process may have of it (ulimit -v, a container's limit); raise it, or name"
+                " a smaller model"
+            ) from error
         raise ModelError(
             f"model {resolved.name}: {what} in {resolved.folder} cannot be loaded ({cause(error)})"
         ) from error
