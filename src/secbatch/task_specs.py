@@ -119,7 +119,7 @@ class Generation(Strict):
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=1)
     length_penalty: float | None = Field(default=None, allow_inf_nan=False)
-    no_repeat_ngram_size: int | None = Field(default=None, ge=0)
+    no_repeat_ngram_size: int | None = Field(default=None, ge=0, le=10_000)
     repetition_penalty: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     seed: int = 0
 

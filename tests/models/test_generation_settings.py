@@ -82,6 +82,8 @@ def test_values_of_the_model_that_are_none_are_refused() -> None:
         {"top_k": [1]},
         {"bad_words_ids": [5]},
         {"bad_words_ids": [[]]},
+        {"forced_bos_token_id": [[1]]},
+        {"max_length": [1]},
     ):
         with pytest.raises(ModelError, match="tiny: its generation settings cannot be used"):
             settle(model=values)
@@ -89,6 +91,12 @@ def test_values_of_the_model_that_are_none_are_refused() -> None:
         settle(model={"num_beams": 10**6})
     with pytest.raises(ModelError, match="ask for 0 beams"):
         settle(model={"num_beams": 0})
+    for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"):  # transformers counts up to it
+        with pytest.raises(ModelError, match=f"ask for {name} 1,000,000,000"):
+            settle(model={name: 10**9})
+        assert getattr(settle(model={name: 10_000}), name) == 10_000
+    assert settle(model={"max_new_tokens": 6.0}).overrides == (("max_new_tokens", 6),)
+    assert isinstance(settle(model={"max_new_tokens": 6.5}).max_new_tokens, int)
 
 
 def test_positions_of_architectures() -> None:

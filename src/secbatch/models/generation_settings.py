@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # New tokens where neither the job nor the model says how many. (transformers falls back to 20: mid-sentence.)
 DEFAULT_NEW_TOKENS = 128
 MOST_BEAMS = 1_000  # that a model may ask for; each takes a row of every batch
+LONGEST_NGRAM = 10_000  # tokens; transformers takes memory for each before it looks at a text
 
 # transformers' defaults for what a model's generation config leaves open.
 # https://huggingface.co/docs/transformers/main_classes/text_generation
@@ -126,6 +127,9 @@ def settings_for(
         raise ModelError(f"model {model}: its generation settings cannot be used ({problem})") from None
     if not 1 <= settings.num_beams <= MOST_BEAMS:
         raise ModelError(f"model {model}: its generation settings ask for {settings.num_beams:,} beams (num_beams)")
+    for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"):
+        if getattr(settings, name) > LONGEST_NGRAM:
+            raise ModelError(f"model {model}: its generation settings ask for {name} {getattr(settings, name):,}")
     return settings
 
 
@@ -169,7 +173,7 @@ def _combined(
         no_repeat_ngram_size=int(setting("no_repeat_ngram_size")),
         encoder_no_repeat_ngram_size=int(setting("encoder_no_repeat_ngram_size")),  # without an encoder, the prompt's
         repetition_penalty=float(setting("repetition_penalty")),
-        forced_bos_token_id=config.forced_bos_token_id,
+        forced_bos_token_id=None if config.forced_bos_token_id is None else int(config.forced_bos_token_id),
         forced_eos_token_ids=_ids(config.forced_eos_token_id),
         suppress_tokens=(*_ids(config.suppress_tokens), *(word[0] for word in banned)),
         begin_suppress_tokens=_ids(config.begin_suppress_tokens),
@@ -195,9 +199,9 @@ def _lengths(
             )
         return job.max_new_tokens, None
     if config.max_new_tokens is not None:
-        return min(config.max_new_tokens, room if encoder_decoder else max(1, room // 2)), None
+        return min(int(config.max_new_tokens), room if encoder_decoder else max(1, room // 2)), None
     if config.max_length is not None:
-        return None, min(config.max_length, room + 1 if encoder_decoder else room)
+        return None, min(int(config.max_length), room + 1 if encoder_decoder else room)
     return min(DEFAULT_NEW_TOKENS, room if encoder_decoder else max(1, room // 2)), None
 
 
