@@ -11,6 +11,7 @@ import pyarrow as pa
 from secbatch.identity import Identified, content_key
 from secbatch.row_hash import digests, hash_content, hash_places, mixed
 from secbatch.store.checkpoints import whole
+from secbatch.store.filesystem import explain_read, refuses_to_read
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger, Part
 from secbatch.store.merge import SUPERSEDED
@@ -252,6 +253,10 @@ class Reuse:
                 path = self._scratch / "keys" / f"{stored.name}.keys"
             write_keys(path, keys, about, "part keys", footer=footer_sum(stored.file))
             return StoredKeys(path)
+        except OSError as error:
+            if refuses_to_read(error):
+                raise explain_read(error, stored.keys) from None
+            raise
 
     def _worked_out(self, stored: Stored) -> tuple[RowKeys, str]:
         """Keys of a part of an older release, or whose own are damaged, from its rows.
