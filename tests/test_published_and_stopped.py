@@ -8,6 +8,7 @@ from fake_task import Counter, install_in, interrupted_after
 from nights import LINES, WITH_ID, done, job, rows, write
 
 from secbatch.errors import Interrupted, OutputError
+from secbatch.finished_shards import FinishedShards
 from secbatch.runner import run_job
 from secbatch.store import versions
 from secbatch.store.layout import Layout
@@ -31,6 +32,11 @@ def stopped_while_it_tidies_up(monkeypatch: pytest.MonkeyPatch, **changes: Any) 
 
 def interrupted(*arguments: Any) -> None:
     raise Interrupted("stop")
+
+
+def at_its_end_only(shards: FinishedShards, final: bool, publish: Any = FinishedShards.publish) -> None:
+    if final:
+        publish(shards, final)
 
 
 def first_run_stopped_after(shown: int, more: int, **changes: Any) -> None:
@@ -79,6 +85,32 @@ def test_rows_that_readers_have_seen_stay(
 
     run_job(job(**columns))
     assert sorted(rows()["id"]) == sorted(str(n) for n in range(100))
+
+
+@pytest.mark.parametrize("killed", [True, False], ids=["killed", "stopped"])
+@pytest.mark.parametrize("columns", [{}, {"input": WITH_ID}])
+@pytest.mark.parametrize("kept", [50, 0], ids=["later night", "first run"])
+def test_so_do_those_of_a_run_that_had_turned_the_link_and_written_nothing_more(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch, columns: dict[str, Any], killed: bool, kept: int
+) -> None:
+    if kept:
+        write("a.csv", HEAD, *LINES[:kept])
+        run_job(job(**columns))
+    write("b.csv", HEAD, *LINES[kept:])
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr("secbatch.finished_shards.FinishedShards.publish", at_its_end_only)
+        patch.setattr(Ledger, "add_version", interrupted)
+        if killed:
+            patch.setattr(Ledger, "end_run", lambda *arguments: None)
+        run_job(job(**columns))
+    assert len(rows()) == 100
+    Path("in/b.csv").unlink()
+    write("c.csv", HEAD, "100,word 100,note")
+
+    assert done(counter, **columns) == 1
+    assert sorted(rows()["id"], key=int) == [str(n) for n in range(101)]
+    assert done(counter, **columns) == 0
+    assert len(rows()) == 101
 
 
 def test_a_rollback_after_it_that_is_killed_comes_to_its_end(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -344,12 +344,12 @@ def test_a_ledger_is_made_anew_whole_or_not_at_all(counter: Counter, monkeypatch
     log.write_bytes(stray)
     add_version, added = Ledger.add_version, 0
 
-    def killed(self: Ledger, number: int, *others: Any) -> None:
+    def killed(self: Ledger, publication: Any) -> None:
         nonlocal added
         added += 1
         if added > 1:
             raise KeyboardInterrupt
-        add_version(self, number, *others)
+        add_version(self, publication)
 
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "add_version", killed)

@@ -20,7 +20,6 @@ from secbatch.store.layout import Layout
 from secbatch.store.links import refuse_links
 from secbatch.store.lock import hold
 from secbatch.store.rebuild import open_ledger
-from secbatch.store.rollback import take_note
 from secbatch.store.versions import check_own
 from secbatch.task_specs import Chat, writes_here
 
@@ -76,7 +75,6 @@ def run_job(
         try:
             ledger, notice = open_ledger(layout)
             try:
-                take_note(layout, ledger)
                 told = reporter or Silent()
                 run = Run(job, layout, ledger, asked, told, lambda cuda: shard_rows_schedule(job, cuda), new_run)
                 result = run.execute([text for text in (dated, notice) if text])

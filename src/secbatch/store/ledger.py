@@ -5,8 +5,9 @@ import sqlite3
 import threading
 from collections.abc import Collection, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from secbatch.errors import OutputError
 from secbatch.store import faults, seal
@@ -15,6 +16,7 @@ from secbatch.store.ledger_errors import DamagedLedgerError, explain
 from secbatch.store.ledger_schema import SCHEMA_VERSION, create, migrate
 
 ALL_PUBLISHED = "all published"  # among the settings: the newest run that has made its last publication
+TO_BE_SHOWN = "to be shown"  # among the settings: the version that the link is about to be turned to, while it is
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,17 @@ class Version:
     run: str  # the run that published it; of a rollback, see secbatch.store.rollback
     published: str  # ISO 8601, UTC
     rows: int
+
+
+class Publication(NamedTuple):
+    """A version, and what it is made of."""
+
+    version: int
+    run: str
+    published: str  # ISO 8601, UTC
+    parts: Sequence[Part]
+    superseded: Sequence[Part] = ()
+    last: bool = False  # nothing of the run is left to be published: see `Ledger.all_published`
 
 
 @dataclass(frozen=True)
@@ -299,16 +312,25 @@ class Ledger:
         """The kept versions, oldest first."""
         return [Version(*row) for row in self._read("SELECT version, run, published, rows FROM versions ORDER BY 1")]
 
-    def add_version(
-        self,
-        version: int,
-        run: str,
-        published: str,
-        parts: list[Part],
-        superseded: Sequence[Part] = (),
-        last: bool = False,
-    ) -> None:
-        """Records the parts and the version that they make up, in one transaction. `last`: see `all_published`."""
+    def note_to_be_shown(self, publication: Publication) -> None:
+        """Ahead of the link: a crash between it and `add_version` leaves all that is needed to do the latter."""
+        named = publication._asdict()
+        for kind in ("parts", "superseded"):
+            named[kind] = [asdict(part) for part in named[kind]]
+        self.fix_setting(TO_BE_SHOWN, json.dumps(named))
+
+    def to_be_shown(self) -> Publication | None:
+        noted = self.setting(TO_BE_SHOWN)
+        if noted is None:
+            return None
+        named = json.loads(noted)
+        for kind in ("parts", "superseded"):
+            named[kind] = [Part(**(facts | {"files": tuple(facts["files"])})) for facts in named[kind]]
+        return Publication(**named)
+
+    def add_version(self, publication: Publication) -> None:
+        """Records the parts and the version that they make up, in one transaction."""
+        version, run, published, parts, superseded, last = publication
         rows = sum(part.rows for part in parts)
         everything = [*parts, *superseded]
         self._write_all(
@@ -321,6 +343,7 @@ class Ledger:
                     for position, part in enumerate(everything)
                 ),
                 *([_all_published(run)] if last else []),
+                ("DELETE FROM meta WHERE key = ?", (TO_BE_SHOWN,)),
             ]
         )
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from secbatch.errors import counted
 from secbatch.store.filesystem import link_durably, make_folder, remove_file, rename, settle_names
 from secbatch.store.layout import Layout
-from secbatch.store.ledger import Checkpoint, Ledger, Part
+from secbatch.store.ledger import Checkpoint, Ledger, Part, Publication
 from secbatch.store.ledger_errors import DamagedLedgerError
 from secbatch.store.merge import SUPERSEDED
 from secbatch.store.parts import DamagedPartError, is_part_of, opened, readable
 from secbatch.store.row_keys import DamagedKeysError, StoredKeys
-from secbatch.store.versions import folder_name, link_name, part_name, publish
+from secbatch.store.versions import complete, folder_name, link_name, part_name, publish
 
 SETTINGS = ("id", "sentences", "partition_by")
 
@@ -37,6 +37,7 @@ def _opened(layout: Layout) -> tuple[Ledger, str | None]:
             aside = _set_aside(layout)
             what = f"The ledger was damaged ({error.why}) and is kept as {aside.name}"
         else:
+            complete(layout, ledger)
             gone = _gone(layout, ledger)
             if not gone:
                 _put_in_order(layout, ledger)
@@ -164,7 +165,7 @@ def _restore(layout: Layout, ledger: Ledger) -> int:
             continue  # an earlier version that cannot be shown again as it was
         when = datetime.fromtimestamp(folder.stat().st_mtime, UTC).isoformat(timespec="seconds")
         superseded = _known(hidden) if folder.name == current else []
-        ledger.add_version(int(folder.name), "rebuilt", when, _known(parts), superseded)
+        ledger.add_version(Publication(int(folder.name), "rebuilt", when, _known(parts), superseded))
     for keys in filter(None, map(_keys, sorted(layout.keys.rglob("*.keys")))):
         about = keys.about
         for key in SETTINGS:

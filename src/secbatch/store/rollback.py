@@ -3,14 +3,13 @@
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from secbatch.errors import InputError, OutputError
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger, Version
 from secbatch.store.links import refuse_links
 from secbatch.store.lock import hold
-from secbatch.store.versions import check_own, publish
+from secbatch.store.versions import check_own, complete, publish
 
 _RUN = re.compile(r"\d{8}T\d{6}Z-rollback-to-(\d+)")
 
@@ -49,9 +48,10 @@ def roll_back(layout: Layout, to: int | None = None) -> tuple[ListedVersion, int
     with hold(layout.lock):
         ledger = Ledger(layout.ledger)
         try:
-            completed = take_note(layout, ledger)
-            if completed is not None and to in (None, completed):
-                return _listed(layout, ledger)[-1], completed
+            completed = complete(layout, ledger)
+            earlier = _RUN.fullmatch(completed.run) if completed else None
+            if earlier and to in (None, int(earlier[1])):
+                return _listed(layout, ledger)[-1], int(earlier[1])
             target = _target(layout, _listed(layout, ledger), to)
             parts = ledger.version_parts(target)
             lost = [file for part in parts for file in part.files if not (layout.parts / file).exists()]
@@ -63,32 +63,6 @@ def roll_back(layout: Layout, to: int | None = None) -> tuple[ListedVersion, int
             return _listed(layout, ledger)[-1], target
         finally:
             ledger.close()
-
-
-def take_note(layout: Layout, ledger: Ledger) -> int | None:
-    """Completes a rollback that was killed after its swap of the link: what is shown is in the ledger again.
-
-    Returns the version that was gone back to, None where there was nothing to complete.
-    """
-    shown = layout.data.readlink().name if layout.data.is_symlink() else ""
-    newest = ledger.newest_run()
-    died = newest is not None and newest.state == "running" and not ledger.all_published(newest.run)
-    if not shown.isdigit() or int(shown) in ledger.versions() or died:
-        return None  # a run that died will publish again
-    files = _files(layout.versions / shown)
-    for number in reversed(ledger.versions()):
-        parts = ledger.version_parts(number)
-        if parts and files == [file for part in parts for file in part.files]:
-            when = datetime.now(UTC)
-            ledger.add_version(int(shown), _run(when, number), when.isoformat(timespec="seconds"), parts)
-            return number
-    return None
-
-
-def _files(version: Path) -> list[str]:
-    """The part files that a version's folder shows, in their order."""
-    found = sorted(version.rglob("*.parquet"), key=lambda path: path.name)
-    return [str((path.parent / path.name.partition("-")[2]).relative_to(version)) for path in found]
 
 
 def _run(when: datetime, target: int) -> str:

@@ -8,7 +8,7 @@ from secbatch.errors import UnfitOutputError
 from secbatch.store import faults
 from secbatch.store.filesystem import add_folder, explain, explain_read, remove_file, remove_tree, rename, sync_folders
 from secbatch.store.layout import Layout
-from secbatch.store.ledger import Ledger, Part
+from secbatch.store.ledger import Ledger, Part, Publication
 from secbatch.store.parts import remove_files
 
 KEPT_VERSIONS = 3
@@ -28,8 +28,8 @@ def publish(
 
     `last`: nothing of the run is left to be published.
 
-    The steps, each safe to redo: folder of hard links built and fsynced, link swapped, ledger written. A crash
-    between the last two leaves a version that the ledger does not know: the next publish makes a newer one.
+    The steps, each safe to redo: folder of hard links built and fsynced, noted in the ledger as what is to be shown,
+    link swapped, ledger written. After a crash between the last two, see `complete`.
     """
     ledger.check_in_place()
     number = max([ledger.latest_version(), *_numbers(layout)]) + 1
@@ -52,11 +52,25 @@ def publish(
         faults.reach("version: before its rename")
         rename(building, folder)
         faults.reach("version: after its rename")
+        publication = Publication(number, run, when, parts, superseded, last)
+        ledger.note_to_be_shown(publication)
         swap_link(layout, folder)
     except OSError as error:
         raise explain(error, layout.root) from None
-    ledger.add_version(number, run, when, parts, superseded, last)
+    ledger.add_version(publication)
     return number
+
+
+def complete(layout: Layout, ledger: Ledger) -> Publication | None:
+    """Writes into the ledger what readers see, where a crash has kept that from being done; returns it then.
+
+    Its rows may be nowhere else any longer: the input may be another by now.
+    """
+    publication = ledger.to_be_shown()
+    if publication is None or shown_folder(layout) != folder_name(publication.version):
+        return None  # the link was never turned: it is as if nothing had been published
+    ledger.add_version(publication)
+    return publication
 
 
 def folder_name(number: int) -> str:
