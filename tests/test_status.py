@@ -15,7 +15,7 @@ import pytest
 from fake_task import Counter, UpperTask, install
 
 from secbatch.cli.main import _run
-from secbatch.errors import Interrupted
+from secbatch.errors import Interrupted, OutputHeldError
 from secbatch.store.ledger import Ledger
 from secbatch.store.lock import hold, holder
 from secbatch.store.progress import ProgressFile
@@ -186,6 +186,17 @@ def test_a_run_that_is_suspended(tmp_path: Path, capsys: pytest.CaptureFixture[s
             assert f"suspended: process {process.pid}" in capsys.readouterr().out
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("note", ["", '{"process": 1', "5"])
+def test_a_run_that_has_not_said_yet_who_it_is(note: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = tmp_path / "out" / "_secbatch" / "lock"
+    with hold(lock):
+        lock.write_text(note)
+        assert _run(["status", str(tmp_path / "out")]) == 75
+        assert "running; it has just started" in capsys.readouterr().out
+        with pytest.raises(OutputHeldError, match=r"\(it has just started\)"), hold(lock):
+            pass
 
 
 def test_a_disk_that_refuses_the_progress_file_costs_the_run_nothing(tmp_path: Path) -> None:

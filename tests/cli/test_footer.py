@@ -67,6 +67,14 @@ def test_a_copy_without_the_places_of_its_rows(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == "Input: a\nv: [0.500, ...] (1 numbers)\n\nRow: t=b\nRejected: a reason\n"
 
 
+def test_the_models_of_a_file_without_a_folder_stand_in_its_footer(capsys: pytest.CaptureFixture[str]) -> None:
+    models = {"v": {"model": "tiny", "weights": "0123456789abcdef"}, "w": "no model"}
+    footer = {"specs": {"v": {"type": "embed", **TEXT}}, "models": models}
+    written(json.dumps(footer).encode(), v=[[0.5], None], secbatch_run=["r", "r"])
+    assert _run(["show", "copy.parquet", "--models", "--rows", "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "Models: v = tiny (weights 0123456789ab) (run r)"
+
+
 def test_the_columns_of_all_tasks_are_known() -> None:
     similarity = object.__new__(SimilarityTask)
     similarity.name = "x"

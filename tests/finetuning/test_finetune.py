@@ -66,7 +66,9 @@ def test_classify(base: str, tiny: Tiny, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_curve")
-def test_classify_learns_and_a_second_run_does_nothing(tiny: Tiny, tmp_path: Path) -> None:
+def test_classify_learns_and_a_second_run_does_nothing(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     spec = job("classify", tiny("bert").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out", epochs=10)
     first = finetune(spec)
     assert first.metrics["dev"]["accuracy"] > 0.9
@@ -75,6 +77,11 @@ def test_classify_learns_and_a_second_run_does_nothing(tiny: Tiny, tmp_path: Pat
     left.mkdir(parents=True)
     again = finetune(spec)
     assert not again.trained and again.record == first.record and not left.exists()
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(spec.model_dump(mode="json", exclude_none=True)))
+    assert run_command(["finetune", str(path)]) == 0
+    said = "".join(capsys.readouterr())
+    assert "Nothing to do  this training was finished" in said and "Best epoch" not in said
     assert (first.folder / "model.safetensors").stat().st_mtime_ns == stamp
     other = spec.model_copy(update={"hyperparameters": spec.hyperparameters.model_copy(update={"seed": 1})})
     with pytest.raises(JobError, match=r"holds a model of another training .* --overwrite"):

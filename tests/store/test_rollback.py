@@ -9,7 +9,7 @@ import pytest
 from fake_task import Counter, install
 
 from secbatch.cli.main import _run
-from secbatch.errors import InputError, OutputHeldError
+from secbatch.errors import InputError, OutputError, OutputHeldError
 from secbatch.job import Job
 from secbatch.runner import run_job
 from secbatch.store.layout import Layout
@@ -118,3 +118,15 @@ def test_the_commands(counter: Counter, capsys: pytest.CaptureFixture[str]) -> N
     assert json.loads(capsys.readouterr().out)["number"] == 4
     assert _run(["versions", "absent"]) == 2
     assert "holds no dataset" in capsys.readouterr().err
+
+
+def test_a_version_that_has_lost_a_part_is_not_shown_again(counter: Counter) -> None:
+    night(day="1,a")
+    night(day="1,b")
+    before = Path("out/data").readlink()
+    links = list(Path("out/_secbatch/versions/000001").rglob("*.parquet"))
+    (part,) = (path for path in OUT.parts.rglob("*.parquet") if path.samefile(links[0]))
+    part.unlink()
+    with pytest.raises(OutputError, match=rf"Version 1 cannot be shown again: '{part}' is gone; choose another"):
+        roll_back(OUT)
+    assert Path("out/data").readlink() == before and shown() == {"1": "B"}

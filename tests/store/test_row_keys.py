@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from secbatch.store import row_keys
+from secbatch.store.filters import Asked
 from secbatch.store.row_keys import RowKeys, StoredKeys, _order_of, write_keys
 
 
@@ -53,3 +54,18 @@ def test_keys_of_many_rows_are_written_without_a_column_in_memory(tmp_path: Path
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 18 * rows  # halves of digests, and what bringing an eighth of them into order takes
+
+
+@pytest.mark.parametrize("repeats", [1, 2000])  # of what is asked for: few are looked up one by one, many in order
+def test_digests_are_found_and_those_before_between_and_behind_them_are_not(
+    repeats: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Asked, "may_be_in", lambda self, words: np.ones(len(self.high), bool))  # filters err at times
+    keys = random_keys(1000)
+    write_keys(tmp_path / "keys", keys, {}, "part keys")
+    stored = StoredKeys(tmp_path / "keys")
+    low, high = keys.ids[:, 0].argmin(), keys.ids[:, 0].argmax()
+    others = np.array([[0, 1], [keys.ids[5, 0] + np.uint64(1), 1], [2**64 - 1, 1]], np.uint64)
+    wanted = np.tile(np.concatenate([keys.ids[[low, 5, high]], others]), (repeats, 1))
+    found = stored.find_ids(wanted, Asked(wanted[:, 0]))
+    assert found.tolist() == [low, 5, high, -1, -1, -1] * repeats

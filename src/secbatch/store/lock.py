@@ -120,5 +120,5 @@ def _holder(path: Path) -> str:
     try:
         note = json.loads(path.read_text())
         return f"process {note['process']} on {note['host']} since {note['since']}"
-    except (OSError, ValueError, KeyError):  # it is being written at this moment
+    except (OSError, ValueError, KeyError, TypeError):  # it is being written at this moment, or is none of ours
         return "it has just started"
