@@ -109,3 +109,12 @@ def test_a_classification_token_at_the_end_stands_for_no_answer() -> None:
     frame = PairFrame.of(TextTokenizer(hf, 64), XLNetConfig(), KIND)
     assert frame.null == -1 and frame.ids(np.array([50]), np.array([51]))[-1] == hf.cls_token_id
     assert frame.types is not None and frame.types_of(1, 2).tolist() == [0, 0, 1, 1, 1, 2]
+
+
+def test_a_model_with_a_single_token_type_gets_none_from_a_tokenizer_with_two(tmp_path: Path) -> None:
+    """RoBERTa's embeddings have one; beside them there are BERT's tokenizers."""
+    model = resolved(with_token_types(make_fine_tuned(tmp_path, "bert", "QuestionAnswering")))
+    config, tokenizer = load_model(model, KIND, CPU).config, load_tokenizer(model)
+    assert PairFrame.of(tokenizer, config, KIND).types is not None
+    config.type_vocab_size = 1
+    assert PairFrame.of(tokenizer, config, KIND).types is None
