@@ -198,3 +198,23 @@ def test_enrich_into_a_dated_folder_and_a_dated_file(
     at(26)
     assert _run([*command, "file-{run_date}.parquet"]) == 2
     assert "'file-2026-11-26.parquet' is a file of the input" in capsys.readouterr().err
+
+
+def test_a_dated_file_whose_run_was_stopped_while_it_tidied_up_comes_the_next_day(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["enrich", "in/a.csv", "--mask", "text", "--mask-model", "fake", "-o", "file-{run_date}.parquet"]
+
+    def stopped(*_: Any) -> None:
+        raise Interrupted("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("secbatch.publishing.Publisher.clear", stopped)
+        assert _run(command) == 130
+    at(26)
+    assert _run(command) == 0
+    assert [path.name for path in Path().glob("*.parquet")] == ["file-2026-11-25.parquet"]  # its rows are that day's
+    assert counter.rows == 100
+    assert _run(command) == 0
+    assert len(pd.read_parquet("file-2026-11-26.parquet")) == 100
+    assert not list(Path().glob(".*.secbatch"))

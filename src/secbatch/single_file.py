@@ -20,6 +20,8 @@ from secbatch.store.filesystem import check_output_place, explain, remove_file
 from secbatch.store.layout import Layout, rejects_beside
 from secbatch.store.parts import write_tables
 
+WORK = ".secbatch"  # ends the name of the folder in which a file is made
+
 
 def run_into_file(
     job: Job,
@@ -37,7 +39,7 @@ def run_into_file(
     """
     check_output_place(path)
     _check_free(job, Path(with_run_date(str(path), run_identity.new_run_id())))
-    work = path.with_name(f".{path.name}.secbatch")
+    work = path.with_name(f".{path.name}{WORK}")
     check_output_place(work)
     output = job.output.model_copy(update={"path": str(work)})
     return run_job(
@@ -51,12 +53,18 @@ def run_into_file(
     )
 
 
+def _made_in(work: Path) -> Path:
+    """The file that a run makes in this folder: the day in its name is the folder's, whichever run came to its end."""
+    return work.with_name(work.name.removeprefix(".").removesuffix(WORK))
+
+
 def _put_into_file(job: Job, path: Path, result: RunResult) -> None:
     """Makes the dataset of `result` the file, and removes the folder."""
-    if str(path) != with_run_date(str(path), result.run):
-        path = Path(with_run_date(str(path), result.run))
-        _check_free(job, path)  # a run of an earlier day has gone on, into the file of that day
     layout = Layout(Path(result.output))
+    file = _made_in(layout.root)
+    if file != path:
+        path = file
+        _check_free(job, path)  # a run of an earlier day has gone on, into the file of that day
     files = [layout.data / file for file in result.part_files]
     _concatenate(files, path)
     rejects = sorted(layout.rejects.glob("*.parquet"))
