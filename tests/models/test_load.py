@@ -281,3 +281,22 @@ def test_two_runs_of_one_process_may_load_at_once(tiny: Tiny) -> None:
         found = list(pool.map(load, range(12)))
     assert [kind for kind, _ in found] == ["bert", "roberta", "modernbert"] * 4
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled(), list(warnings.filters)) == before
+
+
+LONGROPE = {"rope_type": "longrope", "original_max_position_embeddings": 5}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"architectures": names} for names in (5, "RobertaModel", [None], [5])),
+        {"problem_type": ["regression"]},
+        *({"text_config": part} for part in ({}, 5)),
+        {"attention_type": "block_sparse"},  # without the numbers of BigBird's blocks
+        {"rope_parameters": {"a": LONGROPE, "b": LONGROPE | {"original_max_position_embeddings": "x"}}},
+    ],
+)
+def test_values_of_a_configuration_that_transformers_takes_as_they_are(wrong: dict[str, object], folder: Path) -> None:
+    edit(folder / "config.json", **wrong)
+    with pytest.raises(ModelError, match=r"its config\.json in .* cannot be loaded \("):
+        load_config(resolved(folder))

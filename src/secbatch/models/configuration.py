@@ -28,10 +28,12 @@ def load_config(resolved: ResolvedModel) -> Any:
                 f"model {resolved.name}: the model_type in {resolved.folder / 'config.json'} is {known},"
                 " which this version of transformers does not know"
             )
-        _refuse_kernels(resolved, raw)
-        _refuse_endless_layers(resolved, raw)
         with explained(resolved, "its config.json"):
-            return AutoConfig.from_pretrained(resolved.folder, trust_remote_code=False, local_files_only=True)
+            _refuse_kernels(resolved, raw)
+            _refuse_endless_layers(resolved, raw)
+            config = AutoConfig.from_pretrained(resolved.folder, trust_remote_code=False, local_files_only=True)
+            _check(config)
+        return config
 
 
 def text_config(config: Any) -> Any:
@@ -71,6 +73,18 @@ def changes_beyond(config: Any) -> int | None:
     kinds = [entry for entry in several if entry.get("rope_type") == "longrope"]
     limits = [entry.get("original_max_position_embeddings") for entry in kinds]
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _check(config: Any) -> None:
+    """Raises, whatever it is, for what transformers takes as it stands and is looked at here."""
+    names, problem = config.architectures, getattr(config, "problem_type", None)
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError("architectures is no list of names")
+    if problem is not None and not isinstance(problem, str):
+        raise ValueError("problem_type is no name")
+    if not hasattr(text_config(config), "model_type"):
+        raise ValueError("text_config is no configuration")
+    changes_beyond(config)
 
 
 def _read_json(resolved: ResolvedModel, name: str) -> dict[str, Any]:
