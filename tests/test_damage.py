@@ -16,6 +16,7 @@ from secbatch.errors import OutputError
 from secbatch.runner import run_job
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
+from secbatch.store.rebuild import _keep_damaged
 from secbatch.store.rollback import list_versions
 from secbatch.store.row_keys import MAGIC, UNSUMMED, StoredKeys
 
@@ -224,12 +225,31 @@ def test_an_earlier_version_that_has_lost_a_part_is_not_offered(counter: Counter
     assert first.name not in {f"{version.number:06d}" for version in list_versions(Layout(Path("out")))}
 
 
-def test_parts_that_have_each_others_names_are_made_again(counter: Counter) -> None:
+@pytest.mark.parametrize("ledger_too", [False, True])
+def test_parts_that_have_each_others_names_are_made_again(counter: Counter, ledger_too: bool) -> None:
     two_nights(counter)
     one = swap_parts()
+    if ledger_too:
+        LEDGER.unlink()
     result = run_job(job())
-    assert len(rows()) == 102 and any("gone or damaged" in text for text in result.notices)
-    assert one.name in {path.name for path in (STORE / "damaged").iterdir()}
+    said = "was gone; a new one was made" if ledger_too else "gone or damaged"
+    assert len(rows()) == 102 and any(said in text for text in result.notices)
+    assert (rows()["up"] == rows()["text"].str.upper()).all() and rows()["secbatch_id"].is_unique
+    if not ledger_too:
+        assert one.name in {path.name for path in (STORE / "damaged").iterdir()}
+
+
+def test_a_damaged_part_is_put_aside_under_all_its_names(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "out")
+    names = [layout.parts / "day=mon" / "part.parquet", layout.versions / "000001" / "000000-part.parquet"]
+    for name in names:
+        name.parent.mkdir(parents=True)
+    names[0].write_bytes(b"damaged")
+    names[1].hardlink_to(names[0])
+    for name in names:
+        _keep_damaged(layout, name, "day=mon/part.parquet")
+    assert not any(name.exists() for name in names)
+    assert (layout.damaged / "day=mon" / "part.parquet").read_bytes() == b"damaged"
 
 
 @pytest.mark.parametrize("same_job", [True, False])

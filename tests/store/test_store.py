@@ -24,7 +24,13 @@ from secbatch.store.filesystem import check_output_place
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger, Part
 from secbatch.store.lock import hold, holder
-from secbatch.store.partitions import NULL_PARTITION, check_partition_columns, partition_folders, with_partitions
+from secbatch.store.partitions import (
+    NULL_PARTITION,
+    check_partition_columns,
+    misread_partitions,
+    partition_folders,
+    with_partitions,
+)
 from secbatch.store.parts import read_part, write_tables
 from secbatch.store.versions import prune, publish
 
@@ -107,6 +113,12 @@ def test_dictionaries_are_partitions_as_their_values_are(values: list[Any]) -> N
     back = [with_partitions(rest, name, schema).column("x") for name in names]
     assert {one.type for one in back} == {column.type}
     assert {value for one in back for value in one.to_pylist()} == {*values, None}
+
+
+@pytest.mark.parametrize("values", [[7, None], [True, False], [datetime.date(2024, 1, 1), None]])
+def test_values_that_are_no_text_are_read_back_as_they_are(values: list[Any]) -> None:
+    assert misread_partitions(pa.chunked_array([pa.array(values)]), "x") == {}
+    assert misread_partitions(pa.chunked_array([pa.array(["7", "07", None, ""])]), "x") == {1: "07", 3: ""}
 
 
 @pytest.mark.parametrize(("name", "kind"), [("_x", pa.string()), ("x", pa.float64()), ("x", pa.list_(pa.int8()))])
