@@ -378,3 +378,20 @@ def test_a_task_that_comes_back_is_done_for_rows_that_stayed_without_its_columns
     assert found.index.is_unique
     assert [found["more"][str(n)] for n in range(10)] == [f"NOTE {n}" for n in range(10)]
     assert [found["up"][str(n)] for n in range(10)] == [f"WORD {n}" for n in range(10)]
+
+
+def test_superseded_rows_in_other_parts_are_nothing_to_publish(counter: Counter) -> None:
+    lines = [f"{n},word {n}," for n in range(30)]
+    write("a.csv", "id,text,note", *lines)
+    write("b.csv", "id,text,note", *lines[::3])
+    done(counter, input=WITH_ID)
+    write("b.csv", "id,text,note", *lines[::3], "1,later,", "20,later,")
+    done(counter, input=WITH_ID)
+    before = Path("out/data").readlink()
+
+    assert not run_job(job(input=WITH_ID)).published
+    assert Path("out/data").readlink() == before
+    assert done(counter, input=WITH_ID) == 0
+    write("a.csv", "id,text,note", "1,other,", *lines[2:])
+    run_job(job(input=WITH_ID))  # its result is kept aside, though nobody sees it
+    assert done(counter, input=WITH_ID) == 0

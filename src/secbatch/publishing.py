@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from secbatch.errors import OutputError
 from secbatch.job import Job
 from secbatch.reuse import Reuse
@@ -154,8 +156,8 @@ class Publisher:
         before = sum(part.rows for part in self.ledger.version_parts(number))
         new = False
         if final or rows > before:  # a resumed run shows nothing less than what is shown already
-            hidden = [part.name for part in self.ledger.version_parts(number, superseded=True)]
-            same = shown == [part.name for part in parts] and hidden == [part.name for part in superseded]
+            hidden = self.ledger.version_parts(number, superseded=True)
+            same = shown == [part.name for part in parts] and self._same_rows(hidden, superseded)
             # Readers may see another version: somebody has turned the link, or lost it.
             if not same or shown_folder(self.layout) != folder_name(number):
                 when = datetime.now(UTC).isoformat(timespec="seconds")
@@ -169,6 +171,28 @@ class Publisher:
         files = [link_name(place, file) for place, part in enumerate(parts) for file in part.files]
         lost = (made.superseded_rows, made.superseded_rejected, made.superseded_computed)
         return Published(number, rows, files, new, *lost, notices)
+
+    def _same_rows(self, known: Sequence[Part], made: Sequence[Part]) -> bool:
+        """Whether these parts of superseded rows hold the same results; other neighbours make other parts of them."""
+        if [part.name for part in known] == [part.name for part in made]:
+            return True
+        if sum(part.rows for part in known) != sum(part.rows for part in made):
+            return False
+        return np.array_equal(self._results(known), self._results(made))
+
+    def _results(self, parts: Sequence[Part]) -> np.ndarray:
+        """uint64 [n, 2 + 2 for each task], sorted: whose results the parts hold, and what of."""
+        found = []
+        for part in parts:
+            keys = self.reuse.open_keys(part)
+            tasks = [
+                np.asarray(keys.column(f"done {name}")) if name in part.tasks else np.zeros((keys.rows, 2), np.uint64)
+                for name in self._tasks
+            ]
+            found.append(np.hstack([np.asarray(keys.ids), *tasks]))
+            keys.release()
+        rows = np.concatenate(found)
+        return rows[np.lexsort(rows.T)]
 
     def clear(self, complete: bool) -> None:
         """After the last publication: what it was made from is of no more use.
