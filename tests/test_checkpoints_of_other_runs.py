@@ -10,7 +10,8 @@ from secbatch.job import Job
 from secbatch.run_options import RunOptions
 from secbatch.runner import run_job
 from secbatch.store import faults
-from secbatch.store.ledger import Checkpoint, Ledger
+from secbatch.store.ledger import Ledger
+from secbatch.store.ledger_records import Checkpoint
 
 
 class Killed(BaseException):

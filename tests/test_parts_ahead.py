@@ -20,7 +20,7 @@ from secbatch.job import Job
 from secbatch.publishing import Publisher
 from secbatch.runner import run_job
 from secbatch.store import merge, parts, parts_ahead, pieces
-from secbatch.store.ledger import Checkpoint
+from secbatch.store.ledger_records import Checkpoint
 from secbatch.store.parts_ahead import PartsAhead
 
 ROWS = 2000

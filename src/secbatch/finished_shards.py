@@ -10,7 +10,7 @@ from secbatch.reuse import KeptRows
 from secbatch.run_context import RunContext
 from secbatch.shard_lookup import ShardLookup
 from secbatch.store.checkpoints import checkpoint_keys
-from secbatch.store.ledger import Checkpoint
+from secbatch.store.ledger_records import Checkpoint
 from secbatch.store.parts_ahead import PartsAhead
 from secbatch.store.present import Present
 from secbatch.worker import Enriched

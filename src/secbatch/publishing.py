@@ -17,7 +17,8 @@ from secbatch.store import faults
 from secbatch.store.assemble import Assembled, Assembly
 from secbatch.store.filesystem import remove_file, remove_tree
 from secbatch.store.layout import Layout
-from secbatch.store.ledger import Checkpoint, Ledger, Part, same_job
+from secbatch.store.ledger import Ledger, same_job
+from secbatch.store.ledger_records import Checkpoint, Part
 from secbatch.store.merge import Merger
 from secbatch.store.parts_ahead import PartsAhead
 from secbatch.store.present import Winners

@@ -13,7 +13,8 @@ from secbatch.row_hash import digests, hash_content, hash_places, mixed
 from secbatch.store.checkpoints import whole
 from secbatch.store.filesystem import explain_read, refuses_to_read
 from secbatch.store.layout import Layout
-from secbatch.store.ledger import Ledger, Part
+from secbatch.store.ledger import Ledger
+from secbatch.store.ledger_records import Part
 from secbatch.store.merge import SUPERSEDED
 from secbatch.store.partitions import with_partitions
 from secbatch.store.parts import DamagedPartError, footer_sum, is_part_of, read_part, readable

@@ -12,7 +12,7 @@ from secbatch.run_context import RunContext
 from secbatch.shards import input_shards
 from secbatch.sources.shard import Shard
 from secbatch.store.checkpoints import whole
-from secbatch.store.ledger import Checkpoint
+from secbatch.store.ledger_records import Checkpoint
 from secbatch.store.parts import readable
 from secbatch.store.row_keys import RowKeys
 from secbatch.worker import Enriched, Work

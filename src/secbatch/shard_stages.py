@@ -17,7 +17,7 @@ from secbatch.poison import Poison
 from secbatch.run_context import RunContext
 from secbatch.shard_lookup import Item, ShardLookup
 from secbatch.store.checkpoints import write_checkpoint
-from secbatch.store.ledger import Checkpoint
+from secbatch.store.ledger_records import Checkpoint
 from secbatch.store.row_keys import REJECTED, RowKeys
 from secbatch.task_specs import writes_here
 from secbatch.worker import Enriched, Work

@@ -22,7 +22,8 @@ from secbatch.store import parts as part_files
 from secbatch.store.durable_files import write_atomically
 from secbatch.store.filesystem import check_output_place
 from secbatch.store.layout import Layout
-from secbatch.store.ledger import Ledger, Part
+from secbatch.store.ledger import Ledger
+from secbatch.store.ledger_records import Part
 from secbatch.store.lock import hold, holder
 from secbatch.store.partitions import (
     NULL_PARTITION,

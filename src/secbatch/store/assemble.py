@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from secbatch.store.checkpoints import checkpoint_keys
 from secbatch.store.documents import first_sentences, of_earlier_shards
 from secbatch.store.layout import Layout
-from secbatch.store.ledger import Checkpoint, Part
+from secbatch.store.ledger_records import Checkpoint, Part
 from secbatch.store.parts import RowGroups
 from secbatch.store.pieces import Piece
 from secbatch.store.present import KEPT, Winners, place_of, shard_of

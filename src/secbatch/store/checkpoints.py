@@ -10,7 +10,8 @@ from secbatch.store import pieces
 from secbatch.store.encoding import SIZED_ROWS, parquet_options, scratch_options, size_in_part
 from secbatch.store.filesystem import explain_read, refuses_to_read
 from secbatch.store.layout import Layout
-from secbatch.store.ledger import Checkpoint, Ledger
+from secbatch.store.ledger import Ledger
+from secbatch.store.ledger_records import Checkpoint
 from secbatch.store.partitions import partition_folders
 from secbatch.store.parts import ROW_GROUP_ROWS, footer_sum, is_part_of, write_tables
 from secbatch.store.row_keys import DamagedKeysError, RowKeys, StoredKeys, write_keys

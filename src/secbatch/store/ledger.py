@@ -3,80 +3,20 @@
 import json
 import sqlite3
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
 
 from secbatch.errors import OutputError
 from secbatch.store import faults, seal
 from secbatch.store.filesystem import make_folder
 from secbatch.store.ledger_errors import DamagedLedgerError, explain
+from secbatch.store.ledger_records import Checkpoint, Part, Publication, Run, Version
 from secbatch.store.ledger_schema import SCHEMA_VERSION, create, migrate
 
 ALL_PUBLISHED = "all published"  # among the settings: the newest run that has made its last publication
 TO_BE_SHOWN = "to be shown"  # among the settings: the version that the link is about to be turned to, while it is
-
-
-@dataclass(frozen=True)
-class Part:
-    """An immutable file of the dataset, or of rows that a later row with their id supersedes."""
-
-    name: str  # the file's path under parts/, without its ending
-    tasks: dict[str, list[str]]  # task -> fingerprints that its rows have
-    files: tuple[str, ...]
-    rows: int
-    rejected: int
-    size: int  # bytes; 0 where an older release did not note it
-    run: str  # that wrote it
-    superseded: bool = False
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A finished shard: those of its rows that the base version does not hold as they are."""
-
-    run: str
-    shard: int
-    key: str
-    part: str  # name of its files under checkpoints/
-    rows: int
-    rejected: int
-    enriched: int  # rows for which a task had to be computed
-    size: int
-    folders: tuple[tuple[str, int, int], ...]  # partition folder, first row, row after the last
-
-
-@dataclass(frozen=True)
-class Version:
-    """What the ledger knows of a version."""
-
-    number: int
-    run: str  # the run that published it; of a rollback, see secbatch.store.rollback
-    published: str  # ISO 8601, UTC
-    rows: int
-
-
-class Publication(NamedTuple):
-    """A version, and what it is made of."""
-
-    version: int
-    run: str
-    published: str  # ISO 8601, UTC
-    parts: Sequence[Part]
-    superseded: Sequence[Part] = ()
-    last: bool = False  # nothing of the run is left to be published: see `Ledger.all_published`
-
-
-@dataclass(frozen=True)
-class Run:
-    """What the ledger knows of a run."""
-
-    run: str
-    job: str  # JSON, see secbatch.run_identity
-    state: str  # running, finished, interrupted or failed
-    started: str
 
 
 def same_job(one: str, other: str) -> bool:

@@ -16,7 +16,7 @@ from secbatch.store.durable_files import DurableFiles
 from secbatch.store.filesystem import link_durably, rename_durably
 from secbatch.store.gathered import Gathered, batches, gathered
 from secbatch.store.layout import Layout
-from secbatch.store.ledger import Part
+from secbatch.store.ledger_records import Part
 from secbatch.store.parts import footer_sum, opened, write_tables
 from secbatch.store.pieces import Piece, PieceKeys
 from secbatch.store.row_keys import REJECTED, write_keys

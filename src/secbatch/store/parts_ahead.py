@@ -16,7 +16,7 @@ import pyarrow as pa
 from secbatch.store import faults, pieces
 from secbatch.store.assemble import checkpoint_pieces
 from secbatch.store.filesystem import explain, make_folder, sync_file
-from secbatch.store.ledger import Checkpoint
+from secbatch.store.ledger_records import Checkpoint
 from secbatch.store.merge import Grouping, Merger
 from secbatch.store.parts import TableWriter, remove_files
 from secbatch.store.pieces import Piece, conformed

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from secbatch.errors import UnfitOutputError
 from secbatch.store.dictionaries import as_type
-from secbatch.store.ledger import Part
+from secbatch.store.ledger_records import Part
 from secbatch.store.parts import opened
 from secbatch.store.row_keys import BLOCK, REMOVED, StoredKeys
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from secbatch.errors import counted
 from secbatch.store.filesystem import link_durably, make_folder, remove_file, rename, settle_names
 from secbatch.store.layout import Layout
-from secbatch.store.ledger import Checkpoint, Ledger, Part, Publication
+from secbatch.store.ledger import Ledger
 from secbatch.store.ledger_errors import DamagedLedgerError
+from secbatch.store.ledger_records import Checkpoint, Part, Publication
 from secbatch.store.merge import SUPERSEDED
 from secbatch.store.parts import DamagedPartError, is_part_of, opened, readable
 from secbatch.store.row_keys import DamagedKeysError, StoredKeys

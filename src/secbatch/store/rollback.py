@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from secbatch.errors import InputError, OutputError
 from secbatch.store.layout import Layout
-from secbatch.store.ledger import Ledger, Version
+from secbatch.store.ledger import Ledger
+from secbatch.store.ledger_records import Version
 from secbatch.store.links import refuse_links
 from secbatch.store.lock import hold
 from secbatch.store.versions import check_own, complete, publish

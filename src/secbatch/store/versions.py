@@ -8,7 +8,8 @@ from secbatch.errors import UnfitOutputError
 from secbatch.store import faults
 from secbatch.store.filesystem import add_folder, explain, explain_read, remove_file, remove_tree, rename, sync_folders
 from secbatch.store.layout import Layout
-from secbatch.store.ledger import Ledger, Part, Publication
+from secbatch.store.ledger import Ledger
+from secbatch.store.ledger_records import Part, Publication
 from secbatch.store.parts import remove_files
 
 KEPT_VERSIONS = 3
