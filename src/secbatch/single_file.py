@@ -67,7 +67,8 @@ def _put_into_file(job: Job, path: Path, result: RunResult) -> None:
         _check_free(job, path)  # a run of an earlier day has gone on, into the file of that day
     files = [layout.data / file for file in result.part_files]
     _concatenate(files, path)
-    rejects = sorted(layout.rejects.glob("*.parquet"))
+    # Its own: one that was stopped may have left what it could not parse, which this run has met again.
+    rejects = sorted(layout.rejects.glob(f"{result.run}-*.parquet"))
     beside = rejects_beside(path)
     if rejects:
         _concatenate(rejects, beside)
@@ -101,12 +102,13 @@ def _check_free(job: Job, path: Path) -> None:
 
 def _concatenate(files: list[Path], target: Path) -> None:
     """The rows of `files` in one file, without ever holding more than a row group of them."""
+    # A run that was killed may have left it, as another name of one of `files`: it is not to be written to.
+    remove_file(target.with_name(f".{target.name}.tmp"))
     if len(files) > 1:
         write_tables(target, pq.read_schema(files[0]), _row_groups(files), "file")
         return
 
     def link(temporary: Path) -> None:
-        temporary.unlink(missing_ok=True)
         temporary.hardlink_to(files[0])
 
     write_atomically(target, link, "file")  # it is that file: its other names go with the folder
