@@ -188,6 +188,17 @@ def test_an_unfinished_training_of_other_data_is_not_gone_on_with(tiny: Tiny, tm
     assert not finetune(asked, overwrite=True).resumed
 
 
+@pytest.mark.parametrize("lost", ["weights", "optimizer", "average"])
+def test_a_checkpoint_that_has_lost_a_file_cannot_be_read(lost: str, tiny: Tiny, tmp_path: Path) -> None:
+    asked, asks = spec(tiny, tmp_path, "out"), iter(range(100))
+    with pytest.raises(Interrupted):
+        finetune(asked, stop=lambda: next(asks) >= 3)
+    (checkpoint,) = (tmp_path / "out" / "_training" / "checkpoints").glob("checkpoint-*")
+    (checkpoint / f"{lost}.safetensors").unlink()
+    with pytest.raises(OutputError, match=rf"Checkpoint '{checkpoint}' cannot be read \(KeyError\); remove it"):
+        finetune(asked)
+
+
 def test_a_checkpoint_that_there_is_no_memory_for_is_not_to_blame(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,10 @@ class Checkpoints:
         with _readable(found[-1]):
             state = json.loads((found[-1] / STATE).read_text())
             return state, {file.stem: load_file(file) for file in sorted(found[-1].glob("*.safetensors"))}
+
+    def readable(self) -> AbstractContextManager[None]:
+        """What goes wrong within, with what `read` has given, is told as of a checkpoint that cannot be read."""
+        return _readable(self._all()[-1])
 
     def state(self) -> dict[str, Any] | None:
         """The state of the newest checkpoint without its tensors. Raises OutputError as `read` does."""

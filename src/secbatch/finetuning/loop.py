@@ -63,7 +63,13 @@ class Training:
         found = self._checkpoints.read()
         if found is None:
             return False
-        state, tensors = found
+        with self._checkpoints.readable():  # a file of it may be gone, or be another training's
+            self._take_up(*found)
+        if self.state.step:
+            self._set_rates(self.state.step - 1)  # told of the epoch when all its steps are done
+        return True
+
+    def _take_up(self, state: dict[str, Any], tensors: dict[str, dict[str, torch.Tensor]]) -> None:
         self.threads_before = state.get("threads")
         self.state = State(**{key: state[key] for key in State.__dataclass_fields__})
         self._loss.fill_(self.state.loss_sum)
@@ -74,9 +80,6 @@ class Training:
         if self._average:
             for name, value in tensors["average"].items():
                 self._average.values[name].copy_(value)
-        if self.state.step:
-            self._set_rates(self.state.step - 1)  # told of the epoch when all its steps are done
-        return True
 
     def _set_rates(self, step: int) -> None:
         wanted = self._wanted
