@@ -188,6 +188,23 @@ def test_an_unfinished_training_of_other_data_is_not_gone_on_with(tiny: Tiny, tm
     assert not finetune(asked, overwrite=True).resumed
 
 
+def test_files_that_are_read_in_another_order_are_other_data(tiny: Tiny, tmp_path: Path) -> None:
+    """The order of the examples decides the split: what was trained on would stand in dev."""
+    data = classification_file(tmp_path / "a.csv")
+    header, *lines = (tmp_path / "a.csv").read_text().splitlines(keepends=True)
+    for name, rows in (("a", lines[:20]), ("b", lines[20:])):
+        (tmp_path / f"{name}.csv").write_text(header + "".join(rows))
+    data["train"] = str(tmp_path / "*.csv")
+    asked, asks = job("classify", tiny("roberta").folder, data, tmp_path / "out"), iter(range(100))
+    with pytest.raises(Interrupted):
+        finetune(asked, stop=lambda: next(asks) >= 3)
+    (tmp_path / "a.csv").rename(tmp_path / "aa.csv")
+    assert finetune(asked).resumed  # names alone do not count
+    (tmp_path / "aa.csv").rename(tmp_path / "c.csv")
+    with pytest.raises(JobError, match="another training"):
+        finetune(asked)
+
+
 @pytest.mark.parametrize("lost", ["weights", "optimizer", "average"])
 def test_a_checkpoint_that_has_lost_a_file_cannot_be_read(lost: str, tiny: Tiny, tmp_path: Path) -> None:
     asked, asks = spec(tiny, tmp_path, "out"), iter(range(100))

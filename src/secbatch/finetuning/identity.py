@@ -15,13 +15,16 @@ CODE_VERSION = 1  # raised by hand when the same job gives other weights
 def fingerprint(
     job: FinetuneJob, data: Dataset, base: ResolvedModel, compute: Compute, compared: ResolvedModel | None = None
 ) -> str:
-    """sha256, hexadecimal. Names and places of files do not count; their contents do."""
+    """sha256, hexadecimal. Names and places of files do not count; their contents do, in the order that they are read.
+
+    The order of the examples decides the split and the steps.
+    """
     wanted = job.model_dump(mode="json", include={"objective", "hyperparameters", "data"})
     for key in ("train", "dev", "test"):
         wanted["data"].pop(key)
     about: dict[str, Any] = {
         **wanted,
-        "files": {name: sorted(file.sha256 for file in side.files) for name, side in sides(data).items()},
+        "files": {name: [file.sha256 for file in side.files] for name, side in sides(data).items()},
         "separate_dev": job.data.dev is not None,
         "base": [base.weights_hash, base.tokenizer_hash],
         "compared": compared and compared.weights_hash,
