@@ -181,6 +181,21 @@ def test_a_job_of_the_other_command_is_told_so(tmp_path: Path) -> None:
         load_finetune_job(write(tmp_path, GOOD))
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("taks.mask.top_k=5", r"command line: unknown key 'taks' \(did you mean 'tasks'\?\)"),
+        ("tasks.mack.top_k=5", "command line: 'tasks.mack' needs a type"),
+        ("name=&a [*a]", r"command line: 'name' is wrong: .*given: '&a \[\*a\]'"),
+        ('name="\\UFFFFFFFF"', "command line: 'name' is wrong"),
+        (f"name=[&a [x], &b [{'*a, ' * 300}], {'*b, ' * 300}]", "--set name has more than 50,000 values"),
+    ],
+)
+def test_an_override_that_is_wrong_is_looked_for_on_the_command_line(tmp_path: Path, given: str, words: str) -> None:
+    with pytest.raises(JobError, match=words):
+        load_job(write(tmp_path, GOOD), [given])
+
+
 def test_broken_yaml_and_missing_file(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="line 3 is not valid YAML"):
         load_job(write(tmp_path, "name: x\ninput: [a\ntasks: }"))
@@ -196,11 +211,18 @@ def test_broken_yaml_and_missing_file(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("? [a]\n: 1\n", "a key must be a plain word"),
-        ("name: 2024-99-99\n", "put it in quotes"),
+        ("name: x\nseen:\n  - [a, 2024-99-99]\n", "line 3 holds a value that cannot be .*; put it in quotes"),
+        ("name: 1" + ":59" * 200 + ".0\n", "line 1 holds a value that cannot be"),
+        ('name: "\\UFFFFFFFF"\n', "an escape that is no character"),
+        ("name: x\ninput: a\x01b\n", r"line 2 holds the character '\\x01', which YAML does not allow; take it out"),
+        ("tasks:\n  no: {type: embed}\n", "line 2: YAML takes the key 'no' for true or false; put it in quotes"),
+        ("tasks:\n  2024-01-01: {type: embed}\n", "line 2: YAML takes the key '2024-01-01' for a date"),
+        ("tasks:\n  a: {~: 1}\n", "line 2: YAML takes the key '~' for nothing"),
+        ("name: 2024-01-01\n", r"line 1: 'name' is wrong: it must be text; put it in quotes \(given: 2024-01-01\)"),
         ("&a {x: *a}\n", "nested without end"),
         ('tasks: {a: [{b: "\\ud83d {text}"}]}\n', r"half of a character \('\\ud83d \{text\}'\); write"),
         ('"\\udc00": 1\n', "half of a character"),
-        ("name: !!bool maybe\n", r"a tag \(!!int or another\) before what is no such value"),
+        ("name: !!bool maybe\n", r"line 1 has a tag \(!!int or another\) before what is no such value"),
         ("name: !!int ''\n", "a tag"),
         ("name: !!timestamp noon\n", "a tag"),
     ],

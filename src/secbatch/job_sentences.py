@@ -1,6 +1,7 @@
 """What is wrong with a job file, as a sentence: which key, in which line, and what it may be."""
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any, get_args
 
 import yaml
@@ -66,9 +67,9 @@ def job_sentence(
     `overrides`: `key.key=value`, what the command line has put in place of what stands there.
     """
     location = [str(part) for part in problem["loc"]]
-    path, line = _walk(location, node)
+    path, line, whole = _walk(location, node)
     place = f"{origin} line {line}" if line else origin
-    if _overridden(path, overrides):
+    if _overridden(path, overrides, whole):
         place = "command line"
     key = _cut(".".join(path)) or "the job"
     kind = problem["type"]
@@ -83,12 +84,12 @@ def job_sentence(
         hint = nearest(named, list(TASK_TYPES)) if isinstance(named, str) else ""
         return f"{place}: '{key}' needs a type{hint}, one of {', '.join(TASK_TYPES)}."
     given = problem.get("input")
-    shown = f" (given: {short(given)})" if isinstance(given, str | int | float | bool) or given is None else ""
+    shown = f" (given: {short(given)})" if isinstance(given, str | int | float | bool | date) or given is None else ""
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not path and kind == "value_error":  # of the job as a whole: the message names the keys
         return f"{place}: {message}."
     message = IN_YAML.get(kind, message.replace("Input should be", "it must be"))  # `input` is a key of jobs
-    if kind == "string_type" and isinstance(given, int | float):
+    if kind == "string_type" and isinstance(given, int | float | date):
         message += "; put it in quotes"
     if kind == "string_pattern_mismatch":  # nobody should have to read a regular expression
         message = WRITTEN_AS[location[-1]]
@@ -96,10 +97,10 @@ def job_sentence(
     return f"{place}: '{key}' is wrong: {message[:1].lower()}{message[1:]}{shown}."
 
 
-def _overridden(path: list[str], overrides: Sequence[str]) -> bool:
-    """Whether the command line gives the value at `path`, or what it lies in."""
-    given = (override.partition("=")[0].split(".") for override in overrides)
-    return any(key == path[: len(key)] for key in given)
+def _overridden(path: list[str], overrides: Sequence[str], in_file: bool) -> bool:
+    """Whether the command line gives the value at `path`, or what it lies in; or, where the file has none, a part."""
+    given = [override.partition("=")[0].split(".") for override in overrides]
+    return any(key == path[: len(key)] or (not in_file and path == key[: len(path)]) for key in given)
 
 
 def _cut(text: str) -> str:
@@ -112,6 +113,8 @@ def short(given: object) -> str:
         return "nothing"
     if isinstance(given, bool):
         return str(given).lower()
+    if isinstance(given, date):
+        return str(given)
     try:
         text = repr(given)
     except ValueError:  # an integer of thousands of digits
@@ -119,8 +122,9 @@ def short(given: object) -> str:
     return text if len(text) <= 100 else f"{text[:80]}…"
 
 
-def _walk(location: list[str], node: yaml.Node | None) -> tuple[list[str], int | None]:
-    """The key path without pydantic's union tags, and the line of its deepest part that stands in the file."""
+def _walk(location: list[str], node: yaml.Node | None) -> tuple[list[str], int | None, bool]:
+    """The key path without pydantic's union tags, the line of its deepest part that stands in the file, and whether
+    that is all of it."""
     path: list[str] = []
     line = None
     for depth, part in enumerate(location):
@@ -140,7 +144,7 @@ def _walk(location: list[str], node: yaml.Node | None) -> tuple[list[str], int |
             line = node.start_mark.line + 1
         else:
             node = None
-    return path, line
+    return path, line, node is not None
 
 
 def _known_keys(location: list[str], root: type[BaseModel]) -> list[str]:

@@ -16,6 +16,7 @@ MOST_BYTES = 256 << 10  # of a job file
 MOST_VALUES = 50_000  # in a job file, aliases written out
 OF_DATA = (".csv", ".tsv", ".parquet", ".jsonl", ".conll", ".gz", ".zst", ".bz2")
 QUOTED = '"'  # of YAML's styles the one that can hold any text, on one line
+NO_TEXT = {"bool": "true or false", "int": "a number", "float": "a number", "null": "nothing", "timestamp": "a date"}
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
@@ -51,20 +52,35 @@ def read_values(path: str, overrides: Sequence[str], keys: str) -> tuple[dict[st
         raise JobError(f"Job file '{path}' has a name that no file can have.") from None
     if len(content) > MOST_BYTES:
         raise JobError(f"Job file '{path}' is larger than {MOST_BYTES >> 10} KiB; it is no job file.")
+    node = None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        _refuse_bombs(node, path)
-        _refuse_duplicate_keys(node, path)
+        _refuse_bombs(node, f"Job file '{path}'")
+        _refuse_odd_keys(node, path)
         values = yaml.safe_load(text)
+    except yaml.reader.ReaderError as error:
+        where = text.count("\n", 0, error.position) + 1
+        raise JobError(
+            f"Job file '{path}' line {where} holds the character {chr(error.character)!r}, which YAML does not allow; "
+            "take it out."
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it cannot be parsed"
         raise JobError(f"Job file '{path}'{where} is not valid YAML: {problem}.") from None
-    except ValueError as error:  # a date such as 2024-99-99
-        raise JobError(f"Job file '{path}' holds a value that cannot be ({error}); put it in quotes.") from None
+    except (ValueError, OverflowError) as error:  # a date such as 2024-99-99
+        if node is None:  # an escape such as "\\UFFFFFFFF"
+            raise JobError(
+                f"Job file '{path}' has an escape that is no character; write the character itself."
+            ) from None
+        raise JobError(
+            f"Job file '{path}'{_line_of_fault(node)} holds a value that cannot be ({error}); put it in quotes."
+        ) from None
     except (LookupError, AttributeError):  # of YAML's parser: a tag before what is none, as in `!!bool maybe`
-        raise JobError(f"Job file '{path}' has a tag (!!int or another) before what is no such value.") from None
+        raise JobError(
+            f"Job file '{path}'{_line_of_fault(node)} has a tag (!!int or another) before what is no such value."
+        ) from None
     except RecursionError:
         raise JobError(f"Job file '{path}' is nested without end; write it without anchors and aliases.") from None
     if not isinstance(values, dict):
@@ -104,22 +120,35 @@ def validate_as(
         raise JobError(job_sentence(found[0], origin, node, overrides, model).removesuffix(".") + more) from None
 
 
-def _refuse_bombs(node: yaml.Node | None, path: str) -> None:
+def _refuse_bombs(node: yaml.Node | None, place: str) -> None:
     """Anchors that refer to anchors can make billions of values out of a few lines: counted before they are made."""
     counts: dict[int, int] = {}
 
     def count(inner: yaml.Node) -> int:
         if id(inner) not in counts:
-            values = inner.value if isinstance(inner, yaml.MappingNode | yaml.SequenceNode) else ()
-            children = [pair for item in values for pair in (item if isinstance(item, tuple) else (item,))]
-            counts[id(inner)] = 1 + sum(count(child) for child in children)  # a node within itself ends in recursion
+            counts[id(inner)] = 1 + sum(map(count, _parts(inner)))  # a node within itself ends in recursion
         return counts[id(inner)]
 
     if node is not None and count(node) > MOST_VALUES:
         raise JobError(
-            f"Job file '{path}' has more than {MOST_VALUES:,} values, anchors and aliases written out; "
-            "it is no job file."
+            f"{place} has more than {MOST_VALUES:,} values, anchors and aliases written out; it is no job file."
         )
+
+
+def _parts(node: yaml.Node | None) -> list[yaml.Node]:
+    """The keys and values of a mapping, the values of a list, nothing of others."""
+    values = node.value if isinstance(node, yaml.MappingNode | yaml.SequenceNode) else ()
+    return [part for item in values for part in (item if isinstance(item, tuple) else (item,))]
+
+
+def _line_of_fault(node: yaml.Node | None) -> str:
+    """` line 3`, where the first value stands that cannot be made."""
+    if isinstance(node, yaml.ScalarNode):
+        try:
+            yaml.constructor.SafeConstructor().construct_object(node)
+        except (yaml.YAMLError, ValueError, OverflowError, LookupError, AttributeError):
+            return f" line {node.start_mark.line + 1}"
+    return next((line for part in _parts(node) if (line := _line_of_fault(part))), "")
 
 
 def _refuse_half_characters(value: Any, path: str) -> None:
@@ -136,20 +165,25 @@ def _refuse_half_characters(value: Any, path: str) -> None:
         _refuse_half_characters(part, path)
 
 
-def _refuse_duplicate_keys(node: yaml.Node | None, path: str) -> None:
+def _refuse_odd_keys(node: yaml.Node | None, path: str) -> None:
+    """Keys that stand twice, or are no text."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise JobError(f"{path} line {line}: a key must be a plain word.")
+            if taken_for := NO_TEXT.get(key.tag.rpartition(":")[2]):
+                raise JobError(
+                    f"{path} line {line}: YAML takes the key {short(key.value)} for {taken_for}; put it in quotes."
+                )
             if key.value in seen:
                 raise JobError(f"{path} line {line}: key '{key.value}' stands twice; remove one.")
             seen.add(key.value)
-            _refuse_duplicate_keys(value, path)
+            _refuse_odd_keys(value, path)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            _refuse_duplicate_keys(value, path)
+            _refuse_odd_keys(value, path)
 
 
 def override(key: str, text: str) -> str:
@@ -169,6 +203,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise JobError(f"--set {override}: '{parent}' holds a value, not keys.")
         place = inside
     try:
+        _refuse_bombs(yaml.compose(text, Loader=yaml.SafeLoader), f"--set {key}")
         place[last] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError):  # a date, a number that is none
-        place[last] = text
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError, LookupError, AttributeError):
+        place[last] = text  # what looks like a date, or a number, and is none
