@@ -92,3 +92,17 @@ def test_the_columns_of_all_tasks_are_known() -> None:
         pq.write_table(pa.schema(made).empty_table(), "made.parquet")
         spec = {"type": kind, "text": "t", "question": "t", "context": "t"}
         assert tasks_of({"specs": {"x": spec}}, pq.read_schema("made.parquet")) == {"x": spec}
+
+
+@pytest.mark.parametrize("known", [["true", "known"], [["true", "known"], None]])
+def test_an_input_column_with_the_name_of_several_labels_is_not_the_tasks(
+    known: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = {"v": ["best", None], "v_score": [0.9, 0.1], "v_scores": [[{"label": "best", "score": 0.9}], None]}
+    footer = specs(v={"type": "classify", **TEXT})
+    written(footer, v_labels=known, **made)
+    assert _run(["show", "copy.parquet", "--rows", "1"]) == 0
+    assert capsys.readouterr().out == "Input: a\nv: best (best 0.90)\n"
+    written(footer, **made, v_labels=known)  # as a partition column, which stands behind all others
+    assert _run(["show", "copy.parquet", "--rows", "1"]) == 0
+    assert capsys.readouterr().out == "Input: a\nv: best (best 0.90)\n"

@@ -1,7 +1,7 @@
 """What the parts' footer says of their tasks, as far as it can be relied on: whoever copies a file may change both."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,6 +41,15 @@ def models_of(footer: dict[str, Any]) -> dict[str, dict[str, Any]] | None:
     return {task: model for task, model in _mappings(footer.get("models")).items() if "model" in model} or None
 
 
+def several_labels(name: str, columns: Sequence[str]) -> bool:
+    """Whether `<name>_labels` is a column of this `classify` task: it stands amid its others, the input's does not."""
+    own = (name, f"{name}_labels", f"{name}_scores")
+    if not set(own) <= set(columns):
+        return False
+    first, labels, scores = map(columns.index, own)
+    return first < labels < scores
+
+
 def _mappings(value: Any) -> dict[str, dict[str, Any]]:
     given = value if isinstance(value, dict) else {}
     return {name: one for name, one in given.items() if isinstance(one, dict)}
@@ -52,7 +61,7 @@ def _is_there(name: str, spec: dict[str, Any], schema: "pa.Schema") -> bool:
     read = ("question", "context") if kind == "qa" else ("text",)
     if columns is None or not all(isinstance(spec.get(key), str) for key in read):
         return False
-    if f"{name}_labels" in schema.names and kind == "classify":
+    if kind == "classify" and several_labels(name, schema.names):
         columns = {**columns, "_labels": [str]}
     kinds = {field.name: field.type for field in schema}
     return all(_holds(kinds.get(name + ending), wanted) for ending, wanted in columns.items())

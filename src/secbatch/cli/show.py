@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from secbatch.cli.footer import read_footer, tasks_of
+from secbatch.cli.footer import read_footer, several_labels, tasks_of
 from secbatch.cli.origins import Origins
 from secbatch.cli.terminal import bold, printable
 from secbatch.errors import InputError, JobError
@@ -198,7 +198,8 @@ def _rejection(error: str, source: str | None, row: int | None) -> str:
 
 def _labels(row: dict[str, Any], name: str) -> str:
     """The label or labels that were chosen, and the scores behind them."""
-    chosen = row.get(f"{name}_labels", [row[name]] if row[name] is not None else [])
+    best = [row[name]] if row[name] is not None else []
+    chosen = row[f"{name}_labels"] if several_labels(name, list(row)) else best
     scores = " | ".join(f"{one['label']} {one['score']:.2f}" for one in row[f"{name}_scores"][:SHOWN_LABELS])
     return f"{', '.join(chosen) or '(none above the threshold)'} ({scores})"
 
