@@ -119,6 +119,24 @@ def test_without_a_padding_token_a_decoders_head_looks_at_the_last_token_whateve
         assert_equal(head.logits_of(head.states(sequences, head.wanted(sequences)), sequences), wanted)
 
 
+@pytest.mark.parametrize("own", [None, 5])
+def test_texts_are_not_padded_with_what_is_no_padding_to_the_model(tmp_path: Path, own: int | None) -> None:
+    """Small logits: what another token's state makes of them is less than the trial allows."""
+    model = resolved(make_fine_tuned(tmp_path, "llama", "SequenceClassification", num_labels=3))
+    tokenizer = load_tokenizer(model)
+    sequences = sequences_of(tokenizer)
+    with torch.inference_mode():
+        loaded = load_model(model, "sequence-classification", CPU)
+        loaded.model.score.weight *= 1e-6
+        loaded.model.config.pad_token_id = tokenizer.pad_id
+        wanted = own_logits(loaded.model, sequences)
+        loaded.model.config.pad_token_id = own
+        head = SequenceHead(loaded, tokenizer, CPU)
+        got = head.logits_of(head.states(sequences, head.wanted(sequences)), sequences)
+    assert_equal(got * 1e6, wanted * 1e6)
+    assert wanted.std() > 0.5e-6
+
+
 @pytest.mark.parametrize(
     "kind", ["roberta", "bert", "electra", "distilbert", "modernbert", "mpnet", "deberta", "llama"]
 )

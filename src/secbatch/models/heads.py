@@ -94,7 +94,8 @@ class SequenceHead:
     @torch.inference_mode()
     def __init__(self, loaded: LoadedModel, tokenizer: TextTokenizer, compute: Compute) -> None:
         self._model, self._pad_id, self._device = loaded.model, tokenizer.pad_id, compute.device
-        if padding_id(self._model.config) is None:
+        padding = padding_id(self._model.config)
+        if padding is None:
             # Decoders find a sequence's last token by it: no token is padding, not even the one that ends a text.
             text_config(self._model.config).pad_token_id = -1
         sample = _trial_texts(loaded.model, tokenizer)
@@ -116,7 +117,10 @@ class SequenceHead:
             self.hidden = hidden_states(self._model.base_model, self._pad_id, compute, sample)
             self.packed = self.hidden.packed
         else:
-            self.packed = not _holds(lambda: undisturbed(self._full(sample, pad=True), everywhere, compute))
+            # Where its padding is another token than the tokenizer's, a decoder's last token would be among that.
+            padded = padding == self._pad_id
+            padded = padded and _holds(lambda: undisturbed(self._full(sample, pad=True), everywhere, compute))
+            self.packed = not padded
 
     @property
     def batch_free(self) -> bool:
