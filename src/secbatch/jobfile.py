@@ -59,9 +59,9 @@ def read_values(path: str, overrides: Sequence[str], keys: str) -> tuple[dict[st
         _refuse_odd_keys(node, path)
         values = yaml.safe_load(text)
     except yaml.reader.ReaderError as error:
-        where = text.count("\n", 0, error.position) + 1
+        line = text.count("\n", 0, error.position) + 1
         raise JobError(
-            f"Job file '{path}' line {where} holds the character {chr(error.character)!r}, which YAML does not allow; "
+            f"Job file '{path}' line {line} holds the character {chr(error.character)!r}, which YAML does not allow; "
             "take it out."
         ) from None
     except yaml.YAMLError as error:
