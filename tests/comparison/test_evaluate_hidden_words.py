@@ -1,5 +1,6 @@
 """The masked-LM loss, against the model's own forward over one text at a time."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,18 @@ def test_long_texts_are_predicted_whole_and_empty_ones_left_out(models: list[str
     told = evaluate(objective, models[:1], ["a"], choose("cpu", "float32"), 0, 0)
     assert "1 text without a word left out" in " ".join(told.notices)
     assert told.models[0].more["hidden_words"] == sum(len(text.words) for text in objective._texts)
+
+
+def test_a_tokenizer_that_was_written_anew_cuts_words_as_before(
+    models: list[str], data: LabelledFiles, tmp_path: Path
+) -> None:
+    """As of an adapted model beside its base."""
+    adapted = shutil.copytree(models[0], tmp_path / "adapted")
+    with (adapted / "tokenizer.json").open("a") as file:
+        file.write("\n")
+    assert resolve(str(adapted)).tokenizer_hash != resolve(models[0]).tokenizer_hash
+    told = evaluate(HiddenWords(data, "text"), [models[0], str(adapted)], ["a", "b"], choose("cpu", "float32"), 0, 0)
+    assert not any("compare word_perplexity" in notice for notice in told.notices)
 
 
 def test_the_same_words_are_hidden_every_time() -> None:

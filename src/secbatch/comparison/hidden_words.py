@@ -29,6 +29,7 @@ from secbatch.models.resolve import resolve
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.tokenizer import TextTokenizer
+from secbatch.models.tokenizer_files import load_tokenizer
 from secbatch.models.transfer import Made, on_device
 
 RATE = 0.15  # of a text's words that are hidden, one at least
@@ -118,9 +119,15 @@ class HiddenWords(LabelledRows):
 
     def notices(self, outcomes: Sequence[Predicted]) -> tuple[str, ...]:
         notices = super().notices(outcomes)
-        if len({outcome.model.tokenizer_hash for outcome in outcomes}) > 1:
+        if len({_how_it_cuts(outcome) for outcome in outcomes}) > 1:
             notices += ("the models cut words into different pieces: compare word_perplexity, not perplexity",)
         return notices
+
+
+def _how_it_cuts(outcome: Predicted) -> tuple[object, ...]:
+    """Equal for models that cut words alike. Not the tokenizer's hash: a training writes its base's file anew."""
+    vocabulary = load_tokenizer(outcome.model).hf.get_vocab()
+    return frozenset(vocabulary.items()), *outcome.columns["tokens"]
 
 
 def hide(text: str, seed: int) -> HiddenText:
