@@ -210,8 +210,9 @@ def _check_runs(resolved: ResolvedModel, copy: Path) -> None:
 def _sweep() -> None:
     """What killed promotions and removals, of whatever name, have left behind: gigabytes that nobody would look for."""
     folder = registry.registry_folder()
-    for left in [*folder.glob(".removed-*"), *folder.glob("*/versions/.copy-*")]:
-        shutil.rmtree(left)
+    for pattern in (".removed-*", "*/versions/.copy-*"):  # the second only then: it finds what is in the first, too
+        for left in list(folder.glob(pattern)):
+            shutil.rmtree(left)
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

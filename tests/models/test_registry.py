@@ -210,6 +210,15 @@ def test_what_a_killed_promotion_left_is_swept(models: list[Path], registry: Pat
     assert not left.exists() and resolve("tram").promoted == version
 
 
+def test_a_name_is_removed_with_what_a_killed_promotion_left(models: list[Path], registry: Path) -> None:
+    for name in ("tram", "topics"):
+        promote(name, str(models[0]))
+        (registry / name / "versions" / ".copy-123").mkdir()
+    assert remove("tram") == 1
+    assert [path.name for path in registry.iterdir() if path.is_dir()] == ["topics"]
+    assert not list(registry.glob("**/.copy-*"))
+
+
 def test_what_was_killed_under_another_name_is_swept_too(
     models: list[Path], registry: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
