@@ -76,6 +76,17 @@ def test_an_empty_id_is_none_but_one_of_several_columns_may_be_empty(scratch: Pa
     assert (sentences.superseded, set(sentences.shard.errors), sentences.ids[2].as_py()) == (0, {0, 1}, "e/0")
 
 
+def test_an_id_that_is_spelled_like_a_place_takes_no_rows_place(scratch: Path) -> None:
+    spelled = [None, "null@a.csv:1", "\\null@a.csv:1", "a null@", "null@", "\\\\null@"]
+    named = Identities(("k",), False, scratch).name(shard(k=spelled))
+    names = ["null@a.csv:1", "\\null@a.csv:1", "\\\\null@a.csv:1", "a null@", "\\null@", "\\\\\\null@"]
+    assert named.ids.to_pylist() == names and named.superseded == 0
+    two = Identities(("k", "l"), False, scratch).name(shard(k=[None, "null@a"], l=["x", "b.csv:1"], source="a/b.csv"))
+    assert two.ids.to_pylist() == ["null@a/b.csv:1", "\\null@a/b.csv:1"] and two.superseded == 0
+    sentences = {"k": [None, None, "null@a.csv:1"], "sentence_index": [0, 1, 1]}
+    assert Identities(("k",), True, scratch).name(shard(**sentences)).superseded == 0
+
+
 def test_sentence_rows_add_their_index(scratch: Path) -> None:
     named = Identities(("doc",), True, scratch).name(shard(doc=["d", "d"], sentence_index=[0, 1]))
     assert named.ids.to_pylist() == ["d/0", "d/1"]

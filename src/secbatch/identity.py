@@ -14,7 +14,7 @@ from secbatch.row_hash import as_text, column_digests, digests, hash_content, ha
 from secbatch.sources.shard import Shard
 from secbatch.store.documents import of_earlier_documents
 from secbatch.store.occurrences import Occurrences
-from secbatch.store.unnamed import place_name
+from secbatch.store.unnamed import not_of_places, place_name
 
 if TYPE_CHECKING:
     from secbatch.job import Job
@@ -107,6 +107,7 @@ class Identities:
             names = pc.binary_join_element_wise(*escaped, pa.scalar("/", pa.large_string()))
         else:
             names = columns[0]
+        names = not_of_places(names)
         blank = _blank(columns[: len(columns) - self._sentences])
         if pc.any(blank).as_py():  # of these rows one would take the place of all others
             names = pc.if_else(blank, pa.scalar(None, names.type), names)
