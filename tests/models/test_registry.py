@@ -213,6 +213,7 @@ def test_what_a_killed_promotion_left_is_swept(models: list[Path], registry: Pat
 def test_a_name_is_removed_with_what_a_killed_promotion_left(models: list[Path], registry: Path) -> None:
     for name in ("tram", "topics"):
         promote(name, str(models[0]))
+    for name in ("tram", "topics"):
         (registry / name / "versions" / ".copy-123").mkdir()
     assert remove("tram") == 1
     assert [path.name for path in registry.iterdir() if path.is_dir()] == ["topics"]
