@@ -193,6 +193,17 @@ def test_a_task_whose_rows_are_all_rejected_is_not_said_to_have_had_none(counter
     assert said == "Task 'up' has no results: 1 row was rejected, and no other row of 'text' has a <mask>."
 
 
+def test_a_task_whose_new_rows_are_all_rejected_is_not_said_to_have_no_others(counter: Counter) -> None:
+    write("a.csv", "text,other", "a,1")
+    spec = {"path": "in/*.csv", "types": {"other": "int64"}}
+    assert run_job(job(input=spec)).done == {"up": 1}
+    write("a.csv", "text,other", "a,1", "b,c")
+    result = run_job(job(input=spec))
+    assert (result.done, result.rejected, result.reused) == ({"up": 0}, 1, 1)
+    (said,) = [text for text in result.notices if "Task 'up'" in text]
+    assert said == "Task 'up' has no new results: 1 row was rejected, and no other new row of 'text' has a <mask>."
+
+
 def test_what_two_tasks_say_of_a_row_alike_is_said_once(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
     finish = UpperTask.finish
 

@@ -257,7 +257,11 @@ class Run:
                 missing = "has a <mask>" if isinstance(spec, FillMask) else "has text"
                 if self.result.rejected:  # they may be the ones that have it
                     rows_were = "row was" if self.result.rejected == 1 else "rows were"
-                    said = f"has no results: {self.result.rejected:,} {rows_were} rejected, and no other row of"
+                    # Those that are reused had it before.
+                    results, other = (
+                        ("new results", "other new row") if self.result.reused else ("results", "other row")
+                    )
+                    said = f"has no {results}: {self.result.rejected:,} {rows_were} rejected, and no {other} of"
                 else:
                     said = "had nothing to do: no enriched row of"
                 self._notice(f"Task '{name}' {said} '{spec.text}' {missing}.")
