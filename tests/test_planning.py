@@ -1,5 +1,7 @@
 """What `plan` says is what a run then does."""
 
+import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,15 @@ from fake_task import Counter, UpperTask, install
 
 from secbatch import probing
 from secbatch.cli.main import _run
+from secbatch.errors import OutputHeldError
+from secbatch.identity import Identified
 from secbatch.job import Job
 from secbatch.pacing import ShardSizes
 from secbatch.planning import plan_job
+from secbatch.reuse import Looked, Reuse
 from secbatch.runner import run_job
+from secbatch.store.layout import Layout
+from secbatch.store.lock import hold
 
 
 @pytest.fixture
@@ -119,3 +126,33 @@ def test_a_caller_gets_its_threads_back(counter: Counter, more_threads: int) -> 
     for work in (plan_job, run_job):
         assert "1 thread)" in work(job(up="text")).device  # type: ignore[operator]
         assert torch.get_num_threads() == more_threads
+
+
+@pytest.mark.parametrize("what", ["keys", "parts"])
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "at work"])
+def test_what_a_run_takes_away_meanwhile_is_not_damage(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch, what: str, ended: bool
+) -> None:
+    rows = {n: f"word {n}" for n in range(20)}
+    write(rows)
+    run_job(job(up="text"))
+    look, lock = Reuse.look, Layout(Path("out")).lock
+
+    def amid(self: Reuse, identified: Identified) -> Looked:
+        monkeypatch.setattr(Reuse, "look", look)
+        if what == "parts":  # their keys are worked out from them
+            shutil.rmtree("out/_secbatch/keys")
+        for night in range(4):
+            write(rows | {0: f"night {night}"})
+            run_job(job(up="text"))
+        if not ended:
+            stack.enter_context(hold(lock))
+        return look(self, identified)
+
+    monkeypatch.setattr(Reuse, "look", amid)
+    with ExitStack() as stack:
+        if ended:
+            assert (plan_job(job(up="text")).todo_rows, plan_job(job(up="text")).reused_rows) == (0, 20)
+        else:
+            with pytest.raises(OutputHeldError, match="Another run holds output 'out'"):
+                plan_job(job(up="text"))

@@ -1,6 +1,7 @@
 """What a run would do, before it does it."""
 
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from secbatch.run_options import RunOptions
 from secbatch.shards import input_shards
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
+from secbatch.store.ledger_records import Run
+from secbatch.store.lock import held, holder
+from secbatch.store.parts import DamagedPartError
 from secbatch.task_keys import conversation_column, conversations
 
 
@@ -49,11 +53,31 @@ class Plan:
 def plan_job(job: Job, *, limit: int | None = None) -> Plan:
     """Reads the whole input, looks up what is done, and times the models on a few rows. Writes nothing.
 
-    Raises the same one-sentence errors as a run for what is wrong with the job, the models or the input.
+    Raises the same one-sentence errors as a run for what is wrong with the job, the models or the input, and
+    OutputHeldError where a run that is in progress takes away what is being looked at.
     """
     run = run_identity.new_run_id()  # of the run that might be: its day is a partition of the rows that are measured
     job, _ = pinned(job, run, lambda job: run_identity.described(job, RunOptions(limit)))
     layout = Layout(Path(job.output.path))
+    while True:
+        before = _newest_run(layout)
+        try:
+            return _planned(job, layout, run, limit)
+        except (FileNotFoundError, DamagedPartError):
+            if holder(layout.lock) is not None:
+                raise held(layout.lock) from None
+            if _newest_run(layout) == before:  # no run that has ended meanwhile has done it
+                raise
+
+
+def _newest_run(layout: Layout) -> Run | None:
+    if not layout.ledger.exists():
+        return None
+    with closing(Ledger.read_only(layout.ledger)) as ledger:
+        return ledger.newest_run()
+
+
+def _planned(job: Job, layout: Layout, run: str, limit: int | None) -> Plan:
     ledger = Ledger.read_only(layout.ledger) if layout.ledger.exists() else None
     try:
         newest = ledger.latest_version() if ledger else 0
