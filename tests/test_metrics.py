@@ -1,5 +1,6 @@
 """`--metrics-file`: what Prometheus reads after a good night, a bad one and none at all."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -98,3 +99,21 @@ def test_what_is_in_the_way_is_said_before_the_run(
     assert night() == 2
     assert "pip install 'secbatch[metrics]'" in capsys.readouterr().err
     assert not Path("out").exists() and counter.rows == 0
+
+
+def test_a_file_of_something_else_is_not_replaced_and_no_device_is_read(
+    counter: Counter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = Path("job.yaml").read_text()
+    assert _run(["run", "job.yaml", "--metrics-file", "job.yaml"]) == 2
+    assert "'job.yaml' holds something else, which would be replaced" in capsys.readouterr().err
+    assert Path("job.yaml").read_text() == job
+    os.mkfifo("pipe")  # whoever reads it waits for a writer; of /dev/full there is no end
+    for device in ("pipe", "/dev/full"):
+        assert _run(["run", "job.yaml", "--metrics-file", device]) == 2
+        assert f"'{device}' is a device or a pipe" in capsys.readouterr().err
+    assert not Path("out").exists() and counter.rows == 0
+    Path("metrics").touch()
+    for _ in range(2):
+        assert _run(["run", "job.yaml", "--metrics-file", "metrics"]) == 0
+    assert b"secbatch_rows_total" in Path("metrics").read_bytes()

@@ -1,5 +1,6 @@
 """A run's figures as a Prometheus textfile, for the textfile collector of node_exporter."""
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,21 @@ if TYPE_CHECKING:
     from secbatch.runner import RunResult
 
 STATES = ("read", "enriched", "reused", "superseded", "rejected", "unparseable")
+MOST_BYTES = 1 << 20  # of a file that a run has written, there are a few thousand
 
 
 def check_metrics_file(path: Path) -> None:
-    """Refuses, before a run, what would fail after it: the extra is not installed, or there is no such folder."""
+    """Refuses, before a run, what would fail after it (the extra is not installed, there is no such folder), and a file
+    of something else, which would be replaced."""
     check_extra("--metrics-file", ["prometheus_client"], "metrics")
     if not path.parent.is_dir() or path.is_dir():
         raise JobError(f"--metrics-file '{path}': name a file in a folder that exists.")
+    if path.exists() and not path.is_file():  # the end of a device, or of a pipe, would be waited for
+        raise JobError(f"--metrics-file '{path}' is a device or a pipe; name a file, which each run replaces.")
+    if path.suffix != ".prom" and _holds_something_else(path):  # under that ending a damaged one is written anew
+        raise JobError(
+            f"--metrics-file '{path}' holds something else, which would be replaced; name a file for the metrics alone."
+        )
 
 
 def write_metrics(path: Path, name: str | None, result: "RunResult | None", exit_code: int, seconds: float) -> None:
@@ -97,6 +106,16 @@ def _fill(
     gauge("secbatch_dataset_version", "Version of the output that readers see.", version)
     info: Any = Gauge("secbatch_build_info", "Always 1; the labels tell.", ["version"], registry=registry)
     info.labels(secbatch.__version__).set(1)
+
+
+def _holds_something_else(path: Path) -> bool:
+    """Whether nothing of what is there is a metric of secbatch."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES)
+    except OSError:
+        return False
+    return bool(content.strip()) and not re.search(rb"^(# HELP )?secbatch_", content, re.MULTILINE)
 
 
 def _samples(path: Path) -> list[tuple[str, dict[str, str], float]]:
