@@ -143,3 +143,19 @@ def test_what_nobody_comes_back_for_goes(counter: Counter, monkeypatch: pytest.M
             run_job(job(input=WITH_ID), limit=1 + number)
             assert (left() > 0) == (number < 2)
     assert left() == 0
+
+
+def test_rows_that_are_dropped_go_from_there_too(counter: Counter) -> None:
+    drops = job(input=WITH_ID, output__removed="drop")
+    write("a.csv", "id,text,note", *LINES[:5])
+    run_job(drops)
+    write("b.csv", "id,text,note", *LINES[5:])
+    with interrupted_after(counter.rows + 50):
+        run_job(job(input={**WITH_ID, "path": "in/b.csv"}, output__removed="drop"), options=RunOptions(partial=True))
+    assert left() >= 3
+    Path("in/b.csv").unlink()
+    run_job(drops, limit=3)
+    assert left() >= 3
+    run_job(drops)
+    assert left() == 0
+    check_rows(*(line.split(",")[1] for line in LINES[:5]))

@@ -219,9 +219,11 @@ class Publisher:
 
         A look with `--limit`, a run of another input, or of another job that adds to the same dataset must not cost the
         hours of one that was interrupted. All that was in this run's own input was looked up, and an overwriting run
-        is asked to keep nothing. What nobody comes back for goes after so many finished runs.
+        is asked to keep nothing, a `complete` one that drops removed rows nothing of what its input lacks. What nobody
+        comes back for goes after so many finished runs.
         """
-        if self.job.output.mode == "overwrite":
+        output = self.job.output
+        if output.mode == "overwrite" or (complete and output.removed == "drop"):
             return []
         runs = self.ledger.unfinished_runs()
         own = next(run.job for run, _ in runs if run.run == self.run)
