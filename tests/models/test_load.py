@@ -71,6 +71,15 @@ def test_positions_of_roberta_start_after_the_padding_index(tiny: Tiny) -> None:
     assert load_tokenizer(tiny("bert")).max_length == 64
 
 
+@pytest.mark.parametrize("longest", [-1, 1, 2, True])
+def test_a_tokenizer_that_leaves_no_room_for_a_text_is_refused(folder: Path, longest: int) -> None:
+    edit(folder / "tokenizer_config.json", model_max_length=longest)
+    with pytest.raises(ModelError, match=f"may have {int(longest)} tokens.* 2 of them are special .* no room"):
+        load_tokenizer(resolved(folder))
+    edit(folder / "tokenizer_config.json", model_max_length=3)
+    assert load_tokenizer(resolved(folder)).max_length == 3
+
+
 def test_bfloat16(tiny: Tiny) -> None:
     assert load_model(tiny("roberta"), "masked-lm", replace(CPU, dtype="bfloat16")).model.dtype == torch.bfloat16
 

@@ -53,7 +53,15 @@ def load_tokenizer(resolved: ResolvedModel) -> TextTokenizer:
                     resolved.folder, trust_remote_code=False, local_files_only=True, mask_token=mask
                 )
     with explained(resolved, "its tokenizer"):
-        return TextTokenizer(hf, max_positions(config, hf))
+        tokenizer = TextTokenizer(hf, max_positions(config, hf))
+    special = len(tokenizer.before) + len(tokenizer.after)
+    if tokenizer.max_length <= special:
+        raise ModelError(
+            f"model {resolved.name}: a sequence may have {tokenizer.max_length} tokens, by model_max_length in"
+            f" tokenizer_config.json or the positions in config.json, and {special} of them are special ones: there is"
+            " no room for a text"
+        )
+    return tokenizer
 
 
 def _lost_lstrip(resolved: ResolvedModel, hf: Any) -> bool:
