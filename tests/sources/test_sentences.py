@@ -79,6 +79,13 @@ def test_a_missing_space_before_a_starter():
     assert sentences("Uses System.Management and ASP.Net code.") == ["Uses System.Management and ASP.Net code."]
 
 
+@pytest.mark.parametrize("text", ["It is shown in Fig. (", 'Released in vol. "', "x no. *", "It ran.\n\nSee Sec. [("])
+def test_a_text_that_breaks_off_behind_an_opening_bracket_or_quote(text):
+    before, space, opening = text.rpartition(" ")
+    assert space and sentences(text)[-1] == opening
+    assert sentences(text)[:-1] == sentences(before)
+
+
 def test_lines_of_real_reports():
     text = (
         "title: A report\nurl: https://example.com/a\n\nIntroduction\n"
@@ -109,6 +116,7 @@ def without_white_space(text):
 
 
 @given(st.text(st.sampled_from(list(".!?… \n\r\tAbc1-<\"')[]。\u00a0\u2028\u2003\u200b\ufeffé😀")), max_size=80))
+@example("It is shown in Fig. (")
 @example("\u200b\u2003\u200bIt ran.")  # of these three, Python takes the one in the middle for white space
 def test_offsets_cover_all_but_white_space(text):
     last = 0

@@ -131,7 +131,7 @@ def _full_stop_ends(text: str, begin: int, mark: int, after: int, end: int, toke
     if plain in NEVER_LAST:
         return False
     if plain in BEFORE_NUMBER:
-        return not text[after].isdigit()
+        return not text[after : after + 1].isdigit()  # nothing, where a bracket or a quote ends the text
     if plain in EITHER:
         return starter or plain == "etc"
     if len(token) == 1 and token.isalpha() and token.isupper():  # an initial: "J. Smith"
