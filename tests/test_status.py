@@ -137,6 +137,24 @@ def test_other_ends(counter: Counter, capsys: pytest.CaptureFixture[str], monkey
         assert said in capsys.readouterr().err
 
 
+def test_a_record_that_may_not_be_read_is_no_reason_to_run_again(
+    counter: Counter, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _run(["run", "job.yaml"]) == 3
+    read = Path.read_text
+
+    def refused(path: Path, *args: Any, **options: Any) -> str:
+        if path.name == "latest.json":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, *args, **options)
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    capsys.readouterr()
+    assert _run(["status", "out"]) == 2
+    said = capsys.readouterr().err
+    assert said == "Error: 'out/_secbatch/runs/latest.json' may not be read (Permission denied); mend its rights.\n"
+
+
 def test_who_looks_leaves_no_file_for_the_next_run(counter: Counter, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(["run", "job.yaml"]) == 3
     inside = LOCK.parent

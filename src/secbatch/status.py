@@ -59,6 +59,8 @@ def read_record(path: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise InputError(f"'{path}' may not be read ({error.strerror}); mend its rights.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"'{path}' cannot be read ({error}); run the job again.") from None
     if not isinstance(record, dict) or not {"run", "state", "exit_code", "started"} <= record.keys():

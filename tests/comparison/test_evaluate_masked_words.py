@@ -102,6 +102,18 @@ def test_one_sentence_for_what_cannot_be(
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_a_place_that_may_not_be_written_is_said_before_any_work(
+    models: list[str], data: str, option: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda place, mode: False)  # whoever runs the tests may write anywhere
+    asked = ["--objective", "fill-mask", "--text", "text", "--label", "word", option, "figures.png"]
+    assert _run(["evaluate", models[0], "--data", data, *asked]) == 1
+    seen = capsys.readouterr()
+    assert seen.err == "Error: 'figures.png' may not be written; mend its rights, or name another place.\n"
+    assert not seen.out and not Path("figures.png").exists()
+
+
 def test_rows_that_give_no_example_can_be_skipped(data: str) -> None:
     Path(data).write_text("text,word\n<mask> and <mask>,a\nno mask,word\nA <mask>.,word\n")
     with pytest.raises(InputError, match=r"row 1: the text has 2 times <mask>.*2 malformed rows in all"):

@@ -1,6 +1,7 @@
 """`secbatch evaluate`: models on a labelled file, side by side."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -231,13 +232,15 @@ def predicting(rows: int) -> "Iterator[Progress | None]":
 
 
 def check_text_file(path: str | None) -> None:
-    """Raises UsageError, before any work, for a file that could not be written after it."""
+    """Raises UsageError or SecbatchError, before any work, for a file that could not be written after it."""
     if path in (None, "-"):
         return
     place = Path(str(path)).absolute()
     if place.is_dir() or not place.parent.is_dir():
         why = "it is a folder" if place.is_dir() else f"there is no folder {place.parent}"
         raise click.UsageError(f"'{printable(str(path))}' cannot be written: {why}.")
+    if not os.access(place if place.exists() else place.parent, os.W_OK):
+        raise SecbatchError(f"'{path}' may not be written; mend its rights, or name another place.")
 
 
 def write_text(path: str, text: str) -> None:

@@ -1,5 +1,6 @@
 """The figures of an evaluation as a picture: headline figures with their intervals, and the parts below."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,13 @@ MOST_PARTS = 60
 
 
 def check_plot_file(path: Path) -> None:
-    """Raises JobError for a file that no plot can be written to."""
+    """Raises JobError or OutputError for a file that no plot can be written to."""
     if path.suffix.lstrip(".").lower() not in FORMATS:
         raise JobError(f"'{path}' cannot be a plot: its ending must be one of {', '.join(FORMATS)}")
     if not path.absolute().parent.is_dir():
         raise JobError(f"'{path}' cannot be written: there is no folder {path.absolute().parent}")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise OutputError(f"'{path}' may not be written; mend its rights, or name another place.")
 
 
 def plot(evaluation: Evaluation, path: Path) -> None:
