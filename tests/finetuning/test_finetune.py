@@ -99,6 +99,15 @@ def test_classify_learns_and_a_second_run_does_nothing(
     data["train"] = str(tmp_path / "n.csv")
     anew = finetune(job("classify", first.folder, data, tmp_path / "anew", epochs=1))
     assert anew.record["base_on_dev"] is None and anew.record["labels"] == ["9", "10"]
+    assert any(
+        "has a head for other labels" in one
+        for one in plan_finetune(job("classify", first.folder, data, tmp_path / "anew2")).notices
+    )
+    data |= {"train": str(tmp_path / "a.csv"), "labels": ["tool", "malware"]}
+    assert any(
+        "head for these labels in another order" in one
+        for one in plan_finetune(job("classify", first.folder, data, tmp_path / "anew2")).notices
+    )
     with hold(first.folder / "_training" / "lock"), pytest.raises(OutputHeldError, match="Another run holds output"):
         finetune(spec)
 

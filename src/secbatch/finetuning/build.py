@@ -63,7 +63,8 @@ def build(job: FinetuneJob, data: Dataset, resolved: ResolvedModel, compute: Com
         if before == changes["id2label"]:
             notices += (f"model {resolved.name} has a head for these labels; it is trained further",)
         else:
-            notices += (f"model {resolved.name} has a head for other labels; it is made anew",)
+            which = "these labels in another order" if _alike(before, changes["id2label"]) else "other labels"
+            notices += (f"model {resolved.name} has a head for {which}; it is made anew",)
             _reset_head(model)
             new_head = True
     if wanted.dropout is not None:
@@ -89,6 +90,10 @@ def build(job: FinetuneJob, data: Dataset, resolved: ResolvedModel, compute: Com
     if isinstance(objective, Questions):
         notices += _long_answers(data.train.examples, tokenizer)
     return Built(model, tokenizer, objective, items, max_length, new_head, notices)
+
+
+def _alike(names: dict[int, str], others: dict[int, str]) -> bool:
+    return sorted(names.values()) == sorted(others.values())
 
 
 def _reset_head(model: Any) -> None:
