@@ -9,7 +9,7 @@ machine which is fast at one moment and slow at the next does not matter.
 import argparse
 import random
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ from secbatch.models import (
     packed_attention,
     packed_attention_groups,
     packed_encoder,
+    streams,
 )
 from secbatch.models.device import choose
 from secbatch.models.linear import Linear
@@ -83,9 +84,21 @@ def blocks_of(tokens: int) -> Change:
     """So many tokens a block."""
 
     def change(stack: ExitStack) -> None:
-        stack.enter_context(patch.object(packed, "BLOCK_TOKENS", tokens))
+        stack.enter_context(patch.object(packed, "block_size", lambda _, threads: tokens))
 
     return change
+
+
+def in_turn(stack: ExitStack) -> None:
+    """Block after block, each by all cores."""
+
+    def by_all(works: Sequence[streams.Steps[streams.Made]]) -> list[streams.Made]:
+        work = streams._Work(works)
+        work.go_on()
+        return work.made()
+
+    stack.enter_context(patch.object(packed_encoder, "side_by_side", by_all))
+    stack.enter_context(patch.object(packed, "block_size", lambda _, threads: packed.BLOCK_TOKENS))
 
 
 def odd_keys(stack: ExitStack) -> None:
@@ -108,17 +121,19 @@ def sums_within_products(stack: ExitStack) -> None:
 PRODUCTS_SECONDS = 0.15
 SMALL_BATCH = 2048  # tokens, where batches are not cut into blocks
 
+_KERNELS = (odd_keys, by_groups, sums_within_products)
 # In the order of history; each has what those before it have.
 STEPS: tuple[tuple[str, tuple[Change, ...]], ...] = (
-    ("padded, sorted by length; head at masks", (padded, everywhere, whole_batches)),
-    ("packed: no padding", (plain, everywhere, whole_batches, odd_keys, by_groups, sums_within_products)),
-    ("weights in oneDNN's layout", (unfused, everywhere, whole_batches, odd_keys, by_groups, sums_within_products)),
-    ("GELU and residual sum fused", (everywhere, whole_batches, odd_keys, by_groups, sums_within_products)),
-    ("last layer at masks only", (whole_batches, odd_keys, by_groups, sums_within_products)),
-    ("large batches, layer by layer and block by block", (odd_keys, by_groups, sums_within_products)),
-    ("attention to whole vectors of keys", (by_groups, sums_within_products)),
-    ("attention in code of our own", (sums_within_products,)),
-    ("residual sum within the norm, in code of our own", ()),
+    ("padded, sorted by length; head at masks", (padded, everywhere, in_turn, whole_batches)),
+    ("packed: no padding", (plain, everywhere, in_turn, whole_batches, *_KERNELS)),
+    ("weights in oneDNN's layout", (unfused, everywhere, in_turn, whole_batches, *_KERNELS)),
+    ("GELU and residual sum fused", (everywhere, in_turn, whole_batches, *_KERNELS)),
+    ("last layer at masks only", (in_turn, whole_batches, *_KERNELS)),
+    ("large batches, layer by layer and block by block", (in_turn, *_KERNELS)),
+    ("attention to whole vectors of keys", (in_turn, by_groups, sums_within_products)),
+    ("attention in code of our own", (in_turn, sums_within_products)),
+    ("residual sum within the norm, in code of our own", (in_turn,)),
+    ("blocks side by side, some cores each", ()),
 )
 
 
@@ -168,9 +183,14 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     if not made:
         model = ModelAlone("fill-mask", folder, sentences, options.device, compute.dtype)
         made = [
-            Variant(f"{budget:,} tokens a batch, {block:,} a block", model, (blocks_of(block),), budget)
+            Variant(
+                f"{budget:,} tokens a batch" + (f", {block:,} a block" if block else ""),
+                model,
+                (blocks_of(block),) if block else (),
+                budget,
+            )
             for budget in options.budget or [model.encoder.token_budget]
-            for block in options.block or [packed.BLOCK_TOKENS]
+            for block in options.block or [0]
         ]
     gemm = GemmRate(compute.device, compute.torch_dtype)
     for turn in range(options.rounds + 1):

@@ -7,7 +7,7 @@ import threading
 from secbatch.errors import SecbatchError
 
 RUN, TRIAL = 10, 2  # threads that a run takes at least, and a process in which rows are tried
-EACH, MOST = 3, 64  # those for each processor, and processors that count
+EACH, MOST = 4, 64  # those for each processor, and processors that count
 STACK = 1 << 18  # bytes for a thread that only waits; systems have a least size: Linux on ARM 128 KiB, others less
 _REFUSALS = ("can't start new thread", "Failed to launch worker thread")  # Python's words, and Arrow's
 

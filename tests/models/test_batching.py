@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from secbatch.models.batch_runner import default_token_budget
 from secbatch.models.batching import plan_batches
 from secbatch.models.device import Compute
-from secbatch.models.packed import BLOCK_TOKENS
+from secbatch.models.packed import BLOCK_TOKENS, block_size
 
 lengths = st.lists(st.integers(1, 60), max_size=80).map(lambda values: np.array(values, np.int64))
 
@@ -41,7 +41,14 @@ def test_a_gpu_gets_larger_batches_than_a_cpu() -> None:
         default_token_budget(Compute(device, dtype, device))
         for device, dtype in (("cpu", "bfloat16"), ("cpu", "float32"), ("cuda:0", "float32"), ("cuda:1", "bfloat16"))
     ]
-    assert budgets == [BLOCK_TOKENS, 4 * BLOCK_TOKENS, 65_536, 65_536]
+    assert budgets == [4 * BLOCK_TOKENS, 4 * BLOCK_TOKENS, 65_536, 65_536]
+
+
+def test_a_batch_has_blocks_for_each_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    for threads in (1, 2, 16, 96):
+        monkeypatch.setattr("torch.get_num_threads", lambda count=threads: count)
+        tokens = default_token_budget(Compute("cpu", "float32", "a CPU"))
+        assert tokens // block_size(tokens, threads) >= 2 * threads
 
 
 def test_a_gpu_with_much_memory_gets_larger_ones_without_padding() -> None:

@@ -299,8 +299,8 @@ def test_a_batch_of_numbers_goes_through_once(tiny: Tiny, monkeypatch: pytest.Mo
     base = load_model(tiny("roberta"), "encoder", CPU).model
     path, sequences = hidden_states(base, 0, CPU), random_sequences(base.config.vocab_size)
     assert isinstance(path, PackedEncoder)
-    passes, through = [], path._through
-    monkeypatch.setattr(path, "_through", lambda parts: passes.append(1) or through(parts))
+    passes, states = [], path._states
+    monkeypatch.setattr(path, "_states", lambda parts, at: passes.append(1) or states(parts, at))
     with torch.inference_mode():
         path(sequences), path(sequences, sequences.offsets[:-1])
     assert len(passes) == 2

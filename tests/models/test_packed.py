@@ -7,12 +7,12 @@ from transformers import ModernBertConfig, ModernBertModel
 
 from secbatch.models.encoder_modernbert import PackedModernBert
 from secbatch.models.native import LONGEST
-from secbatch.models.packed import BLOCK_TOKENS, ROWS, block_ends, blocks
+from secbatch.models.packed import BLOCK_TOKENS, LEAST_TOKENS, ROWS, block_ends, block_size, blocks
 from secbatch.models.sequences import TokenSequences
 
 
 def sizes_of(lengths: np.ndarray) -> np.ndarray:
-    ends = block_ends(np.cumsum(lengths))
+    ends = block_ends(np.cumsum(lengths), BLOCK_TOKENS)
     assert ends[-1] == len(lengths) and all(np.diff([0, *ends]) > 0)
     return np.add.reduceat(lengths, [0, *ends[:-1]])
 
@@ -30,6 +30,12 @@ def test_every_sequence_is_in_one_block(lengths: list[int]) -> None:
     sizes = sizes_of(np.array(lengths))
     assert sizes.sum() == sum(lengths)
     assert all(size <= BLOCK_TOKENS or size in lengths for size in sizes)
+
+
+def test_blocks_are_smaller_where_several_threads_share_a_batch() -> None:
+    assert block_size(8_192, 1) == block_size(1, 1) == BLOCK_TOKENS
+    assert block_size(8_192, 2) == 8_192 // 8 and block_size(1 << 20, 2) == BLOCK_TOKENS // 2
+    assert block_size(2_048, 2) == block_size(10, 64) == LEAST_TOKENS
 
 
 def test_a_block_holds_its_sequences() -> None:
@@ -51,10 +57,11 @@ def test_a_block_holds_its_sequences() -> None:
     assert sum(count * length for part in parts for _, count, length in part.groups) == len(ids)
 
 
-def test_long_sequences_and_short_ones_are_in_different_blocks() -> None:
+def test_long_sequences_and_short_ones_are_in_different_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their attention goes different ways: a short text's results would depend on whether a long one is beside it."""
     lengths = [LONGEST + 200, LONGEST + 1, LONGEST, 20, 7]
     sequences = TokenSequences.of([np.arange(length, dtype=np.int32) for length in lengths])
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)  # so that blocks have room for both
     parts = blocks(sequences, "cpu")
     assert [[length for _, count, length in part.groups for _ in range(count)] for part in parts] == [
         lengths[:2],

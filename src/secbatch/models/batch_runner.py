@@ -48,7 +48,7 @@ def default_token_budget(compute: Compute, in_blocks: bool = True) -> int:
         return 131_072 if in_blocks and compute.memory >= LARGE_MEMORY else 65_536
     if not in_blocks:
         return min(512 * torch.get_num_threads(), 8_192)
-    return 2_048 if compute.dtype == "bfloat16" else 8_192
+    return max(8_192, 1_024 * torch.get_num_threads())  # two blocks for each thread at least (packed.block_size)
 
 
 class BatchRunner:

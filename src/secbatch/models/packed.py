@@ -23,7 +23,8 @@ from secbatch.models.sum_norm import sum_norm
 from secbatch.models.transfer import on_device
 
 ROWS = 32
-BLOCK_TOKENS = 2048  # of a block on a CPU, or one sequence that is longer
+BLOCK_TOKENS = 2048  # the most of a block on a CPU, unless a sequence is longer
+LEAST_TOKENS = 512  # of a block that is made smaller for the sake of streams: fewer rows cost products their speed
 
 
 @dataclass(frozen=True)
@@ -78,16 +79,27 @@ def blocks(sequences: TokenSequences, device: str, placeless: int | None = None)
     `placeless`: a token whose position is always 0, for all others positions count from 1 and leave it out.
     """
     if device == "cpu":  # attention of long sequences goes another way: beside them short ones would have other bits
+        size = block_size(len(sequences.ids), torch.get_num_threads())
         long = int((sequences.lengths > native.LONGEST).sum())
-        ends = [*block_ends(sequences.offsets[1 : long + 1])]
-        ends += [long + end for end in block_ends(sequences.offsets[long + 1 :] - sequences.offsets[long])]
+        ends = [*block_ends(sequences.offsets[1 : long + 1], size)]
+        ends += [long + end for end in block_ends(sequences.offsets[long + 1 :] - sequences.offsets[long], size)]
     else:
         ends = [len(sequences)]
     return [_block(sequences, first, end, device, placeless) for first, end in zip([0, *ends], ends, strict=False)]
 
 
-def block_ends(tokens: np.ndarray) -> list[int]:
-    """Where blocks of at most BLOCK_TOKENS tokens end, so that little of them is filling.
+def block_size(tokens: int, threads: int) -> int:
+    """Tokens of the blocks of a batch on a CPU: four for each thread, which need not be through at the same time.
+
+    A block is one stream's (streams.py), so its part of a cache is what all threads' part of a block would be.
+    """
+    if threads == 1:
+        return BLOCK_TOKENS
+    return min(max(tokens // (4 * threads), LEAST_TOKENS), max(BLOCK_TOKENS // 2, 1))
+
+
+def block_ends(tokens: np.ndarray, size: int) -> list[int]:
+    """Where blocks of at most `size` tokens end, so that little of them is filling.
 
     `tokens`: [n] those up to and with each sequence. Returns how many sequences stand before each end; a sequence
     longer than a block is one alone.
@@ -95,9 +107,9 @@ def block_ends(tokens: np.ndarray) -> list[int]:
     ends: list[int] = []
     first = done = 0
     while first < len(tokens):
-        most = max(int(np.searchsorted(tokens, done + BLOCK_TOKENS, side="right")), first + 1)
+        most = max(int(np.searchsorted(tokens, done + size, side="right")), first + 1)
         if most < len(tokens):
-            least = max(int(np.searchsorted(tokens, done + BLOCK_TOKENS * 3 // 4)), first) + 1
+            least = max(int(np.searchsorted(tokens, done + size * 3 // 4)), first) + 1
             sizes = tokens[least - 1 : most] - done  # of the blocks that may be made: the fullest of them
             most -= int(np.argmin((-sizes % ROWS / sizes)[::-1])) if len(sizes) else 0
         ends.append(most)

@@ -3,12 +3,11 @@
 A batch is worked off layer by layer and, within a layer, block by block: a layer's weights come from memory once for
 a large batch and stay in the processor's last cache while it is in use, and what a block makes within a layer is small
 enough for the caches nearer by. (Goto and van de Geijn 2008, doi:10.1145/1356052.1356053, on the order of loops around
-a matrix product; here the order is that of whole layers.) On a GPU, which has no use for it, a batch is one
-block.
+a matrix product; here the order is that of whole layers.) Blocks have nothing to do with each other, so some of the
+cores work off one and others another (streams.py). On a GPU, which has no use for it, a batch is one block.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from secbatch.models.linear import has_blocked_layers
 from secbatch.models.packed import ROWS, Block, blocks
 from secbatch.models.sequences import TokenSequences
+from secbatch.models.streams import Steps, side_by_side
 from secbatch.models.transfer import on_device
 
 Layer = TypeVar("Layer")
@@ -50,32 +50,30 @@ class PackedEncoder(ABC, Generic[Layer]):
         return states
 
     def _states(self, parts: list[Block], at: np.ndarray | None) -> torch.Tensor:
-        last = self._layers[-1]
-        if at is not None:  # nobody looks at the others any more
-            chosen = [
-                (attended[where], x[where])
-                for (attended, x), where in zip(self._through(parts), self._places(parts, at), strict=True)
-            ]
-            attended, x = (_joined(rows) for rows in zip(*chosen, strict=True))
-            return self._end(self._after_attention(last, attended, x)[: len(at)])
-        done = [
-            self._after_attention(last, attended, x)[: block.tokens]
-            for (attended, x), block in zip(self._through(parts), parts, strict=True)
-        ]
-        return self._end(torch.cat(done) if len(done) > 1 else done[0])
+        places = [None] * len(parts) if at is None else self._places(parts, at)
+        done = side_by_side([self._through(block, chosen) for block, chosen in zip(parts, places, strict=True)])
+        if at is None:
+            states = [states for states, _ in done]
+            return self._end(torch.cat(states) if len(states) > 1 else states[0])
+        attended, x = (_joined(rows) for rows in zip(*done, strict=True))
+        return self._end(self._after_attention(self._layers[-1], attended, x)[: len(at)])
 
-    def _through(self, parts: list[Block]) -> Iterator[Attended]:
-        """What the last layer's attention made of each block, and what it was made of."""
-        # Rows [T, hidden] and what else of a block its layers want.
-        begun = [self._begin(block) for block in parts]
-        states = [x for x, _ in begun]
+    def _through(self, block: Block, at: torch.Tensor | None) -> Steps[Attended]:
+        """What the last layer's attention made of a block at the places `at`, and what it was made of.
+
+        Without them all that follows the attention is done as well: [T, hidden], twice. A layer is a step.
+        """
+        x, context = self._begin(block)
         *earlier, last = self._layers
         for layer in earlier:
-            for n, block in enumerate(parts):
-                attended = self._attend(layer, states[n], block, begun[n][1])
-                states[n] = self._after_attention(layer, attended, states[n])
-        for x, block, (_, context) in zip(states, parts, begun, strict=True):
-            yield self._attend(last, x, block, context), x
+            yield
+            x = self._after_attention(layer, self._attend(layer, x, block, context), x)
+        yield
+        attended = self._attend(last, x, block, context)
+        if at is not None:  # nobody looks at the others any more
+            return attended[at], x[at]
+        x = self._after_attention(last, attended, x)[: block.tokens]
+        return x, x
 
     def _places(self, parts: list[Block], at: np.ndarray) -> list[torch.Tensor]:
         """`at`, places in all tokens, as places in each block."""
