@@ -67,7 +67,7 @@ def test_a_run_that_cannot_have_its_threads_is_refused_at_once(
     only(5)
     assert _run([*command, "job.yaml"]) == 1
     assert capsys.readouterr().err == (
-        "Error: The system lets this process start 5 more threads, and about 16 are needed; raise the limit (ulimit -u,"
+        "Error: The system lets this process start 5 more threads, and about 18 are needed; raise the limit (ulimit -u,"
         " or pids.max of its control group), or use fewer processors (OMP_NUM_THREADS).\n"
     )
     assert not Path("out").exists()
@@ -75,7 +75,7 @@ def test_a_run_that_cannot_have_its_threads_is_refused_at_once(
 
 def test_threads_that_were_looked_for_are_gone(only: Callable[[int], None]) -> None:
     before = threading.active_count()
-    only(16)
+    only(18)
     check_threads()
     assert threading.active_count() == before
 
@@ -93,7 +93,7 @@ def test_a_process_that_tries_rows_says_so_instead_of_dying(
     answer = ours.recv()
     ours.close()
     serving.join(20)
-    assert isinstance(answer, SecbatchError) and "5 more threads, and about 8 are needed" in str(answer)
+    assert isinstance(answer, SecbatchError) and "5 more threads, and about 10 are needed" in str(answer)
 
 
 @pytest.mark.parametrize(
