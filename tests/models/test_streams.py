@@ -122,6 +122,21 @@ def test_an_interrupt_amid_a_step_waits_for_the_others_and_for_no_more_than_thei
     assert torch.get_num_threads() == 3
 
 
+def test_an_interrupt_as_a_stream_begins_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    log: list[tuple[int, int]] = []
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(threading.Thread, "start", interrupted)
+        side_by_side([counted(number, 5, log) for number in range(3)])
+    assert torch.get_num_threads() == 3
+    assert side_by_side([counted(number, 1, log) for number in range(3)]) == [0, 10, 20]
+
+
 def test_no_more_threads_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

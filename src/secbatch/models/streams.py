@@ -68,7 +68,7 @@ class _Work(Generic[Made]):
 
     def is_over(self) -> bool:
         """Whether no stream but the caller's does anything any more."""
-        return len(self._over) == self._begun
+        return len(self._over) >= self._begun  # an interrupt may come before one that runs is counted
 
     def stop(self) -> None:
         self._stopped = True
