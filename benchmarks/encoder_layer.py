@@ -25,6 +25,7 @@ from secbatch.models.linear import Linear
 from secbatch.models.packed import Block
 from secbatch.models.packed_attention import attend
 from secbatch.models.packed_attention_groups import attend_by_groups
+from secbatch.models.streams import Steps, side_by_side
 
 HEADS = 12
 PRODUCTS = 4 * HIDDEN * HIDDEN + 2 * HIDDEN * WIDE  # multiplications a token in a layer's linear layers
@@ -60,6 +61,16 @@ def parts_of(net: PackedBert, rows: int, length: int, dtype: torch.dtype) -> lis
             net._after_attention(layers[n], net._attend(layers[n], part, piece, None), part) for part in x.split(size)
         ]
 
+    def beside(blocks: int) -> Callable[[int], object]:
+        size = rows // blocks
+        piece = same_length(size, length)
+
+        def one(n: int, part: torch.Tensor) -> Steps[torch.Tensor]:
+            return net._after_attention(layers[n], net._attend(layers[n], part, piece, None), part)
+            yield  # a generator of one step
+
+        return lambda n: side_by_side([one(n, part) for part in x.split(size)])
+
     def without_attention(n: int) -> object:
         layers[n].qkv(x)
         return net._after_attention(layers[n], x, x)
@@ -77,6 +88,8 @@ def parts_of(net: PackedBert, rows: int, length: int, dtype: torch.dtype) -> lis
         Part("layer", whole(1), layer),
         Part("layer, in 2 blocks", whole(2), layer),
         Part("layer, in 4 blocks", whole(4), layer),
+        Part("layer, 2 blocks side by side", beside(2), layer),
+        Part("layer, 4 blocks side by side", beside(4), layer),
         Part("layer without attention", without_attention, layer),
         Part("query, key, value", lambda n: layers[n].qkv(x), flops(HIDDEN, 3 * HIDDEN)),
         Part("attention", lambda n: attend(qkv, block), 0),
