@@ -128,6 +128,13 @@ def test_a_file_of_data_is_no_job(tmp_path: Path) -> None:
         ("  id: report", "  settle: yes", 4, "'input.settle' is wrong: it must be a number (given: true)"),
         ("  id: report", "  settle: .inf", 4, "'input.settle' is wrong: it must be a finite number"),
         ("    text: question", "    text: question\n    generation: {temperature: .inf}", 14, "a finite number"),
+        (
+            "    text: question",
+            "    text: question\n    generation: {temperature: 1.0e-45}",
+            14,
+            "or equal to 0.000000001",
+        ),
+        ("    text: question", "    text: question\n    generation: {length_penalty: 400}", 14, "or equal to 50"),
         ("    text: question", "    text: question\n    generation: {no_repeat_ngram_size: 100000}", 14, "10000"),
         (
             "    text: question",

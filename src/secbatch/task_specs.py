@@ -115,10 +115,11 @@ class Generation(Strict):
     min_new_tokens: int | None = Field(default=None, ge=0, le=8192)
     num_beams: int | None = Field(default=None, ge=1, le=64)
     do_sample: bool | None = None
-    temperature: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    # Beyond these bounds scores leave the range of float32, and lengths to that power the range of floats.
+    temperature: float | None = Field(default=None, ge=1e-9, le=1e9, allow_inf_nan=False)
     top_p: float | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=1)
-    length_penalty: float | None = Field(default=None, allow_inf_nan=False)
+    length_penalty: float | None = Field(default=None, ge=-50, le=50, allow_inf_nan=False)
     no_repeat_ngram_size: int | None = Field(default=None, ge=0, le=10_000)
     repetition_penalty: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     seed: int = 0
