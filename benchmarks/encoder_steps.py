@@ -175,7 +175,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     vocabulary = roberta_base(tokenizer, folder)
     compute = choose(options.device, options.precision)
     made: list[Variant] = []
-    for name, changes in STEPS if not (options.budget or options.block) else ():
+    for name, changes in STEPS[-options.last :] if not (options.budget or options.block) else ():
         with taken_back(changes):
             model = ModelAlone("fill-mask", folder, sentences, options.device, compute.dtype)
             small = SMALL_BATCH if compute.device == "cpu" and whole_batches in changes else None
@@ -217,6 +217,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--last", type=int, default=len(STEPS), help="only so many of the steps, the last ones")
     parser.add_argument("--budget", type=int, nargs="+", help="compare these tokens a batch instead")
     parser.add_argument("--block", type=int, nargs="+", help="compare these tokens a block of a CPU's batch instead")
     parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer's files; the built-in one if left out")
