@@ -69,7 +69,7 @@ def parts_of(net: PackedBert, rows: int, length: int, dtype: torch.dtype) -> lis
             return net._after_attention(layers[n], net._attend(layers[n], part, piece, None), part)
             yield  # a generator of one step
 
-        return lambda n: side_by_side([one(n, part) for part in x.split(size)])
+        return lambda n: side_by_side([one(n, part) for part in x.split(size)], blocks)
 
     def without_attention(n: int) -> object:
         layers[n].qkv(x)

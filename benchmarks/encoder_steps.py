@@ -92,7 +92,7 @@ def blocks_of(tokens: int) -> Change:
 def in_turn(stack: ExitStack) -> None:
     """Block after block, each by all cores."""
 
-    def by_all(works: Sequence[streams.Steps[streams.Made]]) -> list[streams.Made]:
+    def by_all(works: Sequence[streams.Steps[streams.Made]], _: int) -> list[streams.Made]:
         work = streams._Work(works)
         work.go_on()
         return work.made()

@@ -12,11 +12,17 @@ from transformers import RobertaConfig, RobertaModel
 
 from secbatch.models import packed_encoder
 from secbatch.models.encoder_bert import PackedBert
-from secbatch.models.packed import blocks
+from secbatch.models.packed import Block, blocks
 from secbatch.models.sequences import TokenSequences
-from secbatch.models.streams import Steps, side_by_side
+from secbatch.models.streams import Made, Steps
+from secbatch.models.streams import side_by_side as beside
 
 PATIENCE = 20.0  # seconds
+
+
+def side_by_side(works: list[Steps[Made]]) -> list[Made]:
+    """With as many streams as there may be."""
+    return beside(works, len(works))
 
 
 @pytest.fixture(autouse=True)
@@ -135,6 +141,35 @@ def test_an_interrupt_as_a_stream_begins_leaves_nobody_waiting(monkeypatch: pyte
         side_by_side([counted(number, 5, log) for number in range(3)])
     assert torch.get_num_threads() == 3
     assert side_by_side([counted(number, 1, log) for number in range(3)]) == [0, 10, 20]
+
+
+def test_there_are_no_more_streams_than_are_wanted() -> None:
+    shares: list[int] = []
+
+    def work() -> Steps[None]:
+        shares.append(torch.get_num_threads())
+        yield
+
+    beside([work() for _ in range(4)], 1)
+    assert shares == [3] * 4
+
+
+def test_a_long_text_has_all_threads_where_it_is_most_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = RobertaConfig(vocab_size=100, max_position_embeddings=6_000, **size)  # type: ignore[arg-type]
+    path = PackedBert(RobertaModel(config, add_pooling_layer=False).eval(), "cpu")
+    shares: list[tuple[int, int]] = []
+    attend = path._attend
+
+    def noted(layer: object, x: torch.Tensor, block: Block, context: None) -> torch.Tensor:
+        shares.append((block.longest, torch.get_num_threads()))
+        return attend(layer, x, block, context)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(path, "_attend", noted)
+    with torch.inference_mode():
+        path(TokenSequences.of([np.full(length, 7, np.int32) for length in (5_000, *[100] * 20)]))
+    assert (5_000, 3) in shares and {threads for _, threads in shares} == {3}
 
 
 def test_no_more_threads_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,8 @@ class PackedEncoder(ABC, Generic[Layer]):
 
     def _states(self, parts: list[Block], at: np.ndarray | None) -> torch.Tensor:
         places = [None] * len(parts) if at is None else self._places(parts, at)
-        done = side_by_side([self._through(block, chosen) for block, chosen in zip(parts, places, strict=True)])
+        works = [self._through(block, chosen) for block, chosen in zip(parts, places, strict=True)]
+        done = side_by_side(works, _streams([block.tokens for block in parts]))
         if at is None:
             states = [states for states, _ in done]
             return self._end(torch.cat(states) if len(states) > 1 else states[0])
@@ -99,6 +100,14 @@ class PackedEncoder(ABC, Generic[Layer]):
     def _end(self, x: torch.Tensor) -> torch.Tensor:
         """What follows the last layer."""
         return x
+
+
+def _streams(tokens: list[int]) -> int:
+    """How many streams may share blocks of so many tokens, and none is left with one when the others are through.
+
+    A text that is longer than a block is one by itself, and may be most of a batch: all cores had better share it.
+    """
+    return int(sum(tokens) / max(tokens) + 0.25)
 
 
 def _joined(rows: tuple[torch.Tensor, ...]) -> torch.Tensor:

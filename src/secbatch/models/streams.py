@@ -20,14 +20,14 @@ Made = TypeVar("Made")
 Steps = Generator[None, None, Made]  # pauses between its steps; returns what they made
 
 
-def side_by_side(works: Sequence[Steps[Made]]) -> list[Made]:
+def side_by_side(works: Sequence[Steps[Made]], most: int) -> list[Made]:
     """What each of `works` returns, in their order. All their first steps come first, then the second ones, and so on.
 
-    torch's threads are divided among as many streams as there are works, at most one for each; the caller's thread is
-    one of the streams. What a step raises is raised when no other one runs any more.
+    torch's threads are divided among as many streams as there are works, but `most` and one for each thread at most;
+    the caller's thread is one of the streams. What a step raises is raised when no other one runs any more.
     """
     threads = torch.get_num_threads()
-    count = min(threads, len(works))
+    count = min(threads, len(works), most)
     work = _Work(works)
     if count < 2:
         work.go_on()
@@ -40,8 +40,10 @@ def side_by_side(works: Sequence[Steps[Made]]) -> list[Made]:
         wait_until(work.is_over)
     finally:
         work.stop()  # after an interrupt, wherever it came
-        wait_until(work.is_over)
-        torch.set_num_threads(threads)
+        try:
+            wait_until(work.is_over)
+        finally:
+            torch.set_num_threads(threads)
     return work.made()
 
 
