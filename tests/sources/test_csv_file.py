@@ -324,6 +324,15 @@ def test_a_value_of_the_wrong_type_keeps_its_row(tmp_path):
     assert shard.errors[2].startswith(f"{path}, row 3, column 'm': 'x y' is not of type int32;")
 
 
+def test_a_hexadecimal_value_is_no_negative_number(tmp_path):
+    path = written(tmp_path, "t.csv", "b,n\n0x7F,0x1f\n0xFF,-1\n-1, 0xFFFFFFFFFFFFFFFF\n0x1FF,x\n")
+    (shard,) = shards_of(path, types={"b": "int8", "n": "int64"})
+    assert shard.table.to_pydict() == {"b": [127, None, -1, None], "n": [31, -1, None, None]}
+    assert list(shard.errors) == [1, 2, 3]
+    assert shard.errors[1].startswith(f"{path}, row 2, column 'b': '0xFF' is not of type int8;")
+    assert "column 'n': ' 0xFFFFFFFFFFFFFFFF' is not of type int64" in shard.errors[2]
+
+
 def test_type_errors_after_a_slice_keep_their_row(tmp_path):
     path = written(tmp_path, "t.csv", "n\n" + "".join("x\n" if i == 25 else f"{i}\n" for i in range(40)))
     shards = shards_of(path, rows=lambda index: 10, types={"n": "int64"})

@@ -130,7 +130,13 @@ def from_text(values: "pa.Array", target: "pa.DataType") -> "tuple[pa.Array, lis
         return values, []
     trimmed = pc.utf8_trim_whitespace(values)
     empty = pc.equal(trimmed, "")
-    return convert(pc.if_else(empty, pa.scalar(None, pa.string()), trimmed), target)
+    result, bad = convert(pc.if_else(empty, pa.scalar(None, pa.string()), trimmed), target)
+    if not pa.types.is_signed_integer(target):
+        return result, bad
+    # Arrow takes 0xFF for the bits of an int8, which are those of -1.
+    wrapped = pc.fill_null(pc.and_(pc.less(result, 0), pc.starts_with(trimmed, "0")), False)
+    places = pc.indices_nonzero(wrapped).to_pylist()
+    return (pc.if_else(wrapped, pa.scalar(None, target), result), sorted([*bad, *places])) if places else (result, bad)
 
 
 def conversion_error(
