@@ -266,6 +266,9 @@ def test_what_cannot_be_is_said_before_any_work(counter: Counter) -> None:
     write("a.csv", "text,UP,secbatch_id", "a,b,c")
     with pytest.raises(JobError, match="has the name of the output column"):
         run_job(job())
+    write("a.csv", "text,__filename", "a,b")
+    with pytest.raises(JobError, match="column '__filename' has a name that pyarrow and pandas give to a column"):
+        run_job(job())
     spec = {"type": "fill-mask", "model": "fake", "text": "text"}
     write("a.csv", "text", "a")
     with pytest.raises(JobError, match="two columns 'up' and 'UP'; rename a task"):

@@ -35,6 +35,7 @@ ROW_FIELDS = (
     pa.field("secbatch_status", pa.string()),
     pa.field("secbatch_error", pa.string()),
 )
+OF_READERS = ("__filename", "__fragment_index", "__batch_index", "__last_in_fragment")  # pyarrow.dataset's own columns
 
 
 @dataclass(frozen=True)
@@ -299,6 +300,12 @@ def _conform(column: Any, kind: pa.DataType) -> Any:
 
 
 def _refuse_collisions(schema: pa.Schema, added: list[pa.Field]) -> None:
+    for name in schema.names:
+        if name in OF_READERS:
+            raise JobError(
+                f"Input column '{name}' has a name that pyarrow and pandas give to a column of their own when they"
+                " read a dataset, and could not be read back; rename it in the input."
+            )
     # Without regard to case: DuckDB and Spark fold it.
     taken = {name.casefold(): name for name in schema.names}
     ours: dict[str, str] = {}
