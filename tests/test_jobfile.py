@@ -1,13 +1,14 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from secbatch.cli.run import load
-from secbatch.errors import JobError
+from secbatch.errors import InputError, JobError
 from secbatch.finetune_jobfile import load_finetune_job
 from secbatch.job import Job
-from secbatch.jobfile import load_job
+from secbatch.jobfile import job_read, load_job
 
 GOOD = """\
 name: nightly
@@ -65,8 +66,34 @@ def test_overrides_replace_keys(tmp_path: Path) -> None:
     "path", ["reports-😀.csv", "5", "[a]", "x: y", " a ", 'a\\b"c', "a\nb", "\x7f", "\x85", "\u2028", "a " * 100, "yes"]
 )
 def test_a_path_of_the_command_line_is_taken_as_it_stands(tmp_path: Path, path: str) -> None:
-    job = load(write(tmp_path, GOOD), ("device=cpu",), path, f"{path}out")
-    assert (job.input.path, job.output.path) == (path, f"{path}out")
+    with load(write(tmp_path, GOOD), ("device=cpu",), path, f"{path}out") as job:
+        assert (job.input.path, job.output.path) == (path, f"{path}out")
+
+
+@pytest.mark.parametrize(
+    ("said", "before"),
+    [
+        ("tasks.mask.text: there is no column 'sentence'", "job.yaml line 9: "),
+        ("input.id: there is no column 'report'", "job.yaml line 4: "),
+        ("tasks.answer is wrong", "job.yaml line 10: "),
+        ("tasks.mask.top_k is 5", "command line: "),
+        ("output.path: it is full", "command line: "),
+        ("input.parquet: its schema is broken", ""),  # a file's name
+        ("device: there is none", ""),  # a default
+        ("Interrupted; run again", ""),
+    ],
+)
+def test_what_turns_out_once_a_job_is_read_is_said_with_the_line_of_its_key(
+    tmp_path: Path, said: str, before: str
+) -> None:
+    path = write(tmp_path, GOOD)
+    expected = before.replace("job.yaml", path) + said
+    with (
+        pytest.raises(InputError, match=f"^{re.escape(expected)}$"),
+        job_read(path, ["tasks.mask.top_k=5", "output={path: out}"]) as job,
+    ):
+        assert job.name == "nightly"
+        raise InputError(said)
 
 
 @pytest.mark.parametrize("text", ["!!bool maybe", "!!int ''", "!!timestamp noon", "2024-99-99"])

@@ -274,7 +274,7 @@ def test_what_cannot_be_is_said_before_any_work(counter: Counter) -> None:
     with pytest.raises(JobError, match="two columns 'up' and 'UP'; rename a task"):
         run_job(job(tasks={"up": spec, "UP": spec}))
     assert not Path("out").exists()
-    with pytest.raises(InputError, match=r"'txet', named in input.id, is not in the input \(did you mean 'text'"):
+    with pytest.raises(InputError, match=r"input.id: there is no column 'txet' in the input \(did you mean 'text'"):
         run_job(job(input={"path": "in/*.csv", "id": ["txet"]}))
     run_job(job())
     with pytest.raises(UnfitOutputError, match="that cannot change"):

@@ -1,8 +1,10 @@
 """Reads the job file of `secbatch finetune`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from secbatch.finetune_job import FinetuneJob
+from secbatch.job_sentences import keys_placed
 from secbatch.jobfile import read_values, validate_as
 
 
@@ -11,5 +13,14 @@ def load_finetune_job(path: str, overrides: Sequence[str] = ()) -> FinetuneJob:
 
     Raises JobError (one sentence with file and line) for what is not such a job.
     """
+    with finetune_job_read(path, overrides) as job:
+        return job
+
+
+@contextmanager
+def finetune_job_read(path: str, overrides: Sequence[str] = ()) -> Iterator[FinetuneJob]:
+    """As `load_finetune_job`; what turns out to be wrong with a key of it inside is said with the key's line."""
     values, node = read_values(path, overrides, "name, objective, model, data and output")
-    return validate_as(FinetuneJob, values, path, node, overrides)
+    job = validate_as(FinetuneJob, values, path, node, overrides)
+    with keys_placed(path, node, overrides):
+        yield job

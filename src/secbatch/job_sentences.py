@@ -1,14 +1,17 @@
 """What is wrong with a job file, as a sentence: which key, in which line, and what it may be."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel
 
-from secbatch.errors import nearest
+from secbatch.errors import SecbatchError, nearest
 from secbatch.job import Input, Job, Output
+from secbatch.redaction import redacted
 from secbatch.task_specs import (
     Chat,
     Classify,
@@ -39,6 +42,7 @@ WRITTEN_AS = {
     "device": "it must be auto, cpu, cuda or cuda:1 (or another number)",
     "[key]": "a task's name must begin with a letter and hold only letters, digits and '_'",
 }
+_KEY = re.compile(r"[a-z_]+(\.\w+)*(?=[: ])")  # that a sentence begins with
 IN_YAML = {  # where pydantic speaks of Python
     "string_type": "it must be text",
     "int_type": "it must be a whole number",
@@ -95,6 +99,21 @@ def job_sentence(
         message = WRITTEN_AS[location[-1]]
         shown = "" if location[-1] == "api_key_env" else shown  # it may be the key
     return f"{place}: '{key}' is wrong: {message[:1].lower()}{message[1:]}{shown}."
+
+
+@contextmanager
+def keys_placed(origin: str, node: yaml.Node | None, overrides: Sequence[str]) -> Iterator[None]:
+    """What is wrong with a job that was read, as its input or a model shows, begins with a key: it is said with its
+    line. The parameters are those of `job_sentence`."""
+    try:
+        yield
+    except SecbatchError as error:
+        key = _KEY.match(str(error))
+        path, line, whole = _walk(key[0].split(".") if key else [], node)
+        place = "command line" if key and _overridden(path, overrides, whole) else f"{origin} line {line}"
+        if key and (whole or place == "command line"):
+            error.args = (redacted(f"{place}: {error}"),)
+        raise
 
 
 def _overridden(path: list[str], overrides: Sequence[str], in_file: bool) -> bool:

@@ -1,7 +1,8 @@
 """Reads a job file: YAML with its line numbers, overrides from the command line, one sentence for what is wrong."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from secbatch.errors import JobError
 from secbatch.job import Job
-from secbatch.job_sentences import job_sentence, short
+from secbatch.job_sentences import job_sentence, keys_placed, short
 
 MOST_BYTES = 256 << 10  # of a job file
 MOST_VALUES = 50_000  # in a job file, aliases written out
@@ -25,8 +26,17 @@ def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
 
     Raises JobError (one sentence with file and line) for what is not a job.
     """
+    with job_read(path, overrides) as job:
+        return job
+
+
+@contextmanager
+def job_read(path: str, overrides: Sequence[str] = ()) -> Iterator[Job]:
+    """As `load_job`; what turns out to be wrong with a key of it inside is said with the key's line."""
     values, node = read_values(path, overrides, "name, input, tasks and output")
-    return validate(values, path, node, overrides)
+    job = validate(values, path, node, overrides)
+    with keys_placed(path, node, overrides):
+        yield job
 
 
 def read_values(path: str, overrides: Sequence[str], keys: str) -> tuple[dict[str, Any], yaml.Node | None]:

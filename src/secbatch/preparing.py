@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from secbatch.collector import resting
-from secbatch.errors import InputError, columns_there, nearest
+from secbatch.errors import InputError, ModelError, columns_there, nearest
 from secbatch.job import Job
 from secbatch.pacing import LARGEST
 from secbatch.sources.open import Source, open_source
@@ -49,7 +49,12 @@ def set_up(job: Job, run: str, pace: Callable[[bool], Callable[[int], int]], ver
     with ThreadPoolExecutor(1) as other:
         resolving = {name: other.submit(resolve_model, spec) for name, spec in job.tasks.items()}
         compute = choose(job.device, job.precision)
-        models = {name: resolved.result() for name, resolved in resolving.items()}
+        models = {}
+        for name, resolved in resolving.items():
+            try:
+                models[name] = resolved.result()
+            except ModelError as error:
+                raise ModelError(f"tasks.{name}.model: {error}") from None
     shard_rows = pace(compute.device.startswith("cuda"))
     # Conversations are put into shards once all input is read: then the target of each is asked for, and not before,
     # as it depends on how fast those before it were.
@@ -70,7 +75,7 @@ def _check_columns(job: Job, schema: pa.Schema) -> None:
     for name, key in wanted:
         if name not in schema.names:
             raise InputError(
-                f"Column '{name}', named in {key}, is not in the input{nearest(name, schema.names)}; "
+                f"{key}: there is no column '{name}' in the input{nearest(name, schema.names)}; "
                 f"{columns_there(schema.names)}."
             )
     if output.run_date_column and output.run_date_column not in schema.names:

@@ -117,6 +117,10 @@ def test_mask_and_ask(mask_model: str, chat_model: str, capsys: pytest.CaptureFi
         (["enrich", "twice.csv", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "text"),
         (["enrich", "taken.csv", "-o", "o", "--mask", "text", "--mask-model", "MODEL"], 2, "mask_top"),
         (["show", "absent"], 2, "does not exist"),
+        (["run", "job.yaml"], 2, "job.yaml line 3: tasks.mask.text: there is no column 'txet'"),
+        (["plan", "job.yaml", "--set", "input.id=a"], 2, "Command line: input.id: there is no column 'a'"),
+        (["run", "job.yaml", "--set", "tasks.mask.model=./a"], 1, "tasks.mask.model: there is no model folder ./a"),
+        (["finetune", "training.yaml"], 2, "training.yaml line 3: data.label: in.csv has no column 'label'"),
         (
             ["run", "absent.yaml", "--output", ""],
             2,
@@ -159,6 +163,10 @@ def test_what_is_wrong_is_one_sentence(
     write("quoted.csv", '"n,""text"""\n"1,""A <mask>, b"""\n')
     Path("latin.csv").write_bytes("texte é\nA <mask>\n".encode("latin-1"))
     write("twice.csv", "text,text\na,b\n")
+    task = f"{{type: fill-mask, model: {mask_model}, text: txet}}"
+    write("job.yaml", f"name: a\ninput: {{path: in.csv}}\ntasks: {{mask: {task}}}\noutput: {{path: o}}\n")
+    about = f"name: a\nobjective: classify\ndata: {{train: in.csv, text: text, label: label}}\nmodel: {mask_model}\n"
+    write("training.yaml", f"{about}output: o\n")
     write("taken.csv", "text,mask_top\na,b\n")
     assert _run([mask_model if argument == "MODEL" else argument for argument in arguments]) == code
     captured = capsys.readouterr()

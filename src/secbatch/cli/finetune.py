@@ -32,22 +32,22 @@ def finetune(
 ) -> int:
     """Train a model on labelled examples, as JOB.yaml says; a second run goes on, or does nothing."""
     check_working_folder()
-    from secbatch.finetune_jobfile import load_finetune_job
+    from secbatch.finetune_jobfile import finetune_job_read
     from secbatch.jobfile import override
 
     replaced = [override("output", output_path)] if output_path else []
-    job = load_finetune_job(job_file, [*overrides, *replaced])
-    if dry_run:
-        from secbatch.finetuning.planning import plan_finetune
+    with finetune_job_read(job_file, [*overrides, *replaced]) as job:
+        if dry_run:
+            from secbatch.finetuning.planning import plan_finetune
 
-        for name, text in _planned(plan_finetune(job)):
-            click.echo(f"{name:<10}  {printable(text)}")
-        return 0
-    with TrainingWatch(log_format) as watch, StopAsked() as stop:
-        watch.started(job=job.name, version=secbatch.__version__, output=job.output)
-        from secbatch.finetuning.finetune import finetune as train
+            for name, text in _planned(plan_finetune(job)):
+                click.echo(f"{name:<10}  {printable(text)}")
+            return 0
+        with TrainingWatch(log_format) as watch, StopAsked() as stop:
+            watch.started(job=job.name, version=secbatch.__version__, output=job.output)
+            from secbatch.finetuning.finetune import finetune as train
 
-        result = train(job, watch, stop, overwrite)
+            result = train(job, watch, stop, overwrite)
     watch.summary(_summary(result), _figures(result))
     return 0
 

@@ -1,6 +1,7 @@
 """`secbatch retry`: the rejected rows again."""
 
 import os
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +28,9 @@ def retry(output: str, job_file: str | None, metrics_file: str | None, log_forma
     from secbatch.recorded_job import recorded_job
     from secbatch.store.layout import Layout
 
-    with Measured(metrics_file) as measured:
+    with Measured(metrics_file) as measured, ExitStack() as reading:
         if job_file:
-            job, limit = load(job_file, (), None, output), None
+            job, limit = reading.enter_context(load(job_file, (), None, output)), None
         else:
             recorded = recorded_job(Layout(Path(output)))
             job, limit = recorded.job, recorded.limit

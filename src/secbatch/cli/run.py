@@ -19,6 +19,8 @@ from secbatch.thread_limit import check_threads
 from secbatch.working_folder import check_working_folder
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from secbatch.job import Job
 
 OTHER_FILES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xlsx", ".txt", ".gz", ".zst", ".pq"}  # not a folder's
@@ -47,10 +49,10 @@ def run(
 ) -> int:
     """Run the job in JOB.yaml; a second run goes on where the first stopped, or does nothing."""
     if dry_run:
-        _show_plan(load(job_file, overrides, input_path, output_path), limit)
+        with load(job_file, overrides, input_path, output_path) as job:
+            _show_plan(job, limit)
         return 0
-    with Measured(metrics_file) as measured:
-        job = load(job_file, overrides, input_path, output_path)
+    with Measured(metrics_file) as measured, load(job_file, overrides, input_path, output_path) as job:
         stop = next_time(until, datetime.now().astimezone()) if until else None
         return run_watched(job, RunOptions(limit, partial=input_path is not None, until=stop), log_format, measured)
 
@@ -61,7 +63,8 @@ def run(
 @options.limit
 def plan(job_file: str, overrides: tuple[str, ...], limit: int | None) -> int:
     """Show what a run of JOB.yaml would do: rows, shards, tokens, time, what is done already."""
-    _show_plan(load(job_file, overrides, None, None), limit)
+    with load(job_file, overrides, None, None) as job:
+        _show_plan(job, limit)
     return 0
 
 
@@ -179,13 +182,15 @@ def _fine_tuned(kind: str, name: str, column: str | None, model: str | None) -> 
     return {name: {"type": kind, "model": model, "text": column}} if column else {}
 
 
-def load(path: str, overrides: tuple[str, ...], input_path: str | None, output_path: str | None) -> "Job":
-    """The job in the file at `path`, with what the command line replaces."""
-    from secbatch.jobfile import load_job, override
+def load(
+    path: str, overrides: tuple[str, ...], input_path: str | None, output_path: str | None
+) -> "AbstractContextManager[Job]":
+    """The job in the file at `path`, with what the command line replaces; see `job_read`."""
+    from secbatch.jobfile import job_read, override
 
     replaced = [override("input.path", input_path)] if input_path else []
     replaced += [override("output.path", output_path)] if output_path else []
-    return load_job(path, [*overrides, *replaced])
+    return job_read(path, [*overrides, *replaced])
 
 
 def run_watched(
