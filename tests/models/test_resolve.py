@@ -156,7 +156,8 @@ def test_an_unreachable_hub_is_said_at_once_and_in_silence(tmp_path: Path) -> No
     [
         ("socks5://127.0.0.1:9", "socksio"),  # which no extra installs
         ("foo://127.0.0.1", "Unknown scheme"),
-        ("http://user:S3CRET/x@127.0.0.1", "is no address"),
+        ("http://user:S3CRET/x@127.0.0.1", "a proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names, is no address"),
+        ("http://127.0.0.1:9", "Connection refused; by the proxy that HTTP_PROXY names)"),
     ],
 )
 def test_a_proxy_that_cannot_be(tmp_path: Path, proxy: str, reason: str) -> None:
@@ -165,7 +166,7 @@ def test_a_proxy_that_cannot_be(tmp_path: Path, proxy: str, reason: str) -> None
     environment = {
         "PYTHONPATH": os.pathsep.join(sys.path),
         "HF_HOME": str(tmp_path),
-        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_ENDPOINT": "http://hub.example:9",
     }
     environment |= proxies
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)

@@ -437,6 +437,16 @@ def test_a_proxy_or_certificates_that_cannot_be(
     assert reason in str(raised.value) and "S3CRET" not in str(raised.value)
 
 
+def test_a_proxy_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "127.0.0.1:9")  # nothing listens there
+    with pytest.raises(ModelError, match=r"no connection \(.+; by the proxy that http_proxy names\)\)"):
+        run(task("http://gpu.example/v1", retries=0), question=["a"])
+    monkeypatch.setenv("no_proxy", "gpu.example")
+    with pytest.raises(ModelError, match="no connection") as raised:
+        run(task("http://gpu.example/v1", retries=0), question=["a"])
+    assert "proxy" not in str(raised.value)
+
+
 def test_a_name_that_no_host_can_have_ends_the_run() -> None:
     with pytest.raises(ModelError, match=r"endpoint http://é\.\.x/v1 is no address"):
         run(task("http://é..x/v1"), question=["a"])

@@ -15,6 +15,7 @@ from typing import Any
 from secbatch.errors import ModelError, cause
 from secbatch.models.generation_endpoint_response import Completion, Failure, Outcome, Refusal, judged
 from secbatch.models.generation_endpoint_throttle import Throttle
+from secbatch.models.proxies import by_proxy
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between tries, doubled each time
 LONGEST_WISH = 300.0  # seconds: a Retry-After beyond it is not waited for in full
@@ -160,8 +161,10 @@ class Session:
         except TimeoutError:
             return Failure(f"no answer within {self.endpoint.timeout:g} s")
         except httpx.ConnectError as problem:
-            said = self._shown(str(problem))
+            said = (self._shown(str(problem)) + by_proxy(self.endpoint.url)).removeprefix("; ")
             return Failure("no connection" + (f" ({said})" if said else ""))
+        except httpx.ProxyError as problem:
+            return Failure(self._shown(str(problem) or type(problem).__name__) + by_proxy(self.endpoint.url))
         except httpx.InvalidURL as problem:
             raise ModelError(f"endpoint {self.endpoint.url} is no address ({cause(problem)})") from None
         except httpx.HTTPError as problem:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from secbatch.errors import ModelError, SecbatchError, cause
 from secbatch.models.content_hash import weight_files
+from secbatch.models.proxies import by_proxy
 from secbatch.patience import patiently
 
 _TIMEOUT = 5.0  # seconds until a hub that does not answer counts as unreachable
@@ -52,7 +53,7 @@ def download(hub_id: str, revision: str) -> Snapshot:
 
     Raises HubUnreachableError when the hub does not answer, ModelError when it does and refuses.
     """
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -98,8 +99,10 @@ def download(hub_id: str, revision: str) -> Snapshot:
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
                 raise ModelError(f"model {hub_id} cannot be stored in the cache ({error})") from None
             if type(error).__name__ == "InvalidURL":  # the piece it tells of may be of a password
-                raise HubUnreachableError("HF_ENDPOINT, or a proxy that the environment names, is no address") from None
-            raise HubUnreachableError(cause(error)) from None
+                raise HubUnreachableError(
+                    "HF_ENDPOINT, or a proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names, is no address"
+                ) from None
+            raise HubUnreachableError(f"{cause(error)}{by_proxy(constants.ENDPOINT)}") from None
     return Snapshot(Path(folder), facts.sha)
 
 
