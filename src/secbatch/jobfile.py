@@ -57,7 +57,8 @@ def read_values(path: str, overrides: Sequence[str], keys: str) -> tuple[dict[st
     except UnicodeDecodeError:
         raise JobError(f"Job file '{path}' is not UTF-8 text; save it as UTF-8.") from None
     except OSError as error:
-        raise JobError(f"Job file '{path}' cannot be read: {error.strerror}.") from None
+        mend = "mend its rights" if isinstance(error, PermissionError) else "name a file of YAML"
+        raise JobError(f"Job file '{path}' cannot be read: {error.strerror}; {mend}.") from None
     except ValueError:  # a NUL in the name
         raise JobError(f"Job file '{path}' has a name that no file can have.") from None
     if len(content) > MOST_BYTES:

@@ -49,7 +49,8 @@ def write_metrics(path: Path, name: str | None, result: "RunResult | None", exit
     try:
         write_to_textfile(str(path), registry)
     except OSError as error:
-        raise OutputError(f"Metrics '{path}' cannot be written: {error.strerror or error}.") from None
+        mend = "; mend the folder's rights, or name another file" if isinstance(error, PermissionError) else ""
+        raise OutputError(f"Metrics '{path}' cannot be written: {error.strerror or error}{mend}.") from None
 
 
 def _fill(

@@ -14,6 +14,7 @@ from tiny_models import make_blenderbot, make_roberta
 
 from secbatch.cli.main import _run
 from secbatch.cli.terminal import printable, sentence
+from secbatch.models import content_hash
 
 ROOT = Path(__file__).parents[2]
 
@@ -257,6 +258,30 @@ def test_show_of_what_has_no_results(capsys: pytest.CaptureFixture[str]) -> None
     write("in.csv", "a,text\n")
     assert _run(["show", "in.csv"]) == 2
     assert "cannot be read as Parquet (" in (said := capsys.readouterr().err) and "give the output of" in said
+
+
+def test_what_may_not_be_read_is_said_with_how_to_mend_it(
+    mask_model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("in.csv", "text\nA <mask>\n")
+    command = ["enrich", "in.csv", "-o", "out.parquet", "--mask", "text", "--mask-model", mask_model]
+    assert _run(command) == 0
+
+    def locked(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    content_hash._known.cache_clear()
+    capsys.readouterr()
+    for refusing, arguments, code, words in (
+        ("pathlib.Path.open", ["run", "a.yaml"], 2, "Job file 'a.yaml' cannot be read: Permission denied; mend its"),
+        ("pyarrow.dataset.dataset", ["show", "out.parquet"], 1, "cannot be read (Permission denied); mend its rights"),
+        ("secbatch.models.content_hash._sha256", command, 1, "cannot be read (Permission denied); mend its rights"),
+        ("secbatch.sources.csv_header.read_layout", command, 2, "'in.csv' may not be read: permission denied; mend"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(refusing, locked)
+            assert _run(arguments) == code
+        assert words in capsys.readouterr().err
 
 
 def test_show_of_one_file_in_a_folder_named_like_a_partition(

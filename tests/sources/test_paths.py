@@ -84,7 +84,8 @@ def test_a_folder_that_may_not_be_read_is_named(below, named, tmp_path, monkeypa
     monkeypatch.setattr(paths, "entries_below", locked)
     with pytest.raises(InputError) as refused:
         find_files(str(tmp_path))
-    assert str(refused.value) == f"input path '{tmp_path}' may not be read: permission denied{named.format(tmp_path)}"
+    said = f"input path '{tmp_path}' may not be read: permission denied{named.format(tmp_path)}; mend the rights"
+    assert str(refused.value) == said
 
 
 def test_formats_by_ending(tmp_path):

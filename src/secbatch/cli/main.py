@@ -91,8 +91,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
             raise
         if too_large := file_size_limit.refused(error, error.filename):
             return _fail(str(too_large), too_large.exit_code)
-        place = f" '{error.filename}'" if error.filename else ""
-        return _fail(f"The system refused to go on{place and ' at'}{place}: {error.strerror or error}", EXIT_FAILURE)
+        place = f" at '{error.filename}'" if error.filename else ""
+        mend = "; mend its rights, or those of the folders above it" if isinstance(error, PermissionError) else ""
+        return _fail(f"The system refused to go on{place}: {error.strerror or error}{mend}", EXIT_FAILURE)
     except Exception as error:
         if interrupt := interrupt_behind(error):
             return _interrupted(interrupt)

@@ -11,6 +11,7 @@ from secbatch.cli.origins import Origins
 from secbatch.cli.terminal import bold, printable
 from secbatch.errors import InputError, JobError
 from secbatch.no_python_object import NO_OBJECT
+from secbatch.store.filesystem import explain_read, refuses_to_read
 from secbatch.store.layout import Layout, rejects_beside
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ def _read(output: Path, rows: int, rejected: bool) -> "tuple[pa.Table, dict[str,
         table = dataset.head(rows, filter=wanted)
         return table, tasks_of(footer, table.schema), dataset.count_rows(filter=wanted)
     except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, OSError) and refuses_to_read(error):
+            raise explain_read(error, output) from None
         reason = str(error).rsplit(": ", 1)[-1].rstrip(".")  # Arrow names its readers first, then what is wrong
         raise InputError(
             f"'{output}' cannot be read as Parquet ({reason}); give the output of `secbatch run` or `enrich`."

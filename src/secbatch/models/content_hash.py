@@ -86,7 +86,8 @@ def file_hash(path: Path) -> str:
         # Several tasks name one model: its files are read once. A change of the file shows in one of these.
         return _known(path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
     except OSError as error:
-        raise ModelError(f"model file {path} cannot be read ({error.strerror})") from None
+        mend = "mend its rights" if isinstance(error, PermissionError) else "see what it is, or fetch the model again"
+        raise ModelError(f"model file {path} cannot be read ({error.strerror}); {mend}") from None
 
 
 @lru_cache(maxsize=256)

@@ -97,7 +97,10 @@ def download(hub_id: str, revision: str) -> Snapshot:
         except Exception as error:
             # Transport errors: their classes belong to whichever HTTP client huggingface_hub uses.
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
-                raise ModelError(f"model {hub_id} cannot be stored in the cache ({error})") from None
+                raise ModelError(
+                    f"model {hub_id} cannot be stored in the cache ({error}); make room or mend its rights, or name"
+                    " another folder in HF_HOME"
+                ) from None
             if type(error).__name__ == "InvalidURL":  # the piece it tells of may be of a password
                 raise HubUnreachableError(
                     "HF_ENDPOINT, or a proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names, is no address"

@@ -89,7 +89,7 @@ def find_files(path: str, format_named: str | None = None) -> Found:
     except PermissionError as error:
         at = re.search("'(.+)'", str(error))  # Arrow's words: which of the folders below it was
         place = f" at '{at[1]}'" if at and at[1] not in (path, root) else ""
-        raise InputError(f"input path '{path}' may not be read: permission denied{place}") from None
+        raise InputError(f"input path '{path}' may not be read: permission denied{place}; mend the rights") from None
     except OSError as error:
         raise _away(path, error)(f"input path '{path}' cannot be read: {cause(error)}") from None
 

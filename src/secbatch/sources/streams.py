@@ -280,6 +280,6 @@ def opened(file: InputFile, action: Callable[[], Any]) -> Any:
     except FileNotFoundError:
         raise InputChangedError(f"'{file.path}' is gone since the input was listed; run again") from None
     except PermissionError:
-        raise InputError(f"'{file.path}' may not be read: permission denied") from None
+        raise InputError(f"'{file.path}' may not be read: permission denied; mend its rights") from None
     except OSError as error:
         raise SourceLostError(f"'{file.path}' cannot be read: {cause(error)}") from None
