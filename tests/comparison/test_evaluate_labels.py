@@ -87,6 +87,24 @@ def test_classify_is_scikit_learn_on_the_stock_pipelines_labels(classifiers: lis
     assert difference.figures["f1_macro"].value == pytest.approx(values[1] - values[0])
 
 
+def test_confusion_of_many_labels_is_told_by_its_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [f"T{number:04}" for number in range(201)]
+    path = str(make_fine_tuned(tmp_path / "c", "bert", "SequenceClassification", 0, **_labels(dict(enumerate(names)))))
+    predicted = [one["label"] for one in pipeline("text-classification", path, device="cpu")(TEXTS)]
+    spread = [(names[number], text) for number, text in enumerate((TEXTS * 9)[:201])]
+    Path("data.jsonl").write_text("".join(json.dumps({"text": text, "label": name}) + "\n" for name, text in spread))
+    arguments = ["evaluate", path, "--data", "data.jsonl", "--objective", "classify", "--text", "text", "--label"]
+    assert _run([*arguments, "label", "--json", "out.json", "--samples", "10"]) == 0
+    confusion = json.loads(Path("out.json").read_text())["models"][0]["confusion"]
+    assert confusion["labels"] == names and "true_by_predicted" not in confusion
+    wanted = [[place, names.index(label), 1] for place, label in enumerate((predicted * 9)[:201])]
+    assert confusion["cells"] == wanted
+    assert "taken for" in capsys.readouterr().out
+
+
 def test_unknown_labels_are_refused_or_counted(classifiers: list[str], labelled: list[str]) -> None:
     with Path("data.jsonl").open("a") as file:
         file.write(json.dumps({"text": "A worm.", "label": "T1055", "doc": 9}) + "\n")

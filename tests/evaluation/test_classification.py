@@ -1,3 +1,4 @@
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from secbatch.evaluation.bootstrap import Resampling
 from secbatch.evaluation.classification import (
     CLASSIFICATION,
     classification_tally,
@@ -27,7 +29,7 @@ def test_single_label_by_hand() -> None:
     assert figures.f1_macro == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
     assert figures.f1_weighted == pytest.approx((2 * 2 / 3 + 2 / 3 + 0) / 4)
     assert figures.confusion is not None
-    assert figures.confusion.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
+    assert figures.confusion.tolist() == [[0, 0, 1], [0, 1, 1], [1, 1, 1]]
 
 
 def test_multi_label_by_hand() -> None:
@@ -70,6 +72,29 @@ def test_figures_of_multi_label_counts_are_scikit_learns() -> None:
     assert CLASSIFICATION["accuracy"](total) == pytest.approx(accuracy_score(*binarizer_pair))
     for average in ("micro", "macro", "weighted"):
         assert CLASSIFICATION[f"f1_{average}"](total) == pytest.approx(f1_score(one, other, average=average))
+
+
+def test_thousands_of_labels_take_little_memory() -> None:
+    """Tables of rows by labels, or of labels by labels, would be nothing but zeros: 100 MB and more each."""
+    generator = np.random.default_rng(1)
+    names = [f"label {number:04}" for number in range(3000)]
+    true, guesses = generator.choice(names, (2, 6000)).tolist()
+    sets, guessed = [(x,) for x in true], [(x, names[0]) for x in guesses]
+    tracemalloc.start()
+    try:
+        single = single_label_figures(true, guesses)
+        multi_label_figures(sets, guessed)
+        tally = classification_tally(sets, guessed, names)
+        for groups in (None, range(6000)):
+            Resampling(6000, groups, samples=50).totals(tally)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 90e6
+    assert single.confusion is not None and single.confusion[:, 2].sum() == 6000
+    assert CLASSIFICATION["f1_macro"](classification_tally(sets, [(x,) for x in guesses], names).total()) == (
+        pytest.approx(single.f1_macro)
+    )
 
 
 def test_no_warnings_reach_a_user() -> None:

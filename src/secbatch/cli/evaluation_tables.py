@@ -103,10 +103,11 @@ def _confused(model: "ModelFigures") -> Table:
     table = plain_table("taken for", "rows", first=f"{printable(model.name)}: label")
     confusion = model.more.get("confusion")
     if confusion:
-        names, counts = confusion["labels"], confusion["true_by_predicted"]
-        places = [(a, b) for a in range(len(names)) for b in range(len(names)) if a != b and counts[a][b]]
-        for a, b in sorted(places, key=lambda place: -counts[place[0]][place[1]])[:MOST_CONFUSED]:
-            table.add_row(*(Text(printable(shown(names[place]))) for place in (a, b)), Text(f"{counts[a][b]:,}"))
+        names, matrix = confusion["labels"], confusion.get("true_by_predicted", ())
+        cells = confusion.get("cells") or [(a, b, rows) for a, row in enumerate(matrix) for b, rows in enumerate(row)]
+        wrong = [(a, b, rows) for a, b, rows in cells if a != b and rows]
+        for a, b, rows in sorted(wrong, key=lambda cell: -cell[2])[:MOST_CONFUSED]:
+            table.add_row(*(Text(printable(shown(names[place]))) for place in (a, b)), Text(f"{rows:,}"))
     return table
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from secbatch.comparison.evaluation import Measured
@@ -27,6 +28,8 @@ from secbatch.models.device import Compute
 from secbatch.models.model_kinds import check_head
 from secbatch.models.resolve import resolve
 from secbatch.tasks.label_names import label_names
+
+LARGEST_MATRIX = 200  # labels: beyond, confusion is told by its cells, as a matrix would be larger than all else
 
 
 class Classification(LabelledRows):
@@ -109,4 +112,8 @@ class Classification(LabelledRows):
         if figures.confusion is None:
             return {}
         names = [one.label for one in figures.by_label]
-        return {"confusion": {"labels": names, "true_by_predicted": figures.confusion.tolist()}}
+        if len(names) > LARGEST_MATRIX:
+            return {"confusion": {"labels": names, "cells": figures.confusion.tolist()}}
+        matrix = np.zeros((len(names), len(names)), np.int64)
+        matrix[figures.confusion[:, 0], figures.confusion[:, 1]] = figures.confusion[:, 2]
+        return {"confusion": {"labels": names, "true_by_predicted": matrix.tolist()}}

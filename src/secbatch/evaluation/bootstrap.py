@@ -7,7 +7,7 @@ models are compared on the same draws: the paired bootstrap (T. Berg-Kirkpatrick
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -56,9 +56,10 @@ class Resampling:
         if self._group_of_row is not None:
             outcomes, of_unit = self._group_totals(tally), np.arange(self.units)
         totals = [np.empty((0, outcomes.shape[1]))]
-        for drawn in self._draws(len(outcomes)):  # [c, units]
-            place = of_unit[drawn] + np.arange(len(drawn))[:, None] * len(outcomes)
-            times = np.bincount(place.ravel(), minlength=len(drawn) * len(outcomes))
+        different = outcomes.shape[0]
+        for drawn in self._draws(different):  # [c, units]
+            place = of_unit[drawn] + np.arange(len(drawn))[:, None] * different
+            times = np.bincount(place.ravel(), minlength=len(drawn) * different)
             totals.append(times.reshape(len(drawn), -1) @ outcomes)
         return np.concatenate(totals)
 
@@ -68,10 +69,15 @@ class Resampling:
         for first in range(0, self.samples, at_once):
             yield generator.integers(0, self.units, (min(at_once, self.samples - first), self.units))
 
-    def _group_totals(self, tally: Tally) -> np.ndarray:
+    def _group_totals(self, tally: Tally) -> Any:
+        """[units, k] as `tally.outcomes`: an array, or a sparse one."""
         assert self._group_of_row is not None
-        totals = np.zeros((self.units, tally.outcomes.shape[1]))
         pairs, times = np.unique(np.stack([self._group_of_row, tally.rows]), axis=1, return_counts=True)
+        if not isinstance(tally.outcomes, np.ndarray):
+            from scipy.sparse import csr_array
+
+            return csr_array((times, (pairs[0], pairs[1])), (self.units, tally.outcomes.shape[0])) @ tally.outcomes
+        totals = np.zeros((self.units, tally.outcomes.shape[1]))
         np.add.at(totals, pairs[0], tally.outcomes[pairs[1]] * times[:, None])
         return totals
 

@@ -4,6 +4,7 @@ Figures of one set come from scikit-learn (extra `finetune`); the same figures o
 at once, from `f_scores`.
 """
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,17 +38,26 @@ class ClassificationFigures:
     f1_macro: float  # over the labels that occur or were predicted
     f1_weighted: float
     by_label: tuple[LabelFigures, ...]  # of those, in alphabetical order
-    confusion: np.ndarray | None  # [L, L] int64, true × predicted, `by_label`'s order; None for several labels a row
+    # [n, 3] int64: true, predicted (places in `by_label`) and how often, of what occurs; None for several labels a row
+    confusion: np.ndarray | None
 
 
 def single_label_figures(true: Sequence[str], predicted: Sequence[str | None]) -> ClassificationFigures:
     """`true` and `predicted`: one label a row; None where nothing was predicted, which counts as wrong."""
-    from sklearn.metrics import accuracy_score, confusion_matrix
+    from sklearn.metrics import accuracy_score
 
     guesses = [NONE if label is None else label for label in predicted]
     labels = occurring([(label,) for label in true], [() if label is None else (label,) for label in predicted])
-    confusion = confusion_matrix(true, guesses, labels=[*labels, NONE])[:-1, :-1]
+    confusion = _confusion(true, predicted, labels)
     return _figures(len(true), float(accuracy_score(true, guesses)), labels, true, guesses, confusion)
+
+
+def _confusion(true: Sequence[str], predicted: Sequence[str | None], labels: list[str]) -> np.ndarray:
+    """[n, 3], in the order of `labels`. Of thousands of labels a matrix would be gigabytes of zeros."""
+    place = {label: number for number, label in enumerate(labels)}
+    pairs = zip(true, predicted, strict=True)
+    times = Counter((place[right], place[guess]) for right, guess in pairs if guess is not None)
+    return np.array([(*cell, often) for cell, often in sorted(times.items())], np.int64).reshape(-1, 3)
 
 
 def multi_label_figures(true: Sequence[Collection[str]], predicted: Sequence[Collection[str]]) -> ClassificationFigures:
@@ -56,8 +66,10 @@ def multi_label_figures(true: Sequence[Collection[str]], predicted: Sequence[Col
     from sklearn.preprocessing import MultiLabelBinarizer
 
     labels = occurring(true, predicted)
+    if not labels:  # no row has one, and none was predicted
+        return ClassificationFigures(len(true), 1.0, 0.0, 0.0, 0.0, (), None)
     # One column more, always empty: scikit-learn takes a single column for two classes, 0 and 1.
-    binarizer = MultiLabelBinarizer(classes=[*labels, NONE])
+    binarizer = MultiLabelBinarizer(classes=[*labels, NONE], sparse_output=True)
     right, guesses = binarizer.fit_transform(true), binarizer.fit_transform(predicted)
     return _figures(len(true), float(accuracy_score(right, guesses)), labels, right, guesses, None)
 
@@ -72,8 +84,6 @@ def _figures(
 ) -> ClassificationFigures:
     from sklearn.metrics import precision_recall_fscore_support
 
-    if not labels:  # several labels a row, and no row has one
-        return ClassificationFigures(rows, accuracy, 0.0, 0.0, 0.0, (), confusion)
     chosen = list(range(len(labels))) if confusion is None else labels
     how: dict[str, Any] = {"labels": chosen, "zero_division": 0}
     by_label = precision_recall_fscore_support(true, predicted, **how)
@@ -98,17 +108,15 @@ def classification_tally(
     place = {label: number for number, label in enumerate(labels)}
     size = len(place)
 
-    def count(outcome: tuple[frozenset[str], frozenset[str]]) -> np.ndarray:
+    def count(outcome: tuple[frozenset[str], frozenset[str]]) -> dict[int, float]:
         right, guesses = outcome
-        counts = np.zeros(2 + 3 * size)
-        counts[0], counts[1] = 1, right == guesses
+        counts: dict[int, float] = {0: 1, 1: right == guesses}
         for part, chosen in enumerate((right & guesses, guesses - right, right - guesses)):
-            for label in chosen:
-                counts[2 + part * size + place[label]] += 1
+            counts |= {2 + part * size + place[label]: 1 for label in chosen}
         return counts
 
     pairs = zip(true, predicted, strict=True)
-    return Tally.of([(frozenset(right), frozenset(guesses)) for right, guesses in pairs], count)
+    return Tally.of_few([(frozenset(right), frozenset(guesses)) for right, guesses in pairs], count, 2 + 3 * size)
 
 
 def accuracy(counts: np.ndarray) -> np.ndarray:
