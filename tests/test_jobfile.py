@@ -76,6 +76,7 @@ def test_a_path_of_the_command_line_is_taken_as_it_stands(tmp_path: Path, path: 
         ("tasks.mask.text: there is no column 'sentence'", "job.yaml line 9: "),
         ("input.id: there is no column 'report'", "job.yaml line 4: "),
         ("input path 'reports/*.csv' does not exist", "job.yaml line 3: "),
+        ("input folder 'reports' has no files in it", "job.yaml line 3: "),
         ("tasks.answer is wrong", "job.yaml line 10: "),
         ("tasks.mask.top_k is 5", "command line: "),
         ("output.path: it is full", "command line: "),

@@ -42,7 +42,7 @@ WRITTEN_AS = {
     "device": "it must be auto, cpu, cuda or cuda:1 (or another number)",
     "[key]": "a task's name must begin with a letter and hold only letters, digits and '_'",
 }
-_KEY = re.compile(r"(input path|[a-z_]+(\.\w+)*)(?=[: ])")  # that a sentence begins with
+_KEY = re.compile(r"(input (path|folder)|[a-z_]+(\.\w+)*)(?=[: ])")  # that a sentence begins with
 IN_YAML = {  # where pydantic speaks of Python
     "string_type": "it must be text",
     "int_type": "it must be a whole number",
@@ -109,7 +109,8 @@ def keys_placed(origin: str, node: yaml.Node | None, overrides: Sequence[str]) -
         yield
     except SecbatchError as error:
         key = _KEY.match(str(error))
-        path, line, whole = _walk(re.split("[. ]", key[0]) if key else [], node)
+        location = [] if not key else ["input", "path"] if key[2] else key[0].split(".")
+        path, line, whole = _walk(location, node)
         place = "command line" if key and _overridden(path, overrides, whole) else f"{origin} line {line}"
         if key and (whole or place == "command line"):
             error.args = (redacted(f"{place}: {error}"),)

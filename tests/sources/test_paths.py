@@ -140,6 +140,10 @@ def test_file_uri(tmp_path):
         find_files(f"{uri}/aa.csv")
     with pytest.raises(InputError, match="is no usable URI"):
         find_files("gopher://x/y.csv")
+    with pytest.raises(InputError, match="is an address of the web; fetch the file, and name that"):
+        find_files("https://x/y.csv")
+    with pytest.raises(InputError, match="has nothing where the host or bucket must stand"):
+        find_files("s3://")
 
 
 def test_object_store(monkeypatch):
@@ -176,6 +180,20 @@ def test_permission_denied(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="may not be read: permission denied"):
         find_files(str(tmp_path))
     assert names(find_files(str(path))) == [str(path)]
+
+
+def test_links_to_what_is_not_there_are_named_where_there_is_nothing_else(tmp_path):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r/a.csv").symlink_to("nowhere.csv")
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    for path, words in (
+        ("r/a.csv", "is a symbolic link to 'nowhere.csv', which is not there"),
+        ("loop.csv", "is a symbolic link to 'loop.csv', which is not there"),
+        ("r", f"has no files in it but {tmp_path}/r/a.csv: a symbolic link to what is not there"),
+        ("r/*.csv", f"matches no file but {tmp_path}/r/a.csv: a symbolic link to what is not there"),
+    ):
+        with pytest.raises(InputError, match=words):
+            find_files(f"{tmp_path}/{path}")
 
 
 def test_links_do_not_double_files(tmp_path):

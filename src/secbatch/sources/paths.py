@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secbatch.errors import (
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 WORKBOOKS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")  # endings of spreadsheet programs' own files
 NO_FILE = "a pipe, a socket or a device is not read; copy what it gives to a file"
+NOWHERE = "a symbolic link to what is not there"
 AHEAD = 60.0  # seconds that the clock of another machine may be ahead of ours
 GOOGLE_SECONDS = 5  # of each try; whoever has no network should be told so
 
@@ -132,10 +134,13 @@ def _locate(path: str) -> "tuple[pafs.FileSystem, str, str, str]":
     address, _, query = path.partition("?")
     base, pattern = split_glob(address, "*[")
     if len(base) < scheme.end():
-        raise InputError(f"input path '{path}' has a pattern where the host or bucket must stand")
+        what = "a pattern" if pattern else "nothing"
+        raise InputError(f"input path '{path}' has {what} where the host or bucket must stand")
     try:
         filesystem, root = from_uri(base + (f"?{query}" if query else ""))
     except (pa.ArrowInvalid, ValueError) as error:
+        if path.startswith(("http://", "https://")):
+            raise InputError(f"input path '{path}' is an address of the web; fetch the file, and name that") from None
         raise InputError(f"input path '{path}' is no usable URI: {cause(error)}") from None
     except OSError as error:
         raise _away(path, error)(f"input path '{path}' cannot be reached: {cause(error)}") from None
@@ -189,7 +194,9 @@ def _folder(path: str, filesystem: "pafs.FileSystem", root: str, shown: str, for
         (relative, info) for relative, info in everything if info.type == pafs.FileType.File and not is_hidden(relative)
     ]
     if not entries:
-        raise InputError(f"input folder '{path}' has no files in it")
+        dead = dead_links(filesystem, root, everything)
+        but = f" but {_first(dead, shown)}: {NOWHERE}" if dead else ""
+        raise InputError(f"input folder '{path}' has no files in it{but}")
     found = _of_one_format(path, f"input folder '{path}'", entries, shown, format_named, filesystem)
     found = _with_left_out(found, [name for name in no_files(everything) if not is_hidden(name)], shown)
     return _with_dead_links(found, dead_links(filesystem, root, everything), shown, format_named)
@@ -225,6 +232,8 @@ def _glob(
         ]
     if not files and others:
         raise InputError(f"input path '{path}' matches no file but {_first(others, shown)}: {NO_FILE}")
+    if not files and dead:
+        raise InputError(f"input path '{path}' matches no file but {_first(sorted(dead), shown)}: {NOWHERE}")
     if not files:
         hint = nearest(pattern, [relative for relative, _ in everything][:1000])
         raise InputError(f"no file matches input path '{path}'{hint}")
@@ -306,6 +315,8 @@ def _missing(path: str, filesystem: "pafs.FileSystem", fs_path: str, folder: str
     """One sentence on a path that is not there, with the nearest name that is."""
     import pyarrow.fs as pafs
 
+    if isinstance(filesystem, pafs.LocalFileSystem) and Path(fs_path).is_symlink():
+        return f"input path '{path}' is a symbolic link to '{Path(fs_path).readlink()}', which is not there"
     parent, name = posixpath.split(fs_path.rstrip("/"))
     hint = ""
     try:
