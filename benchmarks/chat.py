@@ -1,7 +1,7 @@
 """Answers a second against transformers: python benchmarks/chat.py [--quick] [--device D] [--threads N].
 
 Peers and secbatch generate for the same questions with the same random weights, in one process, one after the other:
-the notebook's way (one question at a time, float32), and `generate` on sorted, padded batches at the best of several
+`generate` one question at a time in float32, and `generate` on sorted, padded batches at the best of several
 batch sizes. Shapes: Blenderbot-400M with its own ten beams and greedy, a small Llama with short and with long prompts
 and with paragraphs and pages that get longer answers, and Flan-T5-small over long texts. Random weights would never end
 an answer; the end token's weights are widened so that answers end at many lengths. In float32 the tokens are compared,
