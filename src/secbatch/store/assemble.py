@@ -14,9 +14,10 @@ from secbatch.store.documents import first_sentences, of_earlier_shards
 from secbatch.store.layout import Layout
 from secbatch.store.ledger_records import Checkpoint, Part
 from secbatch.store.parts import RowGroups
-from secbatch.store.pieces import Piece
+from secbatch.store.pieces import Moved, Piece
 from secbatch.store.present import KEPT, Winners, place_of, shard_of
 from secbatch.store.row_keys import REJECTED, REMOVED, StoredKeys
+from secbatch.store.stand_ins import StandIns
 from secbatch.store.unnamed import are_place_names
 
 Removed = Literal["keep", "mark", "drop"]
@@ -67,9 +68,12 @@ class Assembly:
         that their document no longer has.
         """
         result = Assembled()
+        standing: dict[str, Moved] = {}
+        if winners is not None and removed != "drop" and not self.named and not self.mending:
+            standing = StandIns(self.layout, base, self.open_keys, checkpoints, winners, replaced_sources).find()
         for part in base:
             assert winners is not None
-            self._from_base(part, winners, removed, replaced_sources, result)
+            self._from_base(part, winners, removed, replaced_sources, standing.get(part.name), result)
         for checkpoint in checkpoints:
             self._from_checkpoint(checkpoint, winners, result)
         if winners is not None:
@@ -78,7 +82,13 @@ class Assembly:
         return result
 
     def _from_base(
-        self, part: Part, winners: Winners, removed: Removed, replaced_sources: Sequence[str], result: Assembled
+        self,
+        part: Part,
+        winners: Winners,
+        removed: Removed,
+        replaced_sources: Sequence[str],
+        standing: Moved | None,
+        result: Assembled,
     ) -> None:
         keys = self.open_keys(part)
         places = winners.find(np.asarray(keys.ids))
@@ -100,11 +110,13 @@ class Assembly:
         # it is not lost.
         moved = self._moved(part, keys, absent, replaced_sources)
         gone = gone | moved | self._cut_out(part, absent & ~gone, winners)
+        if standing is not None:
+            gone[standing.rows] = False
         marked = absent & ~gone & ((keys.flags & REMOVED) == 0) if removed == "mark" else np.zeros(keys.rows, bool)
         result.removed += int((gone & ~moved).sum() + marked.sum())
         result.marked += int(marked.sum())
         taken = (stays | absent) & ~gone
-        piece = self._piece(part, keys, taken, marked)
+        piece = self._piece(part, keys, taken, marked, standing)
         result.pieces.append(piece)
         result.superseded_rows += int(replaced_kept.sum())
         lost = (winners.lost_in_base(np.asarray(keys.ids)) & present & ~stays) | (replaced_kept & gone)
@@ -112,10 +124,17 @@ class Assembly:
             result.superseded_rejected += _rejected(keys.flags[lost])
             result.superseded.append(self._piece(part, keys, lost, None))
 
-    def _piece(self, part: Part, keys: StoredKeys, taken: np.ndarray, marked: np.ndarray | None) -> Piece:
+    def _piece(
+        self,
+        part: Part,
+        keys: StoredKeys,
+        taken: np.ndarray,
+        marked: np.ndarray | None,
+        standing: Moved | None = None,
+    ) -> Piece:
         file = self.layout.parts / part.files[0]
         size = part.size or file.stat().st_size
-        unchanged = bool(taken.all()) and (marked is None or not marked.any())
+        unchanged = bool(taken.all()) and (marked is None or not marked.any()) and standing is None
         return Piece(
             part.name,
             file,
@@ -129,6 +148,7 @@ class Assembly:
             None if taken.all() else taken,
             marked if marked is not None and marked.any() else None,
             part if unchanged and keys.about.get("schema") == self.schema else None,
+            standing,
         )
 
     def _from_sources(self, part: Part, sources: Sequence[str]) -> np.ndarray:

@@ -50,7 +50,7 @@ def gathered(groups: Sequence[list[Piece]], schema: pa.Schema) -> Iterator[Gathe
     make the same file to the last byte.
     """
     alike = all(read_back_alike(field.type) for field in schema)
-    plain = [alike and all(piece.marked is None for piece in group) for group in groups]
+    plain = [alike and all(not piece.changed for piece in group) for group in groups]
     made = _gathered([group for group, these in zip(groups, plain, strict=True) if these], schema)
     for these in plain:
         yield next(made) if these else None

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from secbatch.errors import UnfitOutputError
 from secbatch.store.dictionaries import as_type
@@ -15,6 +16,17 @@ from secbatch.store.parts import opened
 from secbatch.store.row_keys import BLOCK, REMOVED, StoredKeys
 
 FULL_BYTES = 24 << 20  # a part of this size is left alone; a checkpoint of it becomes one without being read
+SOURCE, ROW = "secbatch_source", "secbatch_row"  # columns that say where a row stands
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """k rows that are to have other places than in their file."""
+
+    rows: np.ndarray  # int64 [k], ascending: counted from the piece's first
+    source: pa.Array  # string [k]
+    row: pa.Array  # int64 [k]
+    place: np.ndarray  # uint64 [k]: digests of both
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +44,21 @@ class Piece:
     taken: np.ndarray | None = None  # bool [stop - start]: the rows that are wanted; None for all
     marked: np.ndarray | None = None  # bool [stop - start]: rows that are no longer in the input
     part: Part | None = None  # the piece is this part, whole and as it is
+    moved: Moved | None = None
 
     @property
     def rows(self) -> int:
         return self.stop - self.start if self.taken is None else int(self.taken.sum())
 
     @property
+    def changed(self) -> bool:
+        """Whether something about its rows is to be other than in the file."""
+        return self.marked is not None or self.moved is not None
+
+    @property
     def whole(self) -> bool:
         """All that is in the file, and nothing about it is to change."""
-        return self.taken is None and self.marked is None and (self.start, self.stop) == (0, self.keys.rows)
+        return self.taken is None and not self.changed and (self.start, self.stop) == (0, self.keys.rows)
 
     @property
     def full(self) -> bool:
@@ -50,7 +68,8 @@ class Piece:
 
     def identity(self) -> list[Any]:
         masks = [mask if mask is None else np.packbits(mask).tobytes().hex() for mask in (self.taken, self.marked)]
-        return [self.name, self.start, self.stop, *masks]
+        moved = [] if self.moved is None else [self.moved.rows.tolist(), self.moved.place.tolist()]
+        return [self.name, self.start, self.stop, *masks, *moved]
 
     def key_blocks(self, name: str) -> Iterator[np.ndarray]:
         """A column of the rows' keys, copied block by block; then the file is let go of."""
@@ -59,6 +78,10 @@ class Piece:
             block = column[start : start + BLOCK]
             if name == "flags" and self.marked is not None:
                 block = np.where(self.marked[start : start + BLOCK], block | REMOVED, block)
+            elif name == "place" and self.moved is not None:
+                low, high = np.searchsorted(self.moved.rows, [start, start + len(block)])
+                block = block.copy()
+                block[self.moved.rows[low:high] - start] = self.moved.place[low:high]
             yield block.copy() if self.taken is None else block[self.taken[start : start + BLOCK]]
         del column
         self.keys.release()
@@ -72,9 +95,24 @@ class Piece:
         window = slice(first, first + table.num_rows)
         if self.marked is not None and "secbatch_status" in table.column_names and self.marked[window].any():
             place = table.schema.get_field_index("secbatch_status")
-            status = pa.compute.if_else(pa.array(self.marked[window]), "removed", table.column(place))
+            status = pc.if_else(pa.array(self.marked[window]), "removed", table.column(place))
             table = table.set_column(place, "secbatch_status", status)
+        if self.moved is not None:
+            table = _with_places(table, first, self.moved)
         return table if self.taken is None else table.filter(pa.array(self.taken[window]))
+
+
+def _with_places(table: pa.Table, first: int, moved: Moved) -> pa.Table:
+    """The rows of a piece from its row `first` on, those that are `moved` with their places."""
+    low, high = np.searchsorted(moved.rows, [first, first + table.num_rows])
+    mask = np.zeros(table.num_rows, bool)
+    mask[moved.rows[low:high] - first] = True
+    for name, values in ((SOURCE, moved.source), (ROW, moved.row)):
+        if name in table.column_names and mask.any():
+            column = table.column(name).combine_chunks()
+            changed = pc.replace_with_mask(column, pa.array(mask), values[low:high].cast(column.type))
+            table = table.set_column(table.schema.get_field_index(name), name, changed)
+    return table
 
 
 def row_groups(file: Path, schema: pa.Schema, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, pa.Table]]:
