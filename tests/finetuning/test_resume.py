@@ -25,6 +25,7 @@ from secbatch.finetuning.finetune import finetune
 from secbatch.finetuning.reporting import Silent
 from secbatch.models.resolve import resolve
 from secbatch.models.resolved import ResolvedModel
+from secbatch.store.checksums import checksum_of
 from secbatch.store.filesystem import rename
 
 Tiny = Callable[[str], ResolvedModel]
@@ -141,6 +142,8 @@ def test_another_number_of_threads_is_said(tiny: Tiny, tmp_path: Path) -> None:
         finetune(spec(tiny, tmp_path, "out"), stop=lambda: next(asked) >= 3)
     (path,) = (tmp_path / "out" / "_training" / "checkpoints").glob("checkpoint-*/state.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"threads": 77}))
+    checksums = path.with_name("checksums.json")
+    checksums.write_text(json.dumps(json.loads(checksums.read_text()) | {"state.json": checksum_of(path)}))
     told: list[str] = []
 
     class Notices(Silent):
@@ -182,7 +185,10 @@ def test_an_unfinished_training_of_other_data_is_not_gone_on_with(tiny: Tiny, tm
         finetune(asked)
     (state,) = (tmp_path / "out" / "_training" / "checkpoints").glob("checkpoint-*/state.json")
     state.write_text("{")
-    with pytest.raises(OutputError, match=r"Checkpoint .* cannot be read \(JSONDecodeError\); remove it"):
+    with pytest.raises(OutputError, match=r"Checkpoint .* is damaged; remove it to begin anew"):
+        finetune(asked)  # whose training it was nobody can say
+    (state.parent / "checksums.json").unlink()
+    with pytest.raises(OutputError, match=r"Checkpoint .* cannot be read \(FileNotFoundError\); remove it"):
         finetune(asked)
     shutil.rmtree(state.parent)
     assert not finetune(asked, overwrite=True).resumed
@@ -205,15 +211,43 @@ def test_files_that_are_read_in_another_order_are_other_data(tiny: Tiny, tmp_pat
         finetune(asked)
 
 
-@pytest.mark.parametrize("lost", ["weights", "optimizer", "average"])
-def test_a_checkpoint_that_has_lost_a_file_cannot_be_read(lost: str, tiny: Tiny, tmp_path: Path) -> None:
-    asked, asks = spec(tiny, tmp_path, "out"), iter(range(100))
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
+@pytest.mark.parametrize("name", ["weights", "optimizer", "average", "best"])
+def test_a_damaged_checkpoint_is_said_and_the_training_begins_anew(
+    name: str, how: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    asked, asks = spec(tiny, tmp_path, "out"), iter(range(10**6))
     with pytest.raises(Interrupted):
-        finetune(asked, stop=lambda: next(asks) >= 3)
-    (checkpoint,) = (tmp_path / "out" / "_training" / "checkpoints").glob("checkpoint-*")
-    (checkpoint / f"{lost}.safetensors").unlink()
-    with pytest.raises(OutputError, match=rf"Checkpoint '{checkpoint}' cannot be read \(KeyError\); remove it"):
-        finetune(asked)
+        finetune(asked, stop=lambda: next(asks) >= 23)
+    (file,) = (tmp_path / "out" / "_training" / "checkpoints").rglob(f"{name}*.safetensors")
+    damage(file, how)
+    told: list[str] = []
+
+    class Notices(Silent):
+        def notice(self, text: str) -> None:
+            told.append(text)
+
+    done = finetune(asked, Notices())
+    assert f"checkpoint '{file}' is damaged, or gone: the training begins anew" in told
+    assert not done.resumed and same_weights(done.folder, finetune(spec(tiny, tmp_path, "whole")).folder)
+
+
+def damage(file: Path, how: str) -> None:
+    content = bytearray(file.read_bytes())
+    if how == "gone":
+        file.unlink()
+        return
+    content[-7] ^= 1
+    file.write_bytes(content[:-4] if how == "cut" else content)
+
+
+def test_weights_of_the_best_epoch_that_are_damaged_meanwhile_are_no_model(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checksum = checkpoints.write_best(2, {"a": torch.ones(9)})
+    assert checkpoints.read_best(2, checksum)["a"].sum() == 9
+    damage(tmp_path / "best-00002.safetensors", "flipped")
+    with pytest.raises(OutputError, match=rf"Checkpoint '{tmp_path}' is damaged; remove it to begin anew"):
+        checkpoints.read_best(2, checksum)
 
 
 def test_a_checkpoint_that_there_is_no_memory_for_is_not_to_blame(
@@ -258,7 +292,8 @@ def test_sigterm_leaves_a_checkpoint_and_exits_130(tiny: Tiny, tmp_path: Path) -
     assert "run the same command again to go on" in rest and "Traceback" not in rest
     (checkpoint,) = (tmp_path / "out" / "_training" / "checkpoints").glob("checkpoint-*")
     names = sorted(file.name for file in checkpoint.iterdir())
-    assert names == ["average.safetensors", "optimizer.safetensors", "state.json", "weights.safetensors"]
+    tensors = ["average.safetensors", "optimizer.safetensors", "weights.safetensors"]
+    assert names == sorted([*tensors, "checksums.json", "state.json"])
 
 
 def test_a_full_disk_is_said_and_the_training_goes_on(tiny: Tiny, tmp_path: Path) -> None:

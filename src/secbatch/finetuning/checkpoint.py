@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors and JSON in a folder that appears whole or not at all."""
+"""Checkpoints: safetensors and JSON in a folder that appears whole or not at all, with a checksum of each file."""
 
 import errno
 import json
@@ -13,9 +13,10 @@ import torch
 
 from secbatch.errors import OutputError
 from secbatch.models.out_of_memory import is_out_of_memory
+from secbatch.store.checksums import checksum_of
 from secbatch.store.filesystem import explain, make_folder, remove_tree, rename, sync_file, sync_folder
 
-STATE = "state.json"
+STATE, CHECKSUMS = "state.json", "checksums.json"
 _PREFIX, _BEST = "checkpoint-", "best-"
 
 
@@ -26,7 +27,9 @@ class Checkpoints:
         self._folder = folder
 
     def write(self, state: dict[str, Any], tensors: dict[str, dict[str, torch.Tensor]]) -> None:
-        """`state` has "step", "epoch" and "best"; `tensors`: files without their ending -> tensors by name.
+        """`state` has "step", "epoch" and "best" (None, or with "epoch" and "checksum", what `write_best` gave).
+
+        `tensors`: files without their ending -> tensors by name.
 
         Older checkpoints go, and weights of epochs that are no longer the best. One of the same step and epoch stays:
         to make room for it first would leave a moment without any.
@@ -44,7 +47,10 @@ class Checkpoints:
             for name, values in tensors.items():
                 _save(values, temporary / f"{name}.safetensors")
             (temporary / STATE).write_text(json.dumps(state))
-            sync_file(temporary / STATE)
+            checksums = {file.name: checksum_of(file) for file in temporary.iterdir()}
+            (temporary / CHECKSUMS).write_text(json.dumps(checksums))
+            for name in (STATE, CHECKSUMS):
+                sync_file(temporary / name)
             sync_folder(temporary)
             rename(temporary, target)
             for other in self._all():
@@ -78,22 +84,43 @@ class Checkpoints:
         if not found:
             return None
         with _readable(found[-1]):
+            if checksum_of(found[-1] / STATE) != _checksums(found[-1])[STATE]:
+                raise _NotAsWrittenError
             return dict(json.loads((found[-1] / STATE).read_text()))
 
-    def write_best(self, epoch: int, weights: dict[str, torch.Tensor]) -> None:
+    def damaged(self) -> Path | None:
+        """A file that the newest checkpoint cannot be taken up without, and that is gone or not as it was written."""
+        found = self._all()
+        if not found:
+            return None
+        best = (self.state() or {}).get("best")
+        with _readable(found[-1]):
+            wanted = {found[-1] / name: checksum for name, checksum in _checksums(found[-1]).items()}
+            if best is not None:
+                wanted[self._best(best["epoch"])] = best["checksum"]
+            return next(
+                (file for file, sum_ in wanted.items() if not file.is_file() or checksum_of(file) != sum_), None
+            )
+
+    def write_best(self, epoch: int, weights: dict[str, torch.Tensor]) -> int:
+        """The checksum of what was written."""
         path = self._best(epoch)
         temporary = path.with_name(f".{path.name}.tmp")
         try:
             make_folder(self._folder)
             _save(weights, temporary)
+            checksum = checksum_of(temporary)
             rename(temporary, path)
         except OSError as error:
             raise explain(error, path) from None
+        return checksum
 
-    def read_best(self, epoch: int) -> dict[str, torch.Tensor]:
+    def read_best(self, epoch: int, checksum: int) -> dict[str, torch.Tensor]:
         from safetensors.torch import load_file
 
         with _readable(self._folder):
+            if checksum_of(self._best(epoch)) != checksum:
+                raise _NotAsWrittenError
             return dict(load_file(self._best(epoch)))
 
     def clear(self) -> None:
@@ -110,10 +137,20 @@ class Checkpoints:
         return sorted(self._folder.glob(f"{_PREFIX}*"))
 
 
+def _checksums(checkpoint: Path) -> dict[str, int]:
+    return dict(json.loads((checkpoint / CHECKSUMS).read_text()))
+
+
+class _NotAsWrittenError(Exception):
+    """A file has not the checksum that it was written with."""
+
+
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
+    except _NotAsWrittenError:
+        raise OutputError(f"Checkpoint '{path}' is damaged; remove it to begin anew.") from None
     except Exception as error:  # files that someone changed or cut short: whatever their readers say of it
         if is_out_of_memory(error):  # which says nothing of them
             raise

@@ -88,6 +88,9 @@ def finetune(
                     " choose another output, or drop it with --overwrite"
                 )
             folder.begin_anew()
+        if damaged := folder.damaged():
+            reporter.notice(f"checkpoint '{damaged}' is damaged, or gone: the training begins anew")
+            folder.begin_anew()
         for notice in (*data.notices, *compute.notices):
             reporter.notice(notice)
         compared = None

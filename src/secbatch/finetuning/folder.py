@@ -64,6 +64,10 @@ class ModelFolder:
         """The state of the newest checkpoint, or None."""
         return self.checkpoints.state()
 
+    def damaged(self) -> Path | None:
+        """A file of the newest checkpoint that is gone or not as it was written, or None."""
+        return self.checkpoints.damaged()
+
     def begin_anew(self) -> None:
         """Forgets an unfinished training."""
         self.checkpoints.clear()

@@ -187,8 +187,8 @@ class Training:
             loss_on_dev = evaluation.metrics["loss"]
             better = state.best is None or _better(self._job.metric, value, loss_on_dev, state.best)
             if better:
-                state.best = {"epoch": state.epoch + 1, "value": value, "loss": loss_on_dev}
-                self._checkpoints.write_best(state.epoch + 1, dict(self._named))
+                checksum = self._checkpoints.write_best(state.epoch + 1, dict(self._named))
+                state.best = {"epoch": state.epoch + 1, "value": value, "loss": loss_on_dev, "checksum": checksum}
         state.stale = 0 if better else state.stale + 1
         entry = {
             "epoch": state.epoch + 1,
@@ -209,9 +209,10 @@ class Training:
 
     def take_best(self) -> None:
         """The weights of the best epoch, into the model."""
-        assert self.state.best is not None
+        best = self.state.best
+        assert best is not None
         with torch.no_grad():
-            for name, value in self._checkpoints.read_best(self.state.best["epoch"]).items():
+            for name, value in self._checkpoints.read_best(best["epoch"], best["checksum"]).items():
                 self._named[name].copy_(value)
 
     def keep(self) -> None:

@@ -17,7 +17,7 @@ class State:
     tokens: int = 0
     seconds: float = 0.0  # in steps
     history: list[dict[str, Any]] = field(default_factory=list)  # one entry an epoch
-    best: dict[str, Any] | None = None  # epoch (from 1), value
+    best: dict[str, Any] | None = None  # epoch (from 1), value, loss, checksum of its weights
     stale: int = 0  # epochs since
     before: dict[str, float] | None = None  # figures of the base on dev, where it has a head
 

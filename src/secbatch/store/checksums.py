@@ -18,6 +18,15 @@ def with_checksum(name: str, content: Iterable[bytes | memoryview]) -> Iterator[
     yield found.to_bytes(BYTES, "little")
 
 
+def checksum_of(path: Path) -> int:
+    """The checksum of what stands in a file that has none of its own. Raises OSError."""
+    found, block = 0, memoryview(bytearray(BLOCK))
+    with path.open("rb", buffering=0) as file:
+        while read := file.readinto(block):
+            found = zlib.crc32(block[:read], found)
+    return found
+
+
 def checksum_stands(path: Path) -> bool:
     """Whether the file is the one that was written under its name. Raises OSError."""
     found, block = zlib.crc32(path.name.encode()), memoryview(bytearray(BLOCK))
