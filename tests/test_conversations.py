@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.dataset as ds
 import pytest
 from fake_task import install
 
@@ -49,7 +50,7 @@ class ChattyModel:
         pass
 
     def render(self, conversations: Sequence[Sequence[Turn]]) -> list[Any]:
-        return [_Seen(list(turns)[-TURNS_THAT_FIT:], len(turns) > TURNS_THAT_FIT) for turns in conversations]
+        return [_seen(list(turns)) for turns in conversations]
 
     def reply(self, rendered: Sequence["_Seen"], rows: Sequence[str]) -> list[Reply]:
         replies = []
@@ -71,6 +72,11 @@ class _Seen:
     @property
     def kept(self) -> int:
         return len(self.turns)
+
+
+def _seen(turns: list[Turn]) -> _Seen:
+    fitting = turns[-1:] if turns[-1].question == "long" else turns[-TURNS_THAT_FIT:]
+    return _Seen(fitting, len(fitting) < len(turns))
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +102,10 @@ def job(output: str = "out", id_columns: tuple[str, ...] = ("thread", "turn")) -
     return Job.model_validate(values)
 
 
+def at(given: Job, output: str) -> Job:
+    return given.model_copy(update={"output": given.output.model_copy(update={"path": output})})
+
+
 def write(conversations: dict[str, list[str]], name: str = "a.csv") -> None:
     Path("in").mkdir(exist_ok=True)
     rows = [f"{thread},{turn},{text}" for thread, texts in conversations.items() for turn, text in enumerate(texts)]
@@ -104,7 +114,8 @@ def write(conversations: dict[str, list[str]], name: str = "a.csv") -> None:
 
 def rows(output: str = "out") -> pd.DataFrame:
     columns = ["thread", "turn", "text", "answer", "answer_tokens", "answer_truncated", "secbatch_status"]
-    return pd.read_parquet(f"{output}/data")[columns].sort_values(["thread", "turn"]).reset_index(drop=True)
+    seen = ds.dataset(f"{output}/data", partitioning="hive").to_table(columns=columns).to_pandas()
+    return seen.sort_values(["thread", "turn"]).reset_index(drop=True)
 
 
 def questions_of(**options: Any) -> list[str]:
@@ -116,9 +127,13 @@ def questions_of(**options: Any) -> list[str]:
     assert result.enriched == len(questions)
     if planned:
         assert (planned.todo_rows, planned.reused_rows) == (result.enriched, result.reused)
+    agrees_with_a_fresh_one()
+    return questions
+
+
+def agrees_with_a_fresh_one() -> None:
     run_job(job("fresh").model_copy(update={"output": job("fresh").output.model_copy(update={"mode": "overwrite"})}))
     pd.testing.assert_frame_equal(rows(), rows("fresh"))
-    return questions
 
 
 LONG = [f"question {n}" for n in range(6)]
@@ -170,6 +185,27 @@ def test_a_turn_without_an_answer_is_no_history_and_stays_so_until_it_is_retried
     assert questions_of() == ["last"]
     asked.refuses = ""
     assert questions_of(retry=True) == ["last", "next", "refuse"]
+
+
+def test_a_turn_with_a_broken_value_is_no_history_of_the_later_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    scored = job().model_copy(update={"input": job().input.model_copy(update={"types": {"score": "float64"}})})
+    monkeypatch.setitem(globals(), "job", lambda output="out": at(scored, output))
+    Path("in").mkdir()
+
+    def night(score: str) -> list[str]:
+        talk = f"thread,turn,text,score\na,0,hello,1\na,1,and now,{score}\na,2,next,3\nb,0,one,1\n"
+        Path("in/a.csv").write_text(talk)
+        asked.questions.clear()
+        run_job(job())
+        questions = sorted(asked.questions)
+        agrees_with_a_fresh_one()
+        return questions
+
+    assert len(night("2")) == 4
+    assert night("high") == ["next"]  # it was answered with an answer before it that is there no longer
+    assert night("none") == []
+    assert night("4") == []  # all of it was done before
+    assert night("high") == []
 
 
 def test_an_interrupted_run_takes_over_the_answers_of_its_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:

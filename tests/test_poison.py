@@ -198,6 +198,17 @@ def test_a_turn_that_ends_the_process_leaves_its_conversation_the_others(place: 
     assert set(rejected()) == {"b2"} and len(pd.read_parquet("out/data")) == 9
 
 
+def test_two_turns_of_a_conversation_that_end_the_process(place: Path) -> None:
+    turns = ["hello", "segfault", "after it", "abort", "good bye"]
+    write("a.csv", "id,thread,text", *(f"{n},a,{text}" for n, text in enumerate(turns)))
+    tasks = {"up": {"type": "fill-mask", "model": "fake", "text": "text", "top_k": 7}}
+    died(-signal.SIGSEGV, tasks=tasks)
+    run(tasks=tasks)
+    assert set(rejected()) == {"1", "3"} and len(pd.read_parquet("out/data")) == 5
+    (place / "log").unlink()
+    assert run(tasks=tasks).enriched == 0 and not (place / "log").exists()
+
+
 def test_a_model_that_dies_of_itself_is_said(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write("a.csv", "id,text", *LINES, "bad,segfault")
     died(-signal.SIGSEGV)

@@ -39,11 +39,12 @@ class PoisonRows:
             return {}
         known = {task: [self._known.get(key) for key in hexadecimal(done)] for task, done in keys.done.items()}
         rows = zip(*known.values(), strict=True)
+        asked = np.logical_or.reduce([done.any(axis=1) for done in keys.done.values()])  # others are rejected already
         return {
             place: f"This row ends the process that works on it ({hows[0]}), twice when it was tried alone; it was "
             "left out."
             for place, hows in enumerate(rows)
-            if all(hows)
+            if all(hows) and asked[place]
         }
 
     def add(self, keys: RowKeys, how: str) -> None:

@@ -94,9 +94,8 @@ class ShardLookup:
 
     def _looked_up(self, identified: Identified) -> Item:
         looked = self.reuse.look(identified)
-        poison = self.poison.errors(looked.keys)
-        if poison:
-            looked = self.reuse.look(identified.with_errors(poison))
+        while poison := self.poison.errors(looked.keys):  # a turn that is left out is no history of those after it
+            looked = self.reuse.look(looked.identified.with_errors(poison))
         key, item = self.reuse.key(looked), Item(identified.shard.index, looked.kept, looked.identified)
         done = self.ledger.checkpoint(self.run, identified.shard.index)
         if done and done.key == key:

@@ -16,6 +16,8 @@ def task_keys(
     """task -> uint64 [n, 2]. The same key means the same result; zeros where no task may use the row."""
     read: dict[tuple[str, ...], np.ndarray] = {}  # tasks that read the same columns share the hashing
     keys = {}
+    usable = np.ones(table.num_rows, bool)
+    usable[rejected] = False
     for name, task in tasks.items():
         columns = tuple(sorted(task.reads))
         if columns not in read:
@@ -23,7 +25,7 @@ def task_keys(
         inputs = read[columns]
         together = conversation_column(task)
         if together:
-            inputs = _with_history(inputs, table.column(together))
+            inputs = _with_history(inputs, table.column(together), usable)
         own = np.frombuffer(hashlib.blake2b(fingerprints[name].encode(), digest_size=16).digest(), dtype="<u8")
         keys[name] = inputs ^ own
         keys[name][rejected] = 0
@@ -45,11 +47,12 @@ def conversations(column: pa.ChunkedArray) -> np.ndarray:
     return np.cumsum(np.array(starts, dtype=np.int64)) - 1
 
 
-def _with_history(inputs: np.ndarray, column: pa.ChunkedArray) -> np.ndarray:
-    """Each turn's digest with those of the turns before it worked in."""
+def _with_history(inputs: np.ndarray, column: pa.ChunkedArray, usable: np.ndarray) -> np.ndarray:
+    """Each turn's digest with those of the turns before it worked in; of the `usable` ones, as others are not asked."""
     result = inputs.copy()
-    numbers = conversations(column)
+    turns = np.flatnonzero(usable)
+    numbers = conversations(column)[turns]
     for place in np.flatnonzero(numbers[1:] == numbers[:-1]) + 1:
-        joined = result[place - 1].tobytes() + inputs[place].tobytes()
-        result[place] = np.frombuffer(hashlib.blake2b(joined, digest_size=16).digest(), dtype="<u8")
+        joined = result[turns[place - 1]].tobytes() + inputs[turns[place]].tobytes()
+        result[turns[place]] = np.frombuffer(hashlib.blake2b(joined, digest_size=16).digest(), dtype="<u8")
     return result
