@@ -187,6 +187,15 @@ def test_a_turn_without_an_answer_is_no_history_and_stays_so_until_it_is_retried
     assert questions_of(retry=True) == ["last", "next", "refuse"]
 
 
+def test_what_a_question_without_an_answer_left_no_room_for_stays_forgotten() -> None:
+    asked.refuses = "long"
+    write({"a": ["hello", "and now", "long"]})
+    questions_of()
+    write({"a": ["hello", "and now", "long", "next"]})
+    assert questions_of() == ["next"]
+    assert rows().answer_truncated.tolist() == [False, False, None, True]
+
+
 def test_a_turn_with_a_broken_value_is_no_history_of_the_later_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     scored = job().model_copy(update={"input": job().input.model_copy(update={"types": {"score": "float64"}})})
     monkeypatch.setitem(globals(), "job", lambda output="out": at(scored, output))
@@ -206,6 +215,26 @@ def test_a_turn_with_a_broken_value_is_no_history_of_the_later_ones(monkeypatch:
     assert night("none") == []
     assert night("4") == []  # all of it was done before
     assert night("high") == []
+
+
+@pytest.mark.parametrize("name", ["a.csv", "renamed.csv"])
+def test_an_answer_of_a_row_that_was_rejected_for_something_else_is_history(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parted = job().model_copy(update={"output": job().output.model_copy(update={"partition_by": ("day",)})})
+    monkeypatch.setitem(globals(), "job", lambda output="out": at(parted, output))
+    Path("in").mkdir()
+    talk = "thread,turn,text,day\na,0,hello,mon\na,1,and now,007\na,2,refuse,tue\na,3,next,mon\n"
+    Path("in/a.csv").write_text(talk)
+    assert len(questions_of()) == 4
+    Path("in/a.csv").unlink()
+    (Path("in") / name).write_text(talk)
+    assert questions_of() == []
+    (Path("in") / name).write_text(f"{talk}a,4,last,mon\n")
+    assert questions_of() == ["last"]
+    seen = rows()
+    assert seen.secbatch_status.tolist() == ["ok", "rejected", "rejected", "ok", "ok"]
+    assert seen.answer.isna().tolist() == [False, False, True, False, False]
 
 
 def test_an_interrupted_run_takes_over_the_answers_of_its_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:

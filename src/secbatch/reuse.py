@@ -161,8 +161,12 @@ class Reuse:
         np.minimum.at(first, numbers[todo], rows[todo])
         later = rows >= first[numbers]
         earlier = (first[numbers] < len(numbers)) & ~later
-        match.kept[later | (earlier & ~match.rejected)] = False
+        # A turn that was rejected for something else may have an answer, which is history.
+        match.kept[later | (earlier & usable)] = False
         match.part[name][later] = -1
+        for part in match.part.values():  # what is rejected is so as a whole
+            part[later & match.rejected] = -1
+        match.rejected[later] = False
 
     def key(self, looked: Looked) -> str:
         """Of all that decides the shard's checkpoint."""
@@ -184,9 +188,20 @@ class Reuse:
                 reused[name] = Reused(done, table)
                 if runs is None:
                     runs = _spread(table.column("secbatch_run"), done, len(rows))
+        errors = self._errors_of_before(looked.match, rows)
         if len(rows) == len(looked.keys):
-            return Work(looked.identified, reused, runs), looked.keys
-        return Work(looked.identified.take(rows), reused, runs), looked.keys.take(rows)
+            return Work(looked.identified, reused, runs, errors), looked.keys
+        return Work(looked.identified.take(rows), reused, runs, errors), looked.keys.take(rows)
+
+    def _errors_of_before(self, match: Match, rows: np.ndarray) -> dict[int, str]:
+        """Of those out of `rows` that come out rejected as they were: place among these, and the sentence."""
+        again = np.flatnonzero(match.rejected[rows])
+        if not len(again):
+            return {}
+        name = next(iter(match.part))
+        parts, places = match.part[name][rows[again]], match.row[name][rows[again]]
+        found = self._pool.columns(parts, places, ["secbatch_error"])
+        return dict(zip(again.tolist(), found.column(0).to_pylist(), strict=True))
 
     # -- the base version as a whole
 

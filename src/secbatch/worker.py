@@ -53,6 +53,7 @@ class Work:
     identified: Identified
     reused: dict[str, Reused] = field(default_factory=dict)  # by task; what is not in it is computed
     runs: "pa.Array | None" = None  # string [n]: the run that enriched each row before, where one is known
+    errors: dict[int, str] = field(default_factory=dict)  # of rows that are taken over as they were rejected before
     stage: dict[str, Any] = field(default_factory=dict)  # task -> encoded, then computed
 
     def todo(self, task: str) -> "np.ndarray | None":
@@ -74,7 +75,8 @@ class Work:
                 places = np.searchsorted(rows, known.rows[chosen])
                 reused[name] = Reused(places, known.columns.filter(pa.array(chosen)))
         runs = None if self.runs is None else self.runs.take(pa.array(rows))
-        return Work(self.identified.take(rows), reused, runs)
+        errors = {place: self.errors[int(row)] for place, row in enumerate(rows) if int(row) in self.errors}
+        return Work(self.identified.take(rows), reused, runs, errors)
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ class Worker:
     def finish(self, work: Work) -> Enriched:
         work = self.land(work)
         shard = work.identified.shard
-        errors = dict(shard.errors)
+        errors = {**work.errors, **shard.errors}
         columns: dict[str, Any] = dict(zip(shard.table.column_names, shard.table.columns, strict=True))
         tokens = padding = 0
         computed = np.zeros(shard.num_rows, dtype=bool)

@@ -36,7 +36,9 @@ class Match:
     known: np.ndarray  # bool [n]: the base version holds a row with this identity and content
     part: dict[str, np.ndarray]  # task -> int64 [n]: number of the part in the pool
     row: dict[str, np.ndarray]  # task -> int64 [n]: row in it
-    rejected: np.ndarray = field(default_factory=lambda: np.empty(0, bool))  # bool [n]: of the kept rows
+    # bool [n]: rows that a task, or a partition's name, had rejected and that come out so again, wherever they stand
+    # now: part and row say for every task where they stood. And of the kept rows those with a broken value.
+    rejected: np.ndarray = field(default_factory=lambda: np.empty(0, bool))
 
     def todo(self, task: str) -> np.ndarray:
         """bool [n]."""
@@ -125,8 +127,7 @@ class Pool:
         flags = stored.flags[rows]
         same = (stored.array("content")[rows] == keys.content[here]).all(axis=1)
         match.known[here] = same
-        whole = same & (stored.array("place")[rows] == keys.place[here])
-        whole &= (flags & ~REJECTED) == 0
+        whole = same & ((flags & ~REJECTED) == 0)
         whole &= stored.about.get("schema") == self._schema
         if self._retry:
             whole &= flags == 0
@@ -139,8 +140,13 @@ class Pool:
             usable = done & ((flags & REJECTED) == 0) & wanted[here].any(axis=1)
             match.part[name][here[usable]] = number
             match.row[name][here[usable]] = rows[usable]
-        match.kept[here] = whole
-        match.rejected[here] = whole & ((flags & REJECTED) != 0)
+        match.kept[here] = whole & (stored.array("place")[rows] == keys.place[here])
+        asked = np.logical_or.reduce([wanted[here].any(axis=1) for wanted in keys.done.values()])
+        again = whole & ((flags & REJECTED) != 0)
+        for name in keys.done:
+            match.part[name][here[again & asked]] = number
+            match.row[name][here[again & asked]] = rows[again & asked]
+        match.rejected[here] = again & (asked | match.kept[here])
 
     def _by_value(self, name: str, fingerprint: str, done: np.ndarray, match: Match) -> None:
         left = np.flatnonzero(match.todo(name) & done.any(axis=1))

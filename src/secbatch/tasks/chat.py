@@ -58,8 +58,9 @@ class ChatTask(ChatRows):
                         due.append(place)
                         continue
                     asked = [*history[place], Turn(encoded.questions[group[number]] or "")]
-                    history[place] = continued(asked, self._as_it_was(asked, earlier))
-                    cut[place] = earlier.truncated
+                    reply = self._as_it_was(asked, earlier)
+                    history[place] = continued(asked, reply)
+                    cut[place] = reply.truncated or (reply.text is None and cut[place])
             rows = [encoded.conversations[place][number] for place in due]
             questions = [Turn(encoded.questions[row] or "") for row in rows]
             turns = [[*history[place], question] for place, question in zip(due, questions, strict=True)]

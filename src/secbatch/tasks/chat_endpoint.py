@@ -32,6 +32,10 @@ class Asked:
     def kept(self) -> int:
         return len(self.turns)  # what does not fit is seen when the server is asked
 
+    @property
+    def truncated(self) -> bool:
+        return False
+
 
 class EndpointChat:
     """What ChatModel is to the chat task, without weights: the server has them."""

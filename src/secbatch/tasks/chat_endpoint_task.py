@@ -127,7 +127,8 @@ class EndpointChatTask(ChatRows):
             asked = [*history, Turn(encoded.questions[row] or "")]
             earlier = encoded.known.get(row)
             if earlier is not None:
-                history, cut = continued(asked, self._as_it_was(asked, earlier)), earlier.truncated
+                was = self._as_it_was(asked, earlier)
+                history, cut = continued(asked, was), was.truncated or (was.text is None and cut)
                 continue
             reply, more = await answers.reply(tuple(asked), encoded.rows[row])
             positions += more

@@ -128,10 +128,11 @@ class ChatRows:
         return [group for group in groups if group]
 
     def _as_it_was(self, asked: list[Turn], earlier: Reply) -> Reply:
-        """An earlier answer with the turns that the model saw for it."""
-        if not earlier.truncated:
+        """An earlier answer with the turns that the model saw for it; of a question that got none, it is not noted."""
+        if earlier.text is not None and not earlier.truncated:
             return replace(earlier, kept=len(asked))
-        return replace(earlier, kept=self._renders.render([asked])[0].kept)
+        rendered = self._renders.render([asked])[0]
+        return replace(earlier, kept=rendered.kept, truncated=rendered.truncated or earlier.truncated)
 
     def finish(self, computed: ComputedChat) -> TaskColumns:
         return text_columns(self.name, computed.replies, computed.tokens, computed.padding)
