@@ -38,3 +38,12 @@ def test_a_library_without_room_is_said_where_there_is_a_limit(monkeypatch: pyte
         "the address space of this process is limited to 2,500 MiB (ulimit -v), and the libraries take more "
         "(libtorch_cuda.so: failed to map segment from shared object); raise the limit"
     )
+
+
+def test_python_without_docstrings_is_said_before_a_model_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("text\na\n")
+    (tmp_path / "job.yaml").write_text(JOB)
+    command = [sys.executable, "-OO", "-m", "secbatch", "run", "job.yaml"]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert process.returncode == 1
+    assert "Error: Python runs without docstrings (-OO, or PYTHONOPTIMIZE=2), and" in process.stderr.splitlines()[-1]

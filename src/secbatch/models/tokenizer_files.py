@@ -1,5 +1,6 @@
 """Tokenizer files to a tokenizer, and how long the sequences may be that it makes."""
 
+import sys
 from typing import Any
 
 from secbatch.address_space import check_address_space
@@ -34,6 +35,11 @@ def load_tokenizer(resolved: ResolvedModel) -> TextTokenizer:
             )
         raise ModelError(f"model {resolved.name}: no tokenizer {files}")
     check_address_space()
+    if sys.flags.optimize > 1:
+        raise ModelError(
+            "Python runs without docstrings (-OO, or PYTHONOPTIMIZE=2), and transformers makes its models by reading"
+            " them; run it without that option"
+        )
     with quiet():
         from transformers import AutoTokenizer
 
