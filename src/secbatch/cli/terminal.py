@@ -6,6 +6,7 @@ import unicodedata
 
 import click
 
+_ENDLESS = re.compile(r"\S{1000,}")  # names of which a sentence shows the ends
 _SAFE_CONTROLS = re.compile(r"[\t\r\n]+")
 # Cc: C0 and C1 controls (escape sequences). Cf: invisible format characters, the bidirectional overrides among
 # them. Zl, Zp: line and paragraph separators. Cs, Co: surrogates and private use, which fonts may map to anything.
@@ -22,7 +23,7 @@ def printable(text: str) -> str:
 
 def sentence(text: str) -> str:
     """`text` on one line, with a capital where it starts with a plain word, and a full stop."""
-    text = printable(text).strip()
+    text = _ENDLESS.sub(lambda word: f"{word[0][:200]}…{word[0][-100:]}", printable(text).strip())
     word = re.match(r"[a-z]+(?=[ ,])", text)
     if word:
         text = text[0].upper() + text[1:]
