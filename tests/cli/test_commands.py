@@ -51,6 +51,12 @@ def test_help_is_quick_and_imports_no_torch() -> None:
     assert time.monotonic() - begin < 3  # the promise is 0.3 s; a busy test machine is given ten times that
 
 
+def test_without_a_command_it_shows_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, below in (([], "finetune "), (["models"], "securebert "), (["run"], "Missing argument 'JOB.yaml'")):
+        assert _run(arguments) == (0 if arguments == ["models"] else 2)
+        assert below in "".join(capsys.readouterr())
+
+
 def test_enrich_to_one_file_and_show(mask_model: str, capsys: pytest.CaptureFixture[str]) -> None:
     write("in.csv", "n,text\n001,A <mask> here\n002,no mask\n003,<mask> and <mask>\n")
     assert _run(["enrich", "in.csv", "-o", "out.parquet", "--mask", "text", "--mask-model", mask_model]) == 0

@@ -21,7 +21,7 @@ _real: TextIO | None = None  # standard error itself, while other writing to it 
 
 def asked_for(arguments: Sequence[str]) -> bool:
     """Whether `--log-format json` stands in a command line, also in one that does not parse."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    pairs = zip(arguments, [*arguments, ""][1:], strict=True)
     return any(word == "--log-format=json" or (word == "--log-format" and after == "json") for word, after in pairs)
 
 
