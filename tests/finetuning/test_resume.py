@@ -136,6 +136,37 @@ def test_a_model_that_has_lost_a_file_is_trained_again(tiny: Tiny, tmp_path: Pat
     )
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_model_without_a_file_that_it_had_is_trained_again(name: str, tiny: Tiny, tmp_path: Path) -> None:
+    asked = spec(tiny, tmp_path, "out")
+    content = (finetune(asked).folder / name).read_bytes()
+    (tmp_path / "out" / name).unlink()
+    assert finetune(asked).trained and (tmp_path / "out" / name).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("config.json", "weights or configuration"),
+        ("model.safetensors", "weights or configuration"),
+        ("tokenizer.json", "tokenizer"),
+    ],
+)
+def test_a_model_that_is_not_as_it_was_written_is_not_taken_for_done(
+    name: str, what: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    asked = spec(tiny, tmp_path, "out")
+    file = finetune(asked).folder / name
+    content = file.read_bytes()
+    damage(file, "cut" if name == "config.json" else "flipped")
+    with pytest.raises(OutputError, match=f"but not its {what} as written: damaged, or changed .* with --overwrite"):
+        finetune(asked)
+    file.write_bytes(content)
+    assert not finetune(asked).trained
+    damage(file, "flipped")
+    assert finetune(asked, overwrite=True).trained and file.read_bytes() == content
+
+
 def test_another_number_of_threads_is_said(tiny: Tiny, tmp_path: Path) -> None:
     asked = iter(range(100))
     with pytest.raises(Interrupted):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from secbatch.errors import Interrupted, JobError
+from secbatch.errors import Interrupted, JobError, OutputError
 from secbatch.extras import check_extra
 from secbatch.finetune_job import Base, FinetuneJob
 from secbatch.finetuning.ancestry import RECORD, trained_record
@@ -70,10 +70,17 @@ def finetune(
         same = done is not None and done.get("fingerprint") == identity
         if done is not None and same:
             lost = folder.lost(done)
-            if lost is None:
+            changed = None if lost else folder.changed(done)
+            if lost is None and changed is None:
                 folder.tidy()
                 return FinetuneResult(folder.path, done, trained=False)
-            reporter.notice(f"output '{job.output}' has lost {lost} of its finished model, which is trained again")
+            if lost is None and not overwrite:
+                raise OutputError(
+                    f"output '{job.output}' holds the model of this training, but not its {changed} as written:"
+                    " damaged, or changed by somebody; put it right, or have it trained again with --overwrite"
+                )
+            what = f"lost {lost} of" if lost else f"another {changed} than"
+            reporter.notice(f"output '{job.output}' has {what} its finished model, which is trained again")
         if done is not None and not same and not overwrite:
             raise JobError(
                 f"output '{job.output}' holds a model of another training (job '{done.get('name')}', finished"
@@ -260,7 +267,7 @@ def _write(folder: ModelFolder, model: Any, tokenizer: Any, record: dict[str, An
 def _fill(staging: Path, model: Any, tokenizer: Any, record: dict[str, Any]) -> None:
     from secbatch.finetuning.card import CURVE, model_card
     from secbatch.finetuning.curve import draw_curve
-    from secbatch.models.content_hash import weights_hash
+    from secbatch.models.content_hash import tokenizer_hash, weights_hash
     from secbatch.models.transformers_calls import quiet
 
     with quiet():
@@ -270,7 +277,7 @@ def _fill(staging: Path, model: Any, tokenizer: Any, record: dict[str, Any]) -> 
         "*.safetensors"
     ):  # written for the owner alone; a model is for those that may read the rest
         file.chmod((staging / "config.json").stat().st_mode)
-    record["weights_hash"] = weights_hash(staging)
+    record |= {"weights_hash": weights_hash(staging), "tokenizer_hash": tokenizer_hash(staging)}
     draw_curve(record, staging / CURVE)
     record["files"] = sorted([*(file.name for file in staging.iterdir()), "README.md", RECORD])
     (staging / "README.md").write_text(model_card(record), encoding="utf-8")

@@ -8,6 +8,7 @@ from secbatch.errors import JobError, OutputError, UnfitOutputError
 from secbatch.finetuning.ancestry import RECORD
 from secbatch.finetuning.checkpoint import Checkpoints
 from secbatch.home import expanded
+from secbatch.models.content_hash import CONFIG_FILES, TOKENIZER_FILES, tokenizer_hash, weights_hash
 from secbatch.models.resolved import UNFINISHED
 from secbatch.store.filesystem import (
     check_output_place,
@@ -20,6 +21,8 @@ from secbatch.store.filesystem import (
 )
 
 CONFIG = "config.json"
+_WEIGHTS = (".safetensors", ".safetensors.index.json")
+_OF_A_MODEL = frozenset({*CONFIG_FILES, *TOKENIZER_FILES})
 MOVED = "files.json"  # in the working folder: names that a model's files have, or had, while one takes another's place
 
 
@@ -55,10 +58,17 @@ class ModelFolder:
         return value
 
     def lost(self, record: dict[str, Any]) -> str | None:
-        """A file without which what `record` tells of is no model any more, or None: weights, or the configuration."""
+        """A file that the model of `record` had and has no more, or None: of weights, configuration or tokenizer."""
         names = [Path(str(name)).name for name in record.get("files") or ()]
-        needed = [name for name in names if name == CONFIG or name.endswith(".safetensors")]
+        needed = [name for name in names if name in _OF_A_MODEL or name.endswith(_WEIGHTS)]
         return next((name for name in needed if not (self.path / name).is_file()), None)
+
+    def changed(self, record: dict[str, Any]) -> str | None:
+        """What of the model is not as it was written, or None. Raises ModelError for a file that cannot be read."""
+        if weights_hash(self.path) != record.get("weights_hash"):
+            return "weights or configuration"
+        written = record.get("tokenizer_hash")  # of a training by an earlier release there is none
+        return "tokenizer" if written and tokenizer_hash(self.path) != written else None
 
     def unfinished(self) -> dict[str, Any] | None:
         """The state of the newest checkpoint, or None."""

@@ -21,7 +21,7 @@ VOCABULARY_FILES = (
     "spiece.model",
     "sentencepiece.bpe.model",
 )
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     *VOCABULARY_FILES,
     "merges.txt",
     "tokenizer_config.json",
@@ -31,7 +31,7 @@ _TOKENIZER_FILES = (
     "chat_template.json",
 )
 SETTLED = 2_000_000_000  # nanoseconds: a file changed later than that may change again within one tick of its clock
-_CONFIG_FILES = ("config.json", "generation_config.json")
+CONFIG_FILES = ("config.json", "generation_config.json")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -57,12 +57,12 @@ def weight_files(folder: Path) -> list[Path]:
 
 def weights_hash(folder: Path) -> str:
     """sha256 over names and contents of the weight files and of the configuration that explains them."""
-    return _combined([*weight_files(folder), *(folder / name for name in _CONFIG_FILES)])
+    return _combined([*weight_files(folder), *(folder / name for name in CONFIG_FILES)])
 
 
 def tokenizer_hash(folder: Path) -> str:
     """sha256 over names and contents of the tokenizer's files."""
-    return _combined(folder / name for name in _TOKENIZER_FILES)
+    return _combined(folder / name for name in TOKENIZER_FILES)
 
 
 def _combined(files: Iterable[Path]) -> str:
