@@ -237,6 +237,23 @@ def test_an_answer_of_a_row_that_was_rejected_for_something_else_is_history(
     assert seen.answer.isna().tolist() == [False, False, True, False, False]
 
 
+def test_without_row_keys_nothing_tells_which_turns_an_answer_was_given_after() -> None:
+    write({"": ["alone"], "b": ["one"], "a": ["hello"]})
+    assert len(questions_of()) == 3
+    Path("in/b.csv").write_text("thread,turn,text\na,1,and now\n")
+    Path("in/a.csv").rename("a.csv")
+    run_job(job(), options=RunOptions(partial=True))  # as `--input in/b.csv`: an answer without what stands in a.csv
+    Path("a.csv").rename("in/a.csv")
+    for keys in Path("out/_secbatch/keys").rglob("*.keys"):
+        keys.unlink()
+    asked.questions.clear()
+    notices = run_job(job()).notices
+    assert sorted(asked.questions) == ["and now", "hello", "one"]
+    assert sum("which turns an answer in a conversation was given after" in text for text in notices) == 1
+    agrees_with_a_fresh_one()
+    assert questions_of() == []
+
+
 def test_an_interrupted_run_takes_over_the_answers_of_its_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     talks = {name: [f"{name} {n}" for n in range(4)] for name in "abcdef"}
     write(talks)

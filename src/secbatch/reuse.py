@@ -77,6 +77,7 @@ class Reuse:
         self._ledger, self._run = ledger, run
         self._about, self._base, self._scratch, self._notice = dict(about), base, scratch, notice
         self._checked: set[Path] = set()  # keys whose file was read to its end
+        self._turns_are_asked_again = False  # for lack of row keys, as was said
         self.schema_name = schema_name(worker.schema)
         self.base = ledger.version_parts(base) if ledger and not fresh else []
         self.base_superseded = ledger.version_parts(base, superseded=True) if ledger and not fresh else []
@@ -277,7 +278,8 @@ class Reuse:
     def _worked_out(self, stored: Stored) -> tuple[RowKeys, str]:
         """Keys of a part of an older release, or whose own are damaged, from its rows.
 
-        No keys where these do not say whose they are: results of superseded rows, which nobody misses.
+        No keys where these do not say whose they are: results of superseded rows, which nobody misses. And of a task
+        with conversations no turn counts as done.
         """
         folder = stored.name.rpartition("/")[0]
         table = read_part(stored.file)
@@ -301,6 +303,12 @@ class Reuse:
         for name, task in tasks.items():
             # Others may have stood there when the task was new, and never have had it.
             done[name][_without([table.column(field.name) for field in task.fields])] = 0
+            column = conversation_column(task)
+            if column:  # which turns one was answered after, nobody knows: they may be edited, elsewhere or gone by now
+                turns = _of_conversations(table.column(column))
+                if done[name][turns].any():
+                    self._say_that_turns_are_asked_again(stored.keys)
+                done[name][turns] = 0
         keys = RowKeys(
             _id_digests(table.column("secbatch_id").to_pylist(), by_content=not self._about["id"]),
             hash_content(table.select(known)),
@@ -312,10 +320,23 @@ class Reuse:
         rest = pa.schema([field for field in self._worker.schema if field.name not in partitions])
         return keys, schema_name(self._worker.schema if rest.equals(written) else written)
 
+    def _say_that_turns_are_asked_again(self, keys: Path) -> None:
+        if not self._turns_are_asked_again:  # once: all keys may be gone
+            self._turns_are_asked_again = True
+            self._notice(
+                f"Row keys are gone or damaged ('{keys}'), and nothing else tells which turns an answer in a "
+                "conversation was given after: such answers are given again."
+            )
+
 
 def _without(columns: list[pa.ChunkedArray]) -> np.ndarray:
     """bool [n]: rows that have nothing in any of these."""
     return np.logical_and.reduce([np.asarray(column.is_null()) for column in columns])
+
+
+def _of_conversations(column: pa.ChunkedArray) -> np.ndarray:
+    """bool [n]: rows with an id of a conversation; the others are one of their own."""
+    return np.array([value not in (None, "") for value in column.to_pylist()], bool)
 
 
 def _id_digests(ids: list[str], by_content: bool) -> np.ndarray:
