@@ -78,3 +78,13 @@ def test_places_that_cannot_be_are_said(tmp_path: Path) -> None:
     for name, words in (("x" * 300, "too long"), ("link", "link to 'gone'"), ("one/x", "[Ll]oop|levels")):
         with pytest.raises(OutputError, match=words):
             check_output_place(tmp_path / name)
+
+
+def test_no_output_goes_into_what_belongs_to_another(tmp_path: Path) -> None:
+    (tmp_path / "out/_secbatch/versions/000001").mkdir(parents=True)
+    (tmp_path / "out/data").symlink_to("_secbatch/versions/000001")
+    for name in ("out/data", "out/data/new", "out/_secbatch", "out/_secbatch/versions/000002/../x.parquet"):
+        with pytest.raises(UnfitOutputError, match=f"lies within what belongs to the output '{tmp_path}/out'"):
+            check_output_place(tmp_path / name)
+    check_output_place(tmp_path / "out")
+    check_output_place(tmp_path / "out/other")

@@ -14,6 +14,7 @@ from typing import Any
 from secbatch import file_size_limit
 from secbatch.errors import OutputError, UnfitOutputError
 from secbatch.store import faults
+from secbatch.store.layout import Layout
 
 NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "lustre", "9p", "afs"}
 FEW, SYNCERS = 4, 8  # files that are fsynced one after another, and threads for more
@@ -65,9 +66,15 @@ def check_output_place(path: Path) -> None:
             raise OutputError(
                 f"Output '{path}' is a link to '{path.readlink()}', which is not there; make that folder."
             )
+        real = path.resolve()
         kind = _file_system_type(path)
     except OSError as error:  # a name that is too long; links that lead in a circle
         raise explain(error, path) from None
+    if (internal := Layout(path).internal.name) in real.parts:  # `OUT/data` leads there, too
+        other = Path(*real.parts[: real.parts.index(internal)])
+        raise UnfitOutputError(
+            f"Output '{path}' lies within what belongs to the output '{other}'; name a folder outside of it."
+        )
     if kind in NETWORK_FILE_SYSTEMS or (kind or "").startswith(NETWORK_FUSE):
         raise UnfitOutputError(
             f"Output '{path}' is on a network file system ({kind}), where renames and locks are not reliable; "
