@@ -67,7 +67,7 @@ def test_enrich_to_one_file_and_show(mask_model: str, capsys: pytest.CaptureFixt
     assert rows["n"].tolist() == ["001", "002", "003"]
     assert [None if p is None else len(p) for p in rows["mask_predictions"]] == [1, None, 2]
     assert not list(Path().glob(".*secbatch*"))
-    assert _run(["show", "out.parquet"]) == 0
+    assert _run(["show", "out.parquet", "--rows", "9" * 30]) == 0
     shown = capsys.readouterr().out
     assert "Input: A <mask> here" in shown and "mask 2: " in shown and " | " in shown
     best = rows["mask_predictions"][0][0][0]["token"]

@@ -75,8 +75,9 @@ def _read(output: Path, rows: int, rejected: bool) -> "tuple[pa.Table, dict[str,
         if not footer:
             raise InputError(f"'{output}' holds no results of secbatch; give the output of `secbatch run` or `enrich`.")
         wanted = pc.field("secbatch_status") == "rejected" if rejected else None
-        table = dataset.head(rows, filter=wanted)
-        return table, tasks_of(footer, table.schema), dataset.count_rows(filter=wanted)
+        there = dataset.count_rows(filter=wanted)
+        table = dataset.head(min(rows, there), filter=wanted)
+        return table, tasks_of(footer, table.schema), there
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, OSError) and refuses_to_read(error):
             raise explain_read(error, output) from None
