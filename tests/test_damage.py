@@ -239,6 +239,19 @@ def test_parts_that_have_each_others_names_are_made_again(counter: Counter, ledg
         assert one.name in {path.name for path in (STORE / "damaged").iterdir()}
 
 
+@pytest.mark.parametrize(("how", "stays"), [("keep", True), ("drop", False)])
+def test_what_was_put_aside_does_not_outlast_rows_that_are_dropped(counter: Counter, how: str, stays: bool) -> None:
+    output = {"path": "out", "removed": how, "max_removed": "100%"}
+    write("a.csv", "id,text,note", *LINES)
+    done(counter, input=WITH_ID, output=output)
+    cut(shown_part(), shown_part().stat().st_size // 2)
+    write("a.csv", "id,text,note", *LINES[1:])
+    run_job(job(input=WITH_ID, output=output), limit=10)  # who has not seen all of the input drops nothing
+    assert len(list((STORE / "damaged").iterdir())) == 1
+    run_job(job(input=WITH_ID, output=output))
+    assert (STORE / "damaged").exists() == stays and len(rows()) == 99
+
+
 def test_a_damaged_part_is_put_aside_under_all_its_names(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "out")
     names = [layout.parts / "day=mon" / "part.parquet", layout.versions / "000001" / "000000-part.parquet"]

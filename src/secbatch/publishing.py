@@ -199,12 +199,15 @@ class Publisher:
         """After the last publication: what it was made from is of no more use.
 
         Where the job drops removed rows, a `complete` run also drops what earlier runs could not parse: whatever of it
-        is still in the input is among this run's own rejects.
+        is still in the input is among this run's own rejects. And damaged files of the dataset: whatever of them is
+        still in the input is in it again.
         """
         if complete and self.job.output.removed == "drop":
             for path in self.layout.rejects.glob("*.parquet"):
                 if not path.name.startswith(f"{self.run}-"):
                     remove_file(path)
+            if self.layout.damaged.exists():
+                remove_tree(self.layout.damaged)
         faults.reach("clearing: before checkpoints go")
         self.ledger.forget_checkpoints(self._left_to_others(complete))
         held = {checkpoint.part for checkpoint in self.ledger.checkpoints()}
