@@ -1,5 +1,7 @@
 """A disk that really is full: a small tmpfs, where the machine lets tests mount one."""
 
+import contextlib
+import os
 import random
 import string
 import subprocess
@@ -52,3 +54,24 @@ def test_a_full_disk_is_said_and_nothing_is_lost(small_disk: Path, tmp_path: Pat
     assert pd.read_parquet(small_disk / "out" / "data")["text"].tolist() == lines
     assert result.reused > 0
     assert counter.rows < done + len(lines)
+
+
+@pytest.mark.parametrize("pages", [0, 4])  # of 4 KiB that are left: none for the lock's note, or for the ledger's index
+def test_a_disk_that_is_full_from_the_start_is_said_by_name(
+    small_disk: Path, tmp_path: Path, counter: Counter, pages: int
+) -> None:
+    (tmp_path / "in.csv").write_text("text\na\n")
+    with (small_disk / "other").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    os.truncate(small_disk / "other", (small_disk / "other").stat().st_size - 4096 * pages)
+    values = {
+        "name": "full",
+        "input": {"path": str(tmp_path / "in.csv")},
+        "tasks": {"up": {"type": "fill-mask", "model": "fake", "text": "text"}},
+        "output": {"path": str(small_disk / "out")},
+    }
+    with pytest.raises(OutputError, match=r"free space .*and run again"):
+        run_job(Job.model_validate(values))
+    (small_disk / "other").unlink()
+    assert run_job(Job.model_validate(values)).enriched == 1

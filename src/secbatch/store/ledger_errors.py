@@ -32,9 +32,12 @@ class DamagedLedgerError(OutputError):
 
 def explain(error: sqlite3.Error, path: Path, action: str) -> OutputError:
     """`action`: what cannot be done with it: opened, read or written."""
-    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    code = getattr(error, "sqlite_errorcode", 0)
+    kind = code & 0xFF
     if kind == sqlite3.SQLITE_IOERR and _at_limit(path):
         return beyond_limit(f"The ledger '{path}', or its log,")
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # of the index, for which there is no room
+        kind = sqlite3.SQLITE_FULL
     remedy = _REMEDIES.get(kind, "see to the file and its disk, and run again")
     return OutputError(f"The ledger '{path}' cannot be {action} ({error}); {remedy}.")
 

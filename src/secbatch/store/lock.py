@@ -31,7 +31,10 @@ def hold(path: Path) -> Iterator[None]:
             "process": os.getpid(),
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        os.write(handle, json.dumps(note).encode())
+        try:
+            os.write(handle, json.dumps(note).encode())
+        except OSError as error:
+            raise explain(error, path) from None
         yield
     finally:
         os.close(handle)
