@@ -58,13 +58,17 @@ def test_a_refusal_of_the_system_is_a_sentence(
     assert _run(["show", "x"]) == 1
     assert capsys.readouterr().err == "Error: The system refused to go on: No space left on device.\n"
 
-    def locked(**_: object) -> None:
-        raise PermissionError(13, "Permission denied", "out")
+    for number, words in (
+        (13, "Permission denied; mend its rights, or those of the folders above it"),
+        (24, "Too many open files; let the process have more open files (ulimit -n)"),
+    ):
 
-    monkeypatch.setattr("secbatch.cli.main.cli.main", locked)
-    assert _run(["show", "x"]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("Error: The system refused to go on at 'out': Permission denied; mend its rights, or those")
+        def refused(number: int = number, **_: object) -> None:
+            raise OSError(number, os.strerror(number), "out")
+
+        monkeypatch.setattr("secbatch.cli.main.cli.main", refused)
+        assert _run(["show", "x"]) == 1
+        assert capsys.readouterr().err == f"Error: The system refused to go on at 'out': {words}.\n"
 
 
 def test_places_that_cannot_be_are_said(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from secbatch.cli.versions import rollback, versions
 from secbatch.collector import set_aside_once
 from secbatch.errors import EXIT_FAILURE, EXIT_INTERRUPTED, Interrupted, SecbatchError, interrupt_behind
 from secbatch.redaction import redacted
+from secbatch.store.filesystem import SHORT_OF_FILES
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -93,6 +94,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
             return _fail(str(too_large), too_large.exit_code)
         place = f" at '{error.filename}'" if error.filename else ""
         mend = "; mend its rights, or those of the folders above it" if isinstance(error, PermissionError) else ""
+        if error.errno in SHORT_OF_FILES:
+            mend = "; let the process have more open files (ulimit -n)"
         return _fail(f"The system refused to go on{place}: {error.strerror or error}{mend}", EXIT_FAILURE)
     except Exception as error:
         if interrupt := interrupt_behind(error):
