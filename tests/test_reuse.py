@@ -1,5 +1,6 @@
 """Row by row: what is done is never done again, whatever else of the input changes."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -395,3 +396,18 @@ def test_superseded_rows_in_other_parts_are_nothing_to_publish(counter: Counter)
     write("a.csv", "id,text,note", "1,other,", *lines[2:])
     run_job(job(input=WITH_ID))  # its result is kept aside, though nobody sees it
     assert done(counter, input=WITH_ID) == 0
+
+
+def test_checkpoints_that_are_smaller_than_they_seemed_are_not_merged_by_the_next_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install_in(tmp_path, monkeypatch, (1024,))
+    digits = random.Random(0)
+    notes = [f"{digits.getrandbits(800):x}" if number % 1024 < 512 else "short" for number in range(2048)]
+    write("a.csv", "id,text,note", *(f"{number},word {number},{note}" for number, note in enumerate(notes)))
+    # A shard seems to have 120,000 bytes, by its first rows, and has 63,000.
+    monkeypatch.setattr("secbatch.store.pieces.FULL_BYTES", 90_000)
+    first = run_job(job(input=WITH_ID))
+    again = run_job(job(input=WITH_ID))
+    assert again.reused == 2048 and (again.published, again.version) == (False, first.version)
+    assert again.part_files == first.part_files

@@ -51,6 +51,8 @@ def write_checkpoint(
     options = parquet_options if size >= pieces.FULL_BYTES else scratch_options
     file = layout.checkpoints / f"{name}.parquet"
     write_tables(file, table.schema, rows, "checkpoint", options, most_rows)
+    if options is parquet_options:
+        size = file.stat().st_size  # that of the part: the next run, which knows it, is to group parts as this one does
     write_keys(file.with_suffix(".keys"), keys.take(order), dict(about), "checkpoint keys", footer=footer_sum(file))
     done = Checkpoint(
         run,
