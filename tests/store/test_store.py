@@ -256,6 +256,24 @@ def test_rows_that_become_large_make_smaller_row_groups(tmp_path: Path, monkeypa
     assert len(groups) == 1  # however the rows come
 
 
+def test_a_row_group_of_very_large_rows_ends_amid_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part_files, "ROW_GROUP_BYTES", 10_000)
+    monkeypatch.setattr(part_files, "BLOCK_BYTES", 40_000)
+    large = {30, 31, 32, 33, 34, 35, 60, *range(1500, 1540)}
+    table = pa.table({"text": [f"{n}" + "long " * 2000 * (n in large) for n in range(2000)]})
+    groups = set()
+    for cuts in ((1000,), (32, 33, 1501, 1502), tuple(range(1, 2000))):
+        bounds = [0, *cuts, table.num_rows]
+        cut = [table.slice(start, stop - start) for start, stop in itertools.pairwise(bounds)]
+        write_tables(tmp_path / "a.parquet", table.schema, cut, "part")
+        with pq.ParquetFile(tmp_path / "a.parquet") as file:
+            assert file.read().equals(table)
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        groups.add(tuple(sizes))
+    assert len(groups) == 1  # however the rows come
+    assert sizes[0] == 34  # four large rows of 10,000 bytes are enough
+
+
 def test_row_groups_of_vectors_are_smaller_than_those_of_narrow_rows() -> None:
     rows = [part_files.row_group_rows(width * 1000, 1000) for width in (0, 100, 400, 3100, 100_000)]
     assert rows == [65_536, 65_536, (16 << 20) // 400, (8 << 20) // 3100, 1024]

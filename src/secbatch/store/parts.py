@@ -26,6 +26,7 @@ ROW_GROUP_BYTES = 16 << 20  # so do rows with much in them
 WIDE_ROW_BYTES = 1 << 10  # of rows as long vectors make them: to write a number takes twice its size, so
 WIDE_BYTES = 8 << 20  # their row groups have less
 BLOCK_ROWS = 64  # after which a row group of larger rows than its first ones may end
+BLOCK_BYTES = 64 << 20  # after which it ends amid a block: 64 rows may be gigabytes
 FIRST_ROWS = 1024  # that tell how many make a row group
 PARQUET_END = b"PAR1"
 JOINED = 64  # small tables that are made one while they wait: each takes kilobytes, however few its rows
@@ -133,13 +134,16 @@ class _RowGroupCutter:
             if self._size + size >= 2 * ROW_GROUP_BYTES:  # it may end amid this piece
                 piece = table.slice(place, min(most, BLOCK_ROWS - self._rows % BLOCK_ROWS))
                 size = value_bytes(piece)
+                if self._size + size >= BLOCK_BYTES:
+                    piece = table.slice(place, 1)
+                    size = value_bytes(piece)
             place += piece.num_rows
             self._rows, self._size = self._rows + piece.num_rows, self._size + size
             if self._seen < FIRST_ROWS:
                 self._seen, self._seen_size = self._seen + piece.num_rows, self._seen_size + size
                 if self._seen == FIRST_ROWS:
                     self._target = min(row_group_rows(self._seen_size, self._seen), self._most_rows)
-            much = self._size >= 2 * ROW_GROUP_BYTES and self._rows % BLOCK_ROWS == 0
+            much = self._size >= (BLOCK_BYTES if self._rows % BLOCK_ROWS else 2 * ROW_GROUP_BYTES)
             if self._rows >= self._target or much:
                 # One slice, which is not copied: neighbours in a table stay together.
                 self._waiting.append(table.slice(begin, place - begin))
