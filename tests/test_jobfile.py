@@ -44,6 +44,7 @@ def write(tmp_path: Path, text: str) -> str:
 
 def test_a_good_job_loads_with_defaults(tmp_path: Path) -> None:
     job = load_job(write(tmp_path, GOOD))
+    assert load_job(tmp_path / "job.yaml") == job
     assert job.input.id == ("report",)
     assert job.tasks["mask"].top_k == 10
     assert job.tasks["answer"].prompt == "Under the context of network and cyber security. {text}"

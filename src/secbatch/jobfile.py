@@ -21,12 +21,12 @@ NO_TEXT = {"bool": "true or false", "int": "a number", "float": "a number", "nul
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
-def load_job(path: str, overrides: Sequence[str] = ()) -> Job:
+def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
     """The job in the file at `path`, with `key.key=value` overrides applied.
 
     Raises JobError (one sentence with file and line) for what is not a job.
     """
-    with job_read(path, overrides) as job:
+    with job_read(str(path), overrides) as job:
         return job
 
 
