@@ -12,6 +12,7 @@ from fake_task import Counter, install_in, interrupted_after
 from nights import LINES, WITH_ID, done, job, rows, write
 
 from secbatch.errors import OutputError
+from secbatch.publishing import Publisher
 from secbatch.run_options import RunOptions
 from secbatch.runner import RunResult, run_job
 from secbatch.store.filesystem import link_durably
@@ -94,6 +95,42 @@ def test_superseded_rows_are_not_done_again_each_night(counter: Counter) -> None
     write("b.csv", "id,text,note", "7,other word 7,", "8,other word 8,")
     result = run_job(job(input=WITH_ID))  # the earlier rows stand in the dataset until now
     assert (result.read, result.superseded, result.rows_in_dataset) == (102, 2, 100)
+
+
+def test_rejected_rows_that_a_later_one_replaces_are_not_done_again_each_night(counter: Counter) -> None:
+    given = {"input": WITH_ID, "max_rejects": "100%"}
+    write("a.csv", "id,text,note", *LINES, "x,poison,", "3,poison,")
+    later = ["id,text,note", *(f"y{n},more," for n in range(10)), "x,later,"]
+    write("b.csv", *later)
+    assert done(counter, **given) == 113
+    for _ in range(2):
+        result = run_job(job(**given))
+        assert (result.enriched, result.superseded, result.rejected) == (0, 2, 1) and not result.published
+    assert counter.rows == 113
+    Path("in/b.csv").unlink()
+    result = run_job(job(**given))  # the earlier row is back, as it was
+    assert counter.rows == 113 and (result.enriched, result.rejected) == (0, 2)
+    back = rows().set_index("id").loc["x"]
+    assert (back["text"], back["secbatch_status"]) == ("poison", "rejected")
+    assert back["secbatch_error"] == "Task up: this row cannot be done."
+    write("b.csv", *later)
+    assert done(counter, **given) == 0
+    run_job(job(**given), options=RunOptions(retry=True, partial=True))
+    assert counter.rows == 113 + 2  # now they are asked for
+
+
+def test_replaced_rows_of_an_earlier_release_are_there_without_what_was_wrong_with_them(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"input": WITH_ID, "max_rejects": "100%"}
+    write("a.csv", "id,text,note", *LINES, "x,poison,")
+    write("b.csv", "id,text,note", *(f"y{n},more," for n in range(10)), "x,later,")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Publisher, "_reusable_columns", lambda self: ["up", "secbatch_run"])
+        run_job(job(**given))
+    Path("in/b.csv").unlink()
+    assert done(counter, **given) == 1
+    assert rows().set_index("id")["secbatch_error"]["x"] == "Task up: this row cannot be done."
 
 
 def test_a_job_that_changed_amid_a_run_takes_over_what_was_done(counter: Counter) -> None:

@@ -127,7 +127,8 @@ class Publisher:
         return self._show(parts, superseded, made, notices, final, on_their_way)
 
     def _reusable_columns(self) -> list[str]:
-        return [*(f.name for task in self.worker.tasks.values() for f in task.fields), "secbatch_run"]
+        tasks = self.worker.tasks.values()
+        return [*(f.name for task in tasks for f in task.fields), "secbatch_run", "secbatch_error"]
 
     def _check_removed(self, made: Assembled, base: Sequence[Part]) -> list[str]:
         rows = sum(part.rows for part in base)
@@ -182,7 +183,7 @@ class Publisher:
         return np.array_equal(self._results(known), self._results(made))
 
     def _results(self, parts: Sequence[Part]) -> np.ndarray:
-        """uint64 [n, 2 + 2 for each task], sorted: whose results the parts hold, and what of."""
+        """uint64 [n, 3 + 2 for each task], sorted: whose results the parts hold, and what of."""
         found = []
         for part in parts:
             keys = self.reuse.open_keys(part)
@@ -190,7 +191,7 @@ class Publisher:
                 np.asarray(keys.column(f"done {name}")) if name in part.tasks else np.zeros((keys.rows, 2), np.uint64)
                 for name in self._tasks
             ]
-            found.append(np.hstack([np.asarray(keys.ids), *tasks]))
+            found.append(np.hstack([np.asarray(keys.ids), keys.flags[:, None].astype(np.uint64), *tasks]))
             keys.release()
         rows = np.concatenate(found)
         return rows[np.lexsort(rows.T)]

@@ -101,7 +101,8 @@ class Reuse:
 
     def _stored(self, part: Part) -> Stored:
         file = self._layout.parts / part.files[0]
-        return Stored(part.name, file, self._layout.keys / f"{part.name}.keys", part.tasks, True)
+        keys = self._layout.keys / f"{part.name}.keys"
+        return Stored(part.name, file, keys, part.tasks, True, part.superseded)
 
     def take_over_own(self, ledger: Ledger, run: str) -> None:
         """From now on what this run's earlier tries have done counts, too, wherever its rows stand.

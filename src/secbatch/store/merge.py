@@ -187,7 +187,7 @@ def _grouped(pieces: list[Piece]) -> Iterator[list[Piece]]:
 
 def _digest_of_keys(keys: PieceKeys) -> str:
     digest = hashlib.sha256()
-    for name in ("ids", *(f"done {task}" for task in keys.tasks)):
+    for name in ("ids", "flags", *(f"done {task}" for task in keys.tasks)):
         for block in keys.blocks(name):
             digest.update(np.ascontiguousarray(block).data)
     return digest.hexdigest()[:24]

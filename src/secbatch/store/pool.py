@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from secbatch.store.filters import Asked
-from secbatch.store.parts import RowGroups
+from secbatch.store.parts import RowGroups, opened
 from secbatch.store.row_keys import REJECTED, RowKeys, StoredKeys
 
 KNOWN_PARTS = 1024  # of whose keys the heads are held
@@ -26,6 +26,7 @@ class Stored:
     keys: Path
     tasks: dict[str, list[str]]  # task -> fingerprints that its rows have
     shown: bool  # part of what readers see in the base version
+    superseded: bool = False  # its rows were rejected, or done, before a later row with their id replaced them
 
 
 @dataclass
@@ -96,6 +97,8 @@ class Pool:
         self._by_identity(keys, match)
         for name, fingerprint in fingerprints.items():
             self._by_value(name, fingerprint, keys.done[name], match)
+        if not self._retry:
+            self._among_replaced(keys, match)
         return match
 
     def _nearest_first(self) -> list[int]:
@@ -167,6 +170,30 @@ class Pool:
                 self._last = number
                 left, wanted, asked = left[~found], wanted[~found], asked.take(~found)
 
+    def _among_replaced(self, keys: RowKeys, match: Match) -> None:
+        """Rejected rows that stood in the input before as they are, and that a later row with their id replaced."""
+        asked = np.logical_or.reduce([done.any(axis=1) for done in keys.done.values()])
+        left = np.flatnonzero(np.logical_or.reduce([match.todo(name) for name in keys.done]) & asked)
+        for number, part in enumerate(self.parts):
+            if not len(left):
+                return
+            if not part.superseded:
+                continue
+            stored = self.keys(number)
+            rows = stored.find_ids(keys.ids[left])
+            found = rows >= 0
+            alike = [("content", keys.content), *((f"done {name}", done) for name, done in keys.done.items())]
+            for name, wanted in alike:
+                found[found] = (stored.column(name)[rows[found]] == wanted[left[found]]).all(axis=1)
+            found[found] = stored.flags[rows[found]] == REJECTED
+            found &= stored.about.get("schema") == self._schema
+            if found.any() and self._is_sound(number) and _has_errors(part.file):
+                for name in keys.done:
+                    match.part[name][left[found]] = number
+                    match.row[name][left[found]] = rows[found]
+                match.rejected[left[found]] = True
+                left = left[~found]
+
     def _is_sound(self, number: int) -> bool:
         if self.parts[number].shown:  # a damaged one stops the run when it is read: readers see it
             return True
@@ -180,3 +207,9 @@ class Pool:
         tables = [self._groups.take(self.parts[int(number)].file, rows[parts == number], names) for number in numbers]
         order = np.argsort(np.argsort(parts, kind="stable"), kind="stable")
         return pa.concat_tables(tables).take(pa.array(order))
+
+
+def _has_errors(file: Path) -> bool:
+    """Whether what is wrong with rows that were replaced is kept with them; earlier releases did not."""
+    with opened(file) as rows:
+        return "secbatch_error" in rows.schema_arrow.names
