@@ -71,7 +71,8 @@ def job_sentence(
     `overrides`: `key.key=value`, what the command line has put in place of what stands there.
     """
     location = [str(part) for part in problem["loc"]]
-    path, line, whole = _walk(location, node)
+    of_the_whole = re.match(r"Value error, '([\w.]+)'", str(problem["msg"])) if not location else None
+    path, line, whole = _walk(of_the_whole[1].split(".") if of_the_whole else location, node)
     place = f"{origin} line {line}" if line else origin
     if _overridden(path, overrides, whole):
         place = "command line"
@@ -90,7 +91,7 @@ def job_sentence(
     given = problem.get("input")
     shown = f" (given: {short(given)})" if isinstance(given, str | int | float | bool | date) or given is None else ""
     message = str(problem["msg"]).removeprefix("Value error, ")
-    if not path and kind == "value_error":  # of the job as a whole: the message names the keys
+    if not location and kind == "value_error":  # of the job as a whole: the message names the keys
         return f"{place}: {message}."
     message = IN_YAML.get(kind, message.replace("Input should be", "it must be"))  # `input` is a key of jobs
     if kind == "string_type" and isinstance(given, int | float | date):
