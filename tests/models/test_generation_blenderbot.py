@@ -1,5 +1,7 @@
 """Blenderbot's own decoding: layer for layer what transformers computes, with rows that come and go."""
 
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,21 +13,33 @@ from secbatch.models.generation import Generator, Prompt
 from secbatch.models.generation_blenderbot import ALIGNED, BlenderbotDecoder, BlenderbotSteps
 from secbatch.models.generation_loop import LOOK_EVERY, in_front
 from secbatch.models.generation_steps import EncoderDecoderSteps
+from secbatch.models.streams import Steps
 from secbatch.task_specs import Generation
 from tests.models.replayed import Replayed
 from tests.models.test_generation import alone, blenderbot, generator, prompts
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
     assert torch.allclose(ours, theirs, atol=1e-4), (ours - theirs).abs().max()
 
 
-@pytest.mark.parametrize(("staying", "at_once"), [((0, 2, 4), 32), ((0, 4, 2), 2), ((3, 1, 0), 1)])
+@pytest.mark.parametrize(
+    ("staying", "at_once", "of_a_part"), [((0, 2, 4), 32, 96), ((0, 4, 2), 2, 4), ((3, 1, 0), 1, 1)]
+)
 @torch.inference_mode()
 def test_logits_are_those_of_transformers_step_by_step(
-    staying: tuple[int, ...], at_once: int, monkeypatch: pytest.MonkeyPatch
+    staying: tuple[int, ...], at_once: int, of_a_part: int, monkeypatch: pytest.MonkeyPatch, threads: None
 ) -> None:
     monkeypatch.setattr(generation_blenderbot, "ENTERING_AT_ONCE", at_once)
+    monkeypatch.setattr(generation_blenderbot, "SEQUENCES_OF_A_PART", of_a_part)
     model, texts, beams = blenderbot(), prompts(blenderbot(), 5), 3
     ours, theirs = BlenderbotSteps(BlenderbotDecoder(model), 1, 0, positions=8), EncoderDecoderSteps(model, 1, 0)
     close(ours.start(texts, beams), theirs.start(texts, beams))
@@ -62,6 +76,31 @@ def test_long_texts_come_in_smaller_numbers(
     assert rows is None or [count for count, _ in shapes] == rows
     assert all(count == 1 or count * width <= at_once for count, width in shapes)
     assert sum(count for count, _ in shapes) == 5
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_parts_of_a_batch_change_no_token(beams: int, monkeypatch: pytest.MonkeyPatch, threads: None) -> None:
+    model, job = blenderbot(), Generation(max_new_tokens=9, num_beams=beams)
+    asked = [Prompt(prompt) for prompt in prompts(model, 7)]
+    whole = generator(model, job).generate(asked).answers
+    monkeypatch.setattr(generation_blenderbot, "SEQUENCES_OF_A_PART", 3)
+    assert generator(model, job).generate(asked).answers == whole
+
+
+@torch.inference_mode()
+def test_parts_of_a_batch_are_at_work_at_the_same_time(monkeypatch: pytest.MonkeyPatch, threads: None) -> None:
+    monkeypatch.setattr(generation_blenderbot, "SEQUENCES_OF_A_PART", 3)
+    barrier, begin, parts = threading.Barrier(2), BlenderbotSteps._through, []
+
+    def met(self: BlenderbotSteps, rows: slice, *inputs: torch.Tensor) -> Steps[torch.Tensor]:
+        parts.append((rows.start, rows.stop))
+        barrier.wait(20)
+        return (yield from begin(self, rows, *inputs))
+
+    monkeypatch.setattr(BlenderbotSteps, "_through", met)
+    model = blenderbot()
+    BlenderbotSteps(BlenderbotDecoder(model), 1, 0, positions=8).start(prompts(model, 7), 1)
+    assert sorted(parts) == [(0, 3), (3, 7)]
 
 
 def test_rows_that_stay_move_no_more_than_they_must() -> None:

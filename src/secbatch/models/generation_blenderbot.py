@@ -12,11 +12,13 @@ Shapes: B rows (places), K beams, H heads, D width of a head, S encoder tokens, 
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from secbatch.models import streams
 from secbatch.models.generation_attention import attention
 from secbatch.models.generation_graph import Recorded
 from secbatch.models.generation_steps import NEVER, NO_TOKEN, READ_AT_ONCE, SHRINK_AT, pad
@@ -28,6 +30,9 @@ SLOTS_AT_A_TIME = 64  # by how many slots a row the cache grows
 # sequences of which fewer take no less time, so that a step is not recorded anew for them.
 STEPS_AHEAD = 4
 FEWEST_SEQUENCES = 1024
+# On a CPU a step takes so many sequences, or more, side by side with others: fewer wait for the weights to come from
+# memory.
+SEQUENCES_OF_A_PART = 96
 ENTERING_AT_ONCE = 32  # texts that the encoder gets together on a CPU: like lengths are neighbours, and padding is work
 ALIGNED = 16  # attention kernels copy a mask whose rows do not lie at multiples of 16 bytes
 
@@ -184,17 +189,36 @@ class BlenderbotSteps:
 
     def _layers(self, tokens: Tensor, position: Tensor, lines: Tensor, mask: Tensor) -> Tensor:
         """Logits [B * K, V] float32. tokens, position: [B * K]. lines, mask: as `step` makes them."""
+        rows = len(mask)
+        alone = self.record or torch.get_num_threads() < 2
+        parts = 1 if alone else min(rows, max(1, len(tokens) // SEQUENCES_OF_A_PART))
+        firsts = [rows * part // parts for part in range(parts + 1)]
+        works = []
+        for first, end in pairwise(firsts):
+            sequences = slice(first * self.beams, end * self.beams)
+            pairs = slice(sequences.start * self.heads, sequences.stop * self.heads)
+            inputs = tokens[sequences], position[sequences], lines[pairs], mask[first:end]
+            works.append(self._through(slice(first, end), *inputs))
+        made = streams.side_by_side(works, parts)
+        return torch.cat(made) if parts > 1 else made[0]
+
+    def _through(
+        self, rows: slice, tokens: Tensor, position: Tensor, lines: Tensor, mask: Tensor
+    ) -> streams.Steps[Tensor]:
+        """Logits of `rows`, to which the other arguments belong. A layer is a step."""
         decoder, used = self.decoder, mask.shape[-1]
-        hidden = decoder.tokens(tokens) + decoder.positions.weight[position]  # [B * K, H * D]
+        hidden = decoder.tokens(tokens) + decoder.positions.weight[position]  # [B' * K, H * D]
         width = hidden.shape[1]
         for layer, own, text in zip(decoder.layers, self.own, self.text, strict=True):
+            yield
             made = layer.own(layer.own_norm(hidden))
             own.view(-1, own.shape[-1]).index_copy_(0, lines, made[:, width:].reshape(len(lines), -1))
-            seen = self._attend(made[:, :width], own[:, :, :used], mask)
+            seen = self._attend(made[:, :width], own[rows, :, :used], mask)
             hidden = layer.own_out.plus(seen, hidden)
-            seen = self._attend(layer.text_query(layer.text_norm(hidden)), text, self.text_mask)
+            seen = self._attend(layer.text_query(layer.text_norm(hidden)), text[rows], self.text_mask[rows])
             hidden = layer.text_out.plus(seen, hidden)
             hidden = layer.down.plus(decoder.inner(layer, layer.norm(hidden)), hidden)
+        yield
         return decoder.head(decoder.norm(hidden)).float()
 
     def _take_slots(self) -> tuple[Tensor, int]:
