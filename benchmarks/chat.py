@@ -13,6 +13,7 @@ import argparse
 import json
 import platform
 import random
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import transformers
@@ -27,6 +29,7 @@ from chat_models import END, GREEDY_END_MEAN, blenderbot, blenderbot_without_ngr
 from rich.console import Console
 from rich.table import Table
 
+from secbatch.models import generation_blenderbot
 from secbatch.models.device import choose
 from secbatch.models.generation import Generator, Prompt
 from secbatch.models.generation_batch import cut_at_end
@@ -195,6 +198,10 @@ def measure(
         made = Generator(model, settings)
         made.generate([Prompt(prompt) for prompt in (prompts if cuda else prompts[:1])])  # warm
         add("secbatch", precision, len(prompts), partial(answers_of, made, prompts))
+        several = len(prompts) * settings.num_beams >= 2 * generation_blenderbot.SEQUENCES_OF_A_PART
+        if made.refills and several and not cuda:  # what it brings that they go side by side
+            with patch.object(generation_blenderbot, "SEQUENCES_OF_A_PART", sys.maxsize):
+                add("secbatch, all cores at all sequences", precision, len(prompts), partial(answers_of, made, prompts))
         if made.refills and not cuda and max(case.batches) < len(prompts):  # the peer's batch, where ours was larger
             most = max(case.batches)
             longest = max(len(prompt) + settings.new_token_limit(1) for prompt in prompts)
