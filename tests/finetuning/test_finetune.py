@@ -203,6 +203,9 @@ def test_masked_lm_falls_in_perplexity(tiny: Tiny, tmp_path: Path) -> None:
     data = classification_file(tmp_path / "a.csv")
     base = {"base": str(done.folder), "compare": str(tiny("roberta").folder)}
     spec = job("classify", base, data, tmp_path / "second", epochs=1)
+    lost = base | {"compare": str(tmp_path / "no-model")}
+    with pytest.raises(ModelError, match="there is no model folder"):
+        plan_finetune(job("classify", lost, data, tmp_path / "second", epochs=1))
     second = finetune(spec)
     alone = finetune(job("classify", tiny("roberta").folder, data, tmp_path / "alone", epochs=1))
     assert second.record["compared"]["metrics"] == alone.metrics

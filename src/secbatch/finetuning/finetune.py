@@ -61,7 +61,7 @@ def finetune(
     reporter = reporter or Silent()
     folder = check_output(job)
     base = resolved_base(job)
-    other = _compared(job)
+    other = compared_job(job)
     data = load_dataset(job)
     compute = choose(job.device, job.precision)
     identity = fingerprint(job, data, base, compute, resolve(other.model.base) if other else None)
@@ -110,7 +110,7 @@ def finetune(
             return _train(job, data, base, compute, folder, identity, reporter, stop, compared)
 
 
-def _compared(job: FinetuneJob) -> FinetuneJob | None:
+def compared_job(job: FinetuneJob) -> FinetuneJob | None:
     """The same training from `model.compare`; its model stays in the working folder until this one is finished."""
     if job.model.compare is None:
         return None

@@ -8,7 +8,7 @@ from secbatch.finetune_job import FinetuneJob
 from secbatch.finetuning.batches import plan_training
 from secbatch.finetuning.build import build
 from secbatch.finetuning.dataset import load_dataset
-from secbatch.finetuning.finetune import check_output, resolved_base
+from secbatch.finetuning.finetune import check_output, compared_job, resolved_base
 from secbatch.finetuning.identity import sides
 from secbatch.finetuning.optimizer import learning_rate
 from secbatch.labelled.checks import label_counts
@@ -40,6 +40,8 @@ def plan_finetune(job: FinetuneJob) -> TrainingPlan:
     base = resolved_base(job)
     data = load_dataset(job)
     compute = choose(job.device, job.precision)
+    if other := compared_job(job):  # it is trained first
+        build(other, data, resolved_base(other), compute)
     built = build(job, data, base, compute)
     wanted = job.settled()
     assert wanted.epochs is not None and wanted.batch_tokens is not None
