@@ -305,6 +305,14 @@ def test_divergence_is_one_sentence(tiny: Tiny, tmp_path: Path) -> None:
         finetune(wild)
 
 
+def test_divergence_in_the_last_step_of_all_is_no_model(tiny: Tiny, tmp_path: Path) -> None:
+    wild = job("classify", tiny("bert").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out",
+               learning_rate=1e30, epochs=1, batch_tokens=100_000, warmup=0.0, schedule="constant")  # fmt: skip
+    with pytest.raises(SecbatchError, match=r"diverged at step \d+ .*lower hyperparameters\.learning_rate"):
+        finetune(wild)
+    assert not (tmp_path / "out" / "training.json").exists()
+
+
 def test_sigterm_leaves_a_checkpoint_and_exits_130(tiny: Tiny, tmp_path: Path) -> None:
     asked = spec(tiny, tmp_path, "out")
     asked = asked.model_copy(update={"hyperparameters": asked.hyperparameters.model_copy(update={"epochs": 5000})})

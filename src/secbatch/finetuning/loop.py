@@ -185,6 +185,8 @@ class Training:
             evaluation = self._evaluate()
             value = evaluation.metrics[self._job.metric]
             loss_on_dev = evaluation.metrics["loss"]
+            if not math.isfinite(loss_on_dev):  # the last step's weights had no step after them to show it
+                raise self._diverged()
             better = state.best is None or _better(self._job.metric, value, loss_on_dev, state.best)
             if better:
                 checksum = self._checkpoints.write_best(state.epoch + 1, dict(self._named))
