@@ -254,6 +254,32 @@ def test_without_row_keys_nothing_tells_which_turns_an_answer_was_given_after() 
     assert questions_of() == []
 
 
+def test_row_keys_that_are_lost_while_a_run_is_stopped_lose_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    talks = {name: [f"{name} {n}" for n in range(4)] for name in "abcdef"}
+    write(talks)
+    questions_of()
+    talks["b"][3], talks["f"][3] = "edited b", "edited f"
+    write(talks)
+    reply = ChattyModel.reply
+
+    def failing(self: ChattyModel, rendered: Any, ids: Any) -> list[Reply]:
+        if "edited f" in [one.turns[-1].question for one in rendered]:
+            raise RuntimeError("stop")
+        return reply(self, rendered, ids)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ChattyModel, "reply", failing)
+        with pytest.raises(RuntimeError):
+            run_job(job())
+    assert list(Path("out/_secbatch/checkpoints").iterdir())
+    for keys in Path("out/_secbatch/keys").rglob("*.keys"):
+        keys.unlink()
+    asked.questions.clear()
+    run_job(job())
+    assert "edited f" in asked.questions and "edited b" not in asked.questions
+    agrees_with_a_fresh_one()
+
+
 def test_an_interrupted_run_takes_over_the_answers_of_its_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     talks = {name: [f"{name} {n}" for n in range(4)] for name in "abcdef"}
     write(talks)
