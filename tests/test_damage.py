@@ -128,6 +128,20 @@ def test_results_of_superseded_rows_without_their_keys_are_not_missed(counter: C
     assert rows().set_index("id")["text"].loc[list(last)].to_dict() == last
 
 
+@pytest.mark.parametrize("damaged", [True, False])
+def test_superseded_rows_that_were_done_anew_are_kept_aside_anew(counter: Counter, damaged: bool) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    write("b.csv", "id,text,note", *(line.replace("word", "later word") for line in LINES[:30]))
+    done(counter, input=WITH_ID)
+    for night in range(3):  # the first version goes, in which some of them stood
+        write(f"c{night}.csv", "id,text,note", f"c{night},new {night},")
+        assert done(counter, input=WITH_ID) == 1
+    for path in (STORE / "keys/_superseded").glob("*.keys"):
+        flip(path, path.stat().st_size // 2) if damaged else path.unlink()
+    assert done(counter, input=WITH_ID) == 30
+    assert done(counter, input=WITH_ID) == 0 and len(rows()) == 103
+
+
 def test_a_removed_row_whose_key_was_worked_out_comes_back(counter: Counter) -> None:
     output = {"path": "out", "removed": "mark", "max_removed": "100%"}
     write("a.csv", "id,text,note", *LINES)

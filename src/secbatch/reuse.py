@@ -11,7 +11,7 @@ import pyarrow as pa
 from secbatch.identity import Identified, content_key
 from secbatch.row_hash import digests, hash_content, hash_places, mixed
 from secbatch.store.checkpoints import whole
-from secbatch.store.filesystem import explain_read, refuses_to_read
+from secbatch.store.filesystem import explain_read, refuses_to_read, remove_file
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
 from secbatch.store.ledger_records import Part
@@ -268,9 +268,12 @@ class Reuse:
             keys, schema = self._worked_out(stored)
             facts = {"tasks": stored.tasks, "rows": len(keys), "rejected": int((keys.flags & 1).sum())}
             about = {**self._about, "schema": schema, "part": {**facts, "run": "", "superseded": superseded}}
-            path = stored.keys
-            if self._scratch:
-                path = self._scratch / "keys" / f"{stored.name}.keys"
+            path, scratch = stored.keys, self._scratch
+            if superseded and not scratch:  # they say nothing, and must not stand where those of the next results go
+                scratch = self._layout.scratch
+                remove_file(stored.keys)
+            if scratch:
+                path = scratch / "keys" / f"{stored.name}.keys"
             write_keys(path, keys, about, "part keys", footer=footer_sum(stored.file))
             return StoredKeys(path)
         except OSError as error:
