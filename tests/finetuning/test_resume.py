@@ -308,7 +308,7 @@ def test_divergence_is_one_sentence(tiny: Tiny, tmp_path: Path) -> None:
 def test_divergence_in_the_last_step_of_all_is_no_model(tiny: Tiny, tmp_path: Path) -> None:
     wild = job("classify", tiny("bert").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out",
                learning_rate=1e30, epochs=1, batch_tokens=100_000, warmup=0.0, schedule="constant")  # fmt: skip
-    with pytest.raises(SecbatchError, match=r"diverged at step \d+ .*lower hyperparameters\.learning_rate"):
+    with pytest.raises(SecbatchError, match=r"diverged by step 1 \(.*lower hyperparameters\.learning_rate"):
         finetune(wild)
     assert not (tmp_path / "out" / "training.json").exists()
 

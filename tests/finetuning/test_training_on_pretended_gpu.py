@@ -133,7 +133,7 @@ def test_gradients_that_are_no_numbers_end_it_though_no_loss_says_so(
 
     count = finetune(small(tiny, tmp_path, "cpu")).record["history"][-1]["step"]
     monkeypatch.setattr(Classify, "loss", last_is_broken)
-    with pytest.raises(SecbatchError, match=f"diverged at step {count + 1} .*lower hyperparameters.learning_rate"):
+    with pytest.raises(SecbatchError, match=f"diverged by step {count} .*lower hyperparameters.learning_rate"):
         finetune(small(tiny, tmp_path, "cuda"))
     assert steps == count + 1
 

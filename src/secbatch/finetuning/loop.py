@@ -161,7 +161,7 @@ class Training:
         norm = torch.nn.utils.get_total_norm(gradients)
         if self._compute.device == "cpu":
             if not math.isfinite(float(norm)):
-                raise self._diverged()
+                raise self._diverged(f"at step {self.state.step + 1}")
             if norm <= self._wanted.max_gradient:
                 return  # spares a pass over all of them
         else:
@@ -169,9 +169,9 @@ class Training:
             self._loss += norm - norm
         torch.nn.utils.clip_grads_with_norm_(list(self._named.values()), self._wanted.max_gradient, norm)
 
-    def _diverged(self) -> SecbatchError:
+    def _diverged(self, when: str) -> SecbatchError:
         return SecbatchError(
-            f"the training diverged at step {self.state.step + 1} (loss or gradient is no number); lower"
+            f"the training diverged {when} (loss or gradient is no number); lower"
             " hyperparameters.learning_rate"
             + ("" if self.state.step else ", or take another base: its weights may be broken")
         )
@@ -180,13 +180,13 @@ class Training:
         state, wanted = self.state, self._wanted
         loss = float(self._loss) / max(1, state.position)
         if not math.isfinite(loss):
-            raise self._diverged()
+            raise self._diverged(f"by step {state.step}")
         with self._average.in_place() if self._average else nullcontext():
             evaluation = self._evaluate()
             value = evaluation.metrics[self._job.metric]
             loss_on_dev = evaluation.metrics["loss"]
             if not math.isfinite(loss_on_dev):  # the last step's weights had no step after them to show it
-                raise self._diverged()
+                raise self._diverged(f"by step {state.step}")
             better = state.best is None or _better(self._job.metric, value, loss_on_dev, state.best)
             if better:
                 checksum = self._checkpoints.write_best(state.epoch + 1, dict(self._named))
