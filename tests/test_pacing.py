@@ -1,10 +1,16 @@
 """How large shards become, in a pipeline that cuts some of them before the first one is done."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+from fake_task import install_in
+from nights import job as nightly
+from nights import write
+
+from secbatch import pacing
 from secbatch.job import Job
 from secbatch.pacing import LARGEST, RESULT_BYTES, SMALLEST, ShardSizes
-from secbatch.runner import shard_rows_schedule
+from secbatch.runner import run_job, shard_rows_schedule
 
 AHEAD = 4  # shards that are read, encoded or waiting while one is computed
 
@@ -72,3 +78,22 @@ def test_wide_rows_make_small_shards(floats: int, rows: int) -> None:
     cut = [sizes(shard) for shard in range(8)]
     assert max(cut) == rows and (rows == SMALLEST or rows * 4 * floats <= RESULT_BYTES)
     assert cut[:2] == [min(128, rows), min(4096, rows)]
+
+
+def test_rows_that_turn_out_to_be_wide_make_small_shards() -> None:
+    sizes = ShardSizes((128, 4096, 0), expected=50_000.0)
+    sizes.hold(240)
+    sizes.weighed(4096, 4096 * 300)
+    assert sizes(5) == LARGEST  # about what was known
+    sizes.weighed(4096, 4096 * 60_000)
+    assert [sizes(shard) for shard in (6, 7)] == [RESULT_BYTES // 60_000] * 2
+    sizes.weighed(512, 512 * 300)
+    assert sizes(8) == RESULT_BYTES // 60_000
+
+
+def test_a_run_weighs_what_became_of_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    install_in(tmp_path, monkeypatch, (64,))
+    monkeypatch.setattr(pacing, "RESULT_BYTES", 2000)  # of rows with 50 bytes of results each
+    write("a.csv", "id,text", *(f"{number},{number:050}" for number in range(640)))
+    result = run_job(nightly())
+    assert result.enriched == 640 and result.shards > 12  # of 64 rows they would be ten

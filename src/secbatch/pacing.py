@@ -31,10 +31,17 @@ class ShardSizes:
         self._most = 0  # rows of the largest shard that was measured
         self._expected = expected
         self._largest = LARGEST
+        self._row_bytes = 0
 
     def hold(self, row_bytes: int) -> None:
         """What becomes of a row takes so many bytes, as far as that is known beforehand: large rows, smaller shards."""
-        self._largest = max(SMALLEST, min(LARGEST, RESULT_BYTES // max(1, row_bytes)))
+        self._largest = max(SMALLEST, min(self._largest, RESULT_BYTES // max(1, row_bytes)))
+        self._row_bytes = row_bytes
+
+    def weighed(self, rows: int, size: int) -> None:
+        """What became of a shard's `rows` takes `size` bytes: where texts have many masks, far more than was known."""
+        if size > 2 * self._row_bytes * rows:
+            self.hold(size // max(1, rows))
 
     def __call__(self, shard: int) -> int:
         if shard not in self._fixed:

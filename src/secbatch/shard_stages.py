@@ -179,7 +179,9 @@ class ShardStages:
         self.sizes.measured(landed.identified.shard.num_rows, seconds)
         self._landed = there
         with self.clock("finish"):
-            return self.worker.finish(landed)
+            enriched = self.worker.finish(landed)
+        self.sizes.weighed(enriched.table.num_rows, self.worker.result_bytes(enriched))
+        return enriched
 
     def _checkpoint(self, enriched: Enriched, keys: RowKeys, index: int, key: str) -> Checkpoint:
         with self.clock("checkpoint"):

@@ -130,6 +130,11 @@ class Worker:
         """What the tasks' columns take in a row, as far as that is known beforehand and may be much."""
         return sum(task.row_bytes for task in self.tasks.values() if isinstance(task, WideTask))
 
+    def result_bytes(self, enriched: Enriched) -> int:
+        """What the tasks' columns take in these rows."""
+        names = [field.name for task in self.tasks.values() for field in task.fields]
+        return int(enriched.table.select(names).nbytes)
+
     @property
     def precisions(self) -> dict[str, str | None]:
         """Task -> the number format that it is computed in; None where others compute it, or nothing is known yet."""
