@@ -11,7 +11,7 @@ from fake_task import Counter, UpperTask, install
 
 from secbatch import probing
 from secbatch.cli.main import _run
-from secbatch.errors import OutputHeldError
+from secbatch.errors import InputError, OutputHeldError, UnfitOutputError
 from secbatch.identity import Identified
 from secbatch.job import Job
 from secbatch.pacing import ShardSizes
@@ -111,6 +111,31 @@ def test_plan_and_dry_run_print_it(counter: Counter, capsys: pytest.CaptureFixtu
         shown = capsys.readouterr().out
         assert "10 rows in about 1 shard" in shown and "from a probe of 10 rows" in shown and "about 10, " in shown
     assert not Path("out").exists()
+
+
+def test_an_output_that_a_run_would_refuse_is_refused(counter: Counter) -> None:
+    write({1: "x"})
+    run_job(job(up="text", second="other"))
+    made = job(up="text", second="other")
+
+    def other(**keys: object) -> Job:
+        return made.model_copy(update={"output": made.output.model_copy(update=keys)})
+
+    by_rows = made.model_copy(update={"input": made.input.model_copy(update={"id": ()})})
+    for refused, words in (
+        (other(path="in.csv"), "is a file"),
+        (other(path="s3://bucket/out"), "is not a local folder"),
+        (other(path="out/data"), "lies within what belongs to the output"),
+        (other(mode="fail-if-exists"), "exists already and the job says `mode: fail-if-exists`"),
+        (by_rows, r'was made with id = \["id"\], the job says \[\]'),
+    ):
+        for attempt in (plan_job, run_job):
+            with pytest.raises(UnfitOutputError, match=words):
+                attempt(refused)
+    assert "Task 'second' is no longer in the job; its columns go from the dataset." in plan_job(job(up="text")).notices
+    Path("in.csv").write_text("id,text\n1,x\n")
+    with pytest.raises(InputError, match="Column 'other' of the dataset in 'out' is not in the input"):
+        plan_job(job(up="text"))
 
 
 def test_what_is_known_of_a_loaded_model_is_said(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,14 @@ from secbatch import run_identity, runner
 from secbatch.identity import Identified, Identities
 from secbatch.job import Job
 from secbatch.models.threads import restored_threads
+from secbatch.output_checks import check_mode, check_place, check_settings
 from secbatch.pacing import ShardSizes
 from secbatch.preparing import Setup, set_up
 from secbatch.probing import Sample, measure
 from secbatch.reuse import Reuse
 from secbatch.run_date import pinned
 from secbatch.run_options import RunOptions
+from secbatch.schema_changes import check_columns, check_tasks
 from secbatch.shards import input_shards
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
@@ -53,12 +55,13 @@ class Plan:
 def plan_job(job: Job, *, limit: int | None = None) -> Plan:
     """Reads the whole input, looks up what is done, and times the models on a few rows. Writes nothing.
 
-    Raises the same one-sentence errors as a run for what is wrong with the job, the models or the input, and
-    OutputHeldError where a run that is in progress takes away what is being looked at.
+    Raises the same one-sentence errors as a run for what is wrong with the job, the models, the input or the output,
+    and OutputHeldError where a run that is in progress takes away what is being looked at.
     """
     run = run_identity.new_run_id()  # of the run that might be: its day is a partition of the rows that are measured
     job, _ = pinned(job, run, lambda job: run_identity.described(job, RunOptions(limit)))
     layout = Layout(Path(job.output.path))
+    check_place(layout)
     while True:
         before = _newest_run(layout)
         try:
@@ -81,6 +84,9 @@ def _planned(job: Job, layout: Layout, run: str, limit: int | None) -> Plan:
     ledger = Ledger.read_only(layout.ledger) if layout.ledger.exists() else None
     try:
         newest = ledger.latest_version() if ledger else 0
+        if ledger:
+            unfinished = ledger.unfinished_run(run_identity.described(job, RunOptions(limit)))
+            check_mode(job, layout, ledger, goes_on=unfinished is not None)
         setup = set_up(job, run, lambda cuda: ShardSizes(runner.shard_rows_schedule(job, cuda)), newest)
         plan = Plan(
             files=len(setup.source.files),
@@ -89,6 +95,8 @@ def _planned(job: Job, layout: Layout, run: str, limit: int | None) -> Plan:
             models=[f"{name}: {model.name}" for name, model in setup.models.items()],
             notices=[*setup.compute.notices, *setup.source.notices],
         )
+        if ledger:
+            check_settings(job, layout, ledger)
         grouped = job.holds_conversations
         if grouped:
             plan.notices.append("rows are grouped by conversation first, on disk where they are many")
@@ -104,6 +112,8 @@ def _planned(job: Job, layout: Layout, run: str, limit: int | None) -> Plan:
                 fresh=job.output.mode == "overwrite",
                 scratch=Path(scratch),
             )
+            check_columns(job, reuse.base_columns(), setup.source.schema, plan.notices.append)
+            check_tasks(job, reuse.base_tasks(), False, plan.notices.append)
             sample = _count(setup, reuse, plan, limit, Path(scratch))
     finally:
         if ledger:

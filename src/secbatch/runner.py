@@ -9,18 +9,16 @@ from secbatch import run_identity
 from secbatch.arrow_memory import use_system_memory
 from secbatch.job import Job
 from secbatch.models.threads import restored_threads
+from secbatch.output_checks import check_place
 from secbatch.reporting import Reporter, Silent
 from secbatch.run_date import pinned
 from secbatch.run_identity import described
 from secbatch.run_options import RunOptions
 from secbatch.run_result import RunResult
 from secbatch.running import Run
-from secbatch.store.filesystem import check_output_place
 from secbatch.store.layout import Layout
-from secbatch.store.links import refuse_links
 from secbatch.store.lock import hold
 from secbatch.store.rebuild import open_ledger
-from secbatch.store.versions import check_own
 from secbatch.task_specs import Chat, writes_here
 
 __all__ = ["RunResult", "run_job", "shard_rows_schedule"]
@@ -64,9 +62,7 @@ def run_job(
     new_run = run_identity.new_run_id()
     job, dated = pinned(job, new_run, lambda job: described(job, asked))
     layout = Layout(Path(job.output.path))
-    check_output_place(layout.root)
-    check_own(layout)
-    refuse_links(layout)
+    check_place(layout)
     made = [folder for folder in (layout.internal, layout.root) if not folder.exists()]
     with hold(layout.lock), restored_threads():
         if layout.ledger.exists():

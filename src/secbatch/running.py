@@ -1,6 +1,5 @@
 """One run on an output that this process holds, from its settings to its record."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,11 +11,11 @@ from secbatch.errors import (
     EXIT_INTERRUPTED,
     EXIT_REJECTS,
     SecbatchError,
-    UnfitOutputError,
     interrupt_behind,
 )
 from secbatch.finished_shards import FinishedShards
 from secbatch.job import Job
+from secbatch.output_checks import check_mode, check_settings, settings
 from secbatch.pacing import ShardSizes
 from secbatch.poison import Poison
 from secbatch.preparing import Setup, set_up
@@ -71,20 +70,12 @@ class Run:
         self._tidying = unfinished if unfinished and ledger.all_published(unfinished) else None
         self._resuming = unfinished is not None and not self._tidying
         self.run = unfinished if unfinished and self._resuming else new_run
-        self._check_mode()
+        check_mode(job, layout, ledger, goes_on=unfinished is not None)
         self.result = RunResult(self.run, str(layout.root))
         for shown in ledger.version_facts()[-1:]:  # what a run that fails leaves as it is
             self.result.version, self.result.rows_in_dataset = shown.number, shown.rows
         self.clock = StageClock()
         self._schedule = schedule
-
-    def _check_mode(self) -> None:
-        goes_on = self._resuming or self._tidying
-        if self.job.output.mode == "fail-if-exists" and self.ledger.latest_version() and not goes_on:
-            raise UnfitOutputError(
-                f"Output '{self.layout.root}' exists already and the job says `mode: fail-if-exists`; "
-                "choose another output or mode."
-            )
 
     def execute(self, notices: Sequence[str] = ()) -> RunResult:
         """`notices`: what is to be said before anything else."""
@@ -95,7 +86,9 @@ class Run:
             self.sizes.hold(self.setup.worker.row_bytes)
             for text in notices:
                 self._notice(text)
-            self._settle_settings()
+            check_settings(self.job, self.layout, self.ledger)
+            for key, value in settings(self.job).items():
+                self.ledger.fix_setting(key, value)
             self.ledger.start_run(self.run, self.described, self.started)
             if self._tidying:
                 self.ledger.end_run(self._tidying, "finished", self.started)
@@ -137,22 +130,6 @@ class Run:
             self._schedule(cuda), fixed, lambda chosen: self.ledger.fix_shard_rows(self.run, chosen), expected
         )
         return self.sizes
-
-    def _settle_settings(self) -> None:
-        """Row identity and partitions are fixed by the first run on an output."""
-        settings = {
-            "id": json.dumps(self.job.input.id),
-            "sentences": json.dumps(self.job.input.sentences),
-            "partition_by": json.dumps(self.job.output.partition_by),
-        }
-        for key, value in settings.items():
-            fixed = self.ledger.setting(key)
-            if fixed is not None and fixed != value:
-                raise UnfitOutputError(
-                    f"Output '{self.layout.root}' was made with {key} = {fixed}, the job says {value}; "
-                    "that cannot change: use another output."
-                )
-            self.ledger.fix_setting(key, value)
 
     def _context(self, setup: Setup) -> RunContext:
         job, result, clock = self.job, self.result, self.clock

@@ -49,6 +49,8 @@ def run(
 ) -> int:
     """Run the job in JOB.yaml; a second run goes on where the first stopped, or does nothing."""
     if dry_run:
+        if until:
+            next_time(until, datetime.now().astimezone())
         with load(job_file, overrides, input_path, output_path) as job:
             _show_plan(job, limit)
         return 0
