@@ -187,6 +187,16 @@ def test_padding_that_disturbs_is_seen_in_bfloat16_too(config: Any, is_padded: b
     assert hidden_states(base.to(compute.torch_dtype), 0, compute).packed is not is_padded
 
 
+@pytest.mark.parametrize("heads", [1, 4])
+def test_convbert_is_never_padded(heads: int) -> None:
+    """Its convolutions reach into the padding, also where bfloat16 rounds by as much as that changes."""
+    torch.manual_seed(0)
+    compute = choose("cpu", "bfloat16")
+    config = ConvBertConfig(vocab_size=VOCABULARY, embedding_size=32, **{**SMALL, "num_attention_heads": heads})
+    base = AutoModel.from_config(config).eval().to(compute.torch_dtype)
+    assert hidden_states(base, 0, compute).packed
+
+
 def test_a_model_without_embeddings_of_tokens_is_refused(tmp_path: Path) -> None:
     config = CLIPConfig(
         text_config={"vocab_size": VOCABULARY, **SMALL}, vision_config={**SMALL, "image_size": 8, "patch_size": 4}

@@ -50,12 +50,13 @@ def padding_id(config: Any) -> int | None:
 
 
 def padding_moves_tokens(config: Any) -> bool:
-    """Whether padding changes what a text's tokens look at, in texts that are longer than any trial.
+    """Whether padding changes what a text's tokens look at, where a trial need not show it.
 
-    Reformer sorts tokens into chunks; DeepSeek V3.2 and others look at the keys with the best scores, and of equal
-    ones at those in certain columns.
+    Reformer sorts tokens into chunks, in texts that are longer than any trial; DeepSeek V3.2 and others look at the
+    keys with the best scores, and of equal ones at those in certain columns. ConvBERT's convolutions reach beyond a
+    text's end, by as little as bfloat16 rounds where its weights are small.
     """
-    return config.model_type == "reformer" or getattr(text_config(config), "index_topk", None) is not None
+    return config.model_type in ("reformer", "convbert") or getattr(text_config(config), "index_topk", None) is not None
 
 
 def changes_beyond(config: Any) -> int | None:
