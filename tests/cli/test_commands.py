@@ -126,6 +126,7 @@ def test_mask_and_ask(mask_model: str, chat_model: str, capsys: pytest.CaptureFi
         (["show", "absent"], 2, "does not exist"),
         (["run", "job.yaml"], 2, "job.yaml line 3: tasks.mask.text: there is no column 'txet'"),
         (["plan", "job.yaml", "--set", "input.id=a"], 2, "Command line: input.id: there is no column 'a'"),
+        (["run", "parts.yaml"], 2, "parts.yaml line 4: output.partition_by: column '_n' has a name that"),
         (["run", "job.yaml", "--set", "tasks.mask.model=./a"], 1, "tasks.mask.model: there is no model folder ./a"),
         (["finetune", "training.yaml"], 2, "training.yaml line 3: data.label: in.csv has no column 'label'"),
         (
@@ -172,6 +173,9 @@ def test_what_is_wrong_is_one_sentence(
     write("twice.csv", "text,text\na,b\n")
     task = f"{{type: fill-mask, model: {mask_model}, text: txet}}"
     write("job.yaml", f"name: a\ninput: {{path: in.csv}}\ntasks: {{mask: {task}}}\noutput: {{path: o}}\n")
+    write("n.csv", "text,_n\nA <mask>,1\n")
+    parts = f"name: a\ninput: {{path: n.csv}}\ntasks: {{mask: {task}}}\noutput: {{path: o, partition_by: _n}}\n"
+    write("parts.yaml", parts.replace("txet", "text"))
     about = f"name: a\nobjective: classify\ndata: {{train: in.csv, text: text, label: label}}\nmodel: {mask_model}\n"
     write("training.yaml", f"{about}output: o\n")
     write("taken.csv", "text,mask_top\na,b\n")

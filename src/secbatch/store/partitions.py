@@ -21,13 +21,15 @@ def check_partition_columns(columns: tuple[str, ...], schema: pa.Schema) -> None
         if misread or len(name) > 60 or _room(name) < len(NULL_PARTITION):
             shown = name if len(name) <= 60 else f"{name[:60]}…"
             raise JobError(
-                f"Partition column '{shown}' has a name that is too long, or that readers skip or misread; "
+                f"output.partition_by: column '{shown}' has a name that is too long, or that readers skip or misread; "
                 "rename it in the input."
             )
         kind = value_type(schema.field(name).type)
         plain = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
         if not (plain or pa.types.is_date32(kind) or pa.types.is_boolean(kind)):
-            raise JobError(f"Partition column '{name}' is {kind}; partition by text, integer, date or boolean columns.")
+            raise JobError(
+                f"output.partition_by: column '{name}' is {kind}; partition by text, integer, date or boolean columns."
+            )
 
 
 def misread_partitions(column: pa.ChunkedArray, name: str) -> dict[int, str]:
