@@ -316,6 +316,15 @@ def test_the_probe_of_a_plan_has_the_turns_before(monkeypatch: pytest.MonkeyPatc
     assert plan.todo_rows == 48 and max(seen) == TURNS_THAT_FIT
 
 
+@pytest.mark.parametrize("talks", ["a", "ab", "abcdefgh"])
+def test_a_plan_asks_the_first_turns_of_a_long_conversation(talks: str) -> None:
+    write({talk: [f"{talk} {turn}" for turn in range(500)] for talk in talks})
+    plan = plan_job(job())
+    assert plan.todo_rows == 500 * len(talks) and plan.seconds
+    assert probing.ROWS <= len(asked.questions) <= 2 * probing.ROWS + probing.WARMING_ROWS
+    assert set(asked.questions) <= {f"{talk} {turn}" for talk in talks for turn in range(probing.ROWS)}
+
+
 @pytest.mark.parametrize("flush", [100, 32 << 20])  # spilled to disk, and held in memory
 def test_the_later_row_of_the_input_counts_in_whichever_conversation_and_shard(
     flush: int, monkeypatch: pytest.MonkeyPatch

@@ -51,7 +51,7 @@ class Sample:
         """`todo`: for each task bool [n], the rows it is to be done for.
 
         `together`: int64 [n], ascending: the rows' conversations. They are measured as if all their turns were to be
-        done, as a turn without those before it would be too quick.
+        done, as a turn without those before it would be too quick; of a long one the first ROWS.
         """
         rows = np.flatnonzero(np.logical_or.reduce(list(todo.values())))
         if not len(rows):
@@ -61,6 +61,9 @@ class Sample:
             wanted = np.unique(together[rows])
             rows = np.flatnonzero(np.isin(together, wanted))
             numbers = np.searchsorted(wanted, together[rows])
+            first = np.searchsorted(numbers, numbers)  # of the row's conversation
+            early = np.arange(len(rows)) - first < ROWS
+            rows, numbers = rows[early], numbers[early]
             todo = {name: np.ones(len(together), bool) for name in todo}
         numbers = self._seen + numbers
         self._seen = int(numbers[-1]) + 1
