@@ -103,6 +103,20 @@ def test_parts_of_a_batch_are_at_work_at_the_same_time(monkeypatch: pytest.Monke
     assert sorted(parts) == [(0, 3), (3, 7)]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("amx", [False, True])
+@torch.inference_mode()
+def test_parts_are_as_large_as_the_processor_is_fast(
+    dtype: torch.dtype, amx: bool, monkeypatch: pytest.MonkeyPatch, threads: None
+) -> None:
+    monkeypatch.setattr(generation_blenderbot, "cpu_has_amx_bf16", lambda: amx)
+    model = blenderbot().to(dtype)
+    steps = BlenderbotSteps(BlenderbotDecoder(model), 1, 0, positions=8)
+    steps.start(prompts(model, 2), 10)
+    wanted = [1, 1, 1, 2] if amx and dtype == torch.bfloat16 else [1, 2, 2, 2]
+    assert [steps._parts(rows) for rows in (19, 20, 76, 77)] == wanted
+
+
 def test_rows_that_stay_move_no_more_than_they_must() -> None:
     assert in_front([0, 1, 2]) == [0, 1, 2]
     assert in_front([1, 3]) == [3, 1]
