@@ -16,12 +16,13 @@ def finished(monkeypatch: pytest.MonkeyPatch) -> Callable[..., float]:
     told: list[float] = []
     stages: Any = ShardStages.__new__(ShardStages)
     stages._landed, stages.clock = 0.0, StageClock()
-    stages.sizes = SimpleNamespace(measured=lambda rows, seconds: told.append(seconds))
+    stages.sizes = SimpleNamespace(measured=lambda rows, seconds: told.append(seconds), weighed=lambda rows, size: None)
+    enriched = SimpleNamespace(table=SimpleNamespace(num_rows=10))
 
     def finish(began: float, ended: float, at: float, on_its_way: bool = False) -> float:
         work = SimpleNamespace(identified=SimpleNamespace(shard=SimpleNamespace(num_rows=10)))
         later = SimpleNamespace(**vars(work)) if on_its_way else work
-        stages.worker = SimpleNamespace(land=lambda work: later, finish=lambda work: None)
+        stages.worker = SimpleNamespace(land=lambda work: later, finish=lambda work: enriched, result_bytes=lambda _: 0)
         monkeypatch.setattr("time.monotonic", lambda: at)
         stages._finished(work, began, ended)
         return told[-1]
