@@ -1,7 +1,7 @@
 """Conversations night after night: only new and edited turns, and those after them, are answered again."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -254,16 +254,12 @@ def test_without_row_keys_nothing_tells_which_turns_an_answer_was_given_after() 
     assert questions_of() == []
 
 
-def test_row_keys_that_are_lost_while_a_run_is_stopped_lose_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    talks = {name: [f"{name} {n}" for n in range(4)] for name in "abcdef"}
-    write(talks)
-    questions_of()
-    talks["b"][3], talks["f"][3] = "edited b", "edited f"
-    write(talks)
+def break_off(monkeypatch: pytest.MonkeyPatch, at: Callable[[list[str]], bool]) -> None:
+    """A run that fails before it asks questions of which `at` says so."""
     reply = ChattyModel.reply
 
     def failing(self: ChattyModel, rendered: Any, ids: Any) -> list[Reply]:
-        if "edited f" in [one.turns[-1].question for one in rendered]:
+        if at([one.turns[-1].question for one in rendered]):
             raise RuntimeError("stop")
         return reply(self, rendered, ids)
 
@@ -271,6 +267,15 @@ def test_row_keys_that_are_lost_while_a_run_is_stopped_lose_no_rows(monkeypatch:
         patch.setattr(ChattyModel, "reply", failing)
         with pytest.raises(RuntimeError):
             run_job(job())
+
+
+def test_row_keys_that_are_lost_while_a_run_is_stopped_lose_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    talks = {name: [f"{name} {n}" for n in range(4)] for name in "abcdef"}
+    write(talks)
+    questions_of()
+    talks["b"][3], talks["f"][3] = "edited b", "edited f"
+    write(talks)
+    break_off(monkeypatch, lambda questions: "edited f" in questions)
     assert list(Path("out/_secbatch/checkpoints").iterdir())
     for keys in Path("out/_secbatch/keys").rglob("*.keys"):
         keys.unlink()
@@ -283,17 +288,7 @@ def test_row_keys_that_are_lost_while_a_run_is_stopped_lose_no_rows(monkeypatch:
 def test_an_interrupted_run_takes_over_the_answers_of_its_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     talks = {name: [f"{name} {n}" for n in range(4)] for name in "abcdef"}
     write(talks)
-    reply = ChattyModel.reply
-
-    def failing(self: ChattyModel, rendered: Any, ids: Any) -> list[Reply]:
-        if len(asked.questions) >= 12:
-            raise RuntimeError("stop")
-        return reply(self, rendered, ids)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ChattyModel, "reply", failing)
-        with pytest.raises(RuntimeError):
-            run_job(job())
+    break_off(monkeypatch, lambda _: len(asked.questions) >= 12)
     assert len(asked.questions) == 12
     talks["a"].append("a 4")  # the rest is for the next night
     write(talks)
