@@ -46,6 +46,12 @@ class ModelError(SecbatchError):
     """A model cannot be had, is not what the task needs, or its files are broken."""
 
 
+class UnfitModelError(ModelError):
+    """There is no model of that name or revision, or it is none that can do the task: a retry cannot help."""
+
+    exit_code = EXIT_USAGE
+
+
 class OutputError(SecbatchError):
     """The output cannot be written where the job wants it."""
 

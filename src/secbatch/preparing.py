@@ -54,7 +54,7 @@ def set_up(job: Job, run: str, pace: Callable[[bool], Callable[[int], int]], ver
             try:
                 models[name] = resolved.result()
             except ModelError as error:
-                raise ModelError(f"tasks.{name}.model: {error}") from None
+                raise type(error)(f"tasks.{name}.model: {error}") from None
     shard_rows = pace(compute.device.startswith("cuda"))
     # Conversations are put into shards once all input is read: then the target of each is asked for, and not before,
     # as it depends on how fast those before it were.

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from secbatch.errors import JobError, ModelError, cause
+from secbatch.errors import JobError, ModelError, UnfitModelError, cause
 from secbatch.models import registry
 from secbatch.models.catalog import CATALOG
 from secbatch.models.content_hash import weight_files, weights_hash
@@ -123,7 +123,7 @@ def known(name: str) -> RegisteredName:
     """The record of a promoted model. Raises ModelError when there is none of that name."""
     record = registry.registered(name)
     if record is None:
-        raise ModelError(f"there is no promoted model {name}{registry.name_hint(name, [])}")
+        raise UnfitModelError(f"there is no promoted model {name}{registry.name_hint(name, [])}")
     return record
 
 

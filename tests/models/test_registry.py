@@ -302,5 +302,5 @@ def test_the_commands(models: list[Path], capsys: pytest.CaptureFixture[str]) ->
     assert _run(["models", "promote", "tram"]) == 2
     assert _run(["models", "promote", "tram=x", "--rollback"]) == 2
     assert _run(["models", "promote", "tram=x", "--to", "abc"]) == 2
-    assert _run(["models", "promote", "tram", "--rollback"]) == 1
+    assert _run(["models", "promote", "tram", "--rollback"]) == 2
     assert "There is no promoted model tram." in capsys.readouterr().err

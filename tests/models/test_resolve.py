@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import huggingface_hub
 import pytest
@@ -17,7 +18,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file
 
-from secbatch.errors import ModelError
+from secbatch.errors import EXIT_USAGE, ModelError, UnfitModelError
 from secbatch.models import hub
 from secbatch.models.catalog import CATALOG
 from secbatch.models.content_hash import tokenizer_hash, weights_hash
@@ -239,6 +240,26 @@ class _FakeApi:
     def model_info(self, hub_id: str, revision: str, timeout: float) -> object:
         siblings = [type("File", (), {"rfilename": name})() for name in self.names]
         return type("Info", (), {"sha": COMMIT, "siblings": siblings})()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("RepositoryNotFoundError", "no model a/b on"), ("RevisionNotFoundError", "no revision 'v1'")]
+)
+def test_what_the_hub_does_not_know_no_retry_brings(
+    monkeypatch: pytest.MonkeyPatch, cache: Path, kind: str, message: str
+) -> None:
+    from types import SimpleNamespace
+
+    from huggingface_hub import errors
+
+    answer: Any = SimpleNamespace(status_code=404, headers={}, request=None)
+    error = getattr(errors, kind)("not found", response=answer)
+    api = SimpleNamespace(model_info=Mock(side_effect=error))
+    monkeypatch.setattr(hub, "_offline", lambda: False)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: api)
+    with pytest.raises(UnfitModelError, match=message) as caught:
+        resolve("a/b", "v1")
+    assert caught.value.exit_code == EXIT_USAGE
 
 
 @pytest.mark.parametrize("safe", [True, False])

@@ -18,7 +18,7 @@ import torch
 from secbatch.comparison.evaluation import Measured
 from secbatch.comparison.labelled_rows import LabelledRows
 from secbatch.comparison.predictions import Predicted, Progress
-from secbatch.errors import InputError, ModelError, counted
+from secbatch.errors import InputError, ModelError, UnfitModelError, counted
 from secbatch.evaluation.perplexity import PERPLEXITY, loss_tally
 from secbatch.evaluation.tally import Figure
 from secbatch.labelled.files import LabelledFiles
@@ -77,7 +77,7 @@ class HiddenWords(LabelledRows):
         resolved = resolve(model)
         encoder = SharedEncoder(resolved, compute)
         if encoder.tokenizer.mask_id is None:
-            raise ModelError(f"model {resolved.name} has no mask token, so it has no masked-LM loss")
+            raise UnfitModelError(f"model {resolved.name} has no mask token, so it has no masked-LM loss")
         encoder.need_head("masked-lm")
         encoder.load()
         used = encoder.precision or compute.dtype

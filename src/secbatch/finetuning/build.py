@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from secbatch.errors import InputError, ModelError
+from secbatch.errors import InputError, ModelError, UnfitModelError
 from secbatch.finetune_job import LENGTH, FinetuneJob, Hyperparameters
 from secbatch.finetuning.classify import Classify
 from secbatch.finetuning.dataset import Dataset
@@ -51,7 +51,9 @@ def build(job: FinetuneJob, data: Dataset, resolved: ResolvedModel, compute: Com
     wanted = job.settled()
     tokenizer = load_tokenizer(resolved)
     if job.objective == "masked-lm" and tokenizer.mask_id is None:
-        raise ModelError(f"model {resolved.name}: its tokenizer has no mask token, which objective: masked-lm needs")
+        raise UnfitModelError(
+            f"model {resolved.name}: its tokenizer has no mask token, which objective: masked-lm needs"
+        )
     limit = min(tokenizer.max_length, LENGTH)
     max_length = min(wanted.max_length, tokenizer.max_length) if wanted.max_length else limit
     objective = _objective(job, wanted, data, tokenizer, resolved)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from secbatch.errors import ModelError, SecbatchError, cause
+from secbatch.errors import ModelError, SecbatchError, UnfitModelError, cause
 from secbatch.models.content_hash import weight_files
 from secbatch.models.proxies import by_proxy
 from secbatch.patience import patiently
@@ -85,9 +85,9 @@ def download(hub_id: str, revision: str) -> Snapshot:
                 " `hf auth login` or set HF_TOKEN"
             ) from None
         except RevisionNotFoundError:
-            raise ModelError(f"model {hub_id} has no revision '{revision}' on the hub") from None
+            raise UnfitModelError(f"model {hub_id} has no revision '{revision}' on the hub") from None
         except RepositoryNotFoundError:
-            raise ModelError(f"there is no model {hub_id} on the hub, or it is private") from None
+            raise UnfitModelError(f"there is no model {hub_id} on the hub, or it is private") from None
         except (OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
             raise HubUnreachableError(cause(error)) from None
         except HfHubHTTPError as error:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from secbatch.errors import ModelError, cause
+from secbatch.errors import ModelError, UnfitModelError, cause
 from secbatch.models.block_sparse import keep_block_sparse
 from secbatch.models.configuration import load_config, text_config
 from secbatch.models.content_hash import weight_files
@@ -109,7 +109,7 @@ def _check_complete(resolved: ResolvedModel, kind: Kind, model: Any, info: dict[
     prefix = model.base_model_prefix + "."
     # A pooler is the base's by name, but it is trained with the head.
     if kind != "encoder" and not any(key.startswith(prefix) and "pooler" not in key.split(".") for key in missing):
-        raise ModelError(without_head(resolved, kind, f"{missing[0]} is not in its checkpoint"))
+        raise UnfitModelError(without_head(resolved, kind, f"{missing[0]} is not in its checkpoint"))
     raise ModelError(
         f"model {resolved.name}: {len(missing)} weights are missing from its checkpoint (the first is {missing[0]})"
     )

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from secbatch.errors import ModelError
+from secbatch.errors import UnfitModelError
 from secbatch.models.resolved import ResolvedModel
 
 Kind = Literal[
@@ -72,9 +72,11 @@ def model_class(config: Any, kind: Kind) -> Any:
 def check_kind(resolved: ResolvedModel, config: Any, kind: Kind) -> None:
     """Raises ModelError when what `config` describes can be no model of `kind`. Loads no weights."""
     if auto_class(config, kind) is None:
-        raise ModelError(f"model {resolved.name} is a {config.model_type} model and cannot serve as {PURPOSE[kind]}")
+        raise UnfitModelError(
+            f"model {resolved.name} is a {config.model_type} model and cannot serve as {PURPOSE[kind]}"
+        )
     if kind == "causal" and hasattr(config, "is_decoder") and _trained_for_masks(config):
-        raise ModelError(
+        raise UnfitModelError(
             f"model {resolved.name} was trained to fill masks ({config.architectures[0]}) and cannot serve as"
             f" {PURPOSE[kind]}"
         )
@@ -93,7 +95,7 @@ def check_head(resolved: ResolvedModel, config: Any, kind: Kind) -> None:
     if names and not any(name.endswith(_CLASS_ENDING[kind]) for name in names):
         other = next((name for name in names if name.endswith(tuple(_CLASS_ENDING.values()))), None)
         if other is not None:
-            raise ModelError(without_head(resolved, kind, f"it is a {other}"))
+            raise UnfitModelError(without_head(resolved, kind, f"it is a {other}"))
 
 
 def without_head(resolved: ResolvedModel, kind: Kind, why: str) -> str:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from secbatch.errors import ModelError, nearest
+from secbatch.errors import ModelError, UnfitModelError, nearest
 from secbatch.home import expanded
 from secbatch.models.content_hash import file_hash
 
@@ -149,7 +149,7 @@ def find_version(record: RegisteredName, start: str) -> str:
         return found[0]
     what = f"{len(found)} versions beginning with" if found else "no version"
     shown = ", ".join(version[:SHOWN_DIGITS] for version in kept)
-    raise ModelError(f"promoted model {record.name} has {what} '{start}'; kept are {shown or 'none'}")
+    raise UnfitModelError(f"promoted model {record.name} has {what} '{start}'; kept are {shown or 'none'}")
 
 
 def registered_version(name: str, revision: str | None = None) -> RegisteredVersion | None:

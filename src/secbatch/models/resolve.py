@@ -6,7 +6,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from secbatch.errors import ModelError, nearest
+from secbatch.errors import ModelError, UnfitModelError, nearest
 from secbatch.home import expanded
 from secbatch.models.catalog import CATALOG
 from secbatch.models.content_hash import tokenizer_hash, weight_files, weights_hash
@@ -49,7 +49,7 @@ def at_hand(name: str) -> bool:
 def _resolve(name: str, revision: str | None, fresh: bool) -> ResolvedModel:
     entry = CATALOG.get(name)
     if not name.strip():
-        raise ModelError("the model's name is empty")
+        raise UnfitModelError("the model's name is empty")
     promoted = registered_version(name, revision)
     if promoted is not None:
         if fresh:
@@ -67,7 +67,7 @@ def _resolve(name: str, revision: str | None, fresh: bool) -> ResolvedModel:
     hub_id = entry.hub_id if entry and entry.hub_id else name
     wanted = revision or (entry.revision if entry else "main")
     if not _HUB_ID.fullmatch(hub_id):
-        raise ModelError(
+        raise UnfitModelError(
             f"model '{name}' is neither a catalog name{name_hint(name, list(CATALOG))}, nor a folder, nor a"
             " hub id"
             " (owner/name)"
@@ -79,7 +79,7 @@ def _resolve(name: str, revision: str | None, fresh: bool) -> ResolvedModel:
 def _refuse_revision(name: str, revision: str | None, what: str) -> None:
     """A pinned revision that pins nothing would be a false promise."""
     if revision is not None:
-        raise ModelError(f"model {name} {what} and has no revisions; take out revision '{revision}'")
+        raise UnfitModelError(f"model {name} {what} and has no revisions; take out revision '{revision}'")
 
 
 def _from_hub(name: str, hub_id: str, revision: str, asked: str | None, fresh: bool) -> Snapshot:
@@ -144,7 +144,9 @@ def _builtin_folder(name: str) -> Path:
 def _built_in(name: str) -> Path:
     known = [entry.name for entry in CATALOG.values() if entry.hub_id is None]
     if name not in known:
-        raise ModelError(f"there is no built-in model {name}{nearest(name, known)}; there are {' and '.join(known)}")
+        raise UnfitModelError(
+            f"there is no built-in model {name}{nearest(name, known)}; there are {' and '.join(known)}"
+        )
     folder = _builtin_folder(name)
     if not _complete(folder):
         raise ModelError(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from secbatch.errors import ModelError
+from secbatch.errors import ModelError, UnfitModelError
 from secbatch.models.configuration import load_config
 from secbatch.models.load import weight_notices
 from secbatch.models.resolved import ResolvedModel
@@ -27,7 +27,7 @@ def load_for_training(
 
         chosen = getattr(transformers, auto_class)
         if type(config) not in chosen._model_mapping:
-            raise ModelError(
+            raise UnfitModelError(
                 f"model {resolved.name} is a {config.model_type} model, of which there is no {auto_class} in"
                 " transformers"
             )
@@ -48,7 +48,7 @@ def load_for_training(
             f"model {resolved.name}: {len(missing)} weights are missing from its checkpoint (the first is {missing[0]})"
         )
     if missing:
-        raise ModelError(
+        raise UnfitModelError(
             f"model {resolved.name} has no trained language-model head ({missing[0]} is not in its checkpoint), which"
             f" {auto_class} needs"
         )

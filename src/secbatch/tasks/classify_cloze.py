@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from secbatch.errors import JobError, ModelError
+from secbatch.errors import JobError, ModelError, UnfitModelError
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.cloze import Cloze, cloze_texts
 from secbatch.models.requests import Request
@@ -50,7 +50,9 @@ class ClozeTask:
         self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
         self.reads = self._text.columns
         if tokenizer.mask_id is None:
-            raise ModelError(f"model {model.name} has no mask token, so it cannot classify by a template (task {name})")
+            raise UnfitModelError(
+                f"model {model.name} has no mask token, so it cannot classify by a template (task {name})"
+            )
         self._cloze = Cloze.of(spec.template, tokenizer)
         if self._cloze.room < 1:
             raise JobError(

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from secbatch.errors import ModelError
+from secbatch.errors import UnfitModelError
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.generation_scores import largest
 from secbatch.models.requests import Request
@@ -71,7 +71,7 @@ class FillMaskTask:
         self._tokenizer = encoder.tokenizer
         self.repeats = Repeats(encoder.scratch)
         if self._tokenizer.mask_id is None:
-            raise ModelError(f"model {model.name} has no mask token, so it cannot serve fill-mask (task {name})")
+            raise UnfitModelError(f"model {model.name} has no mask token, so it cannot serve fill-mask (task {name})")
         self._targets = (
             target_ids(spec.targets, self._tokenizer, f"tasks.{name}.targets", model.name)
             if spec.targets is not None
