@@ -187,6 +187,35 @@ def test_a_turn_without_an_answer_is_no_history_and_stays_so_until_it_is_retried
     assert questions_of(retry=True) == ["last", "next", "refuse"]
 
 
+@pytest.mark.parametrize("removed", ["drop", "keep"])
+def test_an_answer_given_without_a_refused_turn_does_not_come_back_once_that_is_answered(
+    removed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = job().model_copy(update={"output": job().output.model_copy(update={"removed": removed})})
+    monkeypatch.setitem(globals(), "job", lambda output="out": at(given, output))
+
+    def night(talk: list[str], **options: Any) -> list[str]:
+        write({"a": talk})
+        asked.questions.clear()
+        run_job(job(), options=RunOptions(**options))
+        return sorted(asked.questions)
+
+    assert len(night(["hello", "refuse", "Refuse", "next"])) == 4
+    night(["hello", "refuse", "Refuse"])  # the last turn is away for a while
+    assert night(["hello", "refuse", "Refuse", "next"]) == []  # and nothing is new where it was
+    night(["hello", "refuse", "Refuse"])
+    asked.refuses = "Refuse"
+    assert night(["hello", "refuse", "Refuse"], retry=True) == ["Refuse", "refuse"]
+    assert night(["hello", "refuse", "Refuse", "next"]) == ["next"]
+    agrees_with_a_fresh_one()
+    night(["hello", "refuse", "Refuse"])
+    asked.refuses = ""
+    assert night(["hello", "refuse", "Refuse"], retry=True) == ["Refuse"]
+    assert night(["hello", "refuse", "Refuse", "next"]) == ["next"]
+    agrees_with_a_fresh_one()
+    assert night(["hello", "refuse", "Refuse", "next"]) == []
+
+
 def test_what_a_question_without_an_answer_left_no_room_for_stays_forgotten() -> None:
     asked.refuses = "long"
     write({"a": ["hello", "and now", "long"]})

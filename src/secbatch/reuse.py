@@ -19,8 +19,8 @@ from secbatch.store.merge import SUPERSEDED
 from secbatch.store.partitions import with_partitions
 from secbatch.store.parts import DamagedPartError, footer_sum, is_part_of, read_part, readable
 from secbatch.store.pool import Match, Pool, Stored
-from secbatch.store.row_keys import REJECTED, REMOVED, DamagedKeysError, RowKeys, StoredKeys, write_keys
-from secbatch.task_keys import conversation_column, conversations, task_keys
+from secbatch.store.row_keys import REJECTED, REMOVED, UNANSWERED, DamagedKeysError, RowKeys, StoredKeys, write_keys
+from secbatch.task_keys import after_unanswered, conversation_column, conversations, task_keys
 from secbatch.worker import Reused, Work, Worker
 
 
@@ -38,6 +38,7 @@ class Looked:
 
     identified: Identified
     keys: RowKeys
+    written: RowKeys  # as they are written: with what is known of turns that got no answer
     match: Match
 
     @property
@@ -141,13 +142,18 @@ class Reuse:
         done = task_keys(worker.tasks, worker.fingerprints, shard.table, rejected)
         flags = np.zeros(shard.num_rows, np.uint8)
         keys = RowKeys(identified.keys, identified.content, identified.place, flags, done)
-        match = self._pool.match(keys, worker.fingerprints)
+        talks = any(map(conversation_column, worker.tasks.values()))
+        unanswered = self._pool.unanswered(keys) if talks else np.zeros(len(keys), bool)
+        wanted = after_unanswered(worker.tasks, done, shard.table, unanswered)
+        match = self._pool.match(replace(keys, done=wanted), worker.fingerprints)
         for name, task in worker.tasks.items():
             column = conversation_column(task)
             if column:
                 numbers = conversations(shard.table.column(column))
                 self._with_history(name, numbers, np.asarray(done[name].any(axis=1)), match)
-        return Looked(identified, keys, match)
+        unanswered &= match.rejected  # the others are asked again, and so are those after them
+        written = replace(keys, done=after_unanswered(worker.tasks, done, shard.table, unanswered))
+        return Looked(identified, keys, written.flagged(unanswered, UNANSWERED), match)
 
     @staticmethod
     def _with_history(name: str, numbers: np.ndarray, usable: np.ndarray, match: Match) -> None:
@@ -177,8 +183,9 @@ class Reuse:
         more = json.dumps([self._base, sorted(self._worker.fingerprints.items()), self.schema_name, kept])
         return content_key(looked.identified, looked.identified.shard.table.schema, more)
 
-    def work(self, looked: Looked) -> tuple[Work, RowKeys] | None:
-        """The rows that are to be written anew, with the columns that are done; None when there are none."""
+    def work(self, looked: Looked) -> tuple[Work, RowKeys, RowKeys] | None:
+        """The rows that are to be written anew, with the columns that are done, and their keys, as they are asked for
+        and as they are written; None when there are none."""
         rows = np.flatnonzero(~looked.match.kept)
         if not len(rows):
             return None
@@ -194,8 +201,9 @@ class Reuse:
                     runs = _spread(table.column("secbatch_run"), done, len(rows))
         errors = self._errors_of_before(looked.match, rows)
         if len(rows) == len(looked.keys):
-            return Work(looked.identified, reused, runs, errors), looked.keys
-        return Work(looked.identified.take(rows), reused, runs, errors), looked.keys.take(rows)
+            return Work(looked.identified, reused, runs, errors), looked.keys, looked.written
+        work = Work(looked.identified.take(rows), reused, runs, errors)
+        return work, looked.keys.take(rows), looked.written.take(rows)
 
     def _errors_of_before(self, match: Match, rows: np.ndarray) -> dict[int, str]:
         """Of those out of `rows` that come out rejected as they were: place among these, and the sentence."""

@@ -29,6 +29,7 @@ class Item:
     key: str = ""
     work: Work | None = None  # None: nothing to do
     keys: RowKeys | None = None  # of the rows of `work`
+    written: RowKeys | None = None  # the same, as `Looked` has them
     enriched: Enriched | None = None  # what the rows of `work` became, where that is known before any stage
     began: float = 0.0  # monotonic time at which the device was given `work`
     ended: float = 0.0  # and at which it could be given more
@@ -110,8 +111,8 @@ class ShardLookup:
         if todo is None:
             return item
         self.sizes.record()
-        work, keys = todo
-        return replace(item, key=key, work=work, keys=keys)
+        work, keys, written = todo
+        return replace(item, key=key, work=work, keys=keys, written=written)
 
     def complete(self) -> bool:
         """Whether all of the job's input was read to its end: only then can a row be missing from it."""

@@ -18,7 +18,8 @@ from secbatch.run_context import RunContext
 from secbatch.shard_lookup import Item, ShardLookup
 from secbatch.store.checkpoints import write_checkpoint
 from secbatch.store.ledger_records import Checkpoint
-from secbatch.store.row_keys import REJECTED, RowKeys
+from secbatch.store.row_keys import REJECTED, UNANSWERED, RowKeys
+from secbatch.task_keys import after_unanswered
 from secbatch.task_specs import writes_here
 from secbatch.worker import Enriched, Work
 
@@ -157,7 +158,7 @@ class ShardStages:
             )
 
     def _finish(self, item: Item) -> None:
-        shard, kept, keys = item.shard, item.kept, item.keys
+        shard, kept, keys = item.shard, item.kept, item.written
         if item.work is None or keys is None:
             known, self._one_is_through = item.checkpoint, True
             self.writing.give(lambda: known, lambda done: self.finished.add(shard, kept, done))
@@ -184,16 +185,19 @@ class ShardStages:
         return enriched
 
     def _checkpoint(self, enriched: Enriched, keys: RowKeys, index: int, key: str) -> Checkpoint:
+        done = after_unanswered(self.worker.tasks, keys.done, enriched.table, enriched.unanswered)
+        unanswered = enriched.unanswered | ((keys.flags & UNANSWERED) != 0)
+        keys = replace(keys, done=done).flagged(unanswered, UNANSWERED).flagged(enriched.rejected, REJECTED)
         with self.clock("checkpoint"):
-            done = write_checkpoint(
+            checkpoint = write_checkpoint(
                 self.layout,
                 self.ledger,
                 (self.run, index, key),
                 enriched.table.replace_schema_metadata(self.metadata),
-                keys.flagged(enriched.rejected, REJECTED),
+                keys,
                 enriched.computed,
                 self.job.output.partition_columns,
                 self.about,
             )
         self.poison.done(index)
-        return done
+        return checkpoint

@@ -32,6 +32,20 @@ def task_keys(
     return keys
 
 
+def after_unanswered(
+    tasks: Mapping[str, Task], done: dict[str, np.ndarray], table: pa.Table, unanswered: np.ndarray
+) -> dict[str, np.ndarray]:
+    """`done`, in which turns after `unanswered` ones (bool [n]) have other keys than after the answers to these."""
+    if not unanswered.any():
+        return done
+    done = dict(done)
+    for name, task in tasks.items():
+        column = conversation_column(task)
+        if column:
+            done[name] = _after_unanswered(done[name], conversations(table.column(column)), unanswered)
+    return done
+
+
 def conversation_column(task: Task) -> str | None:
     """The column whose equal neighbouring values make rows of one conversation, where the task has these."""
     return getattr(task, "conversation_column", None)
@@ -45,6 +59,17 @@ def conversations(column: pa.ChunkedArray) -> np.ndarray:
         for place, (value, before) in enumerate(zip(ids, [None, *ids], strict=False))
     ]
     return np.cumsum(np.array(starts, dtype=np.int64)) - 1
+
+
+def _after_unanswered(keys: np.ndarray, numbers: np.ndarray, unanswered: np.ndarray) -> np.ndarray:
+    """`numbers`: int64 [n], ascending, of the rows' conversations."""
+    keys = keys.copy()
+    ends = np.searchsorted(numbers, numbers, side="right")
+    for row in np.flatnonzero(unanswered & keys.any(axis=1)):
+        later = keys[row + 1 : ends[row]]
+        mark = np.frombuffer(hashlib.blake2b(keys[row].tobytes(), digest_size=16).digest(), dtype="<u8")
+        later[later.any(axis=1)] ^= mark
+    return keys
 
 
 def _with_history(inputs: np.ndarray, column: pa.ChunkedArray, usable: np.ndarray) -> np.ndarray:

@@ -85,6 +85,7 @@ class Enriched:
 
     table: pa.Table
     rejected: np.ndarray  # bool [n]
+    unanswered: np.ndarray  # bool [n]: turns of a conversation that have got no answer now
     computed: np.ndarray  # bool [n]: a task was computed for the row
     tokens: int
     padding: int
@@ -217,7 +218,7 @@ class Worker:
         errors = {**work.errors, **shard.errors}
         columns: dict[str, Any] = dict(zip(shard.table.column_names, shard.table.columns, strict=True))
         tokens = padding = 0
-        computed = np.zeros(shard.num_rows, dtype=bool)
+        computed, unanswered = np.zeros((2, shard.num_rows), dtype=bool)
         for name, task in self.tasks.items():
             rows = work.todo(name)
             added = task.finish(work.stage[name]) if name in work.stage else TaskColumns({})
@@ -232,6 +233,7 @@ class Worker:
             for place, sentence in added.errors.items():
                 position = int(rows[place])
                 _note(errors, position, sentence)
+                unanswered[position] |= conversation_column(task) is not None
         for column in self._partition_by:
             for position, value in misread_partitions(shard.table.column(column), column).items():
                 shown = value if len(value) <= 40 else f"{value[:40]}…"
@@ -253,7 +255,7 @@ class Worker:
         arrays = [_conform(columns[f.name], f.type) for f in self.schema]
         rejected = np.zeros(n, dtype=bool)
         rejected[list(errors)] = True
-        return Enriched(pa.table(arrays, schema=self.schema), rejected, computed, tokens, padding, done)
+        return Enriched(pa.table(arrays, schema=self.schema), rejected, unanswered, computed, tokens, padding, done)
 
     def _runs(self, before: "pa.Array | None", computed: np.ndarray) -> pa.Array:
         """The run that last enriched each row: this one, unless all of the row was taken over."""

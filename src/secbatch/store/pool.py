@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from secbatch.store.filters import Asked
 from secbatch.store.parts import RowGroups, opened
-from secbatch.store.row_keys import REJECTED, RowKeys, StoredKeys
+from secbatch.store.row_keys import REJECTED, REMOVED, UNANSWERED, RowKeys, StoredKeys
 
 KNOWN_PARTS = 1024  # of whose keys the heads are held
 OPEN_PARTS = 8  # whose keys are mapped and partly in memory
@@ -66,6 +66,7 @@ class Pool:
         self._open_keys, self._readable, self._retry = open_keys, readable, retry
         self._sound: dict[int, bool] = {}  # files that are not shown: whether their rows can be read
         self._open: OrderedDict[int, StoredKeys] = OrderedDict()
+        self._has_unanswered: dict[int, bool] = {}
         self._groups = RowGroups()
         self._last = 0  # where the last rows were found
 
@@ -101,6 +102,23 @@ class Pool:
             self._among_replaced(keys, match)
         return match
 
+    def unanswered(self, keys: RowKeys) -> np.ndarray:
+        """bool [n]: turns of conversations that got no answer where they stand, as they are, in the base version or
+        among replaced rows: most of them come out so again."""
+        unanswered = np.zeros(len(keys), bool)
+        for number, part in enumerate(self.parts):
+            if self._retry or not (part.shown or part.superseded):
+                continue
+            if number not in self._has_unanswered:
+                self._has_unanswered[number] = bool((self.keys(number).flags & UNANSWERED).any())
+            if self._has_unanswered[number]:
+                stored = self.keys(number)
+                rows = stored.find_ids(keys.ids)
+                here = np.flatnonzero(rows >= 0)
+                same = (stored.array("content")[rows[here]] == keys.content[here]).all(axis=1)
+                unanswered[here] |= same & ((stored.flags[rows[here]] & UNANSWERED) != 0)
+        return unanswered
+
     def _nearest_first(self) -> list[int]:
         order = list(range(len(self.parts)))
         return order[self._last :] + order[: self._last]
@@ -130,7 +148,7 @@ class Pool:
         flags = stored.flags[rows]
         same = (stored.array("content")[rows] == keys.content[here]).all(axis=1)
         match.known[here] = same
-        whole = same & ((flags & ~REJECTED) == 0)
+        whole = same & ((flags & REMOVED) == 0)
         whole &= stored.about.get("schema") == self._schema
         if self._retry:
             whole &= flags == 0
@@ -185,7 +203,7 @@ class Pool:
             alike = [("content", keys.content), *((f"done {name}", done) for name, done in keys.done.items())]
             for name, wanted in alike:
                 found[found] = (stored.column(name)[rows[found]] == wanted[left[found]]).all(axis=1)
-            found[found] = stored.flags[rows[found]] == REJECTED
+            found[found] = (stored.flags[rows[found]] & ~UNANSWERED) == REJECTED
             found &= stored.about.get("schema") == self._schema
             if found.any() and self._is_sound(number) and _has_errors(part.file):
                 for name in keys.done:

@@ -31,6 +31,7 @@ COLUMNS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {  # and what eac
     "flags": (np.uint8, ()),
 }
 REJECTED, REMOVED = np.uint8(1), np.uint8(2)  # bits of `flags`
+UNANSWERED = np.uint8(4)  # another: a turn of a conversation that got no answer; earlier releases have not noted it
 
 
 @dataclass(frozen=True)
