@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from weakref import WeakSet
 
 import numpy as np
 import pyarrow as pa
@@ -76,6 +78,46 @@ def test_hardly_a_text_finds_its_set_full_while_half_of_the_table_is_free(tmp_pa
     texts = [str(number) for number in range(1024 * WAYS // 2)]
     add(repeats, texts, [text.encode() for text in texts])
     assert len(repeats.find(text_keys(texts))) > 0.997 * len(texts)
+
+
+def test_a_table_grows_with_its_texts_and_loses_none(tmp_path: Path) -> None:
+    repeats, texts = Repeats(tmp_path), [str(number) for number in range(60_000)]
+    sizes = []
+    for start in range(0, len(texts), 10_000):
+        some = texts[start : start + 10_000]
+        add(repeats, some, [text.encode() for text in some])
+        sizes.append(repeats._tags.nbytes + repeats._places.nbytes)
+    assert repeats.find(text_keys(texts)) == {place: text.encode() for place, text in enumerate(texts)}
+    assert sizes[0] <= 2 << 20 and sizes[-1] <= 8 << 20  # not the 64 MB that it may take, in each task of a job
+
+
+def test_the_ring_lets_go_of_texts_that_a_table_need_not_grow_for(tmp_path: Path) -> None:
+    repeats = Repeats(tmp_path, capacity=100_000)
+    for start in range(0, 40_000, 1000):
+        some = [f"{number:05}" for number in range(start, start + 1000)]
+        add(repeats, some, [text.encode() * 4 for text in some])
+        assert len(repeats.find(text_keys(some))) == 1000
+    assert len(repeats._tags) == repeats_room.FEW
+
+
+def test_the_tables_of_many_tasks_share_what_they_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeats_room, "_TABLES", WeakSet())
+    monkeypatch.setattr(repeats_room, "SHARED", 12 * repeats_room.FEW)
+    free = 1 << 30
+    monkeypatch.setattr(repeats_room.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    tasks = [Repeats(tmp_path) for _ in range(10)]
+    texts = [str(number) for number in range(20_000)]
+    for repeats in tasks:
+        add(repeats, texts[:1], [b"x"])
+    for repeats in tasks:
+        add(repeats, texts, [b"x"] * len(texts))
+        assert len(repeats.find(text_keys(texts[-1000:]))) > 900
+    assert sum(len(repeats._tags) for repeats in tasks) == 12 * repeats_room.FEW
+    assert sum(repeats._capacity for repeats in tasks) <= free // repeats_room.ALL_SHARE
+    alone = Repeats(tmp_path)
+    del tasks, repeats
+    add(alone, texts, [b"x"] * len(texts))
+    assert len(alone.find(text_keys(texts))) == len(texts)
 
 
 def test_a_disk_that_refuses_ends_the_memory_and_nothing_else(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""Results of texts that were seen before, however far apart: bounded on disk, and by a fixed table in memory.
+"""Results of texts that were seen before, however far apart: bounded on disk, and by a table in memory.
 
-A set-associative table maps a text's 128-bit hash to a place in a ring of results in a file. Where the ring is
-full, the oldest results give way; where a set is full, the oldest entry does. Losing one costs its computation
-again, never a wrong result: a record carries the half of the hash that the table does not hold.
+A set-associative table maps a text's 128-bit hash to a place in a ring of results in a file. It doubles when it is
+filled, up to a bound of its own and one for the tables of all tasks together. Where the ring is full, the oldest
+results give way; where a set is full, the oldest entry does. Losing one costs its computation again, never a wrong
+result: a record carries the half of the hash that the table does not hold.
 """
 
 import os
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
+from weakref import WeakSet
 
 import numpy as np
 
@@ -24,12 +26,19 @@ from secbatch.tasks.text import DistinctTexts
 
 WAYS = 16  # many: of two million texts 3.3% found a set of 4 full, 0.06% one of 16
 SETS = 1 << 18  # 4 million texts; 64 MB
+FEW = 1 << 10  # sets to begin with; 256 kB
+SHARED = 8 * SETS  # sets of all tables of the process
+FILLED = 4  # a table of which this part is taken may double: then hardly a text finds its set full
 CAPACITY = 2 << 30  # bytes of results
 FREE_SHARE = 20  # at most this fraction of the free disk
+ALL_SHARE = 5  # and all together at most this one
 WRITTEN = 1 << 20  # bytes of results that are laid out and written at a time
 
 MANY = 64  # shards with more than this part of a shard's texts are waited for
 PATIENCE = 5.0  # seconds
+
+_TABLES: "WeakSet[Repeats]" = WeakSet()  # all that may have a table
+_TABLES_MUTEX = threading.Lock()
 
 _HEAD = np.dtype([("check", "<u8"), ("length", "<u4")])  # in front of each result
 
@@ -114,6 +123,10 @@ class Repeats:
         self._head = 1  # where the next result goes, counted from the beginning of time; 0 is no place
         self._tags = np.zeros(0, np.uint64)
         self._places = np.zeros(0, np.int64)
+        self._entered = 0  # entries of the table, some of which the ring may have let go of
+        if folder is not None:
+            with _TABLES_MUTEX:
+                _TABLES.add(self)
 
     def __reduce__(self) -> tuple[type["Repeats"], tuple[Path | None, int, int]]:
         return Repeats, (self._folder, self._sets, self._capacity)  # a copy elsewhere begins with nothing
@@ -170,7 +183,23 @@ class Repeats:
             self._close()
             return
         if places is not None:
+            self._make_room(len(places))
             self._enter(keys[:, 0], places)
+
+    def _make_room(self, more: int) -> None:
+        """Doubles the table until so many new entries do not fill it, as far as it may grow."""
+        self._entered += more
+        if self._entered > self._places.size // FILLED:
+            self._entered = more + int(np.count_nonzero(self._places > max(self._head - self._capacity, 0)))
+        while self._entered > self._places.size // FILLED:
+            sets = len(self._tags)
+            with _TABLES_MUTEX:
+                taken = sum(len(table._tags) for table in _TABLES)
+            if 2 * sets > self._sets or taken + sets > SHARED:
+                return
+            moved = self._tags % np.uint64(2 * sets) >= sets
+            self._tags = np.concatenate([self._tags, self._tags])
+            self._places = np.concatenate([self._places * ~moved, self._places * moved])
 
     def _enter(self, tags: np.ndarray, places: np.ndarray) -> None:
         """Each new entry takes the oldest way of its set."""
@@ -185,21 +214,23 @@ class Repeats:
             lines, tags, places = lines[rest], tags[rest], places[rest]
 
     def _lines(self, tags: np.ndarray) -> np.ndarray:
-        return (tags % np.uint64(self._sets)).astype(np.int64)
+        return (tags % np.uint64(len(self._tags))).astype(np.int64)
 
     def _open(self) -> None:
         if self._file is None:
             assert self._folder is not None
             self._file = tempfile.TemporaryFile(dir=self._folder, prefix="repeats-")  # noqa: SIM115
-            self._capacity = min(self._capacity, shutil.disk_usage(self._folder).free // FREE_SHARE)
-            self._tags = np.zeros((self._sets, WAYS), np.uint64)
-            self._places = np.zeros((self._sets, WAYS), np.int64)
+            share = max(FREE_SHARE, ALL_SHARE * len(_TABLES))
+            self._capacity = min(self._capacity, shutil.disk_usage(self._folder).free // share)
+            self._tags = np.zeros((min(FEW, self._sets), WAYS), np.uint64)
+            self._places = np.zeros((min(FEW, self._sets), WAYS), np.int64)
 
     def _close(self) -> None:
         self._closed = True
         if self._file is not None:
             self._file.close()
         self._file = None
+        self._tags, self._places = np.zeros(0, np.uint64), np.zeros(0, np.int64)
 
     def _append(self, checks: np.ndarray, results: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
         """The places of new records, written at once; None when they are too many for the ring."""
