@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from fake_task import install
 
 from secbatch import probing
+from secbatch.errors import InputError
 from secbatch.job import Job
 from secbatch.planning import plan_job
 from secbatch.run_options import RunOptions
@@ -347,6 +350,17 @@ def test_a_plan_asks_the_first_turns_of_a_long_conversation(talks: str) -> None:
     assert plan.todo_rows == 500 * len(talks) and plan.seconds
     assert probing.ROWS <= len(asked.questions) <= 2 * probing.ROWS + probing.WARMING_ROWS
     assert set(asked.questions) <= {f"{talk} {turn}" for talk in talks for turn in range(probing.ROWS)}
+
+
+@pytest.mark.parametrize("column", ["id", "order"])
+def test_a_column_that_does_not_do_is_named_with_the_task(column: str) -> None:
+    Path("in").mkdir()
+    values = {"thread": ["a"], "turn": [0], "text": ["hello"], {"id": "thread", "order": "turn"}[column]: [{"x": 1}]}
+    pq.write_table(pa.table(values), "in/a.parquet")
+    given = job(id_columns=("text",))
+    given = given.model_copy(update={"input": given.input.model_copy(update={"path": "in/*.parquet"})})
+    with pytest.raises(InputError, match=rf"^tasks.answer.conversation.{column}: a column of type struct"):
+        run_job(given)
 
 
 @pytest.mark.parametrize("flush", [100, 32 << 20])  # spilled to disk, and held in memory

@@ -32,8 +32,8 @@ def _until(shards: Iterator[Shard], stopped: Callable[[], bool]) -> Iterator[Sha
 
 
 def _grouped(setup: Setup, spill: Path, stopped: Callable[[], bool]) -> Iterator[Shard]:
-    chats = [spec for spec in setup.job.tasks.values() if isinstance(spec, Chat)]
-    groupings = {(chat.conversation.id, chat.conversation.order) for chat in chats if chat.conversation}
+    chats = {name: spec for name, spec in setup.job.tasks.items() if isinstance(spec, Chat) and spec.conversation}
+    groupings = {(chat.conversation.id, chat.conversation.order) for chat in chats.values() if chat.conversation}
     if not groupings:
         return _until(setup.source.shards(), stopped)
     if len(groupings) > 1:
@@ -43,11 +43,12 @@ def _grouped(setup: Setup, spill: Path, stopped: Callable[[], bool]) -> Iterator
     shutil.rmtree(spill, ignore_errors=True)  # what a killed run has left
     make_folder(spill)
     name, order = groupings.pop()
+    key = f"tasks.{next(iter(chats))}.conversation"
     shards = _until(setup.source.shards(), stopped)
     if not setup.job.input.id:
-        return group_by_conversation(shards, name, order, setup.shard_rows, spill)
+        return group_by_conversation(shards, name, order, setup.shard_rows, spill, key=key)
     later = LaterRows(Identities.of(setup.job, spill), spill / "identities")
-    return group_by_conversation(later.noted(shards), name, order, setup.shard_rows, spill, later.superseded)
+    return group_by_conversation(later.noted(shards), name, order, setup.shard_rows, spill, later.superseded, key)
 
 
 def _limited(shards: Iterator[Shard], limit: int | None) -> Iterator[Shard]:

@@ -32,6 +32,7 @@ def group_by_conversation(
     shard_rows: Callable[[int], int],
     spill_dir: Path,
     superseded: Callable[[], np.ndarray] | None = None,
+    key: str = "conversation",
 ) -> Iterator[Shard]:
     """The rows of `shards` with each conversation whole, in one shard, in the order of `order_column`.
 
@@ -41,16 +42,16 @@ def group_by_conversation(
     it is more than FLUSH_BYTES (less stays in memory, and conversations come in the order of their first rows);
     shards without rows carry the rejects on in the meantime. The files are removed at the end.
     `superseded`, asked once all input is read, names rows that are left out: their places in the whole input,
-    ascending.
+    ascending. `key`: of the job, to be named where a column does not do.
     Deterministic. Raises InputError (no such column) and OutputError (disk full).
     """
     index = 0
     spill = Path(tempfile.mkdtemp(prefix="conversations-", dir=spill_dir))
     try:
-        buckets = _Buckets(spill, id_column)
+        buckets = _Buckets(spill, id_column, key)
         for shard in shards:
-            for column, key in ((id_column, "id"), (order_column, "order")):
-                check_known(column, tuple(shard.table.column_names), f"conversation.{key}")
+            for column, own in ((id_column, "id"), (order_column, "order")):
+                check_known(column, tuple(shard.table.column_names), f"{key}.{own}")
             if shard.rejects:
                 empty = shard.table.slice(0, 0)
                 yield Shard(index, empty, shard.source.slice(0, 0), shard.row.slice(0, 0), {}, shard.rejects)
@@ -106,9 +107,9 @@ def _shard(index: int, tables: "list[pa.Table]", superseded: int) -> Shard:
 class _Buckets:
     """Rows on disk, all of one conversation in one file."""
 
-    def __init__(self, folder: Path, id_column: str) -> None:
+    def __init__(self, folder: Path, id_column: str, key: str) -> None:
         self.folder = folder
-        self._id = id_column
+        self._id, self._key = id_column, key
         self._writers: dict[int, pa.RecordBatchStreamWriter] = {}
         self._held: list[pa.Table] = []
         self._bytes = 0
@@ -138,7 +139,7 @@ class _Buckets:
             return
         table = pa.concat_tables(self._held).unify_dictionaries()
         self._held, self._bytes = [], 0
-        bucket = _bucket_of(table.column(self._id), table.column(SEQUENCE))
+        bucket = _bucket_of(table.column(self._id), table.column(SEQUENCE), self._key)
         order = np.argsort(bucket, kind="stable")
         ordered = bucket[order]
         cuts = [0, *(np.flatnonzero(np.diff(ordered)) + 1).tolist(), len(ordered)]
@@ -166,7 +167,7 @@ class _Buckets:
 
         if self._held:
             table = self._without_left_out(pa.concat_tables(self._held).unify_dictionaries().combine_chunks())
-            yield _ordered(table, id_column, order_column)
+            yield _ordered(table, id_column, order_column, self._key)
         for number in sorted(self._writers):
             path = self._path(number)
             with pa.OSFile(str(path)) as file:
@@ -175,7 +176,7 @@ class _Buckets:
                 path.unlink()
             table = self._without_left_out(table)
             if table.num_rows:
-                yield _ordered(table, id_column, order_column)
+                yield _ordered(table, id_column, order_column, self._key)
 
     def _without_left_out(self, table: "pa.Table") -> "pa.Table":
         import pyarrow as pa
@@ -184,7 +185,7 @@ class _Buckets:
         return table.filter(pa.array(~np.isin(places, self.left_out))) if len(self.left_out) else table
 
 
-def _plain_ids(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
+def _plain_ids(column: "pa.ChunkedArray", key: str) -> "pa.ChunkedArray":
     """Conversation ids as text; null where there is none."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -196,13 +197,13 @@ def _plain_ids(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
     try:
         texts = (as_text(column) if isinstance(column.type, pa.BaseExtensionType) else column).cast(pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        raise InputError(f"conversation.id: a column of type {column.type} cannot name a conversation") from None
+        raise InputError(f"{key}.id: a column of type {column.type} cannot name a conversation") from None
     return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
 
 
-def _bucket_of(ids: "pa.ChunkedArray", places: "pa.ChunkedArray") -> np.ndarray:
+def _bucket_of(ids: "pa.ChunkedArray", places: "pa.ChunkedArray", key: str) -> np.ndarray:
     """int64 [n]: the bucket of each row by its conversation; rows without one by their place in the input."""
-    encoded = _plain_ids(ids).combine_chunks().dictionary_encode()
+    encoded = _plain_ids(ids, key).combine_chunks().dictionary_encode()
     hashes = np.array(
         [zlib.crc32(text.encode("utf-8")) % BUCKETS for text in encoded.dictionary.to_pylist()] or [0], dtype=np.int64
     )
@@ -212,19 +213,19 @@ def _bucket_of(ids: "pa.ChunkedArray", places: "pa.ChunkedArray") -> np.ndarray:
     return np.asarray(np.where(missing, alone, hashes[codes]))
 
 
-def _ordered(table: "pa.Table", id_column: str, order_column: str) -> "tuple[pa.Table, np.ndarray]":
+def _ordered(table: "pa.Table", id_column: str, order_column: str, key: str) -> "tuple[pa.Table, np.ndarray]":
     """Rows by (first appearance of their conversation, turn, place in the input), and the conversations' starts."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     places = table.column(SEQUENCE).to_numpy()
-    encoded = _plain_ids(table.column(id_column)).combine_chunks().dictionary_encode()
+    encoded = _plain_ids(table.column(id_column), key).combine_chunks().dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     alone = codes < 0
     codes[alone] = len(encoded.dictionary) + np.arange(int(alone.sum()))
     first = np.full(int(codes.max()) + 1, np.iinfo(np.int64).max)
     np.minimum.at(first, codes, places)
-    turns = _turn_ranks(table.column(order_column), codes)
+    turns = _turn_ranks(table.column(order_column), codes, key)
     keys = pa.table({"first": first[codes], "turn": turns, "place": places})
     order = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in keys.column_names])
     sorted_first = first[codes][order.to_numpy()]
@@ -232,7 +233,7 @@ def _ordered(table: "pa.Table", id_column: str, order_column: str) -> "tuple[pa.
     return table.take(order), starts
 
 
-def _turn_ranks(column: "pa.ChunkedArray", codes: np.ndarray) -> np.ndarray:
+def _turn_ranks(column: "pa.ChunkedArray", codes: np.ndarray, key: str) -> np.ndarray:
     """int64 [n]: ranks that order the turns inside each conversation; missing turns come last."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -240,21 +241,21 @@ def _turn_ranks(column: "pa.ChunkedArray", codes: np.ndarray) -> np.ndarray:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return _ranks(column)
+        return _ranks(column, key)
     text = pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), pa.scalar(None, column.type), column)
     number = pc.match_substring_regex(text, r"^\s*[+-]?\d{1,15}(\.\d{1,9})?\s*$")
     is_number = pc.fill_null(number, True).to_numpy()
-    texts = _ranks(text)
+    texts = _ranks(text, key)
     if not is_number.any():
         return texts
     numeric = pc.if_else(number, pc.utf8_trim_whitespace(text), pa.scalar(None, column.type))
-    numbers = _ranks(pc.replace_substring_regex(numeric, r"^\+", "").cast(pa.decimal128(26, 9)))
+    numbers = _ranks(pc.replace_substring_regex(numeric, r"^\+", "").cast(pa.decimal128(26, 9)), key)
     all_numbers = np.ones(int(codes.max()) + 1, dtype=bool)  # [conversations]
     np.logical_and.at(all_numbers, codes, is_number)
     return np.where(all_numbers[codes], numbers, texts)
 
 
-def _ranks(column: "pa.ChunkedArray") -> np.ndarray:
+def _ranks(column: "pa.ChunkedArray", key: str) -> np.ndarray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -263,5 +264,5 @@ def _ranks(column: "pa.ChunkedArray") -> np.ndarray:
     try:
         ranks = pc.rank(column, sort_keys="ascending", tiebreaker="dense")
     except (pa.ArrowNotImplementedError, pa.ArrowTypeError):
-        raise InputError(f"conversation.order: a column of type {column.type} has no order") from None
+        raise InputError(f"{key}.order: a column of type {column.type} has no order") from None
     return np.asarray(ranks.to_numpy()).astype(np.int64)
