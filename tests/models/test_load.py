@@ -148,10 +148,56 @@ def test_code_beside_a_known_architecture_does_not_run(folder: Path) -> None:
     assert not canary.exists()
 
 
-def test_kernels_from_the_hub_are_refused(folder: Path) -> None:
-    edit(folder / "config.json", attn_implementation="someone/kernels")
-    with pytest.raises(ModelError, match="asks for code from the hub"):
+@pytest.mark.parametrize("kernels", ["someone/kernels", {"": "someone/kernels"}])
+def test_kernels_from_the_hub_are_refused(folder: Path, kernels: object) -> None:
+    edit(folder / "config.json", attn_implementation=kernels)
+    with pytest.raises(ModelError, match=r"asks for code from the hub \(attn_implementation: someone/kernels in"):
         load_model(resolved(folder), "masked-lm", CPU)
+
+
+def test_a_configuration_that_leads_to_another_is_refused(folder: Path) -> None:
+    hidden = json.loads((folder / "config.json").read_text()) | {"attn_implementation": "someone/kernels"}
+    (folder / "config.4.0.0.json").write_text(json.dumps(hidden))
+    edit(folder / "config.json", configuration_files=["config.4.0.0.json"])
+    with pytest.raises(ModelError, match=r"its config\.json leads to other files \(configuration_files\), which"):
+        load_config(resolved(folder))
+
+
+def test_a_tokenizer_that_leads_to_another_is_refused(folder: Path) -> None:
+    shutil.copy(folder / "tokenizer.json", folder / "tokenizer.4.0.0.json")
+    edit(folder / "tokenizer_config.json", fast_tokenizer_files=["tokenizer.4.0.0.json"])
+    with pytest.raises(ModelError, match=r"its tokenizer_config\.json leads to other files \(fast_tokenizer_files\)"):
+        load_tokenizer(resolved(folder))
+
+
+def test_weights_are_those_of_the_files_that_are_hashed(folder: Path) -> None:
+    weights, config = folder / "model.safetensors", json.loads((folder / "config.json").read_text())
+    edit(folder / "config.json", transformers_weights="model.safetensors")
+    load_model(resolved(folder), "masked-lm", CPU)
+    for key in ("transformers_weights", "text_config"):
+        shutil.copy(weights, folder / "other.safetensors")
+        other = "other.safetensors" if key == "transformers_weights" else {"transformers_weights": "other.safetensors"}
+        (folder / "config.json").write_text(json.dumps(config | {key: other}))
+        with pytest.raises(ModelError, match=r"leads to other files \(transformers_weights\), which are not read"):
+            load_model(resolved(folder), "masked-lm", CPU)
+    (folder / "config.json").write_text(json.dumps(config))
+    shutil.copy(weights, folder / "shard-00000-model-00001-of-00001.safetensors")
+    with pytest.raises(ModelError, match=r"lies a checkpoint of a distributed training \(shard-00000-model-00001-of"):
+        load_model(resolved(folder), "masked-lm", CPU)
+
+
+def test_an_adapter_beside_the_weights_is_not_used_and_said(folder: Path) -> None:
+    before = load_model(resolved(folder), "masked-lm", CPU)
+    assert before.notices == ()
+    lora = {"peft_type": "LORA", "r": 1, "lora_alpha": 8, "target_modules": ["query"]}
+    (folder / "adapter_config.json").write_text(json.dumps(lora))
+    name = "base_model.model.roberta.encoder.layer.0.attention.self.query.lora_{}.weight"
+    values = {name.format("A"): torch.ones(1, 64), name.format("B"): torch.ones(64, 1)}
+    save_file(values, folder / "adapter_model.safetensors")
+    loaded = load_model(resolved(folder), "masked-lm", CPU)
+    assert loaded.notices[0].startswith("beside the weights of tiny lies an adapter (adapter_config.json), which is")
+    ids = torch.tensor([[0, 5, 6, 2]])
+    assert torch.equal(loaded.model(ids).logits, before.model(ids).logits)
 
 
 def test_truncated_weights(folder: Path) -> None:

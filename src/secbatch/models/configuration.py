@@ -29,6 +29,7 @@ def load_config(resolved: ResolvedModel) -> Any:
                 " which this version of transformers does not know"
             )
         with explained(resolved, "its config.json"):
+            _refuse_other_files(resolved, raw)
             _refuse_kernels(resolved, raw)
             _refuse_endless_layers(resolved, raw)
             config = AutoConfig.from_pretrained(resolved.folder, trust_remote_code=False, local_files_only=True)
@@ -110,13 +111,31 @@ def _refuse_endless_layers(resolved: ResolvedModel, value: dict[str, Any]) -> No
             _refuse_endless_layers(resolved, entry)
 
 
-def _refuse_kernels(resolved: ResolvedModel, value: Any) -> None:
-    """A config can name attention kernels on the hub, which are code: refuse them."""
+def _refuse_other_files(resolved: ResolvedModel, value: Any) -> None:
+    """A config can lead to another one, or to weights, of which nothing is checked and no hash taken."""
     if isinstance(value, dict):
         for key, entry in value.items():
-            if "implementation" in key and isinstance(entry, str) and "/" in entry:
+            if key == "configuration_files" or (key == "transformers_weights" and entry != _usual_weights(resolved)):
                 raise ModelError(
-                    f"model {resolved.name} asks for code from the hub ({key}: {entry} in config.json),"
-                    " which is never run; remove the line from the file"
+                    f"model {resolved.name}: its config.json leads to other files ({key}), which are not read; give"
+                    " them their usual names and remove the line from the file"
                 )
-            _refuse_kernels(resolved, entry)
+            _refuse_other_files(resolved, entry)
+
+
+def _usual_weights(resolved: ResolvedModel) -> str | None:
+    """The file that weights are read from, where config.json names none."""
+    names = ("model.safetensors", "model.safetensors.index.json")
+    return next((name for name in names if (resolved.folder / name).is_file()), None)
+
+
+def _refuse_kernels(resolved: ResolvedModel, value: Any, kernels: str = "") -> None:
+    """A config can name attention kernels on the hub, which are code: refuse them. `kernels`: the key above."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            _refuse_kernels(resolved, entry, key if "implementation" in key else kernels)
+    elif kernels and isinstance(value, str) and "/" in value:
+        raise ModelError(
+            f"model {resolved.name} asks for code from the hub ({kernels}: {value} in config.json),"
+            " which is never run; remove the line from the file"
+        )

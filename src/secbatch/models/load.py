@@ -84,9 +84,17 @@ def weight_notices(resolved: ResolvedModel) -> tuple[str, ...]:
         raise ModelError(
             f"model {resolved.name}: no weights (model.safetensors or pytorch_model.bin) in {resolved.folder}"
         )
+    adapter = resolved.folder / "adapter_config.json"
+    notices: tuple[str, ...] = ()
+    if adapter.is_file():
+        notices = (
+            f"beside the weights of {resolved.name} lies an adapter ({adapter.name}), which is not used; merge it into"
+            " them (peft's merge_and_unload) if it is meant",
+        )
     if files[0].suffix == ".safetensors":
-        return ()
+        return notices
     return (
+        *notices,
         f"the weights of {resolved.name} are a pickle ({files[0].name}); they were read with torch's"
         " weights-only loader,"
         " which runs no code, but a safetensors file is safer and loads faster",

@@ -1,5 +1,6 @@
 """Tokenizer files to a tokenizer, and how long the sequences may be that it makes."""
 
+import json
 import sys
 from typing import Any
 
@@ -34,6 +35,7 @@ def load_tokenizer(resolved: ResolvedModel) -> TextTokenizer:
                 " name a model of texts"
             )
         raise ModelError(f"model {resolved.name}: no tokenizer {files}")
+    _refuse_other_files(resolved)
     check_address_space()
     if sys.flags.optimize > 1:
         raise ModelError(
@@ -68,6 +70,19 @@ def load_tokenizer(resolved: ResolvedModel) -> TextTokenizer:
             " no room for a text"
         )
     return tokenizer
+
+
+def _refuse_other_files(resolved: ResolvedModel) -> None:
+    """tokenizer_config.json can lead to another tokenizer.json, of which no hash is taken."""
+    path = resolved.folder / "tokenizer_config.json"
+    if not path.is_file():
+        return
+    with explained(resolved, "its tokenizer"):
+        if "fast_tokenizer_files" in json.loads(path.read_text(encoding="utf-8")):
+            raise ModelError(
+                f"model {resolved.name}: its tokenizer_config.json leads to other files (fast_tokenizer_files), which"
+                " are not read; name the one that is meant tokenizer.json and remove the line from the file"
+            )
 
 
 def _lost_lstrip(resolved: ResolvedModel, hf: Any) -> bool:

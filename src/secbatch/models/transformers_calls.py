@@ -1,6 +1,8 @@
 """How transformers is called: without its log lines, and with what it raises as a sentence."""
 
+import os
 import pickle
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,8 @@ from secbatch.models.resolved import ResolvedModel
 
 if TYPE_CHECKING:
     import torch
+
+_SHARD_OF_TRAINING = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 
 
 @contextmanager
@@ -47,6 +51,7 @@ def read_weights(auto_class: Any, resolved: ResolvedModel, config: Any, dtype: "
     ModelError.
     """
     with explained(resolved, "its weights"):
+        _refuse_shards_of_training(resolved)
         model, info = auto_class.from_pretrained(
             resolved.folder,
             config=config,
@@ -56,8 +61,20 @@ def read_weights(auto_class: Any, resolved: ResolvedModel, config: Any, dtype: "
             weights_only=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            # With peft at hand an adapter beside the weights would be put on them: it is looked for where none can be.
+            adapter_kwargs={"subfolder": os.devnull},
         )
     return model, info
+
+
+def _refuse_shards_of_training(resolved: ResolvedModel) -> None:
+    """Transformers reads what a distributed training has saved before the weights themselves, and tells of nothing."""
+    shards = sorted(path.name for path in resolved.folder.iterdir() if _SHARD_OF_TRAINING.match(path.name))
+    if shards:
+        raise ModelError(
+            f"model {resolved.name}: in {resolved.folder} lies a checkpoint of a distributed training ({shards[0]}),"
+            " which would be read in place of its weights; take its files out"
+        )
 
 
 _one_at_a_time = threading.RLock()
