@@ -93,8 +93,13 @@ def test_a_damaged_file_is_written_anew_whole(counter: Counter, text: bytes) -> 
 def test_what_is_in_the_way_is_said_before_the_run(
     counter: Counter, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert _run(["run", "job.yaml", "--metrics-file", "no/such/folder.prom"]) == 2
-    assert "name a file in a folder that exists" in capsys.readouterr().err
+    for command in (["run", "job.yaml"], ["run", "job.yaml", "--dry-run"]):
+        assert _run([*command, "--metrics-file", "no/such/folder.prom"]) == 2
+        assert "name a file in a folder that exists" in capsys.readouterr().err
+        with monkeypatch.context() as patched:
+            patched.setattr("os.access", lambda place, mode: False)  # whoever runs the tests may write anywhere
+            assert _run([*command, "--metrics-file", "a.prom"]) == 1
+        assert "--metrics-file 'a.prom' may not be written; mend the folder's rights" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     assert night() == 2
     assert "pip install 'secbatch[metrics]'" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from fake_task import Counter, UpperTask, install
 
 from secbatch import probing
 from secbatch.cli.main import _run
-from secbatch.errors import InputError, OutputHeldError, UnfitOutputError
+from secbatch.errors import InputError, OutputError, OutputHeldError, UnfitOutputError
 from secbatch.identity import Identified
 from secbatch.job import Job
 from secbatch.pacing import ShardSizes
@@ -135,6 +135,13 @@ def test_an_output_that_a_run_would_refuse_is_refused(counter: Counter) -> None:
     assert "Task 'second' is no longer in the job; its columns go from the dataset." in plan_job(job(up="text")).notices
     Path("in.csv").write_text("id,text\n1,x\n")
     with pytest.raises(InputError, match="Column 'other' of the dataset in 'out' is not in the input"):
+        plan_job(job(up="text"))
+
+
+def test_a_place_that_may_not_be_written_gets_no_plan(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    write({1: "word"})
+    monkeypatch.setattr("os.access", lambda place, mode: False)  # whoever runs the tests may write anywhere
+    with pytest.raises(OutputError, match=r"Output 'out/_secbatch' is not writable \(Permission denied\)"):
         plan_job(job(up="text"))
 
 

@@ -1,5 +1,6 @@
 """A run's figures as a Prometheus textfile, for the textfile collector of node_exporter."""
 
+import os
 import re
 import time
 from pathlib import Path
@@ -24,6 +25,10 @@ def check_metrics_file(path: Path) -> None:
     check_extra("--metrics-file", ["prometheus_client"], "metrics")
     if not path.parent.is_dir() or path.is_dir():
         raise JobError(f"--metrics-file '{path}': name a file in a folder that exists.")
+    if not os.access(path.absolute().parent, os.W_OK):  # it is written beside, and renamed
+        raise OutputError(
+            f"--metrics-file '{path}' may not be written; mend the folder's rights, or name another file."
+        )
     if path.exists() and not path.is_file():  # the end of a device, or of a pipe, would be waited for
         raise JobError(f"--metrics-file '{path}' is a device or a pipe; name a file, which each run replaces.")
     if path.suffix != ".prom" and _holds_something_else(path):  # under that ending a damaged one is written anew

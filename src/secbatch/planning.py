@@ -20,6 +20,7 @@ from secbatch.run_date import pinned
 from secbatch.run_options import RunOptions
 from secbatch.schema_changes import check_columns, check_tasks
 from secbatch.shards import input_shards
+from secbatch.store.filesystem import check_writable
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
 from secbatch.store.ledger_records import Run
@@ -62,6 +63,7 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
     job, _ = pinned(job, run, lambda job: run_identity.described(job, RunOptions(limit)))
     layout = Layout(Path(job.output.path))
     check_place(layout)
+    check_writable(layout.internal)
     while True:
         before = _newest_run(layout)
         try:

@@ -84,8 +84,10 @@ def test_classify_learns_and_a_second_run_does_nothing(
     assert "Nothing to do  this training was finished" in said and "Best epoch" not in said
     assert (first.folder / "model.safetensors").stat().st_mtime_ns == stamp
     other = spec.model_copy(update={"hyperparameters": spec.hyperparameters.model_copy(update={"seed": 1})})
-    with pytest.raises(JobError, match=r"holds a model of another training .* --overwrite"):
-        finetune(other)
+    for attempt in (plan_finetune, finetune):
+        with pytest.raises(JobError, match=r"holds a model of another training .* --overwrite"):
+            attempt(other)  # type: ignore[operator]
+    assert plan_finetune(spec).epochs == plan_finetune(other, overwrite=True).epochs == 10
     (first.folder / "notes.txt").write_text("mine")
     assert finetune(other, overwrite=True).record["hyperparameters"]["seed"] == 1
     assert (first.folder / "notes.txt").read_text() == "mine"
@@ -112,13 +114,20 @@ def test_classify_learns_and_a_second_run_does_nothing(
         finetune(spec)
 
 
-def test_a_dry_run_says_what_would_be_trained(tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_says_what_would_be_trained(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = job("classify", tiny("bert").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out")
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(spec.model_dump(mode="json", exclude_none=True)))
     assert run_command(["finetune", str(path), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "36 train · 12 dev" in said and "2: malware 18, tool 18" in said and "epochs at most" in said
+    assert run_command(["finetune", str(path), "--dry-run", "--output", str(path / "out")]) == 1
+    assert "cannot be written: Not a directory" in capsys.readouterr().err
+    monkeypatch.setattr("os.access", lambda place, mode: False)  # whoever runs the tests may write anywhere
+    assert run_command(["finetune", str(path), "--dry-run"]) == 1
+    assert "is not writable (Permission denied); choose another or mend its rights" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -40,7 +40,7 @@ def finetune(
         if dry_run:
             from secbatch.finetuning.planning import plan_finetune
 
-            for name, text in _planned(plan_finetune(job)):
+            for name, text in _planned(plan_finetune(job, overwrite)):
                 click.echo(f"{name:<10}  {printable(text)}")
             return 0
         with TrainingWatch(log_format) as watch, StopAsked() as stop:

@@ -49,6 +49,7 @@ def run(
 ) -> int:
     """Run the job in JOB.yaml; a second run goes on where the first stopped, or does nothing."""
     if dry_run:
+        Measured(metrics_file)  # refuses what it could not write
         if until:
             next_time(until, datetime.now().astimezone())
         with load(job_file, overrides, input_path, output_path) as job:

@@ -81,19 +81,10 @@ def finetune(
                 )
             what = f"lost {lost} of" if lost else f"another {changed} than"
             reporter.notice(f"output '{job.output}' has {what} its finished model, which is trained again")
-        if done is not None and not same and not overwrite:
-            raise JobError(
-                f"output '{job.output}' holds a model of another training (job '{done.get('name')}', finished"
-                f" {done.get('finished')}: other data, base or hyperparameters); choose another output, or replace it"
-                " with --overwrite"
-            )
+        if not overwrite:
+            refuse_others(job, folder, None if same else done, identity)
         unfinished = folder.unfinished()
         if unfinished is not None and unfinished.get("fingerprint") != identity:
-            if not overwrite:
-                raise JobError(
-                    f"output '{job.output}' holds an unfinished training with other data, base or hyperparameters;"
-                    " choose another output, or drop it with --overwrite"
-                )
             folder.begin_anew()
         if damaged := folder.damaged():
             reporter.notice(f"checkpoint '{damaged}' is damaged, or gone: the training begins anew")
@@ -116,6 +107,22 @@ def compared_job(job: FinetuneJob) -> FinetuneJob | None:
         return None
     output = str(ModelFolder(job.output).work / "compared")
     return job.model_copy(update={"model": Base(base=job.model.compare), "output": output})
+
+
+def refuse_others(job: FinetuneJob, folder: ModelFolder, done: dict[str, Any] | None, identity: str) -> None:
+    """Raises JobError where the output holds another job's model, of the record `done`, or its unfinished training."""
+    if done is not None:
+        raise JobError(
+            f"output '{job.output}' holds a model of another training (job '{done.get('name')}', finished"
+            f" {done.get('finished')}: other data, base or hyperparameters); choose another output, or replace it"
+            " with --overwrite"
+        )
+    unfinished = folder.unfinished()
+    if unfinished is not None and unfinished.get("fingerprint") != identity:
+        raise JobError(
+            f"output '{job.output}' holds an unfinished training with other data, base or hyperparameters;"
+            " choose another output, or drop it with --overwrite"
+        )
 
 
 def check_output(job: FinetuneJob) -> ModelFolder:

@@ -8,12 +8,14 @@ from secbatch.finetune_job import FinetuneJob
 from secbatch.finetuning.batches import plan_training
 from secbatch.finetuning.build import build
 from secbatch.finetuning.dataset import load_dataset
-from secbatch.finetuning.finetune import check_output, compared_job, resolved_base
-from secbatch.finetuning.identity import sides
+from secbatch.finetuning.finetune import check_output, compared_job, refuse_others, resolved_base
+from secbatch.finetuning.identity import fingerprint, sides
 from secbatch.finetuning.optimizer import learning_rate
 from secbatch.labelled.checks import label_counts
 from secbatch.models.device import choose
+from secbatch.models.resolve import resolve
 from secbatch.models.threads import restored_threads
+from secbatch.store.filesystem import check_writable
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,19 @@ class TrainingPlan:
 
 
 @restored_threads()
-def plan_finetune(job: FinetuneJob) -> TrainingPlan:
+def plan_finetune(job: FinetuneJob, overwrite: bool = False) -> TrainingPlan:
     """Raises what `secbatch.finetuning.finetune.finetune` raises before its first step."""
-    check_output(job)
+    folder = check_output(job)
+    check_writable(folder.path)
     base = resolved_base(job)
     data = load_dataset(job)
     compute = choose(job.device, job.precision)
-    if other := compared_job(job):  # it is trained first
+    other = compared_job(job)
+    identity = fingerprint(job, data, base, compute, resolve(other.model.base) if other else None)
+    done = folder.record()
+    if not overwrite and (done is None or done.get("fingerprint") != identity):
+        refuse_others(job, folder, done, identity)
+    if other:  # it is trained first
         build(other, data, resolved_base(other), compute)
     built = build(job, data, base, compute)
     wanted = job.settled()

@@ -82,6 +82,16 @@ def check_output_place(path: Path) -> None:
         )
 
 
+def check_writable(path: Path) -> None:
+    """Raises OutputError where the folder `path` could not be made, or written to: for whom is to write nothing."""
+    there = path
+    while not there.exists():
+        there = there.parent
+    number = errno.ENOTDIR if not there.is_dir() else errno.EACCES
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise explain(OSError(number, os.strerror(number)), path)
+
+
 def _file_system_type(path: Path) -> str | None:
     try:
         mounts = Path("/proc/self/mounts").read_bytes().decode("utf-8", "surrogateescape").split("\n")
