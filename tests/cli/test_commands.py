@@ -231,12 +231,12 @@ def test_show_rejected_names_the_place_of_a_row_once_and_says_how_many_there_are
     write(
         "job.yaml",
         f"""name: night
-input: {{path: in.csv, types: {{n: int64}}}}
+input: {{path: in.csv, id: text, types: {{n: int64}}}}
 tasks: {{mask: {{type: fill-mask, model: {json.dumps(mask_model)}, text: text}}}}
 output: {{path: out}}
 """,
     )
-    write("in.csv", "n,text\nx,A <mask>\ny,B <mask>\n3,c,d\n")
+    write("in.csv", "n,text\nx,A <mask>\n2,\n3,c,d\n")
     assert _run(["run", "job.yaml"]) == 3
     capsys.readouterr()
     assert _run(["show", "out", "--rejected", "--rows", "1"]) == 0
@@ -245,6 +245,7 @@ output: {{path: out}}
     assert shown.err == "These are 1 of 3 rejects; --rows 3 shows all.\n"
     assert _run(["show", "out", "--rejected"]) == 0
     shown = capsys.readouterr()
+    assert "Rejected: in.csv row 2: id column 'text' is empty; give it a value." in shown.out
     assert "in.csv line 4" in shown.out and shown.err == ""
 
 

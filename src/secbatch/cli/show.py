@@ -197,7 +197,9 @@ def _rejection(error: str, source: str | None, row: int | None) -> str:
     """What is wrong with a row, after its place; a copy of the output may be without it."""
     if source is None or row is None:
         return error
-    return f"{source} row {row}: {error.removeprefix(f'{source}, row {row}, ')}"
+    for place in (f"{source}, row {row}, ", f"Row {row}: "):
+        error = error.removeprefix(place)
+    return f"{source} row {row}: {error}"
 
 
 def _labels(row: dict[str, Any], name: str) -> str:
