@@ -189,17 +189,22 @@ class Repeats:
     def _make_room(self, more: int) -> None:
         """Doubles the table until so many new entries do not fill it, as far as it may grow."""
         self._entered += more
-        if self._entered > self._places.size // FILLED:
+        if self._is_filled() and self._may_double():
+            # The ring may have let go of some. Looked for while the table can grow, not for each shard of a full one.
             self._entered = more + int(np.count_nonzero(self._places > max(self._head - self._capacity, 0)))
-        while self._entered > self._places.size // FILLED:
-            sets = len(self._tags)
-            with _TABLES_MUTEX:
-                taken = sum(len(table._tags) for table in _TABLES)
-            if 2 * sets > self._sets or taken + sets > SHARED:
-                return
-            moved = self._tags % np.uint64(2 * sets) >= sets
+        while self._is_filled() and self._may_double():
+            moved = self._tags % np.uint64(2 * len(self._tags)) >= len(self._tags)
             self._tags = np.concatenate([self._tags, self._tags])
             self._places = np.concatenate([self._places * ~moved, self._places * moved])
+
+    def _is_filled(self) -> bool:
+        return self._entered > self._places.size // FILLED
+
+    def _may_double(self) -> bool:
+        sets = len(self._tags)
+        with _TABLES_MUTEX:
+            taken = sum(len(table._tags) for table in _TABLES)
+        return 2 * sets <= self._sets and taken + sets <= SHARED
 
     def _enter(self, tags: np.ndarray, places: np.ndarray) -> None:
         """Each new entry takes the oldest way of its set."""
