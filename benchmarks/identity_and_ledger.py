@@ -63,7 +63,7 @@ def run(
     shutil.rmtree(folder / "scratch", ignore_errors=True)  # as a run does
     identities = Identities(ids, False, folder / "scratch")
     present = Present(folder / "scratch")
-    pool = Pool(parts, lambda stored: StoredKeys(stored.keys).checked(), lambda *_: True, "schema")
+    pool = Pool(parts, lambda stored: StoredKeys(stored.keys).checked(), lambda *_: True, "schema", {})
     made: list[Stored] = []
     waiting: list[Piece] = []
     seconds = 0.0

@@ -46,7 +46,8 @@ class UpperTask:
     def finish(self, computed: Any) -> TaskColumns:
         poison = np.flatnonzero(pc.fill_null(pc.equal(computed, "POISON"), False).to_numpy(zero_copy_only=False))
         errors = {int(position): f"Task {self.name}: this row cannot be done." for position in poison}
-        return TaskColumns({self.name: computed}, errors, tokens=len(computed))
+        done = pa.array(np.isin(np.arange(len(computed)), poison, invert=True))
+        return TaskColumns({self.name: pc.if_else(done, computed, None)}, errors, tokens=len(computed))
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> Counter:

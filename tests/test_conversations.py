@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-from fake_task import install
+from fake_task import Counter, UpperTask, install
 
 from secbatch import probing
 from secbatch.errors import InputError
@@ -19,6 +19,7 @@ from secbatch.job import Job
 from secbatch.planning import plan_job
 from secbatch.run_options import RunOptions
 from secbatch.runner import run_job
+from secbatch.task_specs import Chat, FillMask
 from secbatch.tasks.chat_history import Turn
 from secbatch.tasks.chat_reply import Reply
 from secbatch.tasks.registry import build_task
@@ -217,6 +218,36 @@ def test_an_answer_given_without_a_refused_turn_does_not_come_back_once_that_is_
     assert night(["hello", "refuse", "Refuse", "next"]) == ["next"]
     agrees_with_a_fresh_one()
     assert night(["hello", "refuse", "Refuse", "next"]) == []
+
+
+def test_what_was_answered_for_a_row_that_another_task_rejects_is_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    upper = Counter()
+
+    def build(name: str, spec: Any, *rest: Any) -> Any:
+        return build_task(name, spec, *rest) if isinstance(spec, Chat) else UpperTask(name, spec, upper)
+
+    monkeypatch.setattr("secbatch.worker.build_task", build)
+    given = job()
+
+    def night(*more: str, **options: Any) -> list[str]:
+        asked.questions.clear()
+        added = {name: FillMask(type="fill-mask", model="m", text="text") for name in more}
+        tasks = {**given.tasks, **added}
+        run_job(given.model_copy(update={"tasks": tasks}), options=RunOptions(**options))
+        return sorted(asked.questions)
+
+    write({"a": ["hello", "poison", "next", "refuse", "last"]})
+    assert len(night("up")) == 5
+    before = rows()
+    assert before.secbatch_status.tolist() == ["ok", "rejected", "ok", "rejected", "ok"]
+    upper.rows = 0
+    assert night("up", retry=True) == ["last", "refuse"] and upper.rows == 1
+    assert night("up", "more") == ["last", "refuse"]  # for which there is nothing to be taken over
+    pd.testing.assert_frame_equal(rows(), before)
+    assert night() == ["last", "refuse"]
+    assert rows().secbatch_status.tolist() == ["ok", "ok", "ok", "rejected", "ok"]
 
 
 def test_what_a_question_without_an_answer_left_no_room_for_stays_forgotten() -> None:

@@ -98,7 +98,8 @@ class Reuse:
         # What readers have seen of this run already, of a first one that was stopped: rows that its input no longer has
         # are among them.
         self.shows_own = ledger is not None and not fresh and not self.base and ledger.version_of(run) > 0
-        self._pool = Pool(stored, self._open, self._readable, self.schema_name, retry)
+        columns = {name: [field.name for field in task.fields] for name, task in worker.tasks.items()}
+        self._pool = Pool(stored, self._open, self._readable, self.schema_name, columns, retry)
 
     def _stored(self, part: Part) -> Stored:
         file = self._layout.parts / part.files[0]

@@ -22,8 +22,9 @@ from secbatch.run_options import RunOptions
 def retry(output: str, job_file: str | None, metrics_file: str | None, log_format: str) -> int:
     """Run the rejected rows of the output folder OUT again, with the job that it was last made with.
 
-    Rows that are done stay as they are. Files are read again, so lines that could not be parsed come in once they
-    are mended. A cause that is still there rejects its row again.
+    Rows that are done stay as they are, and so does what other tasks have done for a rejected one. Files are read
+    again, so lines that could not be parsed come in once they are mended. A cause that is still there rejects its row
+    again.
     """
     from secbatch.recorded_job import recorded_job
     from secbatch.store.layout import Layout

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,14 +55,16 @@ class Pool:
         open_keys: Callable[[Stored], StoredKeys],
         readable: Callable[[Stored, StoredKeys], bool],
         schema: str,
+        columns: Mapping[str, list[str]],
         retry: bool = False,
     ) -> None:
         """`schema`: name of the columns that this run gives; rows of parts with others cannot stay where they are.
+        `columns`: of each task.
 
         `readable`: is asked of a file that is not shown once rows are to be taken over from it. `retry`: rejected rows
-        count as never done.
+        do not come out so again; what other tasks than the one that rejected them have done counts.
         """
-        self.parts, self._schema = parts, schema
+        self.parts, self._schema, self._columns = parts, schema, columns
         self._open_keys, self._readable, self._retry = open_keys, readable, retry
         self._sound: dict[int, bool] = {}  # files that are not shown: whether their rows can be read
         self._open: OrderedDict[int, StoredKeys] = OrderedDict()
@@ -107,7 +109,7 @@ class Pool:
         among replaced rows: most of them come out so again."""
         unanswered = np.zeros(len(keys), bool)
         for number, part in enumerate(self.parts):
-            if self._retry or not (part.shown or part.superseded):
+            if not (part.shown or part.superseded):
                 continue
             if number not in self._has_unanswered:
                 self._has_unanswered[number] = bool((self.keys(number).flags & UNANSWERED).any())
@@ -152,22 +154,30 @@ class Pool:
         whole &= stored.about.get("schema") == self._schema
         if self._retry:
             whole &= flags == 0
+        alike = {}
         for name, wanted in keys.done.items():
-            if name not in stored.tasks:
-                whole &= False
-                continue
-            done = (stored.array(f"done {name}")[rows] == wanted[here]).all(axis=1)
-            whole &= done
-            usable = done & ((flags & REJECTED) == 0) & wanted[here].any(axis=1)
+            alike[name] = (stored.column(f"done {name}")[rows] == wanted[here]).all(axis=1)
+            whole &= alike[name] & (name in stored.tasks)
+        rejected = (flags & REJECTED) != 0
+        for name, done in alike.items():
+            usable = done & keys.done[name][here].any(axis=1) & ~(rejected & whole)
+            doubtful = np.flatnonzero(usable & rejected)
+            if len(doubtful):
+                usable[doubtful] = self._has_result(number, rows[doubtful], name)
             match.part[name][here[usable]] = number
             match.row[name][here[usable]] = rows[usable]
         match.kept[here] = whole & (stored.array("place")[rows] == keys.place[here])
         asked = np.logical_or.reduce([wanted[here].any(axis=1) for wanted in keys.done.values()])
-        again = whole & ((flags & REJECTED) != 0)
+        again = whole & rejected
         for name in keys.done:
             match.part[name][here[again & asked]] = number
             match.row[name][here[again & asked]] = rows[again & asked]
         match.rejected[here] = again & (asked | match.kept[here])
+
+    def _has_result(self, number: int, rows: np.ndarray, task: str) -> np.ndarray:
+        """bool [n]: rejected rows that `task` was through with; a row that it cannot do has none of its values."""
+        columns = self._groups.take(self.parts[number].file, rows, self._columns[task]).columns
+        return ~np.logical_and.reduce([np.asarray(column.is_null()) for column in columns])
 
     def _by_value(self, name: str, fingerprint: str, done: np.ndarray, match: Match) -> None:
         left = np.flatnonzero(match.todo(name) & done.any(axis=1))

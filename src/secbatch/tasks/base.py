@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TaskColumns:
-    """What a task adds to a shard of n rows: columns of length n, and rows it could not do."""
+    """What a task adds to a shard of n rows: columns of length n, and rows it could not do, which have nulls there."""
 
     columns: dict[str, "pa.Array"]  # by full name (the task's name is the prefix), in the order of `fields`
     errors: dict[int, str] = field(default_factory=dict)  # position in the shard -> one sentence
