@@ -21,8 +21,11 @@ from secbatch.models.untrusted_text import untrusted_tokenizer
 # More characters than any model's positions hold: what stands before them is never tokenised.
 CHARACTERS_PER_TOKEN = 64
 
-# What a template can raise besides errors of its language: `range(10**12)`, `'x' * 10**12`, brackets by the thousand.
-FAULTS_OF_TEMPLATES = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, MemoryError, RecursionError)
+# What a template can raise besides errors of its language: `range(10**12)`, `'x' * 10**12`, brackets by the thousand, a
+# `break` outside of a loop.
+FAULTS_OF_TEMPLATES = (
+    *(TypeError, ValueError, ArithmeticError, LookupError, AttributeError, MemoryError, RecursionError, SyntaxError),
+)
 MOST_SAID = 300  # characters of what a template says is wrong
 
 # Between turns of a sequence-to-sequence model without a chat template: two spaces, and a user's turn begins
