@@ -20,6 +20,7 @@ from secbatch.errors import Interrupted, ModelError
 from secbatch.models.configuration import load_config
 from secbatch.models.device import choose
 from secbatch.models.load import check_vocabulary, load_model
+from secbatch.models.resolve import resolve
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.tokenizer_files import load_tokenizer, max_positions
 
@@ -305,6 +306,42 @@ def test_a_configuration_without_end(folder: Path) -> None:
     (folder / "config.json").write_text("[" * 100_000)
     with pytest.raises(ModelError, match="cannot be read as JSON"):
         load_config(resolved(folder))
+
+
+@pytest.mark.parametrize(
+    ("key", "count", "what"),
+    [
+        ("num_labels", 10**9, "labels"),
+        ("num_hidden_layers", 5_000, "layers"),
+        *((key, 10**9, "parts") for key in ("num_hidden_groups", "inner_group_num", "num_local_experts")),
+        ("block_sizes", [4, 10**9], "parts"),
+    ],
+)
+def test_counts_that_take_time_and_memory_before_a_weight_is_read(
+    key: str, count: object, what: str, folder: Path
+) -> None:
+    edit(folder / "config.json", **{key: count})
+    with pytest.raises(ModelError, match=rf"its config\.json asks for [\d,]+ {what} \({key}\)"):
+        load_config(resolved(folder))
+
+
+@pytest.mark.parametrize("key", ["intermediate_size", "max_position_embeddings", "vocab_size"])
+def test_a_configuration_that_asks_for_more_than_its_weights_hold(key: str, folder: Path) -> None:
+    edit(folder / "config.json", **{key: 10**7})
+    size = (folder / "model.safetensors").stat().st_size
+    said = rf"do not fit its config\.json, which asks for [\d,]+ numbers; the files of the weights have {size:,} bytes"
+    with pytest.raises(ModelError, match=said):
+        load_model(resolved(folder), "masked-lm", CPU)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors.index.json"])
+def test_files_of_text_without_end(name: str, folder: Path) -> None:
+    if name == "model.safetensors.index.json":
+        (folder / "model.safetensors").unlink()
+    with (folder / name).open("ab") as file:
+        file.truncate(1 << 30)  # takes no room on the disk
+    with pytest.raises(ModelError, match=rf"model file .*{name} is larger than 256 MiB, which no configuration"):
+        resolve(str(folder))
 
 
 def test_weights_of_another_shape(folder: Path) -> None:

@@ -7,7 +7,9 @@ from secbatch.errors import ModelError
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.transformers_calls import explained, quiet
 
-MOST_LAYERS = 10_000  # the deepest models have a few hundred
+MOST_LAYERS = 2_000  # the deepest models have a thousand
+MOST_LABELS = 1_000_000
+_LAYERS = ("layers", "layer", "groups", "group_num", "blocks", "block_sizes", "experts")  # how names of counts end
 
 
 def load_config(resolved: ResolvedModel) -> Any:
@@ -103,10 +105,16 @@ def _read_json(resolved: ResolvedModel, name: str) -> dict[str, Any]:
 
 
 def _refuse_endless_layers(resolved: ResolvedModel, value: dict[str, Any]) -> None:
-    """Layers are made one by one before the first weight is looked for, as many as the file asks for."""
+    """Layers are made one by one before the first weight is looked for, as many as the file asks for; names of labels
+    when it is read."""
     for key, entry in value.items():
-        if key.endswith(("layers", "layer")) and isinstance(entry, int) and entry > MOST_LAYERS:
-            raise ModelError(f"model {resolved.name}: its config.json asks for {entry:,} layers ({key})")
+        counts = entry if isinstance(entry, list) else [entry]
+        most = max((count for count in counts if isinstance(count, int)), default=0)
+        if key.endswith(_LAYERS) and most > MOST_LAYERS:
+            what = "layers" if "layer" in key else "parts"
+            raise ModelError(f"model {resolved.name}: its config.json asks for {most:,} {what} ({key})")
+        if key == "num_labels" and most > MOST_LABELS:
+            raise ModelError(f"model {resolved.name}: its config.json asks for {most:,} labels ({key})")
         if isinstance(entry, dict):
             _refuse_endless_layers(resolved, entry)
 

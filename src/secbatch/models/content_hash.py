@@ -32,6 +32,7 @@ TOKENIZER_FILES = (
 )
 SETTLED = 2_000_000_000  # nanoseconds: a file changed later than that may change again within one tick of its clock
 CONFIG_FILES = ("config.json", "generation_config.json")
+MOST_OF_TEXT = 256 << 20  # bytes of a file that is read whole and becomes Python's objects; the largest have a tenth
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -45,6 +46,7 @@ def weight_files(folder: Path) -> list[Path]:
             return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
+            _readable(folder, [index.name])
             try:
                 shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
                 if not all(map(_SHARD_NAME.fullmatch, shards)):
@@ -56,13 +58,27 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weights_hash(folder: Path) -> str:
-    """sha256 over names and contents of the weight files and of the configuration that explains them."""
-    return _combined([*weight_files(folder), *(folder / name for name in CONFIG_FILES)])
+    """sha256 over names and contents of the weight files and of the configuration that explains them.
+
+    Raises ModelError for a file that cannot be read, or for a configuration of more than MOST_OF_TEXT.
+    """
+    return _combined([*weight_files(folder), *_readable(folder, CONFIG_FILES)])
 
 
 def tokenizer_hash(folder: Path) -> str:
-    """sha256 over names and contents of the tokenizer's files."""
-    return _combined(folder / name for name in TOKENIZER_FILES)
+    """sha256 over names and contents of the tokenizer's files. Raises ModelError, as `weights_hash` does."""
+    return _combined(_readable(folder, TOKENIZER_FILES))
+
+
+def _readable(folder: Path, names: Iterable[str]) -> list[Path]:
+    files = [folder / name for name in names]
+    for file in files:
+        if file.is_file() and file.stat().st_size > MOST_OF_TEXT:
+            raise ModelError(
+                f"model file {file} is larger than {MOST_OF_TEXT >> 20} MiB, which no configuration or tokenizer is;"
+                " see what it is, or fetch the model again"
+            )
+    return files
 
 
 def _combined(files: Iterable[Path]) -> str:

@@ -1,5 +1,6 @@
 """How transformers is called: without its log lines, and with what it raises as a sentence."""
 
+import copy
 import os
 import pickle
 import re
@@ -9,11 +10,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from secbatch.errors import ModelError, SecbatchError, cause
+from secbatch.models.content_hash import weight_files
 from secbatch.models.resolved import ResolvedModel
 
 if TYPE_CHECKING:
     import torch
 
+MOST_IN_A_BYTE = 8  # numbers of weights that are quantised
+MADE_ANEW = 1 << 28  # numbers besides: heads that are to be trained, tables that no file holds
 _SHARD_OF_TRAINING = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 
 
@@ -52,6 +56,7 @@ def read_weights(auto_class: Any, resolved: ResolvedModel, config: Any, dtype: "
     """
     with explained(resolved, "its weights"):
         _refuse_shards_of_training(resolved)
+        _refuse_more_than_weights(resolved, auto_class, config)
         model, info = auto_class.from_pretrained(
             resolved.folder,
             config=config,
@@ -65,6 +70,22 @@ def read_weights(auto_class: Any, resolved: ResolvedModel, config: Any, dtype: "
             adapter_kwargs={"subfolder": os.devnull},
         )
     return model, info
+
+
+def _refuse_more_than_weights(resolved: ResolvedModel, auto_class: Any, config: Any) -> None:
+    """What the files do not hold is made anew before it can be refused, in as much memory as config.json asks for."""
+    import torch
+    from transformers.initialization import no_init_weights
+
+    with torch.device("meta"), no_init_weights():  # takes no memory
+        model = auto_class.from_config(copy.deepcopy(config), trust_remote_code=False, dtype=torch.float32)
+    numbers = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    there = sum(file.stat().st_size for file in weight_files(resolved.folder))
+    if numbers > MOST_IN_A_BYTE * there + MADE_ANEW:
+        raise ModelError(
+            f"model {resolved.name}: its weights do not fit its config.json, which asks for {numbers:,} numbers; the"
+            f" files of the weights have {there:,} bytes"
+        )
 
 
 def _refuse_shards_of_training(resolved: ResolvedModel) -> None:
