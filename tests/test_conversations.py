@@ -220,6 +220,17 @@ def test_an_answer_given_without_a_refused_turn_does_not_come_back_once_that_is_
     assert night(["hello", "refuse", "Refuse", "next"]) == []
 
 
+def test_an_answer_of_an_overwritten_version_is_not_put_beside_what_was_given_without_it() -> None:
+    asked.refuses = ""
+    write({"a": ["hello", "refuse", "next"]})
+    questions_of()
+    asked.refuses = "refuse"
+    given = job()
+    run_job(given.model_copy(update={"output": given.output.model_copy(update={"mode": "overwrite"})}))
+    asked.refuses = ""
+    assert questions_of(retry=True) == ["next", "refuse"]
+
+
 def test_what_was_answered_for_a_row_that_another_task_rejects_is_not_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -146,7 +146,7 @@ class Reuse:
         talks = any(map(conversation_column, worker.tasks.values()))
         unanswered = self._pool.unanswered(keys) if talks else np.zeros(len(keys), bool)
         wanted = after_unanswered(worker.tasks, done, shard.table, unanswered)
-        match = self._pool.match(replace(keys, done=wanted), worker.fingerprints)
+        match = self._pool.match(replace(keys, done=wanted), worker.fingerprints, unanswered)
         for name, task in worker.tasks.items():
             column = conversation_column(task)
             if column:

@@ -87,8 +87,12 @@ class Pool:
         self._open.clear()
         self._groups = RowGroups()
 
-    def match(self, keys: RowKeys, fingerprints: dict[str, str]) -> Match:
-        """`keys.done` has the tasks of this run; a key of zeros says that nothing is to be done or looked up."""
+    def match(self, keys: RowKeys, fingerprints: dict[str, str], unanswered: np.ndarray | None = None) -> Match:
+        """`keys.done` has the tasks of this run; a key of zeros says that nothing is to be done or looked up.
+
+        `unanswered`: bool [n], turns that got no answer; what was answered to them before is not looked for: it is no
+        history of the turns after them.
+        """
         n = len(keys)
         match = Match(
             np.zeros(n, bool),
@@ -99,7 +103,10 @@ class Pool:
         )
         self._by_identity(keys, match)
         for name, fingerprint in fingerprints.items():
-            self._by_value(name, fingerprint, keys.done[name], match)
+            done = keys.done[name]
+            if unanswered is not None:
+                done = np.where(unanswered[:, None], np.uint64(0), done)
+            self._by_value(name, fingerprint, done, match)
         if not self._retry:
             self._among_replaced(keys, match)
         return match
