@@ -32,7 +32,7 @@ from secbatch.store.partitions import (
     partition_folders,
     with_partitions,
 )
-from secbatch.store.parts import read_part, write_tables
+from secbatch.store.parts import RowGroups, read_part, write_tables
 from secbatch.store.versions import prune, publish
 
 
@@ -324,3 +324,22 @@ def test_row_groups_of_a_table_are_not_copied_and_those_of_several_tables_have_t
     write_tables(tmp_path / "pieces.parquet", table.schema, pieces, "part")
     assert (tmp_path / "whole.parquet").read_bytes() == (tmp_path / "pieces.parquet").read_bytes()
     assert pq.read_table(tmp_path / "whole.parquet").equals(table)
+
+
+def test_a_row_group_that_was_taken_is_let_go_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table({"a": [f"{number:064}" for number in range(4000)], "b": range(4000)})
+    path = tmp_path / "a.parquet"
+    write_tables(path, table.schema, [table], "part", most_rows=1000)
+    groups = RowGroups()
+    for start in range(0, 4000, 500):  # as a night goes through them, with a row in a hundred that is another now
+        rows = np.array([row for row in range(start, start + 500) if row % 100])
+        assert groups.take(path, rows, ["a"]).equals(table.select(["a"]).take(pa.array(rows)))
+        half_taken = start % 1000 == 0
+        assert len(groups._cache) == half_taken and (groups._bytes > 0) == half_taken
+    for row in (3500, 500, 1500):  # to and fro: they are kept, the oldest ones until there is no room
+        assert groups.take(path, np.array([row]), ["b", "a"]).to_pylist() == [{"b": row, "a": f"{row:064}"}]
+    held = groups._bytes
+    assert len(groups._cache) == 3 and held > 3 * 64 * 1000
+    monkeypatch.setattr(part_files, "CACHED_BYTES", held)
+    groups.take(path, np.array([2500]), ["b", "a"])
+    assert [group for _, group, _ in groups._cache] == [0, 1, 2] and groups._bytes <= held

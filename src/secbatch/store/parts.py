@@ -31,6 +31,7 @@ FIRST_ROWS = 1024  # that tell how many make a row group
 PARQUET_END = b"PAR1"
 JOINED = 64  # small tables that are made one while they wait: each takes kilobytes, however few its rows
 CACHED_BYTES = 256 << 20  # of row groups that are read more than once
+TAKEN = 15 / 16  # of a row group's rows, after which it is let go of: the others have gone, or changed
 
 
 def row_group_rows(size: int, rows: int) -> int:
@@ -233,10 +234,11 @@ class DamagedPartError(OutputError):
 
 
 class RowGroups:
-    """Rows of part files by their positions; the last row groups read are kept."""
+    """Rows of part files by their positions; the last row groups read are kept, until most of their rows were taken."""
 
     def __init__(self) -> None:
         self._cache: OrderedDict[tuple[Path, int, tuple[str, ...]], pa.Table] = OrderedDict()
+        self._taken: dict[tuple[Path, int, tuple[str, ...]], int] = {}  # rows of each
         self._bytes = 0
 
     def take(self, path: Path, rows: np.ndarray, columns: list[str]) -> pa.Table:
@@ -245,23 +247,34 @@ class RowGroups:
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
             starts = np.cumsum([0, *sizes])
             groups = np.searchsorted(starts, rows, side="right") - 1
-            wanted = np.unique(groups)
-            tables = [self._group(file, path, int(group), tuple(columns)) for group in wanted]
+            wanted, counts = np.unique(groups, return_counts=True)
+            tables = [
+                self._group(file, (path, int(group), tuple(columns)), int(count))
+                for group, count in zip(wanted, counts, strict=True)
+            ]
             offsets = np.cumsum([0, *(table.num_rows for table in tables)])
             rank = np.searchsorted(wanted, groups)
             return pa.concat_tables(tables).take(pa.array(rows - starts[groups] + offsets[rank]))
 
-    def _group(self, file: pq.ParquetFile, path: Path, group: int, columns: tuple[str, ...]) -> pa.Table:
-        key = (path, group, columns)
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
-        table = file.read_row_group(group, columns=list(columns)).replace_schema_metadata(None)
-        self._cache[key] = table
-        self._bytes += table.nbytes
+    def _group(self, file: pq.ParquetFile, key: tuple[Path, int, tuple[str, ...]], rows: int) -> pa.Table:
+        """A row group, of which so many rows are taken now."""
+        table = self._cache.get(key)
+        if table is None:
+            _, group, columns = key
+            table = file.read_row_group(group, columns=list(columns)).replace_schema_metadata(None)
+            self._cache[key] = table
+            self._bytes += table.nbytes
+        self._cache.move_to_end(key)
+        self._taken[key] = self._taken.get(key, 0) + rows
+        if self._taken[key] > TAKEN * table.num_rows:
+            self._let_go(key)
         while self._bytes > CACHED_BYTES and len(self._cache) > 1:
-            self._bytes -= self._cache.popitem(last=False)[1].nbytes
+            self._let_go(next(iter(self._cache)))
         return table
+
+    def _let_go(self, key: tuple[Path, int, tuple[str, ...]]) -> None:
+        self._bytes -= self._cache.pop(key).nbytes
+        del self._taken[key]
 
 
 def remove_files(folder: Path, files: tuple[str, ...]) -> None:
