@@ -14,6 +14,8 @@ from fake_task import Counter, UpperTask, install_in, interrupted_after
 from nights import job, rows, write
 
 from secbatch.errors import EXIT_USAGE, InputError, JobError, OutputError, OutputHeldError, UnfitOutputError
+from secbatch.planning import plan_job
+from secbatch.run_options import RunOptions
 from secbatch.runner import run_job
 from secbatch.store.lock import hold
 from secbatch.tasks.base import TaskColumns
@@ -260,6 +262,23 @@ def test_an_input_without_rows_gives_an_empty_dataset_with_columns(counter: Coun
     write("a.csv", "n,text", "1,x")
     run_job(job())
     assert texts() == ["x"]
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.5, "5"])
+def test_a_limit_is_a_number_of_rows(counter: Counter, limit: Any) -> None:
+    write("a.csv", "text", "a", "b")
+    for attempt in (run_job, plan_job):
+        with pytest.raises(JobError, match=f"limit must be a whole number of rows.* it is {limit!r}"):
+            attempt(job(), limit=limit)  # type: ignore[operator]
+    assert not Path("out").exists()
+    assert run_job(job(), limit=1, options=RunOptions(partial=True)).read == 1
+
+
+@pytest.mark.parametrize("given", ["job.yaml", Path("job.yaml"), {"name": "a"}, None])
+def test_what_is_no_job_is_said(counter: Counter, given: Any) -> None:
+    for attempt in (run_job, plan_job):
+        with pytest.raises(JobError, match=r"is no job; secbatch\.jobfile\.load_job reads one"):
+            attempt(given)  # type: ignore[operator]
 
 
 def test_what_cannot_be_is_said_before_any_work(counter: Counter) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from secbatch.errors import JobError
 from secbatch.strict import Names, Number, Strict, one_or_several
 from secbatch.task_specs import Chat, TaskSpec
 
@@ -124,3 +125,12 @@ class Job(Strict):
     def rejects_allowed(self, rows_read: int) -> float:
         """How many rejected rows are still fine, of `rows_read` rows (parsed and unparseable together)."""
         return _allowed(self.max_rejects, rows_read)
+
+
+def check_job(job: object) -> None:
+    """Raises JobError for what a caller from Python gives and is no job: a path, most often."""
+    if not isinstance(job, Job):
+        raise JobError(
+            f"a {type(job).__name__} is no job; secbatch.jobfile.load_job reads one from the file at a path, and"
+            " secbatch.job.Job is one."
+        )

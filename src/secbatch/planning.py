@@ -9,7 +9,7 @@ import numpy as np
 
 from secbatch import run_identity, runner
 from secbatch.identity import Identified, Identities
-from secbatch.job import Job
+from secbatch.job import Job, check_job
 from secbatch.models.threads import restored_threads
 from secbatch.output_checks import check_mode, check_place, check_settings
 from secbatch.pacing import ShardSizes
@@ -59,8 +59,10 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
     Raises the same one-sentence errors as a run for what is wrong with the job, the models, the input or the output,
     and OutputHeldError where a run that is in progress takes away what is being looked at.
     """
+    check_job(job)
+    asked = RunOptions(limit)
     run = run_identity.new_run_id()  # of the run that might be: its day is a partition of the rows that are measured
-    job, _ = pinned(job, run, lambda job: run_identity.described(job, RunOptions(limit)))
+    job, _ = pinned(job, run, lambda job: run_identity.described(job, asked))
     layout = Layout(Path(job.output.path))
     check_place(layout)
     check_writable(layout.internal)

@@ -14,6 +14,11 @@ class RunOptions:
     keep_tasks: bool = False  # stops where the dataset has columns of a task that the job has not, and would lose them
     until: float | None = None  # seconds since the epoch at which the run stops, as if interrupted
 
+    def __post_init__(self) -> None:
+        """Raises JobError for a limit that is no number of rows."""
+        if self.limit is not None and not (isinstance(self.limit, int) and self.limit >= 1):
+            raise JobError(f"limit must be a whole number of rows, 1 or more, or None for all; it is {self.limit!r}.")
+
 
 def next_time(clock: str, now: datetime) -> float:
     """The next moment at which a clock shows `clock` (HH:MM, local time), in seconds since the epoch.

@@ -3,11 +3,12 @@
 import contextlib
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from secbatch import run_identity
 from secbatch.arrow_memory import use_system_memory
-from secbatch.job import Job
+from secbatch.job import Job, check_job
 from secbatch.models.threads import restored_threads
 from secbatch.output_checks import check_place
 from secbatch.reporting import Reporter, Silent
@@ -50,15 +51,18 @@ def run_job(
 ) -> RunResult:
     """Runs `job` to its end, or goes on with its unfinished run.
 
-    `limit`: the same as in `options`, for short. `ended` is told the result also of a run that fails or is
-    interrupted, where it got far enough to have one. `finished` is called after a run that came to its end, while the
-    output is still held.
+    `limit`: the same as in `options`, for short, and goes before it. `ended` is told the result also of a run that
+    fails or is interrupted, where it got far enough to have one. `finished` is called after a run that came to its end,
+    while the output is still held.
 
     Raises SecbatchError (with an exit code) for what stops a run as a whole; rows that fail do not.
     Interrupted is raised after finished shards have been recorded.
     """
     use_system_memory()
-    asked = options or RunOptions(limit)
+    check_job(job)
+    asked = options or RunOptions()
+    if limit is not None:
+        asked = replace(asked, limit=limit)
     new_run = run_identity.new_run_id()
     job, dated = pinned(job, new_run, lambda job: described(job, asked))
     layout = Layout(Path(job.output.path))
