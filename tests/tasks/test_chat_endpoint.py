@@ -474,13 +474,18 @@ def test_the_key_comes_from_the_environment_and_stays_out_of_everything(
         task(server.url, api_key_env="ENDPOINT_KEY")
     monkeypatch.setenv("ENDPOINT_KEY", KEY)
     assert KEY.encode() not in pickle.dumps(task(server.url, api_key_env="ENDPOINT_KEY"))
-    server.script = lambda server, body: (
-        (400, {"error": {"message": f"key {KEY} may not"}}) if last(body) == "q3" else (200, said("yes"))
-    )
+    hidden = f"{KEY[:5]}\x07{KEY[5:9]}\u202e{KEY[9:]}"  # whole once what steers a terminal is left out
+    script = {
+        "q3": (400, {"error": {"message": f"key {KEY} may not"}}),
+        "q4": (400, {"error": {"message": f"key {hidden} may not"}}),
+        "q5": (200, said(f"your key is {hidden}")),
+    }
+    server.script = lambda server, body: script.get(last(body), (200, said("yes")))
     with caplog.at_level(logging.DEBUG):
         result = run_job(job(server, api_key_env="ENDPOINT_KEY", rows=6))
     assert server.headers[0]["authorization"] == f"Bearer {KEY}"
-    assert result.rejected == 1 and KEY not in caplog.text
+    assert result.rejected == 2 and KEY not in caplog.text
+    assert table()["answer"].tolist()[5] == "your key is ***"
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) > 5 and not [path for path in files if KEY.encode() in path.read_bytes()]
 

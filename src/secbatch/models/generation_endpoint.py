@@ -172,10 +172,7 @@ class Session:
         outcome = judged(response.status_code, response.headers, bytes(content))
         if isinstance(outcome, Failure | Refusal):
             return replace(outcome, reason=self._shown(outcome.reason))
-        if outcome.error is not None:
-            return replace(outcome, error=self._shown(outcome.error))
-        # a server may answer with what it was sent
-        return replace(outcome, text=outcome.text.replace(self.key, "***")) if self.key and outcome.text else outcome
+        return outcome if outcome.error is None else replace(outcome, error=self._shown(outcome.error))
 
     def _refused(self, refusal: Refusal) -> str:
         endpoint = self.endpoint
@@ -200,10 +197,16 @@ class Session:
 
     def _shown(self, text: str) -> str:
         """Text of a server as a message can hold it: short, one line, without the key."""
-        if self.key:
-            text = text.replace(self.key, "***")
-        plain = "".join(c if c.isprintable() else " " for c in text[:10_000])
+        text = self.without_key(text)[:10_000]
+        plain = "".join(c if c.isprintable() else " " for c in text)
+        bare = "".join(c for c in text if c.isprintable())
+        if bare != self.without_key(bare):  # it was there in pieces
+            plain = self.without_key(bare)
         return " ".join(plain.split())[:300].rstrip(" .")
+
+    def without_key(self, text: str) -> str:
+        """What is kept of the server's texts, once nothing more is left out of them: it may repeat what it was sent."""
+        return text.replace(self.key, "***") if self.key else text
 
 
 def pause(number: int, failure: Failure) -> float:

@@ -82,7 +82,14 @@ class EndpointAnswers:
             else:
                 break
         cut = kept < len(turns) or question is not turns[-1].question
-        return _replied(completion, cut, kept), (completion.prompt_tokens or 0) + (completion.new_tokens or 0)
+        return self._replied(completion, cut, kept), (completion.prompt_tokens or 0) + (completion.new_tokens or 0)
+
+    def _replied(self, completion: Completion, truncated: bool, kept: int) -> Reply:
+        if completion.text is None:
+            return Reply(None, None, truncated, kept, completion.error)
+        # a server may answer with what it was sent, with characters between that are left out
+        text = self.session.without_key(clean(completion.text))
+        return Reply(text, completion.new_tokens, truncated, kept)
 
     def _recall(self, turns: tuple[Turn, ...]) -> Reply | None:
         found = self._repeats.find(_key(turns))
@@ -91,12 +98,6 @@ class EndpointAnswers:
     def _remember(self, turns: tuple[Turn, ...], reply: Reply) -> None:
         packed = json.dumps([reply.text, reply.tokens, reply.truncated, reply.kept]).encode()
         self._repeats.add(_key(turns), np.frombuffer(packed, np.uint8), np.array([len(packed)], np.int64))
-
-
-def _replied(completion: Completion, truncated: bool, kept: int) -> Reply:
-    if completion.text is None:
-        return Reply(None, None, truncated, kept, completion.error)
-    return Reply(clean(completion.text), completion.new_tokens, truncated, kept)
 
 
 def _key(turns: Sequence[Turn]) -> np.ndarray:
