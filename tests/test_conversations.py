@@ -60,7 +60,7 @@ class ChattyModel:
         replies = []
         for one in rendered:
             asked.questions.append(one.turns[-1].question)
-            if one.turns[-1].question == asked.refuses:
+            if one.turns[-1].question in asked.refuses.split("|"):
                 replies.append(Reply(None, 0, one.truncated, one.kept, "refused"))
             else:
                 text = f"{zlib.crc32(repr(one.turns).encode()):08x}"
@@ -229,6 +229,33 @@ def test_an_answer_of_an_overwritten_version_is_not_put_beside_what_was_given_wi
     run_job(given.model_copy(update={"output": given.output.model_copy(update={"mode": "overwrite"})}))
     asked.refuses = ""
     assert questions_of(retry=True) == ["next", "refuse"]
+
+
+def test_what_two_conversations_of_a_row_do_without_is_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = job().tasks["answer"].model_copy(update={"text": "B {text}"})
+    given = job().model_copy(update={"tasks": {"other": other, **job().tasks}})
+
+    def night(note: str, *, turns: int = 4, **options: Any) -> list[str]:
+        lines = ["thread,turn,text,note", "a,0,hello,x", f"a,1,one,{note}", "a,2,two,x", "a,3,next,x"][: turns + 1]
+        Path("in").mkdir(exist_ok=True)
+        Path("in/a.csv").write_text("\n".join([*lines, ""]))
+        asked.questions.clear()
+        run_job(given, options=RunOptions(**options))
+        return sorted(asked.questions)
+
+    asked.refuses = "one|B two"
+    assert len(night("x")) == 8
+    asked.refuses = ""
+    assert night("y") == ["B next", "B two", "next", "one", "two"]  # what is rejected is asked again as another row
+    monkeypatch.setitem(globals(), "job", lambda output="out": at(given, output))
+    agrees_with_a_fresh_one()
+    asked.refuses = "one|B one"
+    run_job(given.model_copy(update={"output": given.output.model_copy(update={"mode": "overwrite"})}))
+    night("y", turns=2)
+    asked.refuses = "B one"
+    assert night("y", turns=2, retry=True) == ["B one", "one"]
+    assert night("y") == ["next", "two"]
+    agrees_with_a_fresh_one()
 
 
 def test_what_was_answered_for_a_row_that_another_task_rejects_is_not_asked_again(

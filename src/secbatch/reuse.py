@@ -143,8 +143,8 @@ class Reuse:
         done = task_keys(worker.tasks, worker.fingerprints, shard.table, rejected)
         flags = np.zeros(shard.num_rows, np.uint8)
         keys = RowKeys(identified.keys, identified.content, identified.place, flags, done)
-        talks = any(map(conversation_column, worker.tasks.values()))
-        unanswered = self._pool.unanswered(keys) if talks else np.zeros(len(keys), bool)
+        talks = [name for name, task in worker.tasks.items() if conversation_column(task)]
+        unanswered = self._pool.unanswered(keys, talks) if talks else {}
         wanted = after_unanswered(worker.tasks, done, shard.table, unanswered)
         match = self._pool.match(replace(keys, done=wanted), worker.fingerprints, unanswered)
         for name, task in worker.tasks.items():
@@ -152,9 +152,11 @@ class Reuse:
             if column:
                 numbers = conversations(shard.table.column(column))
                 self._with_history(name, numbers, np.asarray(done[name].any(axis=1)), match)
-        unanswered &= match.rejected  # the others are asked again, and so are those after them
+        # The others are asked again, and so are those after them.
+        unanswered = {name: rows & match.rejected for name, rows in unanswered.items()}
         written = replace(keys, done=after_unanswered(worker.tasks, done, shard.table, unanswered))
-        return Looked(identified, keys, written.flagged(unanswered, UNANSWERED), match)
+        any_of_them = np.logical_or.reduce([flags != 0, *unanswered.values()])
+        return Looked(identified, keys, written.flagged(any_of_them, UNANSWERED), match)
 
     @staticmethod
     def _with_history(name: str, numbers: np.ndarray, usable: np.ndarray, match: Match) -> None:

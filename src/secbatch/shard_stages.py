@@ -6,6 +6,8 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from secbatch.engines.in_order import InOrder
 from secbatch.engines.local import LocalEngine
 from secbatch.engines.read_ahead import read_ahead
@@ -186,7 +188,7 @@ class ShardStages:
 
     def _checkpoint(self, enriched: Enriched, keys: RowKeys, index: int, key: str) -> Checkpoint:
         done = after_unanswered(self.worker.tasks, keys.done, enriched.table, enriched.unanswered)
-        unanswered = enriched.unanswered | ((keys.flags & UNANSWERED) != 0)
+        unanswered = np.logical_or.reduce([(keys.flags & UNANSWERED) != 0, *enriched.unanswered.values()])
         keys = replace(keys, done=done).flagged(unanswered, UNANSWERED).flagged(enriched.rejected, REJECTED)
         with self.clock("checkpoint"):
             checkpoint = write_checkpoint(

@@ -32,7 +32,7 @@ class Sifted:
         return Enriched(
             pa.concat_tables([one.table for one in made]).take(pa.array(order)),
             np.concatenate([one.rejected for one in made])[order],
-            np.concatenate([one.unanswered for one in made])[order],
+            {name: np.concatenate([one.unanswered[name] for one in made])[order] for name in made[0].unanswered},
             np.concatenate([one.computed for one in made])[order],
             sum(one.tokens for one in made),
             sum(one.padding for one in made),

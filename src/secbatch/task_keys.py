@@ -33,16 +33,17 @@ def task_keys(
 
 
 def after_unanswered(
-    tasks: Mapping[str, Task], done: dict[str, np.ndarray], table: pa.Table, unanswered: np.ndarray
+    tasks: Mapping[str, Task], done: dict[str, np.ndarray], table: pa.Table, unanswered: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """`done`, in which turns after `unanswered` ones (bool [n]) have other keys than after the answers to these."""
-    if not unanswered.any():
-        return done
+    """`done`, in which turns after `unanswered` ones have other keys than after the answers to these.
+
+    `unanswered`: task -> bool [n], of the tasks with conversations.
+    """
     done = dict(done)
-    for name, task in tasks.items():
-        column = conversation_column(task)
-        if column:
-            done[name] = _after_unanswered(done[name], conversations(table.column(column)), unanswered)
+    for name, rows in unanswered.items():
+        column = conversation_column(tasks[name])
+        if column and rows.any():
+            done[name] = _after_unanswered(done[name], conversations(table.column(column)), rows)
     return done
 
 

@@ -85,7 +85,7 @@ class Enriched:
 
     table: pa.Table
     rejected: np.ndarray  # bool [n]
-    unanswered: np.ndarray  # bool [n]: turns of a conversation that have got no answer now
+    unanswered: dict[str, np.ndarray]  # task with conversations -> bool [n]: turns that have got no answer now
     computed: np.ndarray  # bool [n]: a task was computed for the row
     tokens: int
     padding: int
@@ -218,7 +218,8 @@ class Worker:
         errors = {**work.errors, **shard.errors}
         columns: dict[str, Any] = dict(zip(shard.table.column_names, shard.table.columns, strict=True))
         tokens = padding = 0
-        computed, unanswered = np.zeros((2, shard.num_rows), dtype=bool)
+        computed = np.zeros(shard.num_rows, dtype=bool)
+        unanswered = {name: computed.copy() for name, task in self.tasks.items() if conversation_column(task)}
         for name, task in self.tasks.items():
             rows = work.todo(name)
             added = task.finish(work.stage[name]) if name in work.stage else TaskColumns({})
@@ -233,7 +234,8 @@ class Worker:
             for place, sentence in added.errors.items():
                 position = int(rows[place])
                 _note(errors, position, sentence)
-                unanswered[position] |= conversation_column(task) is not None
+            if name in unanswered:
+                unanswered[name][rows[list(added.errors)]] = True
         for column in self._partition_by:
             for position, value in misread_partitions(shard.table.column(column), column).items():
                 shown = value if len(value) <= 40 else f"{value[:40]}…"

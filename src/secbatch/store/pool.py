@@ -87,11 +87,13 @@ class Pool:
         self._open.clear()
         self._groups = RowGroups()
 
-    def match(self, keys: RowKeys, fingerprints: dict[str, str], unanswered: np.ndarray | None = None) -> Match:
+    def match(
+        self, keys: RowKeys, fingerprints: dict[str, str], unanswered: Mapping[str, np.ndarray] | None = None
+    ) -> Match:
         """`keys.done` has the tasks of this run; a key of zeros says that nothing is to be done or looked up.
 
-        `unanswered`: bool [n], turns that got no answer; what was answered to them before is not looked for: it is no
-        history of the turns after them.
+        `unanswered`: task -> bool [n], turns that got no answer; what was answered to them before is not looked for:
+        it is no history of the turns after them.
         """
         n = len(keys)
         match = Match(
@@ -104,28 +106,34 @@ class Pool:
         self._by_identity(keys, match)
         for name, fingerprint in fingerprints.items():
             done = keys.done[name]
-            if unanswered is not None:
-                done = np.where(unanswered[:, None], np.uint64(0), done)
+            if unanswered and name in unanswered:
+                done = np.where(unanswered[name][:, None], np.uint64(0), done)
             self._by_value(name, fingerprint, done, match)
         if not self._retry:
             self._among_replaced(keys, match)
         return match
 
-    def unanswered(self, keys: RowKeys) -> np.ndarray:
-        """bool [n]: turns of conversations that got no answer where they stand, as they are, in the base version or
-        among replaced rows: most of them come out so again."""
-        unanswered = np.zeros(len(keys), bool)
-        for number, part in enumerate(self.parts):
+    def unanswered(self, keys: RowKeys, tasks: list[str]) -> dict[str, np.ndarray]:
+        """task -> bool [n]: turns that got no answer where they stand, as they are, in the base version or among
+        replaced rows: most of them come out so again. `tasks`: those with conversations."""
+        unanswered = {name: np.zeros(len(keys), bool) for name in tasks}
+        for number, part in sorted(enumerate(self.parts), key=lambda one: one[1].shown):  # what is shown is the newer
             if not (part.shown or part.superseded):
                 continue
             if number not in self._has_unanswered:
                 self._has_unanswered[number] = bool((self.keys(number).flags & UNANSWERED).any())
-            if self._has_unanswered[number]:
-                stored = self.keys(number)
-                rows = stored.find_ids(keys.ids)
-                here = np.flatnonzero(rows >= 0)
-                same = (stored.array("content")[rows[here]] == keys.content[here]).all(axis=1)
-                unanswered[here] |= same & ((stored.flags[rows[here]] & UNANSWERED) != 0)
+            if not (self._has_unanswered[number] or any(map(np.any, unanswered.values()))):
+                continue
+            stored = self.keys(number)
+            rows = stored.find_ids(keys.ids)
+            here = np.flatnonzero(rows >= 0)
+            here = here[(stored.array("content")[rows[here]] == keys.content[here]).all(axis=1)]
+            flagged = here[(stored.flags[rows[here]] & UNANSWERED) != 0]
+            alone = len(tasks) == 1 and set(stored.tasks) <= set(keys.done)  # the only one that it can have been
+            for name, found in unanswered.items():
+                found[here] = False
+                if len(flagged) and name in stored.tasks:
+                    found[flagged] = alone or ~self._has_result(number, rows[flagged], name)
         return unanswered
 
     def _nearest_first(self) -> list[int]:
