@@ -258,6 +258,26 @@ def test_what_two_conversations_of_a_row_do_without_is_kept_apart(monkeypatch: p
     agrees_with_a_fresh_one()
 
 
+def test_a_rejected_turn_that_one_conversation_has_asked_again_is_history_of_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = job().tasks["answer"].model_copy(update={"text": "B {text}"})
+    parted = job().output.model_copy(update={"partition_by": ("day",)})
+    given = job().model_copy(update={"tasks": {"other": other, **job().tasks}, "output": parted})
+    monkeypatch.setitem(globals(), "job", lambda output="out": at(given, output))
+    Path("in").mkdir()
+    talk = "thread,turn,text,note,day\na,0,hello,x,mon\na,1,,x,007\na,2,two,x,mon\na,3,next,x,mon\n"
+    Path("in/a.csv").write_text(talk)
+    asked.refuses = "B two"
+    run_job(job())
+    asked.refuses = ""
+    asked.questions.clear()
+    Path("in/a.csv").write_text(talk.replace("a,1,,x", "a,1,,y"))
+    run_job(job())  # the turn where nothing is asked is rejected, and another row now
+    assert sorted(asked.questions) == ["B next", "B two", "next", "two"]
+    assert rows().secbatch_status.tolist() == ["ok", "rejected", "ok", "ok"]
+
+
 def test_what_was_answered_for_a_row_that_another_task_rejects_is_not_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -147,11 +147,9 @@ class Reuse:
         unanswered = self._pool.unanswered(keys, talks) if talks else {}
         wanted = after_unanswered(worker.tasks, done, shard.table, unanswered)
         match = self._pool.match(replace(keys, done=wanted), worker.fingerprints, unanswered)
-        for name, task in worker.tasks.items():
-            column = conversation_column(task)
-            if column:
-                numbers = conversations(shard.table.column(column))
-                self._with_history(name, numbers, np.asarray(done[name].any(axis=1)), match)
+        for name in talks * len(talks):  # a rejected turn that one has asked again is so for the others, too
+            numbers = conversations(shard.table.column(conversation_column(worker.tasks[name])))
+            self._with_history(name, numbers, np.asarray(done[name].any(axis=1)), match)
         # The others are asked again, and so are those after them.
         unanswered = {name: rows & match.rejected for name, rows in unanswered.items()}
         written = replace(keys, done=after_unanswered(worker.tasks, done, shard.table, unanswered))
