@@ -158,3 +158,19 @@ def test_numbers_of_entries_that_would_fill_the_memory_are_refused() -> None:
     hf = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(spec)))
     with pytest.raises(ValueError, match="an entry of its vocabulary has the number 33,554,432"):
         TextTokenizer(hf, 64)
+
+
+@pytest.mark.parametrize(
+    ("single", "number", "mask", "said"),
+    [
+        ("<s> $A $A", 0, "<mask>", "between the special tokens that it puts around a text stands something else"),
+        ("<s>", 0, "<mask>", "between the special tokens that it puts around a text stands something else"),
+        ("<s> $A", 0, "<s>", "its mask is one of the special tokens that stand around every text"),
+        ("$A <s>", 3_000_000_000, "<mask>", "around every text it puts the token 3,000,000,000, which its vocabulary"),
+    ],
+)
+def test_special_tokens_around_a_text_that_cannot_be(single: str, number: int, mask: str, said: str) -> None:
+    backend = roberta_tokenizer().backend_tokenizer
+    backend.post_processor = processors.TemplateProcessing(single, special_tokens=[("<s>", number)])
+    with pytest.raises(ValueError, match=said):
+        TextTokenizer(PreTrainedTokenizerFast(tokenizer_object=backend, mask_token=mask), 64)

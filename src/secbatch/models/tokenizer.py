@@ -52,6 +52,13 @@ class TextTokenizer:
         marked = self._backend.encode(self._word)
         body = [i for i, special in enumerate(marked.special_tokens_mask) if not special]
         first, last = (body[0], body[-1] + 1) if body else (len(marked.ids), len(marked.ids))
+        if marked.ids[first:last] != _ids_alone(self._backend, self._word):
+            raise ValueError("between the special tokens that it puts around a text stands something else")
+        around = (*marked.ids[:first], *marked.ids[last:])
+        if self.mask_id in around:
+            raise ValueError("its mask is one of the special tokens that stand around every text")
+        if max(around, default=0) > self.top_id:
+            raise ValueError(f"around every text it puts the token {max(around):,}, which its vocabulary has not")
         self.before = np.array(marked.ids[:first], np.int32)  # special tokens before every text
         self.after = np.array(marked.ids[last:], np.int32)  # and after it
         self._by_word = WordTokens(self._backend, self._hidden) if cuts_at_spaces(self._backend) else None
@@ -182,6 +189,14 @@ class TextTokenizer:
                 self._same_word[token] = self._id_of_word.setdefault(word, token)
         self._known[unknown] = True
         self._column = None
+
+
+def _ids_alone(backend: Any, word: str) -> list[int]:
+    """The ids of a word with nothing put around it, and nothing in its place."""
+    puts_around, backend.post_processor = backend.post_processor, None
+    ids: list[int] = backend.encode(word).ids
+    backend.post_processor = puts_around
+    return ids
 
 
 def _without_spaces(text: str, offsets: np.ndarray) -> np.ndarray:
