@@ -11,6 +11,8 @@ from secbatch.cli.watch import Watch
 
 
 class Terminal(io.StringIO):
+    encoding = "utf-8"
+
     def isatty(self) -> bool:
         return True
 
@@ -49,6 +51,10 @@ def test_names_in_notices_are_no_markup(monkeypatch: pytest.MonkeyPatch) -> None
     assert "reports/[red]a:smile:.csv." in on_a_terminal(monkeypatch, "xterm", 120)
 
 
-def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    written = on_a_terminal(monkeypatch, "dumb", 80)
+@pytest.mark.parametrize(("kind", "encoding"), [("dumb", "utf-8"), ("xterm", "ascii")])
+def test_a_terminal_that_cannot_move_its_cursor_or_has_no_dots_gets_lines(
+    monkeypatch: pytest.MonkeyPatch, kind: str, encoding: str
+) -> None:
+    monkeypatch.setattr(Terminal, "encoding", encoding)
+    written = on_a_terminal(monkeypatch, kind, 80)
     assert " 44%  2,416,300 rows" in written and "\x1b" not in written

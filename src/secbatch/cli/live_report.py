@@ -26,7 +26,8 @@ class LiveReport:
             from secbatch.cli.progress_bar import ProgressBar
 
             console = Console(stderr=True)
-            if console.is_dumb_terminal:  # it cannot move the cursor: plain lines
+            # It cannot move the cursor; or it has no UTF-8, and a dot, written as \xb7, breaks the line of the bar.
+            if console.is_dumb_terminal or console.options.ascii_only:
                 return
             self._bar = ProgressBar(console)
 
