@@ -15,7 +15,7 @@ import pytest
 from fake_task import Counter, UpperTask, install
 
 from secbatch.cli.main import _run
-from secbatch.errors import Interrupted, OutputHeldError
+from secbatch.errors import Interrupted, OutputError, OutputHeldError
 from secbatch.store.ledger import Ledger
 from secbatch.store.lock import hold, holder
 from secbatch.store.progress import ProgressFile
@@ -89,6 +89,35 @@ def test_a_run_that_was_killed(
     code, machine, text = status(capsys)
     assert (code, machine["state"], machine["holder"]) == (1, "died", None)
     assert "run the job again" in text and machine["progress"]["run"] in text
+    assert _run(["run", "job.yaml"]) == 3
+    assert status(capsys)[1]["state"] == "finished"
+
+
+@pytest.mark.parametrize(("failure", "state", "ends"), [(OutputError, "failed", 1), (Interrupted, "interrupted", 130)])
+def test_a_run_whose_record_could_not_be_written(
+    failure: type[Exception],
+    state: str,
+    ends: int,
+    counter: Counter,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert _run(["run", "job.yaml"]) == 3
+
+    def full(*_: Any) -> None:
+        raise OutputError("The disk is full")
+
+    def stopped(self: UpperTask, encoded: Any) -> Any:
+        raise failure("stop")
+
+    Path("in.csv").write_text("text\na\nb\nPOISON\nnew\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(UpperTask, "compute", stopped)
+        patch.setattr("secbatch.running.write_run_file", full)
+        assert _run(["run", "job.yaml"]) == ends
+    code, machine, text = status(capsys)
+    assert (code, machine["state"], machine["last"]["exit_code"]) == (ends, state, 3)
+    assert "could not be written" in text and machine["progress"]["run"] in text
     assert _run(["run", "job.yaml"]) == 3
     assert status(capsys)[1]["state"] == "finished"
 

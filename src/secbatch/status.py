@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from secbatch.errors import EXIT_FAILURE, EXIT_HELD, EXIT_OK, InputError
+from secbatch.errors import EXIT_FAILURE, EXIT_HELD, EXIT_INTERRUPTED, EXIT_OK, InputError
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
+from secbatch.store.ledger_records import Run
 from secbatch.store.lock import holder
 from secbatch.store.progress import read_progress
 
@@ -20,7 +21,7 @@ class Status:
     state: str
     exit_code: int  # of `secbatch status`: 75 while a run holds the output, else that of the last run
     holder: dict[str, Any] | None  # process, host and since of the run in progress
-    progress: dict[str, Any] | None  # newest snapshot of a run in progress, or of one that died
+    progress: dict[str, Any] | None  # newest snapshot of a run in progress, or of one that ended without a record
     last: dict[str, Any] | None  # record of the last run that could write one
 
 
@@ -32,14 +33,18 @@ def read_status(layout: Layout) -> Status:
     last = read_record(layout.runs / "latest.json")
     if held_by is not None:
         return Status("running", EXIT_HELD, held_by, _progress_of_holder(layout, held_by), last)
-    died = _newest_run_that_died(layout, last)
-    held_by = holder(layout.lock) if died else None
+    newest = _newest_run_without_record(layout, last)
+    held_by = holder(layout.lock) if newest else None
     if held_by is not None:  # it started between the two looks
         return Status("running", EXIT_HELD, held_by, _progress_of_holder(layout, held_by), last)
-    if died is not None:
+    if newest is not None:
+        known = {"run": newest.run, "started": newest.started}
+        if newest.state != "running":
+            code = EXIT_INTERRUPTED if newest.state == "interrupted" else EXIT_FAILURE
+            return Status(newest.state, code, None, known, last)
         progress = read_progress(layout.progress)
-        mine = progress if progress and progress.get("run") == died["run"] else None
-        return Status("died", EXIT_FAILURE, None, mine or died, last)
+        mine = progress if progress and progress.get("run") == newest.run else None
+        return Status("died", EXIT_FAILURE, None, mine or known, last)
     if last is None:
         return Status("none", EXIT_OK, None, None, None)
     return Status(str(last["state"]), int(last["exit_code"]), None, None, last)
@@ -68,15 +73,18 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return record
 
 
-def _newest_run_that_died(layout: Layout, last: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The newest run, unless it came to an end, or `last`, the last record, is of one that failed after it."""
+def _newest_run_without_record(layout: Layout, last: dict[str, Any] | None) -> Run | None:
+    """The newest run, where it was killed, or failed, and the disk had no room for its record.
+
+    None where `last`, the last record, is its own, or of one that failed after it.
+    """
     if not layout.ledger.exists():
         return None
     with closing(Ledger.read_only(layout.ledger)) as ledger:
         newest = ledger.newest_run()
-        if newest is None or newest.state != "running":
+        if newest is None or newest.state == "finished":
             return None
         # The ledger has its runs in their order, whatever the clock said; one that failed early is not in it.
         earlier = last is None or (last.get("run") != newest.run and ledger.knows_run(str(last.get("run"))))
-    died = {"run": newest.run, "started": newest.started}
-    return died if earlier or last is None or newest.started >= last["started"] else None
+    killed = newest.state == "running"
+    return newest if earlier or last is None or (killed and newest.started >= last["started"]) else None

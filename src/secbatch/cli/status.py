@@ -44,6 +44,8 @@ def _lines(found: "Status") -> list[tuple[str, str]]:
         killed = "died: its process is gone, and finished work is kept; run the job again to go on"
         progress = found.progress or {}
         return [("State", killed), *_progress(progress if "fraction" in progress else None), *_run(progress)]
+    if found.progress is not None:
+        return [("State", f"{found.state}; its record could not be written, its log says why"), *_run(found.progress)]
     if found.last is None:
         return [("State", "no run has left a record")]
     return _ended(found.last)
