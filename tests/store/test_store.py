@@ -1,4 +1,5 @@
 import datetime
+import errno
 import itertools
 import os
 import shutil
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from secbatch.errors import JobError, OutputError, OutputHeldError, UnfitOutputError
+from secbatch.store import ledger_errors
 from secbatch.store import parts as part_files
 from secbatch.store.durable_files import write_atomically
 from secbatch.store.filesystem import check_output_place
@@ -208,6 +210,21 @@ def test_what_to_do_about_a_ledger_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot be written .*; free space on its disk"):
         ledger.fix_setting("a", "b" * 100_000)
     ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.EDQUOT, "the disk quota is exceeded"), (errno.EIO, "see to its disk")]
+)
+def test_a_quota_is_no_fault_of_the_disk(
+    number: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(**_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+    monkeypatch.setattr(ledger_errors.tempfile, "TemporaryFile", refused)
+    assert said in str(ledger_errors.explain(error, tmp_path / "ledger.sqlite", "written"))
 
 
 def test_outputs_that_are_not_local_are_refused() -> None:

@@ -1,6 +1,8 @@
 """What SQLite says of the ledger, as a sentence that tells what to do."""
 
+import errno
 import sqlite3
+import tempfile
 from pathlib import Path
 
 from secbatch.errors import OutputError
@@ -38,8 +40,23 @@ def explain(error: sqlite3.Error, path: Path, action: str) -> OutputError:
         return beyond_limit(f"The ledger '{path}', or its log,")
     if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # of the index, for which there is no room
         kind = sqlite3.SQLITE_FULL
+    elif kind == sqlite3.SQLITE_IOERR and _over_quota(path):
+        return OutputError(
+            f"The ledger '{path}' cannot be {action}: the disk quota is exceeded; free space and run again, finished"
+            " work is kept and reused."
+        )
     remedy = _REMEDIES.get(kind, "see to the file and its disk, and run again")
     return OutputError(f"The ledger '{path}' cannot be {action} ({error}); {remedy}.")
+
+
+def _over_quota(path: Path) -> bool:
+    """Whether the system refuses a few bytes more beside the file for somebody's quota."""
+    try:
+        with tempfile.TemporaryFile(dir=path.parent, buffering=0) as file:
+            file.write(bytes(_STEP))
+    except OSError as error:
+        return error.errno == errno.EDQUOT
+    return False
 
 
 def _at_limit(path: Path) -> bool:
