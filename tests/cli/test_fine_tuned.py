@@ -90,14 +90,14 @@ def test_enrich_with_models_of_ones_own(models: dict[str, str], capsys: pytest.C
 @pytest.mark.parametrize(
     ("task", "code", "words"),
     [
-        ({"type": "classify", "model": "mask"}, 1, "give the task `labels` and a `template` with <mask>"),
-        ({"type": "ner", "model": "mask"}, 1, "no trained token-classification head"),
-        ({"type": "ner", "model": "topics"}, 1, "no trained token-classification head"),
-        ({"type": "classify", "model": "names"}, 1, "no trained classification head"),
+        ({"type": "classify", "model": "mask"}, 2, "give the task `labels` and a `template` with <mask>"),
+        ({"type": "ner", "model": "mask"}, 2, "no trained token-classification head"),
+        ({"type": "ner", "model": "topics"}, 2, "no trained token-classification head"),
+        ({"type": "classify", "model": "names"}, 2, "no trained classification head"),
         ({"type": "classify", "model": "topics", "treshold": 0.5}, 2, "did you mean 'threshold'?"),
         ({"type": "classify", "model": "mask", "labels": {"a": "payment"}}, 2, "labels needs template beside it"),
         ({"type": "ner", "model": "names", "aggregation": "firts"}, 2, "'first'"),
-        ({"type": "fill-mask", "model": "topics"}, 1, "no trained language-model head"),
+        ({"type": "fill-mask", "model": "topics"}, 2, "no trained language-model head"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(
