@@ -63,7 +63,8 @@ def run(
     shutil.rmtree(folder / "scratch", ignore_errors=True)  # as a run does
     identities = Identities(ids, False, folder / "scratch")
     present = Present(folder / "scratch")
-    pool = Pool(parts, lambda stored: StoredKeys(stored.keys).checked(), lambda *_: True, "schema", {})
+    scratch = folder / "scratch"
+    pool = Pool(parts, lambda stored: StoredKeys(stored.keys).checked(), lambda *_: True, "schema", {}, scratch)
     made: list[Stored] = []
     waiting: list[Piece] = []
     seconds = 0.0
@@ -81,7 +82,7 @@ def run(
             path = folder / "keys" / f"{len(parts) + len(made)}.keys"
             write_keys(path, PieceKeys(waiting), {"schema": "schema"}, "part keys")
             tasks = {name: [fingerprint] for name, fingerprint in FINGERPRINTS.items()}
-            made.append(Stored(path.stem, path, path, tasks, True))
+            made.append(Stored(path.stem, path, path, tasks, len(PieceKeys(waiting)), True))
             waiting = []
         seconds += time.process_time() - begin
     begin = time.process_time()

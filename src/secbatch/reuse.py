@@ -99,12 +99,13 @@ class Reuse:
         # are among them.
         self.shows_own = ledger is not None and not fresh and not self.base and ledger.version_of(run) > 0
         columns = {name: [field.name for field in task.fields] for name, task in worker.tasks.items()}
-        self._pool = Pool(stored, self._open, self._readable, self.schema_name, columns, retry)
+        scratch = (self._scratch or layout.scratch) / "joined"
+        self._pool = Pool(stored, self._open, self._readable, self.schema_name, columns, scratch, retry)
 
     def _stored(self, part: Part) -> Stored:
         file = self._layout.parts / part.files[0]
         keys = self._layout.keys / f"{part.name}.keys"
-        return Stored(part.name, file, keys, part.tasks, True, part.superseded)
+        return Stored(part.name, file, keys, part.tasks, part.rows, True, part.superseded)
 
     def take_over_own(self, ledger: Ledger, run: str) -> None:
         """From now on what this run's earlier tries have done counts, too, wherever its rows stand.
@@ -121,7 +122,7 @@ class Reuse:
             keys = file.with_suffix(".keys")
             if whose(checkpoint.run) and whole(self._layout, checkpoint):
                 tasks = StoredKeys(keys).about["tasks"]
-                found.append(Stored(checkpoint.part, file, keys, tasks, False))
+                found.append(Stored(checkpoint.part, file, keys, tasks, checkpoint.rows, False))
         return found
 
     def _readable(self, stored: Stored, keys: StoredKeys) -> bool:

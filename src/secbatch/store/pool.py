@@ -1,6 +1,8 @@
 """What is done already: finds rows among the parts of the base version and in checkpoints that were left behind."""
 
+import bisect
 import itertools
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from secbatch.store.filters import Asked
+from secbatch.store.joined_keys import Joined, joined
 from secbatch.store.parts import RowGroups, opened
 from secbatch.store.row_keys import REJECTED, REMOVED, UNANSWERED, RowKeys, StoredKeys
 
 KNOWN_PARTS = 1024  # of whose keys the heads are held
 OPEN_PARTS = 8  # whose keys are mapped and partly in memory
+JOINED = 1024  # rows whose keys are joined in the time that it takes to ask a part for a shard's rows
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Stored:
     file: Path
     keys: Path
     tasks: dict[str, list[str]]  # task -> fingerprints that its rows have
+    rows: int
     shown: bool  # part of what readers see in the base version
     superseded: bool = False  # its rows were rejected, or done, before a later row with their id replaced them
 
@@ -56,18 +61,26 @@ class Pool:
         readable: Callable[[Stored, StoredKeys], bool],
         schema: str,
         columns: Mapping[str, list[str]],
+        scratch: Path,
         retry: bool = False,
     ) -> None:
         """`schema`: name of the columns that this run gives; rows of parts with others cannot stay where they are.
         `columns`: of each task.
 
-        `readable`: is asked of a file that is not shown once rows are to be taken over from it. `retry`: rejected rows
-        do not come out so again; what other tasks than the one that rejected them have done counts.
+        `readable`: is asked of a file that is not shown once rows are to be taken over from it. `scratch`: made when
+        needed, removed by the caller. `retry`: rejected rows do not come out so again; what other tasks than the one
+        that rejected them have done counts.
+
+        Those that are shown come first.
         """
         self.parts, self._schema, self._columns = parts, schema, columns
         self._open_keys, self._readable, self._retry = open_keys, readable, retry
         self._sound: dict[int, bool] = {}  # files that are not shown: whether their rows can be read
         self._open: OrderedDict[int, StoredKeys] = OrderedDict()
+        self._scratch = scratch
+        self._shown = [Joined(number, np.zeros(1, np.int64)) for number, part in enumerate(parts) if part.shown]
+        # So often they are asked before their keys are joined, which takes no longer than this did.
+        self._patience: float = len(self._shown) + sum(part.rows for part in parts if part.shown) // JOINED
         self._has_unanswered: dict[int, bool] = {}
         self._groups = RowGroups()
         self._last = 0  # where the last rows were found
@@ -133,35 +146,51 @@ class Pool:
             for name, found in unanswered.items():
                 found[here] = False
                 if len(flagged) and name in stored.tasks:
-                    found[flagged] = alone or ~self._has_result(number, rows[flagged], name)
+                    found[flagged] = alone or ~self._has_result(np.full(len(flagged), number), rows[flagged], name)
         return unanswered
 
     def _nearest_first(self) -> list[int]:
         order = list(range(len(self.parts)))
         return order[self._last :] + order[: self._last]
 
+    def _shown_nearest_first(self) -> list[Joined]:
+        place = bisect.bisect_right(self._shown, self._last, key=lambda parts: parts.first) - 1
+        return self._shown[place:] + self._shown[:place]
+
     def _by_identity(self, keys: RowKeys, match: Match) -> None:
+        if self._patience < 0:
+            self._shown, self._patience = joined(len(self._shown), self.keys, self._scratch), math.inf
         left, wanted = np.arange(len(keys)), keys.ids
         asked = Asked(wanted[:, 0])
-        for number in self._nearest_first():
+        begin, ahead = self._last, -1
+        for parts in self._shown_nearest_first():
             if not len(left):
-                return
-            if not self.parts[number].shown:
-                continue
-            stored = self.keys(number)
+                break
+            self._patience -= 1
+            stored = parts.keys or self.keys(parts.first)
             rows = stored.find_ids(wanted, asked)
             found = rows >= 0
-            if not found.any():
-                continue
-            self._last = number
-            here, rows = left[found], rows[found]
-            self._compare(number, stored, keys, here, rows, match)
-            left, wanted, asked = left[~found], wanted[~found], asked.take(~found)
+            if found.any():
+                part, row = parts.places(rows[found])
+                ahead = max(ahead, int(((part - begin) % len(self.parts)).max()))
+                self._compare(stored, keys, match, left[found], rows[found], part, row)
+                left, wanted, asked = left[~found], wanted[~found], asked.take(~found)
+            if parts.keys:
+                stored.release()
+        if ahead >= 0:  # the last one in which something was found, had they been asked one by one
+            self._last = (begin + ahead) % len(self.parts)
 
     def _compare(
-        self, number: int, stored: StoredKeys, keys: RowKeys, here: np.ndarray, rows: np.ndarray, match: Match
+        self,
+        stored: StoredKeys,
+        keys: RowKeys,
+        match: Match,
+        here: np.ndarray,
+        rows: np.ndarray,
+        part: np.ndarray,
+        row: np.ndarray,
     ) -> None:
-        """`here`: positions in the shard; `rows`: where the same identities stand in the part."""
+        """`here`: positions in the shard; `rows`: the same identities' in `stored`, which stand at (`part`, `row`)."""
         flags = stored.flags[rows]
         same = (stored.array("content")[rows] == keys.content[here]).all(axis=1)
         match.known[here] = same
@@ -178,30 +207,31 @@ class Pool:
             usable = done & keys.done[name][here].any(axis=1) & ~(rejected & whole)
             doubtful = np.flatnonzero(usable & rejected)
             if len(doubtful):
-                usable[doubtful] = self._has_result(number, rows[doubtful], name)
-            match.part[name][here[usable]] = number
-            match.row[name][here[usable]] = rows[usable]
+                usable[doubtful] = self._has_result(part[doubtful], row[doubtful], name)
+            match.part[name][here[usable]] = part[usable]
+            match.row[name][here[usable]] = row[usable]
         match.kept[here] = whole & (stored.array("place")[rows] == keys.place[here])
         asked = np.logical_or.reduce([wanted[here].any(axis=1) for wanted in keys.done.values()])
         again = whole & rejected
         for name in keys.done:
-            match.part[name][here[again & asked]] = number
-            match.row[name][here[again & asked]] = rows[again & asked]
+            match.part[name][here[again & asked]] = part[again & asked]
+            match.row[name][here[again & asked]] = row[again & asked]
         match.rejected[here] = again & (asked | match.kept[here])
 
-    def _has_result(self, number: int, rows: np.ndarray, task: str) -> np.ndarray:
+    def _has_result(self, parts: np.ndarray, rows: np.ndarray, task: str) -> np.ndarray:
         """bool [n]: rejected rows that `task` was through with; a row that it cannot do has none of its values."""
-        columns = self._groups.take(self.parts[number].file, rows, self._columns[task]).columns
+        columns = self.columns(parts, rows, self._columns[task]).columns
         return ~np.logical_and.reduce([np.asarray(column.is_null()) for column in columns])
 
     def _by_value(self, name: str, fingerprint: str, done: np.ndarray, match: Match) -> None:
         left = np.flatnonzero(match.todo(name) & done.any(axis=1))
         wanted = done[left]
         asked = Asked(wanted[:, 0])
+        may = self._may_have(name, wanted, asked)
         for number in self._nearest_first():
             if not len(left):
                 return
-            if fingerprint not in self.parts[number].tasks.get(name, ()):
+            if not may[number] or fingerprint not in self.parts[number].tasks.get(name, ()):
                 continue
             stored = self.keys(number)
             rows = stored.find_done(name, wanted, asked)
@@ -212,6 +242,16 @@ class Pool:
                 match.row[name][left[found]] = rows[found]
                 self._last = number
                 left, wanted, asked = left[~found], wanted[~found], asked.take(~found)
+
+    def _may_have(self, name: str, wanted: np.ndarray, asked: Asked) -> np.ndarray:
+        """bool [parts]: False for those whose joined keys say that the task is done for nothing that is wanted."""
+        may = np.ones(len(self.parts), bool)
+        for parts in self._shown:
+            if parts.keys:
+                found = parts.keys.find_done(name, wanted, asked) >= 0
+                may[parts.first : parts.first + len(parts.starts)] = found.any()
+                parts.keys.release()
+        return may
 
     def _among_replaced(self, keys: RowKeys, match: Match) -> None:
         """Rejected rows that stood in the input before as they are, and that a later row with their id replaced."""
