@@ -135,9 +135,12 @@ def test_rows_that_do_it_only_together_are_done_apart(place: Path) -> None:
     assert rejected() == {} and len(pd.read_parquet("out/data")) == 22
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_kills_from_outside_reject_nothing(place: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    write("a.csv", "id,text", *LINES)
+@pytest.mark.parametrize("lines", [LINES, LINES[:1]], ids=["many", "one"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1])
+def test_kills_from_outside_reject_nothing(
+    place: Path, monkeypatch: pytest.MonkeyPatch, number: int, lines: list[str]
+) -> None:
+    write("a.csv", "id,text", *lines)
     with monkeypatch.context() as patch:
         patch.setattr("poisonous_task.PoisonousTask.compute", lambda self, encoded: os.kill(os.getpid(), number))
         died(-number)
@@ -160,7 +163,7 @@ def test_kills_from_outside_reject_nothing(place: Path, monkeypatch: pytest.Monk
         return process, connection
 
     monkeypatch.setattr(trial, "start", hit)
-    assert run().rejected == 0 and rejected() == {} and len(pd.read_parquet("out/data")) == 20
+    assert run().rejected == 0 and rejected() == {} and len(pd.read_parquet("out/data")) == len(lines)
 
 
 def test_memory_running_out_counts_where_the_kernel_says_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

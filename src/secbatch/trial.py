@@ -21,7 +21,8 @@ from secbatch.worker import Enriched, Work, Worker
 
 WAIT_SECONDS = 0.1  # between two looks at whether the run is to stop
 GONE = (EOFError, OSError)  # the other end of a connection, be it amid a message
-FROM_OUTSIDE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+# SIGUSR1 and SIGUSR2: whoever asks all processes of a run for something that it does not know.
+FROM_OUTSIDE = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
