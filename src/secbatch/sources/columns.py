@@ -105,20 +105,21 @@ def convert(values: "pa.Array", target: "pa.DataType") -> "tuple[pa.Array, list[
     if result is not None:
         return result, []
     bad = failing(len(values), lambda start, stop: cast(values.slice(start, stop - start)) is not None)
-    keep = _mask_of(len(values), bad)
-    good = cast(pc.if_else(keep, values, pa.scalar(None, values.type)))
+    good = cast(without(values, bad))
     if good is None:
         good = pa.nulls(len(values), target)
     return good, bad
 
 
-def _mask_of(length: int, bad: list[int]) -> "pa.Array":
+def without(values: "pa.Array", bad: list[int]) -> "pa.Array":
+    """`values` with null at the positions `bad`."""
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    keep = np.ones(length, dtype=bool)
+    keep = np.ones(len(values), dtype=bool)
     keep[bad] = False
-    return pa.array(keep)
+    return pc.if_else(pa.array(keep), values, pa.scalar(None, values.type))
 
 
 def from_text(values: "pa.Array", target: "pa.DataType") -> "tuple[pa.Array, list[int]]":
@@ -151,6 +152,11 @@ def conversion_error(
     text = str(value)
     shown = text[:SHOWN_VALUE] + ("…" if len(text) > SHOWN_VALUE else "")
     return f"{file}, row {row}, column '{column}': {shown!r} is not of type {type_name(target)}; {remedy}"
+
+
+def note(errors: dict[int, str], place: int, sentence: str) -> None:
+    """Adds a sentence on the row at `place` to what is said of it already."""
+    errors[place] = f"{errors[place]}; {sentence}" if place in errors else sentence
 
 
 def type_name(kind: "pa.DataType") -> str:

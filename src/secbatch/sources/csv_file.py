@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from secbatch.errors import InputChangedError
-from secbatch.sources.columns import conversion_error, from_text
+from secbatch.sources.columns import conversion_error, from_text, note
 from secbatch.sources.csv_blocks import scan
 from secbatch.sources.csv_cursor import Cursor
 from secbatch.sources.csv_header import CsvLayout, delimiter_name, header_digest, without_delimiter
@@ -37,21 +37,14 @@ LARGEST_BLOCK = 64 << 20
 class CsvReader:
     """The rows of one CSV file in the columns of `schema`; its own columns may stand in another order."""
 
-    def __init__(
-        self,
-        file: InputFile,
-        layout: CsvLayout,
-        schema: "pa.Schema",
-        encoding: str | None,
-        block: int = WINDOW,
-    ) -> None:
+    def __init__(self, file: InputFile, layout: CsvLayout, schema: "pa.Schema", encoding: str | None) -> None:
         self.file = file
         self.layout = layout
         self.schema = schema
         self.width = len(layout.names)
         self._encoding = encoding
         # Largest window of the fast path. Each window has a price for each column: wide rows get larger ones.
-        self._block = max(block, min(self.width * COLUMN_BYTES, LARGEST_BLOCK))
+        self._block = max(WINDOW, min(self.width * COLUMN_BYTES, LARGEST_BLOCK))
         self._row = 0  # number of the last record, rejected ones counted
         self._stream: Utf8Stream | None = None
         self._cursor: Cursor | None = None
@@ -293,7 +286,6 @@ def typed_table(
         values = columns[field.name]
         converted, bad = from_text(values, field.type)
         for place in bad:
-            sentence = conversion_error(file, int(numbers[place]), field.name, values[place], field.type)
-            errors[place] = f"{errors[place]}; {sentence}" if place in errors else sentence
+            note(errors, place, conversion_error(file, int(numbers[place]), field.name, values[place], field.type))
         typed.append(converted)
     return pa.Table.from_arrays(typed, schema=schema), errors

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secbatch.errors import shown
-from secbatch.sources.columns import conversion_error, failing, from_text
+from secbatch.sources.columns import conversion_error, failing, from_text, note
 from secbatch.sources.input_file import InputFile
 from secbatch.sources.jsonl_columns import as_text, kind_of_value
 from secbatch.sources.jsonl_lines import BLANK, BadLineError, lines, parse_line
@@ -88,24 +88,19 @@ class JsonlReader:
         import pyarrow as pa
 
         errors: dict[int, str] = {}
-
-        def note(place: int, sentence: str) -> None:
-            errors[place] = f"{errors[place]}; {sentence}" if place in errors else sentence
-
         columns = []
         for field in self.schema:
             values = [row.get(field.name) for row in rows]
             column, bad = self._column(values, field)
             for place in bad:
-                note(
-                    place,
-                    conversion_error(self.file.path, numbers[place], field.name, values[place], field.type),
-                )
+                sentence = conversion_error(self.file.path, numbers[place], field.name, values[place], field.type)
+                note(errors, place, sentence)
             columns.append(column)
         for place, row in enumerate(rows):
             if not row.keys() <= self._known:
                 extra = shown(next(key for key in row if key not in self._known))
                 note(
+                    errors,
                     place,
                     f"{self.file.path}, row {numbers[place]}: key '{extra}' is not among the columns found at "
                     f"the start of the input; declare it, for example `input.types: {{{extra}: string}}`",

@@ -9,7 +9,7 @@ import numpy as np
 
 from secbatch.errors import InputChangedError, InputError, cause, shown
 from secbatch.no_python_object import NO_OBJECT
-from secbatch.sources.columns import conversion_error, convert, failing
+from secbatch.sources.columns import conversion_error, convert, failing, note, without
 from secbatch.sources.input_file import InputFile
 from secbatch.sources.piece import Piece, reject_piece
 from secbatch.sources.reading_faults import is_the_machines
@@ -156,18 +156,12 @@ class ParquetReader:
         numbers = np.arange(self._done + 1, self._done + 1 + table.num_rows, dtype=np.int64)
         self._done += table.num_rows
         errors: dict[int, str] = {}
-
-        def note(place: int, sentence: str) -> None:
-            errors[place] = f"{errors[place]}; {sentence}" if place in errors else sentence
-
         columns = []
         for field in self.schema:
-            values = table.column(field.name).combine_chunks()
-            if isinstance(values, pa.ChunkedArray):  # combining nothing gives a chunked array in some versions
-                values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.nulls(0, values.type)
-            values, bad = _valid_text(values)
+            values, bad = _valid_text(table.column(field.name).combine_chunks())
             for place in bad:
                 note(
+                    errors,
                     place,
                     f"{self.file.path}, row {numbers[place]}, column '{field.name}': not valid UTF-8; "
                     "write the file again with valid text",
@@ -177,7 +171,7 @@ class ParquetReader:
                 remedy = "write the files with one type for this column"
                 row = int(numbers[place])
                 shown = _shown(values, place)
-                note(place, conversion_error(self.file.path, row, field.name, shown, field.type, remedy))
+                note(errors, place, conversion_error(self.file.path, row, field.name, shown, field.type, remedy))
             columns.append(converted)
         return Piece(self.file.path, pa.Table.from_arrays(columns, schema=self.schema), numbers, errors)
 
@@ -193,7 +187,6 @@ def _shown(values: "pa.Array", place: int) -> str:
 def _valid_text(values: "pa.Array") -> "tuple[pa.Array, list[int]]":
     """`values` with null for each entry that is not valid UTF-8, and the positions of those."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     def valid(start: int, stop: int) -> bool:
         part = values.slice(start, stop - start)
@@ -206,11 +199,7 @@ def _valid_text(values: "pa.Array") -> "tuple[pa.Array, list[int]]":
         return True
 
     bad = failing(len(values), valid)
-    if not bad:
-        return values, []
-    keep = np.ones(len(values), dtype=bool)
-    keep[bad] = False
-    return pc.if_else(pa.array(keep), values, pa.scalar(None, values.type)), bad
+    return (without(values, bad) if bad else values), bad
 
 
 def batch_rows(group: "pq.RowGroupMetaData") -> int:
