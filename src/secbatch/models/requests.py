@@ -31,6 +31,10 @@ class Request:
     head: HeadKind | None = None  # the states are for `logits_of` of this head; None: they are hidden states
 
 
+def all_states(sequences: TokenSequences) -> None:
+    """For `Request.wanted`: the states of all positions."""
+
+
 @dataclass(frozen=True)
 class Share:
     """What of a batch is one request's."""

@@ -12,11 +12,12 @@ from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.windows import from_start
 from secbatch.task_specs import Embed
 from secbatch.tasks.base import TaskColumns
-from secbatch.tasks.encoded_texts import EncodedTexts, failed_rows
+from secbatch.tasks.encoded_texts import EncodedTexts, without_failed
 from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.pooling import not_finite, pooling_request
 from secbatch.tasks.repeats import Recalled, Repeats, recall
+from secbatch.tasks.row_arrays import offsets
 from secbatch.tasks.text import DistinctTexts, TextSource
 
 CODE_VERSION = 1  # raise it when results change
@@ -108,8 +109,7 @@ class EmbedTask:
 
     def finish(self, computed: Embedded) -> TaskColumns:
         recalled, vectors = computed.recalled, computed.vectors
-        rows = recalled.rows
-        failed, errors = failed_rows(rows, computed.errors)
+        rows, errors = without_failed(recalled.rows, computed.errors)
         if len(recalled.keys):
             keys, good = recalled.keys, vectors
             if computed.errors:
@@ -119,11 +119,10 @@ class EmbedTask:
         if recalled.results:
             known = np.frombuffer(b"".join(recalled.results), np.float32).reshape(-1, vectors.shape[1])
             vectors = np.concatenate([vectors, known])
-        done = (rows >= 0) & ~failed
+        done = rows >= 0
         lengths = np.where(done, vectors.shape[1], 0)
-        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
         chosen = rows[done]
         if not np.array_equal(chosen, np.arange(len(vectors))):  # else they stand as they are to stand: no copy
             vectors = vectors[chosen]
-        column = pa.ListArray.from_arrays(offsets, pa.array(vectors.ravel()), mask=pa.array(~done))
+        column = pa.ListArray.from_arrays(offsets(lengths), pa.array(vectors.ravel()), mask=pa.array(~done))
         return TaskColumns({self.name: column}, errors, computed.tokens, computed.padding)

@@ -24,7 +24,34 @@ class CutTexts(EncodedTexts):
     truncated: np.ndarray  # [u] bool
 
 
-def failed_rows(rows: np.ndarray, errors: Mapping[int, str]) -> tuple[np.ndarray, dict[int, str]]:
-    """bool [n], and the sentences by row. `rows`: int [n], the text that each row has; `errors`: sentences by text."""
+def without_failed(rows: np.ndarray, errors: Mapping[int, str]) -> tuple[np.ndarray, dict[int, str]]:
+    """The text that each row has, -1 where that failed; and the sentences by row.
+
+    `rows`: int64 [n], the text that each row has; `errors`: sentences by text.
+    """
     failed = np.isin(rows, list(errors))
-    return failed, {int(row): errors[int(rows[row])] for row in np.flatnonzero(failed)}
+    return np.where(failed, -1, rows), {int(row): errors[int(rows[row])] for row in np.flatnonzero(failed)}
+
+
+def done_texts(count: int, errors: Mapping[int, str]) -> np.ndarray:
+    """bool [u]: of so many texts those that could be done. `errors`: sentences by text."""
+    done = np.ones(count, bool)
+    done[list(errors)] = False
+    return done
+
+
+def texts_of_windows(
+    broken: np.ndarray, windows: TokenSequences, owners: np.ndarray, errors: Mapping[int, str], model: str
+) -> dict[int, str]:
+    """Sentences by text: of those of which a window failed, or got scores that are no numbers.
+
+    `broken`: bool [T], the tokens with such scores; `owners`: int64 [w], the text of each window; `errors`: sentences
+    by window.
+    """
+    found = np.unique(np.searchsorted(windows.offsets, np.flatnonzero(broken), side="right") - 1)
+    wrong = {**dict.fromkeys(found.tolist(), broken_scores(model)), **errors}
+    return {int(owners[window]): text for window, text in wrong.items()}
+
+
+def broken_scores(model: str) -> str:
+    return f"model {model} gave scores that are no numbers (its weights may be broken)"

@@ -18,7 +18,7 @@ from secbatch.models.untrusted_text import MASK
 from secbatch.models.windows import MaskedTexts, around_masks
 from secbatch.task_specs import FillMask
 from secbatch.tasks.base import TaskColumns
-from secbatch.tasks.encoded_texts import failed_rows
+from secbatch.tasks.encoded_texts import broken_scores, done_texts, without_failed
 from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.mask_columns import mask_columns, mask_fields
@@ -135,8 +135,7 @@ class FillMaskTask:
     def _not_finite(self, scores: np.ndarray, texts: MaskedTexts) -> dict[int, str]:
         finite = np.isfinite(scores).all(axis=1)
         owners = np.repeat(np.arange(len(texts.seen)), texts.seen)[~finite]
-        sentence = f"model {self.encoder.model.name} gave scores that are no numbers (its weights may be broken)"
-        return dict.fromkeys(owners.tolist(), sentence)
+        return dict.fromkeys(owners.tolist(), broken_scores(self.encoder.model.name))
 
     def _best(self, logits: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """[m, vocabulary] float32 logits, which are overwritten, to the k best ids and probabilities, [m, k] each."""
@@ -153,14 +152,10 @@ class FillMaskTask:
 
     def finish(self, computed: PredictedMasks) -> TaskColumns:
         recalled, texts = computed.recalled, computed.texts
-        rows, ids, scores = recalled.rows, computed.ids, computed.scores
-        _, errors = failed_rows(rows, computed.errors)
-        if errors:
-            rows = rows.copy()
-            rows[list(errors)] = -1
+        ids, scores = computed.ids, computed.scores
+        rows, errors = without_failed(recalled.rows, computed.errors)
         if len(recalled.keys):
-            good = np.ones(len(texts.seen), bool)
-            good[list(computed.errors)] = False
+            good = done_texts(len(texts.seen), computed.errors)
             self.repeats.add(recalled.keys[good], *packed_masks(texts, ids, scores, good))
         if recalled.results:
             texts, ids, scores = with_known_masks(texts, ids, scores, recalled.results)

@@ -8,9 +8,10 @@ import pyarrow as pa
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.sequences import spans
 from secbatch.tasks.base import TaskColumns
-from secbatch.tasks.encoded_texts import failed_rows
+from secbatch.tasks.encoded_texts import broken_scores, done_texts, without_failed
 from secbatch.tasks.label_names import Problem
 from secbatch.tasks.repeats import Recalled, Repeats
+from secbatch.tasks.row_arrays import offsets, spread
 
 _SCORE = pa.struct([pa.field("label", pa.string()), pa.field("score", pa.float32())])
 
@@ -40,8 +41,7 @@ class Scored:
 def scored(recalled: Recalled, truncated: np.ndarray, scores: np.ndarray, report: BatchReport, model: str) -> Scored:
     """What `model` gave for u texts (see Scored); those whose scores are no numbers are errors."""
     broken = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()
-    sentence = f"model {model} gave scores that are no numbers (its weights may be broken)"
-    errors = report.errors | dict.fromkeys(broken, sentence)
+    errors = report.errors | dict.fromkeys(broken, broken_scores(model))
     return Scored(recalled, truncated, scores, errors, report.tokens, report.padding)
 
 
@@ -60,18 +60,16 @@ def label_fields(name: str, problem: Problem) -> tuple[pa.Field, ...]:
 def label_columns(name: str, computed: Scored, repeats: Repeats, labelling: Labelling) -> TaskColumns:
     """Columns of n rows, those whose results were known included; what is new is remembered in `repeats`."""
     recalled, scores, truncated = computed.recalled, computed.scores, computed.truncated
-    rows = recalled.rows
-    failed, errors = failed_rows(rows, computed.errors)
+    rows, errors = without_failed(recalled.rows, computed.errors)
     packed = np.concatenate([scores, truncated[:, None]], axis=1, dtype=np.float32)  # [u, labels + 1]
     if len(recalled.keys):
-        good = np.ones(len(scores), bool)
-        good[list(computed.errors)] = False
+        good = done_texts(len(scores), computed.errors)
         sizes = np.full(int(good.sum()), packed.shape[1] * packed.itemsize)
         repeats.add(recalled.keys[good], packed[good].reshape(-1).view(np.uint8), sizes)
     if recalled.results:
         known = np.frombuffer(b"".join(recalled.results), np.float32).reshape(-1, packed.shape[1])
         packed = np.concatenate([packed, known])
-    done = (rows >= 0) & ~failed
+    done = rows >= 0
     values = packed[rows[done]]
     arrays = _arrays(values[:, :-1], values[:, -1] != 0, done, labelling)
     fields = label_fields(name, labelling.problem)
@@ -89,29 +87,18 @@ def _arrays(scores: np.ndarray, truncated: np.ndarray, done: np.ndarray, labelli
     pairs = pa.StructArray.from_arrays(
         [names.take(pa.array(order[:, :kept].ravel())), pa.array(ranked[:, :kept].ravel())], fields=list(_SCORE)
     )
-    best = _spread(order[:, 0], done)
+    best = spread(order[:, 0], done)
     unclear = ~done
     unclear[done] = ~above[:, 0]
     arrays = [
         names.take(pa.array(best, mask=unclear)),
-        pa.array(_spread(ranked[:, 0], done), mask=~done),
-        pa.ListArray.from_arrays(_offsets(np.where(done, kept, 0)), pairs, mask=pa.array(~done)),
-        pa.array(_spread(truncated, done), mask=~done),
+        pa.array(spread(ranked[:, 0], done), mask=~done),
+        pa.ListArray.from_arrays(offsets(np.where(done, kept, 0)), pairs, mask=pa.array(~done)),
+        pa.array(spread(truncated, done), mask=~done),
     ]
     if labelling.problem == "multi-label":
         counts = above.sum(axis=1)  # the best ones come first
         places = spans(np.arange(len(order)) * order.shape[1], counts)
         members = names.take(pa.array(order.ravel()[places]))
-        arrays.insert(2, pa.ListArray.from_arrays(_offsets(_spread(counts, done)), members, mask=pa.array(~done)))
+        arrays.insert(2, pa.ListArray.from_arrays(offsets(spread(counts, done)), members, mask=pa.array(~done)))
     return arrays
-
-
-def _spread(values: np.ndarray, done: np.ndarray) -> np.ndarray:
-    """Values of the rows that are done in an array of all rows."""
-    spread = np.zeros(len(done), values.dtype)
-    spread[done] = values
-    return spread
-
-
-def _offsets(lengths: np.ndarray) -> pa.Array:
-    return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))

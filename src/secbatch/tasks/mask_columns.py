@@ -6,6 +6,7 @@ import pyarrow as pa
 from secbatch.models.sequences import spans
 from secbatch.models.tokenizer import TextTokenizer
 from secbatch.models.windows import MaskedTexts
+from secbatch.tasks.row_arrays import offsets, spread
 
 _PREDICTION = pa.struct([pa.field("token", pa.string()), pa.field("score", pa.float32())])
 
@@ -45,21 +46,17 @@ def mask_columns(
     # A mask has k predictions when it is among the first `seen` of its row, else none.
     number = spans(np.zeros(len(counts), np.int64), counts)
     lengths = np.where(number < np.repeat(seen, counts), ids.shape[1], 0)
-    masks = pa.ListArray.from_arrays(_offsets(lengths), predictions)
-    masks_of_row = np.zeros(len(rows), np.int64)
-    masks_of_row[done] = counts
+    masks = pa.ListArray.from_arrays(offsets(lengths), predictions)
     top = np.zeros(len(rows), np.int32)
     top_score = np.zeros(len(rows), np.float32)
     has_top = np.zeros(len(rows), bool)
     has_top[np.flatnonzero(done)[seen > 0]] = True
     top[has_top], top_score[has_top] = best_entries(ids[first[seen > 0]], scores[first[seen > 0]], tokenizer)
-    truncated = np.zeros(len(rows), bool)
-    truncated[done] = texts.truncated[text]
     arrays = (
-        pa.ListArray.from_arrays(_offsets(masks_of_row), masks, mask=pa.array(~done)),
+        pa.ListArray.from_arrays(offsets(spread(counts, done)), masks, mask=pa.array(~done)),
         tokenizer.word_column(top, absent=~has_top),
         pa.array(top_score, mask=~has_top),
-        pa.array(truncated, mask=~done),
+        pa.array(spread(texts.truncated[text], done), mask=~done),
     )
     return {field.name: array for field, array in zip(mask_fields(name), arrays, strict=True)}
 
@@ -89,7 +86,3 @@ def best_entries(ids: np.ndarray, scores: np.ndarray, tokenizer: TextTokenizer) 
         best[several] = np.take_along_axis(ids[several], order, axis=1)[line, winner]
         total[several] = sums.reshape(word.shape)[line, winner]
     return best, total
-
-
-def _offsets(lengths: np.ndarray) -> pa.Array:
-    return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))

@@ -11,13 +11,13 @@ from secbatch.models.batch_runner import BatchReport
 from secbatch.models.configuration import load_config
 from secbatch.models.model_kinds import check_head
 from secbatch.models.overlapping import WindowedTexts, windowed
-from secbatch.models.requests import Request
+from secbatch.models.requests import Request, all_states
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.transfer import Made
 from secbatch.task_specs import Ner
 from secbatch.tasks.base import TaskColumns
-from secbatch.tasks.encoded_texts import failed_rows
+from secbatch.tasks.encoded_texts import done_texts, texts_of_windows, without_failed
 from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.label_names import check_label_count, label_names
@@ -126,28 +126,24 @@ class NerTask:
         def collect(report: BatchReport) -> Tagged:
             return Tagged(encoded, labels, scores, shares, report.errors, report.tokens, report.padding)
 
-        return Prepared(Request(sequences, _all_tokens, tag, head="token-classification"), collect)
+        return Prepared(Request(sequences, all_states, tag, head="token-classification"), collect)
 
     def compute(self, encoded: EncodedTexts) -> Tagged:
         return compute_alone(self, encoded)
 
     def finish(self, computed: Tagged) -> TaskColumns:
         recalled, texts = computed.encoded.recalled, computed.encoded.texts
-        wrong = self._wrong_texts(computed)
+        broken = ~np.isfinite(computed.scores)
+        wrong = texts_of_windows(broken, texts.sequences, texts.owners, computed.errors, self.encoder.model.name)
         found = trimmed(grouped(*self._units(computed), texts, self._scheme), recalled.texts)
         if self._spec.threshold is not None:
             found = found.where(found.scores >= self._spec.threshold)
         if len(recalled.keys):
-            good = np.ones(len(texts.counts), bool)
-            good[list(wrong)] = False
+            good = done_texts(len(texts.counts), wrong)
             self.repeats.add(recalled.keys[good], *packed_spans(found, good))
         if recalled.results:
             found = with_known_spans(found, recalled.results)
-        rows = recalled.rows
-        _, errors = failed_rows(rows, wrong)
-        if errors:
-            rows = rows.copy()
-            rows[list(errors)] = -1
+        rows, errors = without_failed(recalled.rows, wrong)
         every = [*recalled.texts, *recalled.known]
         columns = span_columns(self.name, rows, found, every, self._scheme.types)
         return TaskColumns(columns, errors, computed.tokens, computed.padding)
@@ -166,16 +162,3 @@ class NerTask:
             means = np.add.reduceat(computed.shares[source], units, axis=0) / sizes[:, None]
             return means.argmax(axis=1), means.max(axis=1), units
         return labels[units], scores[units], units
-
-    def _wrong_texts(self, computed: Tagged) -> dict[int, str]:
-        """Texts that could not be done: one of whose windows failed, or got no numbers."""
-        texts = computed.encoded.texts
-        broken = ~np.isfinite(computed.scores)
-        windows = np.unique(np.searchsorted(texts.sequences.offsets, np.flatnonzero(broken), side="right") - 1)
-        sentence = f"model {self.encoder.model.name} gave scores that are no numbers (its weights may be broken)"
-        wrong = dict.fromkeys(windows.tolist(), sentence) | computed.errors
-        return {int(texts.owners[window]): text for window, text in wrong.items()}
-
-
-def _all_tokens(sequences: TokenSequences) -> None:
-    return None

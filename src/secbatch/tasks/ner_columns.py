@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from secbatch.tasks.ner_spans import Spans
+from secbatch.tasks.row_arrays import offsets
 
 _SPAN = pa.struct(
     [
@@ -36,8 +37,7 @@ def span_columns(
         pa.array(found.ends, pa.int32()),
         pa.array(found.scores, pa.float32()),
     ]
-    offsets = pa.array(np.concatenate([[0], np.cumsum(found.counts)]).astype(np.int32))
-    of_texts = pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(arrays, fields=list(_SPAN)))
+    of_texts = pa.ListArray.from_arrays(offsets(found.counts), pa.StructArray.from_arrays(arrays, fields=list(_SPAN)))
     return {name: of_texts.take(pa.array(rows, mask=rows < 0))}
 
 

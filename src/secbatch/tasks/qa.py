@@ -13,13 +13,13 @@ from secbatch.models.configuration import load_config
 from secbatch.models.model_kinds import check_head, check_kind
 from secbatch.models.pairs import PairFrame
 from secbatch.models.question_windows import QuestionWindows, question_windows
-from secbatch.models.requests import Request
+from secbatch.models.requests import Request, all_states
 from secbatch.models.sequences import TokenSequences, spans
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.transfer import Made
 from secbatch.task_specs import Qa
 from secbatch.tasks.base import TaskColumns
-from secbatch.tasks.encoded_texts import failed_rows
+from secbatch.tasks.encoded_texts import done_texts, texts_of_windows, without_failed
 from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.qa_columns import answer_columns, answer_fields, packed_answers, with_known_answers
@@ -107,41 +107,28 @@ class QaTask:
         def collect(report: BatchReport) -> Pointed:
             return Pointed(encoded, logits, report.errors, report.tokens, report.padding)
 
-        return Prepared(Request(sequences, _all_tokens, point, head="question-answering"), collect)
+        return Prepared(Request(sequences, all_states, point, head="question-answering"), collect)
 
     def compute(self, encoded: EncodedQuestions) -> Pointed:
         return compute_alone(self, encoded)
 
     def finish(self, computed: Pointed) -> TaskColumns:
         recalled, windows, spec = computed.encoded.recalled, computed.encoded.windows, self._spec
-        wrong = self._wrong_pairs(computed)
+        broken = ~np.isfinite(computed.logits).all(axis=1)
+        owners = np.repeat(np.arange(len(windows.counts)), windows.counts)
+        wrong = texts_of_windows(broken, windows.sequences, owners, computed.errors, self.encoder.model.name)
         contexts = [_apart(text)[1] for text in recalled.texts]
         logits = np.nan_to_num(computed.logits, nan=0.0, posinf=0.0, neginf=0.0) if wrong else computed.logits
         found = best_answers(windows, logits, contexts, spec.top_k, spec.max_answer_tokens, spec.no_answer_threshold)
         if len(recalled.keys):
-            good = np.ones(len(contexts), bool)
-            good[list(wrong)] = False
+            good = done_texts(len(contexts), wrong)
             self.repeats.add(recalled.keys[good], *packed_answers(found, good))
         if recalled.results:
             found = with_known_answers(found, recalled.results)
             contexts += [_apart(text)[1] for text in recalled.known]
-        rows = recalled.rows
-        _, errors = failed_rows(rows, wrong)
-        if errors:
-            rows = rows.copy()
-            rows[list(errors)] = -1
+        rows, errors = without_failed(recalled.rows, wrong)
         columns = answer_columns(self.name, rows, found, contexts, spec.top_k > 1)
         return TaskColumns(columns, errors, computed.tokens, computed.padding)
-
-    def _wrong_pairs(self, computed: Pointed) -> dict[int, str]:
-        """Pairs that could not be done: one of whose windows failed, or got no numbers."""
-        windows = computed.encoded.windows
-        tokens = np.flatnonzero(~np.isfinite(computed.logits).all(axis=1))
-        broken = np.unique(np.searchsorted(windows.sequences.offsets, tokens, side="right") - 1)
-        sentence = f"model {self.encoder.model.name} gave scores that are no numbers (its weights may be broken)"
-        owners = np.repeat(np.arange(len(windows.counts)), windows.counts)
-        wrong = dict.fromkeys(broken.tolist(), sentence) | computed.errors
-        return {int(owners[window]): text for window, text in wrong.items()}
 
 
 def _joined(questions: pa.Array, contexts: pa.Array) -> pa.Array:
@@ -154,7 +141,3 @@ def _joined(questions: pa.Array, contexts: pa.Array) -> pa.Array:
 def _apart(text: str) -> tuple[str, str]:
     length, _, both = text.partition(":")
     return both[: int(length)], both[int(length) :]
-
-
-def _all_tokens(sequences: TokenSequences) -> None:
-    return None

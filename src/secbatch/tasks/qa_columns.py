@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from secbatch.tasks.qa_spans import Answers
+from secbatch.tasks.row_arrays import offsets
 
 _SPAN = pa.struct(
     [
@@ -44,9 +45,8 @@ def answer_columns(
     score[answers.answered] = answers.scores[first[answers.answered]]
     of_answers = [texts.take(best), pa.array(score), starts.take(best), ends.take(best)]
     if several:
-        offsets = pa.array(np.concatenate([[0], np.cumsum(answers.counts)]).astype(np.int32))
         each = pa.StructArray.from_arrays([texts, scores, starts, ends], fields=list(_SPAN))
-        of_answers.append(pa.ListArray.from_arrays(offsets, each))
+        of_answers.append(pa.ListArray.from_arrays(offsets(answers.counts), each))
     take = pa.array(rows, mask=rows < 0)
     fields = answer_fields(name, several)
     return {field.name: column.take(take) for field, column in zip(fields, of_answers, strict=True)}

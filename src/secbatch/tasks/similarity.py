@@ -12,13 +12,14 @@ from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.windows import from_start
 from secbatch.task_specs import Similarity
 from secbatch.tasks.base import TaskColumns
-from secbatch.tasks.encoded_texts import EncodedTexts, failed_rows
+from secbatch.tasks.encoded_texts import EncodedTexts, done_texts, without_failed
 from secbatch.tasks.encoder_task import Prepared, compute_alone
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.pooling import not_finite, pooling_request
 from secbatch.tasks.reference import read_reference
 from secbatch.tasks.reference_vectors import reference_vectors
 from secbatch.tasks.repeats import Recalled, Repeats, recall
+from secbatch.tasks.row_arrays import offsets, spread
 from secbatch.tasks.text import DistinctTexts, TextSource
 
 CODE_VERSION = 1  # raise it when results change
@@ -131,11 +132,9 @@ class SimilarityTask:
 
     def finish(self, computed: Compared) -> TaskColumns:
         recalled, near, scores = computed.recalled, computed.near, computed.scores
-        rows = recalled.rows
-        failed, errors = failed_rows(rows, computed.errors)
+        rows, errors = without_failed(recalled.rows, computed.errors)
         if len(recalled.keys):
-            good = np.ones(len(near), bool)
-            good[list(computed.errors)] = False
+            good = done_texts(len(near), computed.errors)
             packed = np.concatenate([near[good].view(np.uint8), scores[good].view(np.uint8)], axis=1)
             self.repeats.add(recalled.keys[good], packed.reshape(-1), np.full(len(packed), packed.shape[1]))
         if recalled.results:
@@ -143,8 +142,7 @@ class SimilarityTask:
             split = self._count * near.itemsize
             near = np.concatenate([near, np.ascontiguousarray(known[:, :split]).view(np.int64)])
             scores = np.concatenate([scores, np.ascontiguousarray(known[:, split:]).view(np.float32)])
-        columns = self._columns(np.where(failed, -1, rows), near, scores)
-        return TaskColumns(columns, errors, computed.tokens, computed.padding)
+        return TaskColumns(self._columns(rows, near, scores), errors, computed.tokens, computed.padding)
 
     def _columns(self, rows: np.ndarray, near: np.ndarray, scores: np.ndarray) -> dict[str, pa.Array]:
         """Columns of n rows. `rows`: [n] which text a row has, -1 for none; `near`, `scores`: [texts, k]."""
@@ -152,17 +150,15 @@ class SimilarityTask:
         enough = every if self._least is None else (scores >= self._least).sum(axis=1)
         done = rows >= 0
         text = rows[done]
-        lengths = np.zeros(len(rows), np.int64)
-        lengths[done] = enough[text]
+        lengths = spread(enough[text], done)
         flat = spans(text * near.shape[1], enough[text])  # of each row, its best ones
         ids = self._reference.ids.take(pa.array(near.reshape(-1)[flat]))
         each = pa.StructArray.from_arrays([ids, pa.array(scores.reshape(-1)[flat])], fields=list(_NEAR))
-        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
         best, best_score = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.float32)
         some = lengths > 0
         best[some], best_score[some] = near[rows[some], 0], scores[rows[some], 0]
         return {
-            self.name: pa.ListArray.from_arrays(offsets, each, mask=pa.array(~done)),
+            self.name: pa.ListArray.from_arrays(offsets(lengths), each, mask=pa.array(~done)),
             f"{self.name}_top": self._reference.ids.take(pa.array(best, mask=~some)),
             f"{self.name}_score": pa.array(best_score, mask=~some),
         }
