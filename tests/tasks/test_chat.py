@@ -16,7 +16,8 @@ from secbatch.errors import JobError, ModelError
 from secbatch.models.device import Compute
 from secbatch.task_specs import Chat
 from secbatch.tasks.base import TaskColumns
-from secbatch.tasks.chat import ChatTask, Conversation
+from secbatch.tasks.chat import ChatTask
+from secbatch.tasks.chat_conversation import Conversation
 from secbatch.tasks.chat_model import ChatModel
 from secbatch.tasks.generated_text import clean, row_seed
 from secbatch.work_done import WorkDone

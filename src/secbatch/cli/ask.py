@@ -70,7 +70,7 @@ def ask(question: str | None, chat_model: str, device: str, precision: str) -> i
     from secbatch.models.device import choose
     from secbatch.models.resolve import resolve
     from secbatch.task_specs import Chat
-    from secbatch.tasks.chat import Conversation
+    from secbatch.tasks.chat_conversation import Conversation
 
     # Validated from values, so that the model's own prompt is chosen as a job file's would be.
     # vLLM takes a minute to start, which one question is not worth.

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from secbatch.tasks.chat_conversation import Conversation
 from secbatch.tasks.chat_history import Turn
 from secbatch.tasks.chat_model import ChatModel
 from secbatch.tasks.chat_reply import Answerer, Reply, continued
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from secbatch.models.device import Compute
     from secbatch.models.resolved import ResolvedModel
     from secbatch.task_specs import Chat
-
-__all__ = ["ChatTask", "Conversation"]
 
 
 class ChatTask(ChatRows):
