@@ -155,35 +155,16 @@ def _lines(row: dict[str, Any], texts: dict[str, str], tasks: dict[str, dict[str
         source = texts[task["question" if kind == "qa" else "text"]]
         if not source or row.get(f"{name}{_FULLEST.get(kind, '')}") is None:
             continue
-        if source not in shown:
-            shown.add(source)
-            yield "Question" if kind in ("chat", "qa") else "Input", source
+        read = [("Question" if kind in ("chat", "qa") else "Input", source)]
+        read += [("Context", texts[task["context"]])] if kind == "qa" else []
+        for label, text in read:
+            if text not in shown:
+                shown.add(text)
+                yield label, text
         if kind == "fill-mask":
-            several = len(row[f"{name}_predictions"]) > 1
-            for number, words in enumerate(row[f"{name}_predictions"], 1):
-                label = f"{name} {number}" if several else name
-                yield label, " | ".join(word["token"] for word in words) or "(outside the model's window)"
-        elif kind in ("chat", "seq2seq"):
-            yield name, row[name]
-        elif kind == "qa":
-            context = texts[task["context"]]
-            if context not in shown:
-                shown.add(context)
-                yield "Context", context
-            score = f"{row[f'{name}_score']:.2f}"
-            place = f"{score}, characters {row[f'{name}_start']} to {row[f'{name}_end']}"
-            yield name, f"(no answer, {score})" if row[name] is None else f"{row[name]} ({place})"
-        elif kind == "similarity":
-            near = " | ".join(f"{one['id']} {one['score']:.2f}" for one in row[name])
-            yield name, near or "(nothing near enough)"
-        elif kind == "classify":
-            yield name, _labels(row, name)
-        elif kind == "ner":
-            spans = [f"{span['text']} [{span['label']} {span['score']:.2f}]" for span in row[name]]
-            yield name, " | ".join(spans) or "(no spans)"
+            yield from _words(row, name)
         else:
-            vector = row[name]
-            yield name, f"[{', '.join(f'{x:.3f}' for x in vector[:4])}, ...] ({len(vector)} numbers)"
+            yield name, _result(row, name, kind)
     if not shown:
         values = [
             f"{key}={value}" for key, value in row.items() if not key.startswith("secbatch_") and value is not None
@@ -191,6 +172,32 @@ def _lines(row: dict[str, Any], texts: dict[str, str], tasks: dict[str, dict[str
         yield "Row", " · ".join(values)[:300]
     if row.get("secbatch_error"):
         yield "Rejected", _rejection(str(row["secbatch_error"]), row.get("secbatch_source"), row.get("secbatch_row"))
+
+
+def _words(row: dict[str, Any], name: str) -> Iterator[tuple[str, str]]:
+    """Label and text of each mask."""
+    predictions = row[f"{name}_predictions"]
+    for number, words in enumerate(predictions, 1):
+        label = f"{name} {number}" if len(predictions) > 1 else name
+        yield label, " | ".join(word["token"] for word in words) or "(outside the model's window)"
+
+
+def _result(row: dict[str, Any], name: str, kind: str) -> str:
+    """What the task `name`, of any other kind, has made of a row."""
+    value = row[name]
+    if kind in ("chat", "seq2seq"):
+        return str(value)
+    if kind == "qa":
+        score = f"{row[f'{name}_score']:.2f}"
+        place = f"{score}, characters {row[f'{name}_start']} to {row[f'{name}_end']}"
+        return f"(no answer, {score})" if value is None else f"{value} ({place})"
+    if kind == "similarity":
+        return " | ".join(f"{one['id']} {one['score']:.2f}" for one in value) or "(nothing near enough)"
+    if kind == "classify":
+        return _labels(row, name)
+    if kind == "ner":
+        return " | ".join(f"{span['text']} [{span['label']} {span['score']:.2f}]" for span in value) or "(no spans)"
+    return f"[{', '.join(f'{x:.3f}' for x in value[:4])}, ...] ({len(value)} numbers)"
 
 
 def _rejection(error: str, source: str | None, row: int | None) -> str:
