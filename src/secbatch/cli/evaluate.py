@@ -1,9 +1,6 @@
 """`secbatch evaluate`: models on a labelled file, side by side."""
 
-import json
-import os
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from secbatch.cli import options
+from secbatch.cli.figures import check_json_file, predicting, write_json
 from secbatch.cli.terminal import bold, printable, sentence
-from secbatch.errors import InputError, JobError, SecbatchError
+from secbatch.errors import InputError, JobError
 from secbatch.extras import check_extra
 from secbatch.working_folder import check_working_folder
 
 if TYPE_CHECKING:
     from secbatch.comparison.evaluation import Objective
-    from secbatch.comparison.predictions import Progress
     from secbatch.labelled.files import LabelledFiles
 
 OBJECTIVES = ("classify", "ner", "qa", "fill-mask", "masked-lm")
@@ -135,7 +132,7 @@ def evaluate(
 
     if plot_file:
         plot.check_plot_file(Path(plot_file))
-    check_text_file(json_file)
+    check_json_file(json_file)
     names = named_apart(list(models))
     with _in_options():
         files = _files(train=data, format=format_named, delimiter=delimiter, encoding=encoding, malformed=malformed)
@@ -150,7 +147,7 @@ def evaluate(
 
         print_tables(evaluation)
     if json_file:
-        write_text(json_file, json.dumps(evaluation.as_json(), indent=2, ensure_ascii=False))
+        write_json(json_file, evaluation.as_json())
     if plot_file:
         plot.plot(evaluation, Path(plot_file))
     return 0
@@ -219,39 +216,6 @@ def _in_options() -> Iterator[None]:
         text = str(error).replace("set data.malformed: skip", "say --malformed skip")
         text = _KEYS.sub(lambda key: f"--{key[1].replace('_', '-')}", _WITH_VALUE.sub(r"--\1 ", text))
         raise type(error)(text) from None
-
-
-@contextmanager
-def predicting(rows: int) -> "Iterator[Progress | None]":
-    """A progress bar over rows, on a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    with click.progressbar(length=rows, label="Predicting", file=sys.stderr) as bar:
-        yield bar.update
-
-
-def check_text_file(path: str | None) -> None:
-    """Raises UsageError or SecbatchError, before any work, for a file that could not be written after it."""
-    if path in (None, "-"):
-        return
-    place = Path(str(path)).absolute()
-    if place.is_dir() or not place.parent.is_dir():
-        why = "it is a folder" if place.is_dir() else f"there is no folder {place.parent}"
-        raise click.UsageError(f"'{printable(str(path))}' cannot be written: {why}.")
-    if not os.access(place if place.exists() else place.parent, os.W_OK):
-        raise SecbatchError(f"'{path}' may not be written; mend its rights, or name another place.")
-
-
-def write_text(path: str, text: str) -> None:
-    """Into a file, or to standard output where that is "-". Raises SecbatchError when it cannot be."""
-    if path == "-":
-        click.echo(text)
-        return
-    try:
-        Path(path).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise SecbatchError(f"'{path}' cannot be written ({error.strerror or error})") from None
 
 
 def _published(models: tuple[str, ...], more: bool, device: str, precision: str) -> int:

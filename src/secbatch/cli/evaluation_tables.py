@@ -19,17 +19,17 @@ MOST_CONFUSED = 5
 WIDTH_OF_FILES = 100  # off a terminal
 
 
-def console(width: int | None = None) -> Console:
+def console() -> Console:
     """Standard output, plain: no markup in what comes from data."""
     out = Console(highlight=False, markup=False, emoji=False)
-    if width is not None or not out.is_terminal:
-        out.width = width or WIDTH_OF_FILES
+    if not out.is_terminal:
+        out.width = WIDTH_OF_FILES
     return out
 
 
-def print_tables(evaluation: "Evaluation", width: int | None = None) -> None:
+def print_tables(evaluation: "Evaluation") -> None:
     """All tables, on standard output."""
-    out = console(width)
+    out = console()
     groups = "" if evaluation.groups is None else f" · {counted(evaluation.groups, 'group')}"
     out.print(Text(f"{evaluation.objective} · {counted(evaluation.rows, 'row')}{groups}. {evaluation.method}"))
     out.print()

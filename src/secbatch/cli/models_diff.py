@@ -1,11 +1,11 @@
 """`secbatch models diff`: two models on a sample of an input."""
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from secbatch.cli import options
+from secbatch.cli.figures import check_json_file, predicting, write_json
 from secbatch.cli.terminal import bold, printable, sentence
 
 if TYPE_CHECKING:
@@ -51,14 +51,13 @@ def diff(
     \b
     secbatch models diff techniques runs/new --input reports.csv --text sentence
     """
-    from secbatch.cli.evaluate import check_text_file, predicting, write_text
     from secbatch.comparison.model_diff import common_kind, diff_models
     from secbatch.comparison.predictions import named_apart
     from secbatch.comparison.sample import sample_texts
     from secbatch.models.device import choose
     from secbatch.models.untrusted_text import MASK
 
-    check_text_file(json_file)
+    check_json_file(json_file)
     one, other = named_apart([first, second])
     kind = kind or common_kind(first, second)
     if (kind == "qa") != (question is not None):
@@ -72,7 +71,7 @@ def diff(
     if json_file != "-":
         _print(found)
     if json_file:
-        write_text(json_file, json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+        write_json(json_file, found.as_json())
     return 0
 
 
