@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from secbatch import run_identity, runner
-from secbatch.identity import Identified, Identities
+from secbatch.identity import Identities
 from secbatch.job import Job, check_job
 from secbatch.models.threads import restored_threads
 from secbatch.output_checks import check_mode, check_place, check_settings
@@ -26,7 +26,7 @@ from secbatch.store.ledger import Ledger
 from secbatch.store.ledger_records import Run
 from secbatch.store.lock import held, holder
 from secbatch.store.parts import DamagedPartError
-from secbatch.task_keys import conversation_column, conversations
+from secbatch.task_keys import conversations_held
 
 
 @dataclass
@@ -159,11 +159,5 @@ def _count(setup: Setup, reuse: Reuse, plan: Plan, limit: int | None, scratch: P
         plan.reused_rows += len(match.kept) - wanted
         if not wanted:
             plan.reused_shards += 1
-        sample.add(identified, todo, _conversations(setup, identified))
+        sample.add(identified, todo, conversations_held(setup.worker.tasks, identified.shard.table))
     return sample
-
-
-def _conversations(setup: Setup, identified: Identified) -> np.ndarray | None:
-    """int64 [n], where a task holds conversations."""
-    columns = [column for task in setup.worker.tasks.values() if (column := conversation_column(task))]
-    return conversations(identified.shard.table.column(columns[0])) if columns else None

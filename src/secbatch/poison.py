@@ -12,7 +12,7 @@ from secbatch.store.in_flight import InFlight
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
 from secbatch.store.row_keys import RowKeys
-from secbatch.task_keys import conversation_column, conversations
+from secbatch.task_keys import conversations_held
 from secbatch.trial import Loaded, Trial
 from secbatch.worker import Enriched, Work, Worker
 
@@ -132,9 +132,5 @@ class Poison:
     def _units(self, work: Work) -> list[np.ndarray]:
         """Rows that go together: the turns of a conversation."""
         rows = np.arange(work.identified.shard.num_rows)
-        for task in self._worker.tasks.values():
-            column = conversation_column(task)
-            if column:
-                numbers = conversations(work.identified.shard.table.column(column))
-                return np.split(rows, np.flatnonzero(np.diff(numbers)) + 1)
-        return np.split(rows, len(rows))
+        numbers = conversations_held(self._worker.tasks, work.identified.shard.table)
+        return np.split(rows, len(rows) if numbers is None else np.flatnonzero(np.diff(numbers)) + 1)

@@ -4,7 +4,6 @@ import json
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from secbatch.errors import OutputError
 from secbatch.job import Job
 from secbatch.reuse import Reuse
+from secbatch.run_identity import now
 from secbatch.store import faults
 from secbatch.store.assemble import Assembled, Assembly
 from secbatch.store.filesystem import remove_file, remove_tree
@@ -162,8 +162,7 @@ class Publisher:
             same = shown == [part.name for part in parts] and self._same_rows(hidden, superseded)
             # Readers may see another version: somebody has turned the link, or lost it.
             if not same or shown_folder(self.layout) != folder_name(number):
-                when = datetime.now(UTC).isoformat(timespec="seconds")
-                number = publish(self.layout, self.ledger, self.run, parts, when, superseded, last=final)
+                number = publish(self.layout, self.ledger, self.run, parts, now(), superseded, last=final)
                 new = True
             elif final:
                 self.ledger.note_all_published(self.run)

@@ -1,6 +1,7 @@
 """The job that an output was last made with, as its ledger and the run's record know it."""
 
 import json
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,11 +39,8 @@ def _recorded(layout: Layout) -> RecordedJob:
         raise InputError(f"'{layout.root}' is a file; run `secbatch enrich` again, it does all rows of a single file.")
     if not layout.ledger.exists():
         raise InputError(f"'{layout.root}' holds no dataset of secbatch; give the output folder of a run.")
-    ledger = Ledger.read_only(layout.ledger)
-    try:
+    with closing(Ledger.read_only(layout.ledger)) as ledger:
         newest = ledger.newest_run()
-    finally:
-        ledger.close()
     if newest is None:
         raise InputError(f"No run has been made into '{layout.root}' yet; start with `secbatch run`.")
     try:

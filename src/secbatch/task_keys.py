@@ -73,6 +73,13 @@ def _after_unanswered(keys: np.ndarray, numbers: np.ndarray, unanswered: np.ndar
     return keys
 
 
+def conversations_held(tasks: Mapping[str, Task], table: pa.Table) -> np.ndarray | None:
+    """As `conversations`, by the column that the tasks have them by; None where no task holds any."""
+    columns = (conversation_column(task) for task in tasks.values())
+    column = next(filter(None, columns), None)
+    return conversations(table.column(column)) if column else None
+
+
 def _with_history(inputs: np.ndarray, column: pa.ChunkedArray, usable: np.ndarray) -> np.ndarray:
     """Each turn's digest with those of the turns before it worked in; of the `usable` ones, as others are not asked."""
     result = inputs.copy()

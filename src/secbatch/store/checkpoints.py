@@ -14,7 +14,7 @@ from secbatch.store.ledger import Ledger
 from secbatch.store.ledger_records import Checkpoint
 from secbatch.store.partitions import partition_folders
 from secbatch.store.parts import ROW_GROUP_ROWS, footer_sum, is_part_of, write_tables
-from secbatch.store.row_keys import DamagedKeysError, RowKeys, StoredKeys, write_keys
+from secbatch.store.row_keys import REJECTED, DamagedKeysError, RowKeys, StoredKeys, write_keys
 
 ROW_GROUPS, FEWEST_ROWS = 32, 256  # of a checkpoint with several partitions: row groups at most, rows of one at least
 
@@ -60,7 +60,7 @@ def write_checkpoint(
         key,
         name,
         table.num_rows,
-        int((keys.flags & 1).sum()),
+        int(np.count_nonzero(keys.flags & REJECTED)),
         int(computed.sum()),
         size,
         tuple(zip(folders, bounds[:-1], bounds[1:], strict=True)),

@@ -1,6 +1,7 @@
 """Going back to an earlier version: it is published again, as a new version with the same rows."""
 
 import re
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -10,7 +11,7 @@ from secbatch.store.ledger import Ledger
 from secbatch.store.ledger_records import Version
 from secbatch.store.links import refuse_links
 from secbatch.store.lock import hold
-from secbatch.store.versions import check_own, complete, publish
+from secbatch.store.versions import check_own, complete, publish, shown_folder
 
 _RUN = re.compile(r"\d{8}T\d{6}Z-rollback-to-(\d+)")
 
@@ -29,11 +30,8 @@ class ListedVersion:
 
 def list_versions(layout: Layout) -> list[ListedVersion]:
     """The kept versions of an output, oldest first. Needs no lock. Raises InputError where there is no dataset."""
-    ledger = _look(layout)
-    try:
+    with closing(_look(layout)) as ledger:
         return _listed(layout, ledger)
-    finally:
-        ledger.close()
 
 
 def roll_back(layout: Layout, to: int | None = None) -> tuple[ListedVersion, int]:
@@ -46,28 +44,21 @@ def roll_back(layout: Layout, to: int | None = None) -> tuple[ListedVersion, int
     check_own(layout)
     refuse_links(layout)
     _look(layout).close()  # an output that is not there is not made by taking its lock
-    with hold(layout.lock):
-        ledger = Ledger(layout.ledger)
-        try:
-            completed = complete(layout, ledger)
-            earlier = _RUN.fullmatch(completed.run) if completed else None
-            if earlier and to in (None, int(earlier[1])):
-                return _listed(layout, ledger)[-1], int(earlier[1])
-            target = _target(layout, _listed(layout, ledger), to)
-            parts = ledger.version_parts(target)
-            lost = [file for part in parts for file in part.files if not (layout.parts / file).exists()]
-            if lost or not parts:
-                what = f"'{layout.parts / lost[0]}' is gone" if lost else "the ledger does not name its parts"
-                raise OutputError(f"Version {target} cannot be shown again: {what}; choose another version.")
-            when = datetime.now(UTC)
-            publish(layout, ledger, _run(when, target), parts, when.isoformat(timespec="seconds"))
-            return _listed(layout, ledger)[-1], target
-        finally:
-            ledger.close()
-
-
-def _run(when: datetime, target: int) -> str:
-    return f"{when:%Y%m%dT%H%M%SZ}-rollback-to-{target}"
+    with hold(layout.lock), closing(Ledger(layout.ledger)) as ledger:
+        completed = complete(layout, ledger)
+        earlier = _RUN.fullmatch(completed.run) if completed else None
+        if earlier and to in (None, int(earlier[1])):
+            return _listed(layout, ledger)[-1], int(earlier[1])
+        target = _target(layout, _listed(layout, ledger), to)
+        parts = ledger.version_parts(target)
+        lost = [file for part in parts for file in part.files if not (layout.parts / file).exists()]
+        if lost or not parts:
+            what = f"'{layout.parts / lost[0]}' is gone" if lost else "the ledger does not name its parts"
+            raise OutputError(f"Version {target} cannot be shown again: {what}; choose another version.")
+        when = datetime.now(UTC)
+        run = f"{when:%Y%m%dT%H%M%SZ}-rollback-to-{target}"
+        publish(layout, ledger, run, parts, when.isoformat(timespec="seconds"))
+        return _listed(layout, ledger)[-1], target
 
 
 def _look(layout: Layout) -> Ledger:
@@ -77,7 +68,7 @@ def _look(layout: Layout) -> Ledger:
 
 
 def _listed(layout: Layout, ledger: Ledger) -> list[ListedVersion]:
-    shown = layout.data.readlink().name if layout.data.is_symlink() else ""
+    shown = shown_folder(layout) or ""
     current = int(shown) if shown.isdigit() else None
     found = [_described(fact, fact.number == current) for fact in ledger.version_facts()]
     if current is not None and not any(version.current for version in found):
