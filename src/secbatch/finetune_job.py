@@ -10,13 +10,14 @@ from secbatch.strict import Number, Strict
 
 Objective = Literal["masked-lm", "classify", "ner", "qa", "seq2seq"]
 METRICS: Mapping[str, tuple[str, ...]] = {
-    # The first is the default. All but loss and perplexity are better when they are higher.
+    # The first is the default.
     "masked-lm": ("perplexity", "loss"),
     "classify": ("f1_micro", "f1_macro", "f1_weighted", "accuracy", "loss"),
     "ner": ("f1", "f1_macro", "loss"),
     "qa": ("f1", "exact", "loss"),
     "seq2seq": ("loss", "perplexity"),
 }
+LOWER_IS_BETTER = frozenset({"loss", "perplexity"})  # all other metrics are better when they are higher
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "masked-lm": ("text",),
     "classify": ("text", "label", "label_delimiter", "labels"),

@@ -154,7 +154,7 @@ def test_no_answer_is_learned_and_looked_for_where_the_task_looks_for_it(tmp_pat
                 logits[end - 1] = 6.0 if item.example == 0 else 4.0
             return logits
 
-    found = objective.evaluate(Network(), asked, items, lambda: iter([(None, batch)]))  # type: ignore[arg-type]
+    found = objective.evaluate(Network(), asked, lambda: iter([batch]))  # type: ignore[arg-type]
     assert found.metrics["unanswerable"] == 0.5
 
 

@@ -76,8 +76,7 @@ def build(job: FinetuneJob, data: Dataset, resolved: ResolvedModel, compute: Com
     if isinstance(objective, Pairs):
         _set_start(model, resolved)
     check_vocabulary(resolved, tokenizer, model)
-    sides = {"train": data.train, "dev": data.dev} | ({"test": data.test} if data.test else {})
-    items = {name: objective.items(side.examples, tokenizer, max_length) for name, side in sides.items()}
+    items = {name: objective.items(side.examples, tokenizer, max_length) for name, side in data.sides.items()}
     for name, found in items.items():
         if not found:
             path = getattr(job.data, name) or f"the part of {job.data.train} that is kept apart"

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from secbatch.finetune_job import WITHOUT_MEANING
+from secbatch.finetune_job import LOWER_IS_BETTER, WITHOUT_MEANING
 
 CURVE = "training_curve.png"
 _USE = {
@@ -62,7 +62,7 @@ def _metrics(record: dict[str, Any]) -> str:
         text = "; ".join(f"{side} {metric} {_number(own)} against {_number(theirs)}" for side, own, theirs in figures)
         # On test where there is one: dev has chosen the epochs.
         _, own, theirs = figures[-1]
-        better = own < theirs if metric in ("loss", "perplexity") else own > theirs
+        better = own < theirs if metric in LOWER_IS_BETTER else own > theirs
         verdict = "this base is better for the task" if better else "this base is **not** better for the task"
         lines += ["", f"The same training from {_code(other['base'])}: {text}. On these data {verdict}."]
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,10 @@ class Classify(Objective):
         batch = Batch.of(items)
         targets = np.stack([item.targets for item in batch.items])
         if self.multi:
-            return _with(batch, targets, len(items))
+            return replace(batch, targets=targets, weight=len(items))
         targets = targets[:, 0]
         weight = float(len(items)) if self._weights is None else float(self._weights.numpy()[targets].sum())
-        return _with(batch, targets, weight)
+        return replace(batch, targets=targets, weight=weight)
 
     def loss(self, network: Network, batch: Batch) -> torch.Tensor:
         return self._loss_of(network.sequence_logits(batch).float(), batch, self._smoothing)
@@ -68,12 +69,10 @@ class Classify(Objective):
             return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights)
         return cross_entropy(logits, targets, self._weights, smoothing)
 
-    def evaluate(
-        self, network: Network, examples: Sequence[TextExample], items: Sequence[Item], batches: Batches
-    ) -> Evaluation:
+    def evaluate(self, network: Network, examples: Sequence[TextExample], batches: Batches) -> Evaluation:
         mean = MeanLoss()
         chosen: list[tuple[str, ...]] = [()] * len(examples)
-        for _, batch in batches():
+        for batch in batches():
             logits = network.sequence_logits(batch).float()
             mean.add(self._loss_of(logits, batch, 0.0), batch.weight)
             picked = (logits.sigmoid() >= THRESHOLD).cpu().numpy() if self.multi else logits.argmax(-1).cpu().numpy()
@@ -116,7 +115,3 @@ def most_confused(pairs: Any) -> tuple[Confusion, ...]:
     counts = Counter((true, predicted) for true, predicted in pairs if true != predicted)
     ranked = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))[:SHOWN_PAIRS]
     return tuple((true, predicted, count) for (true, predicted), count in ranked)
-
-
-def _with(batch: Batch, targets: np.ndarray, weight: float) -> Batch:
-    return Batch(batch.sequences, batch.items, batch.types, batch.at, targets, weight)

@@ -33,7 +33,7 @@ class Side:
 
     examples: tuple[Any, ...]
     files: tuple[DataFile, ...]
-    malformed: int = 0  # rows left out
+    malformed: int  # rows left out
 
     @property
     def groups(self) -> int:
@@ -48,6 +48,11 @@ class Dataset:
     labels: tuple[str, ...]  # of classify and ner, in the model's order
     multi: bool  # classify: a text may have several
     notices: tuple[str, ...]
+
+    @property
+    def sides(self) -> dict[str, Side]:
+        """Those that there are, by name."""
+        return {"train": self.train, "dev": self.dev} | ({"test": self.test} if self.test else {})
 
 
 def load_dataset(job: FinetuneJob) -> Dataset:

@@ -1,13 +1,13 @@
 """A model as it is at some moment, measured on examples."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 
 from secbatch.errors import Interrupted
+from secbatch.finetuning.autocast import autocast
 from secbatch.finetuning.batches import plan_evaluation
 from secbatch.finetuning.items import Batch, Item
 from secbatch.finetuning.network import Network
@@ -27,23 +27,18 @@ def evaluator(
     """A function that evaluates the network as it is at that moment."""
     plan = plan_evaluation(np.array([item.length for item in items]), EVALUATION_TOKENS)
 
-    def batches() -> Iterator[tuple[np.ndarray, Batch]]:
+    def batches() -> Iterator[Batch]:
         for numbers in plan:
             if stop():
                 raise Interrupted(INTERRUPTED)
-            yield numbers, objective.batch([items[number] for number in numbers], None)
+            yield objective.batch([items[number] for number in numbers], None)
 
     def evaluate() -> Evaluation:
         was_training = network.model.training
         network.model.eval()
-        autocast = (
-            torch.autocast(compute.device.partition(":")[0], dtype=torch.bfloat16)
-            if compute.dtype == "bfloat16"
-            else nullcontext()
-        )
         try:
-            with torch.no_grad(), autocast:
-                return objective.evaluate(network, examples, items, batches)
+            with torch.no_grad(), autocast(compute):
+                return objective.evaluate(network, examples, batches)
         finally:
             network.model.train(was_training)
 

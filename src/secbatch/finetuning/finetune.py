@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from secbatch.models.device import Compute, choose
 from secbatch.models.resolve import resolve
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.threads import restored_threads
+from secbatch.run_identity import now
 from secbatch.store.filesystem import explain
 from secbatch.store.lock import hold
 
@@ -68,19 +68,9 @@ def finetune(
     with hold(folder.lock):
         done = folder.record()
         same = done is not None and done.get("fingerprint") == identity
-        if done is not None and same:
-            lost = folder.lost(done)
-            changed = None if lost else folder.changed(done)
-            if lost is None and changed is None:
-                folder.tidy()
-                return FinetuneResult(folder.path, done, trained=False)
-            if lost is None and not overwrite:
-                raise OutputError(
-                    f"output '{job.output}' holds the model of this training, but not its {changed} as written:"
-                    " damaged, or changed by somebody; put it right, or have it trained again with --overwrite"
-                )
-            what = f"lost {lost} of" if lost else f"another {changed} than"
-            reporter.notice(f"output '{job.output}' has {what} its finished model, which is trained again")
+        if done is not None and same and _is_whole(folder, done, job.output, overwrite, reporter):
+            folder.tidy()
+            return FinetuneResult(folder.path, done, trained=False)
         if not overwrite:
             refuse_others(job, folder, None if same else done, identity)
         unfinished = folder.unfinished()
@@ -99,6 +89,27 @@ def finetune(
         parts = job.hyperparameters.gradient_accumulation
         with _arithmetic(compute.device), told_where_memory_runs_out(compute, parts):
             return _train(job, data, base, compute, folder, identity, reporter, stop, compared)
+
+
+def _is_whole(
+    folder: ModelFolder, done: dict[str, Any], output: str, overwrite: bool, reporter: TrainingReporter
+) -> bool:
+    """Whether the model of the record `done` is there as it was written; where not, it is to be trained again.
+
+    Raises OutputError for one that somebody may have changed, unless `overwrite`.
+    """
+    lost = folder.lost(done)
+    changed = None if lost else folder.changed(done)
+    if lost is None and changed is None:
+        return True
+    if lost is None and not overwrite:
+        raise OutputError(
+            f"output '{output}' holds the model of this training, but not its {changed} as written:"
+            " damaged, or changed by somebody; put it right, or have it trained again with --overwrite"
+        )
+    what = f"lost {lost} of" if lost else f"another {changed} than"
+    reporter.notice(f"output '{output}' has {what} its finished model, which is trained again")
+    return False
 
 
 def compared_job(job: FinetuneJob) -> FinetuneJob | None:
@@ -182,13 +193,12 @@ def _train(
     from secbatch.finetuning.batches import plan_training
     from secbatch.finetuning.build import build
     from secbatch.finetuning.evaluator import evaluator
-    from secbatch.finetuning.identity import sides
     from secbatch.finetuning.loop import Training
     from secbatch.finetuning.network import build_network
     from secbatch.finetuning.optimizer import build_optimizer, head_rate, learning_rate
     from secbatch.finetuning.record import make_record
 
-    started = _now()
+    started = now()
     wanted = job.settled()
     built = build(job, data, base, compute)
     for notice in built.notices:
@@ -206,7 +216,7 @@ def _train(
     )
     evaluators = {
         name: evaluator(built.objective, network, side.examples, built.items[name], compute, stop)
-        for name, side in sides(data).items()
+        for name, side in data.sides.items()
         if name != "train"
     }
     training = Training(
@@ -227,7 +237,7 @@ def _train(
         raise
     model = adapters.merge() if adapters else built.model
     rates = {"learning_rate": rate, **({"head_learning_rate": head_rate(wanted, rate)} if built.new_head else {})}
-    record = make_record(job, data, base, built, compute, training.state, evaluations, rates, identity, started, _now())
+    record = make_record(job, data, base, built, compute, training.state, evaluations, rates, identity, started, now())
     record["compared"] = compared and _as_compared(compared)
     _write(folder, model, built.tokenizer.hf, record)
     return FinetuneResult(folder.path, record, trained=True, resumed=resumed)
@@ -280,16 +290,11 @@ def _fill(staging: Path, model: Any, tokenizer: Any, record: dict[str, Any]) -> 
     with quiet():
         model.save_pretrained(staging)
         tokenizer.save_pretrained(staging)
-    for file in staging.glob(
-        "*.safetensors"
-    ):  # written for the owner alone; a model is for those that may read the rest
+    # Written for the owner alone; a model is for those that may read the rest.
+    for file in staging.glob("*.safetensors"):
         file.chmod((staging / "config.json").stat().st_mode)
     record |= {"weights_hash": weights_hash(staging), "tokenizer_hash": tokenizer_hash(staging)}
     draw_curve(record, staging / CURVE)
     record["files"] = sorted([*(file.name for file in staging.iterdir()), "README.md", RECORD])
     (staging / "README.md").write_text(model_card(record), encoding="utf-8")
     (staging / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

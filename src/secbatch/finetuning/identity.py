@@ -24,7 +24,7 @@ def fingerprint(
         wanted["data"].pop(key)
     about: dict[str, Any] = {
         **wanted,
-        "files": {name: [file.sha256 for file in side.files] for name, side in sides(data).items()},
+        "files": {name: [file.sha256 for file in side.files] for name, side in data.sides.items()},
         "separate_dev": job.data.dev is not None,
         "base": [base.weights_hash, base.tokenizer_hash],
         "compared": compared and compared.weights_hash,
@@ -32,8 +32,3 @@ def fingerprint(
         "code": CODE_VERSION,
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-
-
-def sides(data: Dataset) -> dict[str, Any]:
-    """The sides of the split that there are, by name."""
-    return {"train": data.train, "dev": data.dev} | ({"test": data.test} if data.test else {})

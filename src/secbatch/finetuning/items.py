@@ -9,6 +9,7 @@ import numpy as np
 from secbatch.models.sequences import TokenSequences
 
 NOTHING = np.empty(0, np.int64)
+IGNORED = -100  # among targets: there is nothing to predict
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from secbatch.errors import Interrupted, SecbatchError
-from secbatch.finetune_job import FinetuneJob
+from secbatch.finetune_job import LOWER_IS_BETTER, FinetuneJob
+from secbatch.finetuning.autocast import autocast
 from secbatch.finetuning.averaging import AveragedWeights
 from secbatch.finetuning.batches import Plan, parts_of
 from secbatch.finetuning.checkpoint import Checkpoints, optimizer_tensors, restore_optimizer
@@ -26,7 +27,6 @@ from secbatch.models.device import Compute
 
 TOLD_SECONDS = 0.5  # between two words on how it goes
 WORTH_KEEPING = 10.0  # seconds of training since the last checkpoint
-LOWER_IS_BETTER = frozenset({"loss", "perplexity"})
 
 
 class Training:
@@ -142,7 +142,7 @@ class Training:
             self._average.update(state.step)
 
     def _loss_of(self, batch: Batch) -> torch.Tensor:
-        with self._autocast():
+        with autocast(self._compute):
             return self._objective.loss(self._network, batch)
 
     def _settle_order(self, reporter: TrainingReporter) -> None:
@@ -228,11 +228,6 @@ class Training:
             tensors["average"] = self._average.values
         about = {"fingerprint": self._fingerprint, "threads": torch.get_num_threads()}
         self._checkpoints.write({**asdict(self.state), **about}, tensors)  # type: ignore[arg-type]
-
-    def _autocast(self) -> Any:
-        if self._compute.dtype != "bfloat16":
-            return nullcontext()
-        return torch.autocast(self._compute.device.partition(":")[0], dtype=torch.bfloat16)
 
     def _progress(self) -> Progress:
         state, steps = self.state, self._plan.steps

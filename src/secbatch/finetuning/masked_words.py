@@ -1,7 +1,7 @@
 """Masked LM on one's own texts (domain adaptation), masked anew each time (Liu et al. 2019, arXiv:1907.11692)."""
 
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -65,9 +65,8 @@ class MaskedWords(Objective):
             chosen, ids = self._mask(item, own)
             masked.append(Item(ids, item.example, at=item.at[chosen]))
             targets.append(item.ids[item.at[chosen]])
-        batch = Batch.of(masked)
         wanted = np.concatenate(targets).astype(np.int64)
-        return Batch(batch.sequences, batch.items, None, batch.at, wanted, float(len(wanted)))
+        return replace(Batch.of(masked), targets=wanted, weight=float(len(wanted)))
 
     def _mask(self, item: Item, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """([m] bool: which of `at` are predicted, the ids with masks in place)."""
@@ -90,10 +89,8 @@ class MaskedWords(Objective):
         logits = network.token_logits(batch, batch.at).float()
         return F.cross_entropy(logits, torch.from_numpy(batch.targets).to(logits.device))
 
-    def evaluate(
-        self, network: Network, examples: Sequence[TextExample], items: Sequence[Item], batches: Batches
-    ) -> Evaluation:
+    def evaluate(self, network: Network, examples: Sequence[TextExample], batches: Batches) -> Evaluation:
         mean = MeanLoss()
-        for _, batch in batches():
+        for batch in batches():
             mean.add(self.loss(network, batch), batch.weight)
-        return Evaluation({"loss": mean.value, "perplexity": math.exp(min(mean.value, 700.0))})
+        return Evaluation({"loss": mean.value, "perplexity": mean.perplexity})

@@ -1,6 +1,7 @@
 """Token classification: spans of a text by BIO tags of its tokens."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from secbatch.evaluation.spans import span_figures
 from secbatch.finetuning.classify import most_confused
-from secbatch.finetuning.items import Batch, Item
+from secbatch.finetuning.items import IGNORED, Batch, Item
 from secbatch.finetuning.network import Network
 from secbatch.finetuning.objective import Batches, Evaluation, MeanLoss, Objective, cross_entropy
 from secbatch.labelled.examples import TokenExample
@@ -18,7 +19,6 @@ from secbatch.tasks.label_scheme import LabelScheme
 from secbatch.tasks.ner_spans import grouped, starts_of_words, trimmed
 
 OVERLAP = 4  # windows over a long text share 1/OVERLAP of their tokens
-IGNORED = -100
 NO_SPAN = "no span"
 
 
@@ -91,7 +91,7 @@ class Ner(Objective):
         batch = Batch.of(items)
         targets = np.concatenate([item.targets for item in batch.items])
         weight = float(len(targets)) if self.weights is None else float(self.weights.numpy()[targets].sum())
-        return Batch(batch.sequences, batch.items, batch.types, batch.at, targets, weight)
+        return replace(batch, targets=targets, weight=weight)
 
     def loss(self, network: Network, batch: Batch) -> torch.Tensor:
         return self._loss_of(network.token_logits(batch, batch.at).float(), batch, self._smoothing)
@@ -102,16 +102,14 @@ class Ner(Objective):
         targets = torch.from_numpy(batch.targets).to(logits.device)
         return cross_entropy(logits, targets, self.weights, smoothing)
 
-    def evaluate(
-        self, network: Network, examples: Sequence[TokenExample], items: Sequence[Item], batches: Batches
-    ) -> Evaluation:
+    def evaluate(self, network: Network, examples: Sequence[TokenExample], batches: Batches) -> Evaluation:
         """Spans are those that the task `ner` finds: a word has the label of its first token."""
         mean = MeanLoss()
         texts = [example.text for example in examples]
         found = _whole(texts, self._tokenizer)
         first = np.cumsum(found.counts) - found.counts  # of each text, among all tokens
         labels, scores = np.zeros(len(found.ids), np.int32), np.zeros(len(found.ids), np.float32)
-        for _, batch in batches():
+        for batch in batches():
             logits = network.token_logits(batch, None).float()
             mean.add(self._loss_of(logits[torch.from_numpy(batch.at).to(logits.device)], batch, 0.0), batch.weight)
             best = logits.softmax(-1).max(-1)

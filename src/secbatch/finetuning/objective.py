@@ -1,8 +1,9 @@
 """What is learned: the contract between the training loop and the tasks."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from secbatch.models.tokenizer import TextTokenizer
 
 EVALUATION_TOKENS = 4096  # of a batch without gradients
 Confusion = tuple[str, str, int]  # (true, predicted, how often)
+Batches = Callable[[], Iterator[Batch]]
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Evaluation:
 
     metrics: dict[str, float]  # loss among them, always
     by_label: tuple[LabelFigures, ...] = ()
-    confused: tuple[Confusion, ...] = field(default=())  # the most frequent first
+    confused: tuple[Confusion, ...] = ()  # the most frequent first
 
 
 class Objective(ABC):
@@ -51,13 +53,8 @@ class Objective(ABC):
         """Mean over the batch's targets, a scalar with gradients."""
 
     @abstractmethod
-    def evaluate(
-        self, network: Network, examples: Sequence[Any], items: Sequence[Item], batches: "Batches"
-    ) -> Evaluation:
-        """Figures over all examples. `batches` gives the items batch by batch, with their numbers."""
-
-
-Batches = Callable[[], "Any"]  # () -> Iterator[tuple[np.ndarray, Batch]]
+    def evaluate(self, network: Network, examples: Sequence[Any], batches: Batches) -> Evaluation:
+        """Figures over all examples. `batches` gives their items batch by batch."""
 
 
 class MeanLoss:
@@ -73,6 +70,10 @@ class MeanLoss:
     @property
     def value(self) -> float:
         return self._sum / self._weight if self._weight else 0.0
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(min(self.value, 700.0))  # what a float can hold
 
 
 def class_weights(counts: np.ndarray, how: str) -> torch.Tensor | None:

@@ -1,21 +1,19 @@
 """Sequence-to-sequence: a text and the text that it becomes."""
 
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from secbatch.finetuning.classify import beginnings
-from secbatch.finetuning.items import Batch, Item
+from secbatch.finetuning.items import IGNORED, Batch, Item
 from secbatch.finetuning.network import Network
 from secbatch.finetuning.objective import Batches, Evaluation, MeanLoss, Objective
 from secbatch.labelled.examples import PairExample
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.tokenizer import TextTokenizer
-
-IGNORED = -100
 
 
 class Pairs(Objective):
@@ -37,7 +35,7 @@ class Pairs(Objective):
     def batch(self, items: Sequence[Item], random: np.random.Generator | None) -> Batch:
         batch = Batch.of(items)
         targets = TokenSequences.of([item.targets for item in batch.items]).padded(IGNORED)[0]
-        return Batch(batch.sequences, batch.items, None, batch.at, targets, float((targets != IGNORED).sum()))
+        return replace(batch, targets=targets, weight=float((targets != IGNORED).sum()))
 
     def loss(self, network: Network, batch: Batch) -> torch.Tensor:
         return self._loss(network, batch, self._smoothing)
@@ -49,10 +47,8 @@ class Pairs(Objective):
         logits = network.model(input_ids=ids, attention_mask=mask, labels=labels).logits.float()
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, label_smoothing=smoothing)
 
-    def evaluate(
-        self, network: Network, examples: Sequence[PairExample], items: Sequence[Item], batches: Batches
-    ) -> Evaluation:
+    def evaluate(self, network: Network, examples: Sequence[PairExample], batches: Batches) -> Evaluation:
         mean = MeanLoss()
-        for _, batch in batches():
+        for batch in batches():
             mean.add(self._loss(network, batch, 0.0), batch.weight)
-        return Evaluation({"loss": mean.value, "perplexity": math.exp(min(mean.value, 700.0))})
+        return Evaluation({"loss": mean.value, "perplexity": mean.perplexity})

@@ -9,7 +9,7 @@ from secbatch.finetuning.batches import plan_training
 from secbatch.finetuning.build import build
 from secbatch.finetuning.dataset import load_dataset
 from secbatch.finetuning.finetune import check_output, compared_job, refuse_others, resolved_base
-from secbatch.finetuning.identity import fingerprint, sides
+from secbatch.finetuning.identity import fingerprint
 from secbatch.finetuning.optimizer import learning_rate
 from secbatch.labelled.checks import label_counts
 from secbatch.models.device import choose
@@ -57,8 +57,8 @@ def plan_finetune(job: FinetuneJob, overwrite: bool = False) -> TrainingPlan:
     plan = plan_training(lengths, wanted.batch_tokens, wanted.epochs, wanted.seed)
     counts = label_counts(data.train.examples) if data.labels else {}
     return TrainingPlan(
-        rows={name: len(side.examples) for name, side in sides(data).items()},
-        groups={name: side.groups for name, side in sides(data).items()},
+        rows={name: len(side.examples) for name, side in data.sides.items()},
+        groups={name: side.groups for name, side in data.sides.items()},
         labels={label: counts[label] for label in data.labels},
         sequences=len(lengths),
         tokens=int(lengths.sum()),

@@ -1,6 +1,7 @@
 """Extractive question answering: the start and the end of the answer in its context, or none."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ class Questions(Objective):
     def batch(self, items: Sequence[Item], random: np.random.Generator | None) -> Batch:
         batch = Batch.of(items)
         targets = np.stack([item.targets for item in batch.items])
-        return Batch(batch.sequences, batch.items, batch.types, batch.at, targets, float(len(items)))
+        return replace(batch, targets=targets, weight=float(len(items)))
 
     def loss(self, network: Network, batch: Batch) -> torch.Tensor:
         return self._loss_of(network.token_logits(batch, None).float(), batch, self._smoothing)
@@ -79,14 +80,12 @@ class Questions(Objective):
         evenly = -torch.stack([F.log_softmax(row, dim=0).mean() for row in rows]).mean()
         return (1 - smoothing) * loss + smoothing * evenly
 
-    def evaluate(
-        self, network: Network, examples: Sequence[QuestionExample], items: Sequence[Item], batches: Batches
-    ) -> Evaluation:
+    def evaluate(self, network: Network, examples: Sequence[QuestionExample], batches: Batches) -> Evaluation:
         """The best span of all windows, where it scores above "no answer" in each of them."""
         mean = MeanLoss()
         best: list[tuple[float, str]] = [(-np.inf, "")] * len(examples)
         none = np.full(len(examples), np.inf)
-        for _, batch in batches():
+        for batch in batches():
             logits = network.token_logits(batch, None).float()
             mean.add(self._loss_of(logits, batch, 0.0), batch.weight)
             scores = logits.cpu().numpy()

@@ -9,7 +9,6 @@ from secbatch.finetune_job import FinetuneJob
 from secbatch.finetuning.ancestry import trained_record
 from secbatch.finetuning.build import Built
 from secbatch.finetuning.dataset import Dataset
-from secbatch.finetuning.identity import sides
 from secbatch.finetuning.objective import Evaluation
 from secbatch.finetuning.progress import State
 from secbatch.models.device import Compute
@@ -93,7 +92,7 @@ def _about_data(job: FinetuneJob, data: Dataset, built: Built) -> dict[str, Any]
                 "sequences": len(built.items[name]),
                 "malformed": side.malformed,
             }
-            for name, side in sides(data).items()
+            for name, side in data.sides.items()
         },
         "dev_is_part_of_train": job.data.dev is None,
     }
