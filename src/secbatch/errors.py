@@ -8,6 +8,7 @@ EXIT_HELD = 75
 EXIT_INTERRUPTED = 130
 EXIT_CODES = (EXIT_OK, EXIT_FAILURE, EXIT_USAGE, EXIT_REJECTS, EXIT_HELD, EXIT_INTERRUPTED)
 LONGEST_NAME = 100  # characters that a sentence shows of a name
+LONGEST_TEXT = 60  # of a text or value from data
 LONGEST_CAUSE = 300  # and of what a library says
 
 
@@ -92,6 +93,11 @@ def interrupt_behind(error: BaseException) -> BaseException | None:
 def shown(name: str) -> str:
     """A name for a sentence or a table: of a very long one the beginning, as nobody reads the rest."""
     return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+
+
+def quoted(text: str) -> str:
+    """A text from data for a sentence, in quotes; of a long one the beginning."""
+    return repr(text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…")
 
 
 def cause(error: BaseException) -> str:

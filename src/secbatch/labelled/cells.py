@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+from secbatch.errors import quoted
 from secbatch.labelled.examples import Answer, Span
 
 _WHOLE = re.compile(r"\s*[0-9]+\.0+\s*")
@@ -102,16 +103,12 @@ def _answer(text: str, start: Any, context: str) -> Answer:
         places = context.count(text)
         if places != 1:
             how = "does not stand in the context" if not places else f"stands {places} times in the context"
-            raise ValueError(f"the answer {_shown(text)} {how}; say where in data.answer_start")
+            raise ValueError(f"the answer {quoted(text)} {how}; say where in data.answer_start")
         return Answer(text, context.index(text))
     try:
         place = _offset(start)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"the start of the answer, {_shown(str(start))}, is no whole number") from None
+        raise ValueError(f"the start of the answer, {quoted(str(start))}, is no whole number") from None
     if place < 0 or context[place : place + len(text)] != text:
-        raise ValueError(f"the answer {_shown(text)} does not stand at character {place} of the context")
+        raise ValueError(f"the answer {quoted(text)} does not stand at character {place} of the context")
     return Answer(text, place)
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:60] + "…")

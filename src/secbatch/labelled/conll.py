@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from secbatch.errors import InputError, counted
+from secbatch.errors import InputError, counted, quoted
 from secbatch.home import expanded
 from secbatch.labelled.examples import Labelled, Malformed, Place, Span, TokenExample
 from secbatch.labelled.files import LabelledFiles, hashed, judge
@@ -34,8 +34,8 @@ def read_conll(files: LabelledFiles) -> Labelled[TokenExample]:
 
     The word is the first column, the tag the last; columns are parted by a tab or, where a line has none, by
     spaces. Sentences after a -DOCSTART- line have their document as group; comments before a sentence (# …) are passed
-    over. Raises InputError: nothing to read, or
-    malformed lines (their sentences are left out when these are to be skipped).
+    over. Raises InputError: nothing to read, or malformed lines (their sentences are left out when these are to be
+    skipped).
     """
     found, listed = _find(files.path)
     examples: list[TokenExample] = []
@@ -109,11 +109,11 @@ class _Sentence:
         word, tag = columns[0].strip(), columns[-1].strip()
         reason = None
         if len(columns) < 2:
-            reason = f"there is a word and no tag ({_shown(line)})"
+            reason = f"there is a word and no tag ({quoted(line)})"
         elif not word or not tag:
-            reason = f"{'the word' if not word else 'the tag'} is empty ({_shown(line)})"
+            reason = f"{'the word' if not word else 'the tag'} is empty ({quoted(line)})"
         elif split_tag(tag) is None:
-            reason = f"{_shown(tag)} is no tag; it must be O, or B-, I-, E- or S- and a label, such as B-Malware"
+            reason = f"{quoted(tag)} is no tag; it must be O, or B-, I-, E- or S- and a label, such as B-Malware"
             reason += "" if "-" in tag else f"; a type alone is written I-{tag}"
         elif _UNDECODED.search(line):
             reason = "it is not UTF-8; name its encoding in data.encoding"
@@ -132,10 +132,6 @@ class _Sentence:
         found, unopened = spans_of(self.tags)
         spans = tuple(Span(ranges[span.first][0], ranges[span.last - 1][1], span.label) for span in found)
         return TokenExample(" ".join(self.words), tuple(ranges), spans, self.group, self.place), unopened
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:60] + "…")
 
 
 def _sentences(file: InputFile, encoding: str | None) -> Iterator[_Sentence]:

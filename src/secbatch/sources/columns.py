@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from secbatch.errors import InputError, JobError, columns_there, nearest
+from secbatch.errors import InputError, JobError, columns_there, nearest, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +25,6 @@ ALIASES = {
     "timestamp": "timestamp[us]",
     "datetime": "timestamp[us]",
 }
-SHOWN_VALUE = 60  # characters of a bad value that an error sentence quotes
 
 
 def column_type(name: str, column: str) -> "pa.DataType":
@@ -149,9 +148,7 @@ def conversion_error(
     remedy: str = "mend the value or declare another type in `input.types`",
 ) -> str:
     """The sentence on a value that is not of its declared type."""
-    text = str(value)
-    shown = text[:SHOWN_VALUE] + ("…" if len(text) > SHOWN_VALUE else "")
-    return f"{file}, row {row}, column '{column}': {shown!r} is not of type {type_name(target)}; {remedy}"
+    return f"{file}, row {row}, column '{column}': {quoted(str(value))} is not of type {type_name(target)}; {remedy}"
 
 
 def note(errors: dict[int, str], place: int, sentence: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from secbatch.errors import InputError, JobError, SecbatchError, columns_there, nearest, with_keys_of
+from secbatch.errors import InputError, JobError, SecbatchError, columns_there, nearest, quoted, with_keys_of
 from secbatch.job import Input
 from secbatch.row_hash import as_text, column_digests
 from secbatch.sources.open import Source, open_source
@@ -160,10 +160,9 @@ def _refuse_doubles(reference: Reference, places: list[tuple[str, np.ndarray]]) 
         return f"{file} row {int(rows[row - starts[piece]])}"
 
     row = int(doubles[0])
-    shown = reference.ids[row].as_py()
-    shown = shown if len(shown) <= 60 else f"{shown[:60]}…"
+    name = quoted(reference.ids[row].as_py())
     raise InputError(
-        f"{reference.key}: the id {shown!r} stands twice, in {place(int(first[row]))} and in {place(row)}; an id names"
+        f"{reference.key}: the id {name} stands twice, in {place(int(first[row]))} and in {place(row)}; an id names"
         " one row, so take one of them out"
     )
 
