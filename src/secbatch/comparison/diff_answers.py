@@ -28,7 +28,7 @@ def different_answers(first: Predicted, second: Predicted, sample: Sample, seed:
         "agreement": lambda counts: ratio(counts[..., 1], counts[..., 0]),
         "word_f1_of_each_other": lambda counts: ratio(counts[..., 2], counts[..., 0]),
     }
-    answered = [tuple("(answer)" if answer else NONE for answer in pair) for pair in pairs]
+    answered = [("(answer)" if one else NONE, "(answer)" if other else NONE) for one, other in pairs]
     least = sorted(range(len(done)), key=lambda place: outcomes[place][1])
     examples = [
         Example(
@@ -43,6 +43,6 @@ def different_answers(first: Predicted, second: Predicted, sample: Sample, seed:
         "rows",
         len(done),
         Resampling(len(done), seed=seed).intervals(figures, tally),
-        shares_of([(one, other) for one, other in answered]),
+        shares_of(answered),
         examples=examples,
     )

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import secbatch
 from secbatch.comparison.predictions import Progress
-from secbatch.evaluation.bootstrap import Interval, Resampling
+from secbatch.evaluation.bootstrap import CONFIDENCE, Interval, Resampling
 from secbatch.evaluation.tally import Figure, Tally
 from secbatch.labelled.examples import DataFile
 from secbatch.models.device import Compute
@@ -201,7 +201,7 @@ def evaluate(
         resampling.units if objective.groups is not None else None,
         samples,
         seed,
-        resampling.confidence,
+        CONFIDENCE,
         told,
         differences,
         tuple(dict.fromkeys(notices)),

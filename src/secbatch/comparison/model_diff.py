@@ -1,7 +1,7 @@
 """Two models on the same unlabelled rows: where they agree, and how what they say has shifted."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from secbatch.comparison.diff_answers import different_answers
@@ -42,7 +42,7 @@ class ModelsDiff:
     rows_of_input: int
     seed: int
     found: Found
-    notices: tuple[str, ...] = field(default=())
+    notices: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Undefined figures are null."""

@@ -69,13 +69,8 @@ def _plot(evaluation: Evaluation, path: Path) -> None:
 
 def _undated(path: Path) -> dict[str, Any]:
     """The same figures give the same bytes."""
-    return (
-        {}
-        if path.suffix.lower() == ".png"
-        else {"Date": None}
-        if path.suffix.lower() == ".svg"
-        else {"CreationDate": None}
-    )
+    dates: dict[str, dict[str, Any]] = {".png": {}, ".svg": {"Date": None}}
+    return dates.get(path.suffix.lower(), {"CreationDate": None})
 
 
 def _headline(axes: "Axes", evaluation: Evaluation) -> None:

@@ -32,7 +32,7 @@ class Predicted:
     errors: dict[int, str]  # rows that could not be done -> one sentence
     seconds: float  # without loading
     precision: str  # the number format that it was computed in, which need not be the one asked for
-    notices: tuple[str, ...] = ()
+    notices: tuple[str, ...]
 
     @property
     def about(self) -> dict[str, Any]:

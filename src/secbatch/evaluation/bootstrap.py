@@ -37,12 +37,11 @@ class Resampling:
         groups: Sequence[Hashable] | None = None,
         samples: int = SAMPLES,
         seed: int = 0,
-        confidence: float = CONFIDENCE,
     ) -> None:
         """`groups`: one value for each row; rows with the same value are drawn together."""
         if groups is not None and len(groups) != rows:
             raise ValueError(f"{len(groups)} groups for {rows} rows")
-        self.samples, self.seed, self.confidence = samples, seed, confidence
+        self.samples, self.seed = samples, seed
         self._group_of_row: np.ndarray | None = None
         self.units = rows
         if groups is not None:
@@ -103,6 +102,6 @@ class Resampling:
             return Interval(None)
         if self.units < 2 or not len(drawn):  # one unit, drawn again and again, is always itself
             return Interval(value)
-        tail = (1 - self.confidence) / 2
+        tail = (1 - CONFIDENCE) / 2
         low, high = np.quantile(drawn, [tail, 1 - tail])
         return Interval(value, float(low), float(high))

@@ -1,6 +1,6 @@
 """What labelled files hold, as plain frozen values."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 
@@ -99,5 +99,5 @@ class Labelled(Generic[Example]):
 
     examples: tuple[Example, ...]
     files: tuple[DataFile, ...]
-    malformed: tuple[Malformed, ...] = ()  # left out, as was asked for
-    notices: tuple[str, ...] = field(default=())  # what a user should know, one sentence each
+    malformed: tuple[Malformed, ...]  # left out, as was asked for
+    notices: tuple[str, ...]  # what a user should know, one sentence each

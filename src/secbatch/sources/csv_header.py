@@ -28,8 +28,8 @@ class CsvLayout:
     header_end: int  # bytes of UTF-8 text before the first row
     found: bool  # the delimiter was found, not named
     header_only: bool  # no rows follow
-    notices: tuple[str, ...] = ()
-    digest: bytes = b""  # of the text before the first row
+    notices: tuple[str, ...]
+    digest: bytes  # of the text before the first row
 
 
 def header_digest(text: bytes) -> bytes:

@@ -1,6 +1,6 @@
 """One vector a text: `last_hidden_state`, pooled."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +27,9 @@ CODE_VERSION = 1  # raise it when results change
 class Embedded:
     recalled: Recalled  # which text a row has, without the texts themselves
     vectors: np.ndarray  # [u, hidden] float32
-    errors: dict[int, str] = field(default_factory=dict)  # text -> one sentence
-    tokens: int = 0
-    padding: int = 0
+    errors: dict[int, str]  # text -> one sentence
+    tokens: int
+    padding: int
 
 
 class EmbedTask:

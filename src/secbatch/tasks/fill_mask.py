@@ -1,7 +1,7 @@
 """The best words for each `<mask>` of a text."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -47,9 +47,9 @@ class PredictedMasks:
     texts: MaskedTexts  # without their tokens
     ids: np.ndarray  # [M, k] int32 vocabulary entries, best first
     scores: np.ndarray  # [M, k] float32 probabilities
-    errors: dict[int, str] = field(default_factory=dict)  # text -> one sentence
-    tokens: int = 0
-    padding: int = 0
+    errors: dict[int, str]  # text -> one sentence
+    tokens: int
+    padding: int
 
 
 class FillMaskTask:

@@ -1,6 +1,6 @@
 """Scores of labels as columns, built from arrays."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -33,9 +33,9 @@ class Scored:
     recalled: Recalled
     truncated: np.ndarray  # [u] bool
     scores: np.ndarray  # [u, labels] float32
-    errors: dict[int, str] = field(default_factory=dict)  # text -> one sentence
-    tokens: int = 0
-    padding: int = 0
+    errors: dict[int, str]  # text -> one sentence
+    tokens: int
+    padding: int
 
 
 def scored(recalled: Recalled, truncated: np.ndarray, scores: np.ndarray, report: BatchReport, model: str) -> Scored:

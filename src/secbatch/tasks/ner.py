@@ -1,7 +1,7 @@
 """Spans of each text with their types, by a model that was fine-tuned to label tokens."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -47,9 +47,9 @@ class Tagged:
     labels: np.ndarray  # [T] int32, the best label
     scores: np.ndarray  # [T] float32, its probability
     shares: np.ndarray | None  # [T, labels] float32, where these are averaged over words
-    errors: dict[int, str] = field(default_factory=dict)  # window -> one sentence
-    tokens: int = 0
-    padding: int = 0
+    errors: dict[int, str]  # window -> one sentence
+    tokens: int
+    padding: int
 
 
 class NerTask:

@@ -1,7 +1,7 @@
 """Answers that stand in a text, by a model that was fine-tuned to find them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -44,9 +44,9 @@ class Pointed:
 
     encoded: EncodedQuestions
     logits: np.ndarray  # [T, 2] float32: as start and as end of the answer
-    errors: dict[int, str] = field(default_factory=dict)  # window -> one sentence
-    tokens: int = 0
-    padding: int = 0
+    errors: dict[int, str]  # window -> one sentence
+    tokens: int
+    padding: int
 
 
 class QaTask:

@@ -1,6 +1,6 @@
 """The rows of a reference that are nearest to each text, by their vectors."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -36,9 +36,9 @@ class Compared:
     recalled: Recalled  # which text a row has, without the texts themselves
     near: np.ndarray  # [u, k] int64, rows of the reference
     scores: np.ndarray  # [u, k] float32
-    errors: dict[int, str] = field(default_factory=dict)  # text -> one sentence
-    tokens: int = 0
-    padding: int = 0
+    errors: dict[int, str]  # text -> one sentence
+    tokens: int
+    padding: int
 
 
 class SimilarityTask:
