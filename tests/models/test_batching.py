@@ -13,16 +13,13 @@ from secbatch.models.packed import BLOCK_TOKENS, block_size
 lengths = st.lists(st.integers(1, 60), max_size=80).map(lambda values: np.array(values, np.int64))
 
 
-@given(lengths, st.integers(1, 200), st.booleans(), st.none() | st.integers(1, 9))
-def test_every_row_is_in_one_batch_within_the_budget(
-    lengths: np.ndarray, budget: int, padded: bool, max_rows: int | None
-) -> None:
-    plan = plan_batches(lengths, budget, padded=padded, max_rows=max_rows)
+@given(lengths, st.integers(1, 200), st.booleans())
+def test_every_row_is_in_one_batch_within_the_budget(lengths: np.ndarray, budget: int, padded: bool) -> None:
+    plan = plan_batches(lengths, budget, padded=padded)
     assert sorted(np.concatenate([*plan, []]).tolist()) == list(range(len(lengths)))
     for rows in plan:
         cost = len(rows) * lengths[rows].max() if padded else lengths[rows].sum()
         assert cost <= budget or len(rows) == 1
-        assert max_rows is None or len(rows) <= max_rows
 
 
 @given(lengths, st.integers(1, 200))

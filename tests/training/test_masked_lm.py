@@ -141,7 +141,7 @@ def test_a_probe_hides_one_content_word_and_nothing_inside_a_path_or_a_hyphen() 
     assert probe == Probe("They with C:\\Windows\\system and re-use evil.example; ", "malware", ".")
     assert make_probe("It was with them.") is None
     sentences = [f"Sentence number {n} steals credentials quickly." for n in range(50)]
-    assert make_probes(sentences, limit=7) == make_probes(sentences, limit=7)
+    assert make_probes(["It was with them.", *sentences]) == [make_probe(sentence) for sentence in sentences]
 
 
 def test_hits_are_counted_case_aside_and_unknown_words_are_misses(

@@ -3,16 +3,13 @@
 import numpy as np
 
 
-def plan_batches(
-    lengths: np.ndarray, token_budget: int, *, padded: bool = False, max_rows: int | None = None
-) -> list[np.ndarray]:
+def plan_batches(lengths: np.ndarray, token_budget: int, *, padded: bool = False) -> list[np.ndarray]:
     """Splits rows into batches of at most `token_budget` tokens, longest rows first.
 
     `lengths`: [n] token counts. With `padded`, a batch costs rows × its longest row, as a rectangular tensor
     does; otherwise it costs its tokens, as sequences laid end to end do. A row longer than the budget is a
-    batch alone. `max_rows` bounds the rows of a batch. Returns row numbers (int64), one array a batch; every
-    row is in exactly one batch. Pure and stable: the same lengths give the same plan, and rows of one length
-    keep their order.
+    batch alone. Returns row numbers (int64), one array a batch; every row is in exactly one batch. Pure and
+    stable: the same lengths give the same plan, and rows of one length keep their order.
     """
     if token_budget < 1:
         raise ValueError("token_budget must be at least 1")
@@ -29,8 +26,6 @@ def plan_batches(
             before = int(ends[start] - ordered[start])
             stop = int(np.searchsorted(ends, before + token_budget, side="right"))
         stop = max(stop, start + 1)
-        if max_rows is not None:
-            stop = min(stop, start + max_rows)
-        batches.append(order[start : min(stop, len(order))])
+        batches.append(order[start:stop])
         start = stop
     return batches

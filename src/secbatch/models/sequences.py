@@ -92,15 +92,14 @@ class TokenSequences:
             for start, count in zip(starts, counts, strict=True)
         ]
 
-    def padded(self, pad_id: int, left: bool = False, least: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    def padded(self, pad_id: int, least: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """[n, longest] int64 ids and an attention mask of the same shape (1 real, 0 padding).
 
         `least`: columns, where the longest has fewer tokens.
         """
         lengths = self.lengths
         width = int(lengths.max(initial=least))
-        columns = np.arange(width)
-        real = columns >= width - lengths[:, None] if left else columns < lengths[:, None]
+        real = np.arange(width) < lengths[:, None]
         ids = np.full((len(self), width), pad_id, np.int64)
         ids[real] = self.ids
         return ids, real.astype(np.int64)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 INTENTS = ("what", "prevent", "detect", "impact", "example", "use")
 GLOSSARY = Path(__file__).parent / "data" / "glossary.jsonl"
+GLOSSARY_WEIGHT = 2.0  # of its entries
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,13 @@ class Entry:
         return (self.term, *self.aliases)
 
 
-def read_glossary(path: Path = GLOSSARY, weight: float = 2.0) -> list[Entry]:
+def read_glossary() -> list[Entry]:
     """Entries of the hand-written glossary: one JSON object a line with term, aliases, kind and answers."""
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        fields = json.loads(line)
-        entries.append(
-            Entry(
-                fields["term"],
-                tuple(fields["aliases"]),
-                fields["kind"],
-                fields["answers"],
-                "glossary",
-                weight,
-            )
-        )
-    return entries
+    found = map(json.loads, GLOSSARY.read_text(encoding="utf-8").splitlines())
+    return [
+        Entry(one["term"], tuple(one["aliases"]), one["kind"], one["answers"], "glossary", GLOSSARY_WEIGHT)
+        for one in found
+    ]
 
 
 def merge(groups: Iterable[Iterable[Entry]]) -> list[Entry]:

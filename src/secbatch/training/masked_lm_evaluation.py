@@ -8,7 +8,6 @@ models with different vocabularies are compared on one list.
 from __future__ import annotations
 
 import hashlib
-import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -43,22 +42,19 @@ class ProbeResult:
     coverage: float
 
 
-def make_probe(sentence: str, seed: int = 0) -> Probe | None:
-    """Hide one content word, chosen by a hash of seed and sentence; None where there is none."""
+def make_probe(sentence: str) -> Probe | None:
+    """Hide one content word, chosen by a hash of the sentence; None where there is none."""
     words = [match for match in _WORD.finditer(sentence) if is_content_word(match.group())]
     if not words:
         return None
-    digest = hashlib.sha256(f"{seed}:{sentence}".encode()).digest()
+    digest = hashlib.sha256(f"0:{sentence}".encode()).digest()
     match = words[int.from_bytes(digest[:8], "big") % len(words)]
     return Probe(sentence[: match.start()], match.group(), sentence[match.end() :])
 
 
-def make_probes(sentences: Iterable[str], limit: int | None = None, seed: int = 0) -> list[Probe]:
-    """Probes of the sentences that have a content word; ``limit`` draws that many, the same every time."""
-    probes = [probe for sentence in sentences if (probe := make_probe(sentence, seed)) is not None]
-    if limit is not None and len(probes) > limit:
-        probes = random.Random(seed).sample(probes, limit)
-    return probes
+def make_probes(sentences: Iterable[str]) -> list[Probe]:
+    """Probes of the sentences that have a content word."""
+    return [probe for sentence in sentences if (probe := make_probe(sentence)) is not None]
 
 
 def predict(
