@@ -4,6 +4,7 @@ A path other than the model's own forward is taken only when it gives the same o
 architecture in transformers costs speed and never results.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -115,29 +116,57 @@ def undisturbed(padded: torch.Tensor, alone: torch.Tensor, compute: Compute) -> 
     return compute.dtype == "float32" or bool(apart <= _DISTURBANCE * alone.float().norm())
 
 
-class MaskedLM:
-    """Logits over the vocabulary at chosen positions."""
+class ModelHead(ABC):
+    """A model with its head, which is called by itself on its base's states where that gives what the model gives."""
 
-    @torch.inference_mode()
+    packed: bool  # whether a batch costs its tokens or its padded rectangle
+
     def __init__(self, loaded: LoadedModel, pad_id: int, compute: Compute) -> None:
-        self._model = loaded.model
-        self._pad_id = pad_id
-        self._device = compute.device
-        self.vocabulary = vocabulary_size(loaded.model)
-        sample = trial_sequences(loaded.model)
-        whole = self._full(sample, pad=False)
+        self._model, self._pad_id, self._device = loaded.model, pad_id, compute.device
         self.hidden: HiddenStates | None = None  # of the base model, where the head can be called alone
-        self._head = self._head_alone(sample, whole, compute)
-        if self._head is not None:
-            self.hidden = hidden_states(loaded.model.base_model, pad_id, compute)
-            self.packed = self.hidden.packed
-        else:
-            self.packed = not undisturbed(self._full(sample, pad=True), whole, compute)
+        self._fused = False  # whether the head's rows are the same bits in any batch
 
     @property
     def batch_free(self) -> bool:
         """Whether a sequence's logits are the same bits in any batch."""
-        return self.hidden is not None and self.hidden.batch_free and isinstance(self._head, PackedMaskedLMHead)
+        return self.hidden is not None and self.hidden.batch_free and self._fused
+
+    def states(self, sequences: TokenSequences, positions: np.ndarray | None) -> torch.Tensor:
+        """What `logits_of` takes, at `positions` [m] of `sequences`, longest first, or at all.
+
+        Hidden states; or logits already, where the head cannot be called alone.
+        """
+        if self.hidden is not None:
+            return self.hidden(sequences, positions)
+        whole = self._full(sequences, pad=not self.packed)
+        return whole if positions is None else whole[on_device(positions, self._device)]
+
+    def _full(self, sequences: TokenSequences, pad: bool) -> torch.Tensor:
+        """[T, width] from the model's own forward."""
+        beyond = changes_beyond(self._model.config)
+        return over_real_tokens(self._forward, sequences, self._pad_id, self._device, pad, beyond)
+
+    @abstractmethod
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, **types: torch.Tensor) -> torch.Tensor:
+        """[B, L, width] from the model's own forward of `ids` [B, L]."""
+
+
+class MaskedLM(ModelHead):
+    """Logits over the vocabulary at chosen positions."""
+
+    @torch.inference_mode()
+    def __init__(self, loaded: LoadedModel, pad_id: int, compute: Compute) -> None:
+        super().__init__(loaded, pad_id, compute)
+        self.vocabulary = vocabulary_size(loaded.model)
+        sample = trial_sequences(loaded.model)
+        whole = self._full(sample, pad=False)
+        self._head = self._head_alone(sample, whole, compute)
+        if self._head is not None:
+            self._fused = isinstance(self._head, PackedMaskedLMHead)
+            self.hidden = hidden_states(loaded.model.base_model, pad_id, compute)
+            self.packed = self.hidden.packed
+        else:
+            self.packed = not undisturbed(self._full(sample, pad=True), whole, compute)
 
     def logits(self, sequences: TokenSequences, positions: np.ndarray) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yields (which of `positions`, [m, vocabulary] float32), a bounded number at a time.
@@ -145,13 +174,6 @@ class MaskedLM:
         `sequences`: longest first. `positions`: [M] places in the flat ids.
         """
         return self.logits_of(self.states(sequences, positions))
-
-    def states(self, sequences: TokenSequences, positions: np.ndarray | None) -> torch.Tensor:
-        """What `logits_of` takes, at `positions` [M] of `sequences` or all: hidden states, or logits already."""
-        if self.hidden is not None:
-            return self.hidden(sequences, positions)
-        whole = self._full(sequences, pad=not self.packed)
-        return whole if positions is None else whole[on_device(positions, self._device)]
 
     def logits_of(self, states: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yields (which of `states` [M, width], [m, vocabulary] float32), a bounded number at a time.
@@ -164,15 +186,9 @@ class MaskedLM:
             logits = self._head(part) if self._head is not None else part.clone()
             yield slice(start, start + len(part)), logits.float()
 
-    def _full(self, sequences: TokenSequences, pad: bool) -> torch.Tensor:
-        """[T, vocabulary] from the model's own forward."""
-
-        def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = self._model(input_ids=ids, attention_mask=mask).logits
-            return logits
-
-        beyond = changes_beyond(self._model.config)
-        return over_real_tokens(forward, sequences, self._pad_id, self._device, pad, beyond)
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, **types: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self._model(input_ids=ids, attention_mask=mask, **types).logits
+        return logits
 
     def _head_alone(self, sample: TokenSequences, whole: torch.Tensor, compute: Compute) -> Head | None:
         """The head by itself, if it gives the model's own logits when it sees chosen positions only."""

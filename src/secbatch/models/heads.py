@@ -10,17 +10,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from secbatch.models.configuration import changes_beyond, padding_id, text_config
+from secbatch.models.configuration import padding_id, text_config
 from secbatch.models.device import Compute
-from secbatch.models.encoder import HiddenStates, hidden_states, trial_sequences, undisturbed
-from secbatch.models.encoder_generic import StockEncoder, over_real_tokens
+from secbatch.models.encoder import ModelHead, hidden_states, trial_sequences, undisturbed
+from secbatch.models.encoder_generic import StockEncoder
 from secbatch.models.head_on_states import FusedHead, HeadOnStates
 from secbatch.models.load import LoadedModel
 from secbatch.models.pairs import PairFrame
 from secbatch.models.sequence_means import sequence_means
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.tokenizer import TextTokenizer
-from secbatch.models.transfer import on_device
 
 # Of the largest logit, between a head by itself and within its model, on the same hidden states.
 _HEAD_TOLERANCE = {"float32": 2e-5, "bfloat16": 0.03}
@@ -30,7 +29,7 @@ _NOT_ALONE = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError
 Pooling = Literal["first", "last", "mean"]
 
 
-class TokenHead:
+class TokenHead(ModelHead):
     """Logits for chosen tokens: [m, labels]; of a question-answering model, the start's and the end's: [m, 2]."""
 
     @torch.inference_mode()
@@ -38,13 +37,11 @@ class TokenHead:
         self, loaded: LoadedModel, tokenizer: TextTokenizer, compute: Compute, sample: TokenSequences | None = None
     ) -> None:
         """`sample`: what its ways are tried on, longest first; without it, texts by themselves."""
-        self._model, self._pad_id, self._device = loaded.model, tokenizer.pad_id, compute.device
+        super().__init__(loaded, tokenizer.pad_id, compute)
         sample = _trial_texts(loaded.model, tokenizer) if sample is None else sample
         whole = self._full(sample, pad=False)
         self.labels = int(whole.shape[-1])
-        self.hidden: HiddenStates | None = None  # of the base model, where the head can be called alone
         self._head: HeadOnStates | None = None
-        self._fused = False
         places = torch.arange(1, len(sample.ids), 3, device=self._device)
 
         def alone() -> bool:
@@ -60,40 +57,22 @@ class TokenHead:
         else:
             self.packed = not _holds(lambda: undisturbed(self._full(sample, pad=True), whole, compute))
 
-    @property
-    def batch_free(self) -> bool:
-        """Whether a sequence's logits are the same bits in any batch."""
-        return self.hidden is not None and self.hidden.batch_free and self._fused
-
-    def states(self, sequences: TokenSequences, positions: np.ndarray | None) -> torch.Tensor:
-        """What `logits_of` takes, at `positions` [m] of `sequences`, longest first, or at all."""
-        if self.hidden is not None:
-            return self.hidden(sequences, positions)
-        whole = self._full(sequences, pad=not self.packed)
-        return whole if positions is None else whole[on_device(positions, self._device)]
-
     def logits_of(self, states: torch.Tensor) -> torch.Tensor:
         """[m, width] to [m, labels] float32"""
         if self._head is None:
             return states.float()
         return _token_logits(self._head(states[None]))[0].float()
 
-    def _full(self, sequences: TokenSequences, pad: bool) -> torch.Tensor:
-        """[T, labels] from the model's own forward."""
-
-        def forward(ids: torch.Tensor, mask: torch.Tensor, **types: torch.Tensor) -> torch.Tensor:
-            return _token_logits(self._model(input_ids=ids, attention_mask=mask, **types))
-
-        beyond = changes_beyond(self._model.config)
-        return over_real_tokens(forward, sequences, self._pad_id, self._device, pad, beyond)
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, **types: torch.Tensor) -> torch.Tensor:
+        return _token_logits(self._model(input_ids=ids, attention_mask=mask, **types))
 
 
-class SequenceHead:
+class SequenceHead(ModelHead):
     """Logits for sequences: [n, labels]."""
 
     @torch.inference_mode()
     def __init__(self, loaded: LoadedModel, tokenizer: TextTokenizer, compute: Compute) -> None:
-        self._model, self._pad_id, self._device = loaded.model, tokenizer.pad_id, compute.device
+        super().__init__(loaded, tokenizer.pad_id, compute)
         padding = padding_id(self._model.config)
         if padding is None:
             # Decoders find a sequence's last token by it: no token is padding, not even the one that ends a text.
@@ -102,9 +81,7 @@ class SequenceHead:
         everywhere = self._full(sample, pad=False)
         whole = _pooled(everywhere, sample, "first")
         self.labels = int(whole.shape[-1])
-        self.hidden: HiddenStates | None = None  # of the base model, where the head can be called alone
         self._head: HeadOnStates | None = None
-        self._fused = False
         self._pooling = pooling = self._find_pooling(sample, whole, compute)
         if pooling is not None:
             base = StockEncoder(self._model.base_model, self._pad_id, self._device, pad=False)
@@ -122,23 +99,11 @@ class SequenceHead:
             padded = padded and _holds(lambda: undisturbed(self._full(sample, pad=True), everywhere, compute))
             self.packed = not padded
 
-    @property
-    def batch_free(self) -> bool:
-        """Whether a sequence's logits are the same bits in any batch."""
-        return self.hidden is not None and self.hidden.batch_free and self._fused
-
     def wanted(self, sequences: TokenSequences) -> np.ndarray | None:
         """The flat positions whose states the head looks at; None: all of them."""
         if self._pooling == "mean":
             return None
         return sequences.offsets[1:] - 1 if self._pooling == "last" else sequences.offsets[:-1]
-
-    def states(self, sequences: TokenSequences, positions: np.ndarray | None) -> torch.Tensor:
-        """What `logits_of` takes, for `sequences`, longest first."""
-        if self.hidden is not None:
-            return self.hidden(sequences, positions)
-        whole = self._full(sequences, pad=not self.packed)
-        return whole if positions is None else whole[on_device(positions, self._device)]
 
     def logits_of(self, states: torch.Tensor, sequences: TokenSequences) -> torch.Tensor:
         """The states at the wanted positions of `sequences` [n] to [n, labels] float32."""
@@ -169,15 +134,10 @@ class SequenceHead:
         self._head = None
         return None
 
-    def _full(self, sequences: TokenSequences, pad: bool) -> torch.Tensor:
-        """[T, labels] from the model's own forward: a sequence's logits, at each of its tokens."""
-
-        def forward(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = self._model(input_ids=ids, attention_mask=mask).logits
-            return logits[:, None].expand(-1, ids.shape[1], -1)
-
-        beyond = changes_beyond(self._model.config)
-        return over_real_tokens(forward, sequences, self._pad_id, self._device, pad, beyond)
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, **types: torch.Tensor) -> torch.Tensor:
+        """A sequence's logits, at each of its tokens."""
+        logits: torch.Tensor = self._model(input_ids=ids, attention_mask=mask, **types).logits
+        return logits[:, None].expand(-1, ids.shape[1], -1)
 
 
 def _trial_texts(model: Any, tokenizer: TextTokenizer) -> TokenSequences:

@@ -10,7 +10,7 @@ import torch
 
 from secbatch.models.batch_runner import BatchReport, BatchRunner, default_token_budget
 from secbatch.models.device import Compute
-from secbatch.models.encoder import HiddenStates, MaskedLM, hidden_states
+from secbatch.models.encoder import HiddenStates, MaskedLM, ModelHead, hidden_states
 from secbatch.models.first_forward import FirstForwardError, first_forward
 from secbatch.models.freed_memory import keep_freed_memory
 from secbatch.models.heads import SequenceHead, TokenHead, trial_pairs
@@ -26,7 +26,7 @@ from secbatch.models.tokenizer_files import load_tokenizer
 from secbatch.models.transfer import Made, on_device
 from secbatch.work_done import part_in_hand
 
-Forward = HiddenStates | MaskedLM | SequenceHead | TokenHead
+Forward = HiddenStates | ModelHead
 
 
 class SharedEncoder:
@@ -51,7 +51,7 @@ class SharedEncoder:
         self._runner = BatchRunner(compute)
         self._needed_heads: dict[HeadKind, None] = {}  # in the order of asking
         self._needs_states = False
-        self._heads: dict[HeadKind, MaskedLM | SequenceHead | TokenHead] = {}
+        self._heads: dict[HeadKind, ModelHead] = {}
         self._hidden: HiddenStates | None = None
         self._loaded = False
         self.root: SharedEncoder = self if base is None else base.root
@@ -208,7 +208,7 @@ class SharedEncoder:
         return model
 
     def _pass(self, requests: list[Request], model: Forward) -> list[BatchReport]:
-        forward = model.states if isinstance(model, MaskedLM | SequenceHead | TokenHead) else model
+        forward = model.states if isinstance(model, ModelHead) else model
         sequences, rows_of = united([request.sequences for request in requests])
 
         def work(rows: np.ndarray, batch: TokenSequences) -> Iterator[Made]:
@@ -231,9 +231,7 @@ class SharedEncoder:
         return [own_report(report, own, number) for number, own in enumerate(rows_of)]
 
 
-def _head(
-    kind: HeadKind, loaded: LoadedModel, tokenizer: TextTokenizer, compute: Compute
-) -> MaskedLM | SequenceHead | TokenHead:
+def _head(kind: HeadKind, loaded: LoadedModel, tokenizer: TextTokenizer, compute: Compute) -> ModelHead:
     if kind == "masked-lm":
         return MaskedLM(loaded, tokenizer.pad_id, compute)
     if kind == "question-answering":
