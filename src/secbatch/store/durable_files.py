@@ -1,6 +1,5 @@
 """Files that become durable together: each step is waited for once, whatever their number."""
 
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ class DurableFiles:
     """
 
     def __init__(self) -> None:
-        self._written: deque[tuple[Path, Path, str]] = deque()  # temporary file, its name to be, step
+        self._written: dict[Path, tuple[Path, str]] = {}  # its name to be -> temporary file, step
         self._folders: dict[Path, None] = {}  # with new names in them; a set that keeps its order
 
     def __enter__(self) -> "DurableFiles":
@@ -37,7 +36,7 @@ class DurableFiles:
         """`write` fills a temporary file beside `path`. Raises OutputError, also at the end."""
         self._folders.update(dict.fromkeys(add_folder(path.parent)))
         temporary = path.with_name(f".{path.name}.tmp")
-        self._written.append((temporary, path, step))
+        self._written[path] = temporary, step
         try:
             faults.reach(f"{step}: before the write")
             write(temporary)
@@ -46,22 +45,22 @@ class DurableFiles:
 
     def place(self, path: Path) -> Path:
         """Where the file `path` stands at this moment."""
-        return next((temporary for temporary, named, _ in self._written if named == path), path)
+        return self._written[path][0] if path in self._written else path
 
     def _settle(self) -> None:
-        for _, _, step in self._written:
+        for _, step in self._written.values():
             faults.reach(f"{step}: before its fsync")
-        sync_together([(temporary, path) for temporary, path, _ in self._written])
-        for temporary, _, step in self._written:
+        sync_together([(temporary, path) for path, (temporary, _) in self._written.items()])
+        for temporary, step in self._written.values():
             faults.record("fsync", temporary)
             faults.reach(f"{step}: after its fsync")
         while self._written:
-            temporary, path, step = self._written[0]
+            path, (temporary, step) = next(iter(self._written.items()))
             try:
                 temporary.rename(path)
             except OSError as error:
                 raise explain(error, path) from None
-            self._written.popleft()
+            del self._written[path]
             faults.record("rename", temporary, path)
             self._folders[path.parent] = None
             faults.reach(f"{step}: after its rename")
@@ -69,7 +68,7 @@ class DurableFiles:
 
     def _remove(self) -> None:
         """Of what has no name yet; after an interrupt the next publication does it."""
-        for temporary, _, _ in self._written:
+        for temporary, _ in self._written.values():
             with suppress(OSError):  # it was never made, or a disk that has become read-only keeps it
                 temporary.unlink()
 
