@@ -17,30 +17,27 @@ from secbatch.models.windows import beginnings
 from secbatch.task_specs import Classify
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoded_texts import CutTexts
-from secbatch.tasks.encoder_task import Prepared, compute_alone
+from secbatch.tasks.encoder_task import Prepared
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.label_columns import Labelling, Scored, label_columns, label_fields, scored
 from secbatch.tasks.label_names import check_label_count, label_names, problem_of
-from secbatch.tasks.repeats import Recalled, Repeats, recall
-from secbatch.tasks.text import DistinctTexts, TextSource
+from secbatch.tasks.repeats import Recalled
+from secbatch.tasks.text_task import TextTask
 
 CODE_VERSION = 1  # raise it when results change
 MULTI_LABEL_THRESHOLD = 0.5
 
 
-class ClassifyTask:
+class ClassifyTask(TextTask[CutTexts, Scored]):
     """Labels by a classification head: softmax, sigmoid (multi-label) or the bare value (regression).
 
-    Identical texts are computed once. A text longer than the model's positions is judged by its beginning.
+    A text longer than the model's positions is judged by its beginning.
     """
 
     def __init__(self, name: str, spec: Classify, schema: pa.Schema, encoder: SharedEncoder) -> None:
         """Raises JobError when the job does not fit the input or the model, ModelError for a broken one."""
-        self.name = name
-        self.encoder = encoder
+        super().__init__(name, spec.text, schema, encoder)
         model = encoder.model
-        self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
-        self.reads = self._text.columns
         self._spec = spec
         config = load_config(model)
         check_head(model, config, "sequence-classification")
@@ -52,7 +49,6 @@ class ClassifyTask:
             threshold = MULTI_LABEL_THRESHOLD
         self._labelling = Labelling(labels, problem, int(kept), threshold if problem != "regression" else None)
         self._said = _remarks(name, model.name, config, spec, self._labelling)
-        self.repeats = Repeats(encoder.scratch)
         encoder.need_head("sequence-classification")
 
     @property
@@ -73,12 +69,8 @@ class ClassifyTask:
         return fingerprint("classify", CODE_VERSION, parameters, self.encoder.model, self.encoder.compute)
 
     def load(self) -> None:
-        self.encoder.load()
+        super().load()
         check_label_count(self._labelling.labels, self.encoder.sequence_head.labels, self.encoder.model.name)
-
-    def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> CutTexts:
-        texts = DistinctTexts.of(self._text.render(table), usable)
-        return self.encoded(recall(texts, self.repeats if self.encoder.batch_free else None))
 
     def encoded(self, recalled: Recalled) -> CutTexts:
         return CutTexts(recalled, *beginnings(recalled.texts, self.encoder.tokenizer))
@@ -101,9 +93,6 @@ class ClassifyTask:
             return scored(recalled, truncated, scores, report, self.encoder.model.name)
 
         return Prepared(Request(encoded.sequences, head.wanted, score, head="sequence-classification"), collect)
-
-    def compute(self, encoded: CutTexts) -> Scored:
-        return compute_alone(self, encoded)
 
     def finish(self, computed: Scored) -> TaskColumns:
         return label_columns(self.name, computed, self.repeats, self._labelling)

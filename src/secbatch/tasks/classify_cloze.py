@@ -21,18 +21,18 @@ from secbatch.models.untrusted_text import MASK
 from secbatch.task_specs import Classify
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoded_texts import CutTexts
-from secbatch.tasks.encoder_task import Prepared, compute_alone
+from secbatch.tasks.encoder_task import Prepared
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.label_columns import Labelling, Scored, label_columns, label_fields, scored
-from secbatch.tasks.repeats import Recalled, Repeats, recall
+from secbatch.tasks.repeats import Recalled
 from secbatch.tasks.targets import target_ids
-from secbatch.tasks.text import DistinctTexts, TextSource
+from secbatch.tasks.text_task import TextTask
 
 CODE_VERSION = 1  # raise it when results change
 WITHOUT_CONTENT = ("N/A", "", MASK)
 
 
-class ClozeTask:
+class ClozeTask(TextTask[CutTexts, Scored]):
     """Labels by a masked language model.
 
     A label's score is the mean probability of its words at the template's `<mask>`, as a share of that of all labels.
@@ -43,12 +43,9 @@ class ClozeTask:
     def __init__(self, name: str, spec: Classify, schema: pa.Schema, encoder: SharedEncoder) -> None:
         """Raises JobError when the job does not fit the input or the model, ModelError for a broken one."""
         assert spec.labels is not None and spec.template is not None
-        self.name = name
-        self.encoder = encoder
+        super().__init__(name, spec.text, schema, encoder)
         model, tokenizer = encoder.model, encoder.tokenizer
         self._spec = spec
-        self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
-        self.reads = self._text.columns
         if tokenizer.mask_id is None:
             raise UnfitModelError(
                 f"model {model.name} has no mask token, so it cannot classify by a template (task {name})"
@@ -64,12 +61,7 @@ class ClozeTask:
         kept = {"all": len(labels), "best": 1}.get(str(spec.scores), spec.scores)
         self._labelling = Labelling(labels, "single-label", int(kept), spec.threshold)
         self._prior = np.zeros(len(labels), np.float32)  # log shares of texts without content
-        self.repeats = Repeats(encoder.scratch)
         encoder.need_head("masked-lm")
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        return self.encoder.notices
 
     @property
     def fields(self) -> tuple[pa.Field, ...]:
@@ -88,17 +80,13 @@ class ClozeTask:
         return fingerprint("classify-cloze", CODE_VERSION, parameters, self.encoder.model, self.encoder.compute)
 
     def load(self) -> None:
-        self.encoder.load()
+        super().load()
         if self._spec.calibrate:
             nothing = Recalled(np.arange(len(WITHOUT_CONTENT)), list(WITHOUT_CONTENT), np.zeros((0, 2), np.uint64), [])
             done = self.compute(self.encoded(nothing))
             for sentence in done.errors.values():  # shares that are zeros would calibrate every row by nothing
                 raise ModelError(f"tasks.{self.name} cannot be calibrated: {sentence}; see calibrate: false")
             self._prior = torch.from_numpy(done.scores).mean(dim=0).log().numpy()
-
-    def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> CutTexts:
-        texts = DistinctTexts.of(self._text.render(table), usable)
-        return self.encoded(recall(texts, self.repeats if self.encoder.batch_free else None))
 
     def encoded(self, recalled: Recalled) -> CutTexts:
         return CutTexts(recalled, *cloze_texts(recalled.texts, self._cloze, self.encoder.tokenizer))
@@ -130,9 +118,6 @@ class ClozeTask:
             chosen = logits[:, on_device(words, logits.device)]
             means.append(chosen.logsumexp(dim=-1) - float(np.log(len(words))))
         return torch.stack(means, dim=-1)
-
-    def compute(self, encoded: CutTexts) -> Scored:
-        return compute_alone(self, encoded)
 
     def finish(self, computed: Scored) -> TaskColumns:
         return label_columns(self.name, computed, self.repeats, self._labelling)

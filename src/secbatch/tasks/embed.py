@@ -13,12 +13,12 @@ from secbatch.models.windows import from_start
 from secbatch.task_specs import Embed
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoded_texts import EncodedTexts, without_failed
-from secbatch.tasks.encoder_task import Prepared, compute_alone
+from secbatch.tasks.encoder_task import Prepared
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.pooling import not_finite, pooling_request
-from secbatch.tasks.repeats import Recalled, Repeats, recall
+from secbatch.tasks.repeats import Recalled, Repeats
 from secbatch.tasks.row_arrays import offsets
-from secbatch.tasks.text import DistinctTexts, TextSource
+from secbatch.tasks.text_task import TextTask
 
 CODE_VERSION = 1  # raise it when results change
 
@@ -32,8 +32,8 @@ class Embedded:
     padding: int
 
 
-class EmbedTask:
-    """Embeddings of an encoder. Identical texts are computed once.
+class EmbedTask(TextTask[EncodedTexts, Embedded]):
+    """Embeddings of an encoder.
 
     Mean pooling is over all tokens that the model sees, special ones included, as sentence-transformers does;
     a text longer than the model's positions is represented by its beginning.
@@ -41,21 +41,14 @@ class EmbedTask:
 
     def __init__(self, name: str, spec: Embed, schema: pa.Schema, encoder: SharedEncoder) -> None:
         """Raises JobError when the job does not fit the input or the model, ModelError for a broken one."""
-        self.name = name
-        self.encoder = encoder
+        super().__init__(name, spec.text, schema, encoder)
         encoder.need_states()
         self._spec = spec
-        self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
-        self.reads = self._text.columns
         width = getattr(load_config(encoder.model), "hidden_size", None)
         self._width = width if isinstance(width, int) else 0  # until its weights are there
         self._check_dimension(self._width)
-        # A GPU computes a vector in less time than a file takes to remember it.
-        self.repeats = Repeats(None if encoder.compute.device.startswith("cuda") else encoder.scratch)
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        return self.encoder.notices
+        if encoder.compute.device.startswith("cuda"):  # it computes a vector in less time than a file remembers it
+            self.repeats = Repeats(None)
 
     @property
     def fields(self) -> tuple[pa.Field, ...]:
@@ -70,7 +63,7 @@ class EmbedTask:
         return fingerprint("embed", CODE_VERSION, parameters, self.encoder.model, self.encoder.compute)
 
     def load(self) -> None:
-        self.encoder.load()
+        super().load()
         self._width = self.encoder.width()
         self._check_dimension(self._width)
 
@@ -85,9 +78,9 @@ class EmbedTask:
                 f"tasks.{self.name}.dimension is {wanted}, but vectors of model {self.encoder.model.name} have {width}"
             )
 
-    def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedTexts:
-        texts = DistinctTexts.of(self._text.render(table), usable)
-        return self.encoded(recall(texts, self.repeats if self.encoder.batch_free and self.repeats.remembers else None))
+    @property
+    def _remembers(self) -> bool:
+        return self.encoder.batch_free and self.repeats.remembers
 
     def encoded(self, recalled: Recalled) -> EncodedTexts:
         return EncodedTexts(recalled, from_start(recalled.texts, self.encoder.tokenizer))
@@ -103,9 +96,6 @@ class EmbedTask:
             return Embedded(recalled, vectors, errors, report.tokens, report.padding)
 
         return Prepared(request, collect)
-
-    def compute(self, encoded: EncodedTexts) -> Embedded:
-        return compute_alone(self, encoded)
 
     def finish(self, computed: Embedded) -> TaskColumns:
         recalled, vectors = computed.recalled, computed.vectors

@@ -19,13 +19,13 @@ from secbatch.models.windows import MaskedTexts, around_masks
 from secbatch.task_specs import FillMask
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoded_texts import broken_scores, done_texts, without_failed
-from secbatch.tasks.encoder_task import Prepared, compute_alone
+from secbatch.tasks.encoder_task import Prepared
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.mask_columns import mask_columns, mask_fields
 from secbatch.tasks.mask_repeats import packed_masks, with_known_masks
-from secbatch.tasks.repeats import Recalled, Repeats, recall
+from secbatch.tasks.repeats import Recalled
 from secbatch.tasks.targets import target_ids
-from secbatch.tasks.text import DistinctTexts, TextSource
+from secbatch.tasks.text_task import TextTask
 
 CODE_VERSION = 1  # raise it when results change
 PREDICTION_BYTES = 24  # of a word and its score, about: as numbers, and then as columns
@@ -52,24 +52,21 @@ class PredictedMasks:
     padding: int
 
 
-class FillMaskTask:
+class FillMaskTask(TextTask[EncodedMasks, PredictedMasks]):
     """Predictions of a masked language model: probabilities from the full softmax, the best `top_k` of each mask.
 
-    Identical texts are computed once. With `targets`, only those words are ranked, and their
-    scores are still probabilities over the whole vocabulary.
+    With `targets`, only those words are ranked, and their scores are still probabilities over the whole vocabulary.
     """
+
+    containing = MASK
 
     def __init__(self, name: str, spec: FillMask, schema: pa.Schema, encoder: SharedEncoder) -> None:
         """Raises JobError when the job does not fit the input or the model, ModelError for a broken one."""
-        self.name = name
-        self.encoder = encoder
+        super().__init__(name, spec.text, schema, encoder)
         encoder.need_head("masked-lm")
         model = encoder.model
         self._spec = spec
-        self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
-        self.reads = self._text.columns
         self._tokenizer = encoder.tokenizer
-        self.repeats = Repeats(encoder.scratch)
         if self._tokenizer.mask_id is None:
             raise UnfitModelError(f"model {model.name} has no mask token, so it cannot serve fill-mask (task {name})")
         self._targets = (
@@ -77,10 +74,6 @@ class FillMaskTask:
             if spec.targets is not None
             else None
         )
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        return self.encoder.notices
 
     @property
     def fields(self) -> tuple[pa.Field, ...]:
@@ -94,13 +87,6 @@ class FillMaskTask:
         targets = list(self._spec.targets) if self._spec.targets is not None else None
         parameters = {"text": self._spec.text, "top_k": self._spec.top_k, "targets": targets}
         return fingerprint("fill-mask", CODE_VERSION, parameters, self.encoder.model, self.encoder.compute)
-
-    def load(self) -> None:
-        self.encoder.load()
-
-    def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedMasks:
-        texts = DistinctTexts.of(self._text.render(table), usable, containing=MASK)
-        return self.encoded(recall(texts, self.repeats if self.encoder.batch_free else None))
 
     def encoded(self, recalled: Recalled) -> EncodedMasks:
         return EncodedMasks(recalled, around_masks(recalled.texts, self._tokenizer))
@@ -128,9 +114,6 @@ class FillMaskTask:
             return PredictedMasks(recalled, facts, best, scores, errors, report.tokens, report.padding)
 
         return Prepared(Request(texts.sequences, masks, predict, head="masked-lm"), collect)
-
-    def compute(self, encoded: EncodedMasks) -> PredictedMasks:
-        return compute_alone(self, encoded)
 
     def _not_finite(self, scores: np.ndarray, texts: MaskedTexts) -> dict[int, str]:
         finite = np.isfinite(scores).all(axis=1)

@@ -18,14 +18,14 @@ from secbatch.models.transfer import Made
 from secbatch.task_specs import Ner
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoded_texts import done_texts, texts_of_windows, without_failed
-from secbatch.tasks.encoder_task import Prepared, compute_alone
+from secbatch.tasks.encoder_task import Prepared
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.label_names import check_label_count, label_names
 from secbatch.tasks.label_scheme import LabelScheme
 from secbatch.tasks.ner_columns import packed_spans, span_columns, span_fields, with_known_spans
 from secbatch.tasks.ner_spans import grouped, starts_of_words, trimmed
-from secbatch.tasks.repeats import Recalled, Repeats, recall
-from secbatch.tasks.text import DistinctTexts, TextSource
+from secbatch.tasks.repeats import Recalled
+from secbatch.tasks.text_task import TextTask
 
 CODE_VERSION = 2  # raise it when results change
 
@@ -52,27 +52,23 @@ class Tagged:
     padding: int
 
 
-class NerTask:
+class NerTask(TextTask[EncodedTexts, Tagged]):
     """Spans by a token-classification head, aggregated as the stock `token-classification` pipeline does.
 
-    Identical texts are computed once. A text longer than the model's positions goes through it in overlapping
-    windows; each token is read from the window that shows most around it, and spans are formed after that.
+    A text longer than the model's positions goes through it in overlapping windows; each token is read from the window
+    that shows most around it, and spans are formed after that.
     """
 
     def __init__(self, name: str, spec: Ner, schema: pa.Schema, encoder: SharedEncoder) -> None:
         """Raises JobError when the job does not fit the input or the model, ModelError for a broken one."""
-        self.name = name
-        self.encoder = encoder
+        super().__init__(name, spec.text, schema, encoder)
         model, tokenizer = encoder.model, encoder.tokenizer
         self._spec = spec
-        self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
-        self.reads = self._text.columns
         config = load_config(model)
         check_head(model, config, "token-classification")
         self._labels = label_names(config, model.name)
         self._scheme = LabelScheme.of(self._labels, model.name)
         self._piece_lengths = tokenizer.written_lengths() if tokenizer.marks_inner_pieces else None
-        self.repeats = Repeats(encoder.scratch)
         encoder.need_head("token-classification")
 
     @property
@@ -89,13 +85,9 @@ class NerTask:
         return fingerprint("ner", CODE_VERSION, parameters, self.encoder.model, self.encoder.compute)
 
     def load(self) -> None:
-        self.encoder.load()
+        super().load()
         head = self.encoder.token_head("token-classification")
         check_label_count(self._labels, head.labels, self.encoder.model.name)
-
-    def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedTexts:
-        distinct = DistinctTexts.of(self._text.render(table), usable)
-        return self.encoded(recall(distinct, self.repeats if self.encoder.batch_free else None))
 
     def encoded(self, recalled: Recalled) -> EncodedTexts:
         tokenizer = self.encoder.tokenizer
@@ -127,9 +119,6 @@ class NerTask:
             return Tagged(encoded, labels, scores, shares, report.errors, report.tokens, report.padding)
 
         return Prepared(Request(sequences, all_states, tag, head="token-classification"), collect)
-
-    def compute(self, encoded: EncodedTexts) -> Tagged:
-        return compute_alone(self, encoded)
 
     def finish(self, computed: Tagged) -> TaskColumns:
         recalled, texts = computed.encoded.recalled, computed.encoded.texts

@@ -13,14 +13,14 @@ from secbatch.models.windows import from_start
 from secbatch.task_specs import Similarity
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.encoded_texts import EncodedTexts, done_texts, without_failed
-from secbatch.tasks.encoder_task import Prepared, compute_alone
+from secbatch.tasks.encoder_task import Prepared
 from secbatch.tasks.fingerprint import fingerprint
 from secbatch.tasks.pooling import not_finite, pooling_request
 from secbatch.tasks.reference import read_reference
 from secbatch.tasks.reference_vectors import reference_vectors
-from secbatch.tasks.repeats import Recalled, Repeats, recall
+from secbatch.tasks.repeats import Recalled
 from secbatch.tasks.row_arrays import offsets, spread
-from secbatch.tasks.text import DistinctTexts, TextSource
+from secbatch.tasks.text_task import TextTask
 
 CODE_VERSION = 1  # raise it when results change
 
@@ -41,7 +41,7 @@ class Compared:
     padding: int
 
 
-class SimilarityTask:
+class SimilarityTask(TextTask[EncodedTexts, Compared]):
     """Inner products of vectors as `embed` makes them, of length 1 unless the job says otherwise: then cosines.
 
     Exact; equal scores are ranked in the order of the reference. The vectors of the reference are made once a run.
@@ -49,24 +49,16 @@ class SimilarityTask:
 
     def __init__(self, name: str, spec: Similarity, schema: pa.Schema, encoder: SharedEncoder) -> None:
         """Raises JobError when the job does not fit the input, InputError for a reference that cannot be used."""
-        self.name = name
-        self.encoder = encoder
+        super().__init__(name, spec.text, schema, encoder)
         encoder.need_states()
         self._spec = spec
-        self._text = TextSource.of(spec.text, schema, f"tasks.{name}.text")
-        self.reads = self._text.columns
         self._reference = read_reference(spec.reference, f"tasks.{name}.reference")
         self._count = min(spec.top_k, len(self._reference))
         self._least = spec.threshold  # the least score that counts
         if self._least is not None and spec.normalize:
             self._least = min(self._least, NEARLY_ONE)
-        self.repeats = Repeats(encoder.scratch)
         self._nearest: NearestRows | None = None
         self._width = 0
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        return self.encoder.notices
 
     @property
     def fields(self) -> tuple[pa.Field, ...]:
@@ -88,7 +80,7 @@ class SimilarityTask:
         return fingerprint("similarity", CODE_VERSION, parameters, self.encoder.model, self.encoder.compute)
 
     def load(self) -> None:
-        self.encoder.load()
+        super().load()
         self._width = self.encoder.width()
         if self._nearest is None:
             made = reference_vectors(
@@ -101,10 +93,6 @@ class SimilarityTask:
         """Whether a result may stand for later rows with the same text; see `SharedEncoder.batch_free`."""
         whole = self._nearest is None or self._nearest.batch_free or self.encoder.compute.dtype != "float32"
         return self.encoder.batch_free and whole
-
-    def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedTexts:
-        texts = DistinctTexts.of(self._text.render(table), usable)
-        return self.encoded(recall(texts, self.repeats if self._remembers else None))
 
     def encoded(self, recalled: Recalled) -> EncodedTexts:
         return EncodedTexts(recalled, from_start(recalled.texts, self.encoder.tokenizer))
@@ -126,9 +114,6 @@ class SimilarityTask:
             return Compared(recalled, near, scores, errors, report.tokens, report.padding)
 
         return Prepared(request, collect)
-
-    def compute(self, encoded: EncodedTexts) -> Compared:
-        return compute_alone(self, encoded)
 
     def finish(self, computed: Compared) -> TaskColumns:
         recalled, near, scores = computed.recalled, computed.near, computed.scores
