@@ -24,7 +24,14 @@ CHARACTERS_PER_TOKEN = 64
 # What a template can raise besides errors of its language: `range(10**12)`, `'x' * 10**12`, brackets by the thousand, a
 # `break` outside of a loop.
 FAULTS_OF_TEMPLATES = (
-    *(TypeError, ValueError, ArithmeticError, LookupError, AttributeError, MemoryError, RecursionError, SyntaxError),
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    MemoryError,
+    RecursionError,
+    SyntaxError,
 )
 MOST_SAID = 300  # characters of what a template says is wrong
 
