@@ -122,6 +122,28 @@ def test_damage_in_the_middle_keeps_the_rows_before(tmp_path):
     assert "corrupt after row 2000" in reject.reason
 
 
+def test_a_page_that_is_taken_for_none_of_data_loses_no_row_in_silence(tmp_path):
+    path = parquet(tmp_path, "t.parquet", {"n": range(4000)}, row_group_size=1000, use_dictionary=False)
+    start = pq.ParquetFile(path).metadata.row_group(2).column(0).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[start + 1] = 2  # the kind of a page of an index
+    path.write_bytes(content)
+    shards = shards_of(path)
+    assert table_of(shards).column("n").to_pylist() == list(range(2000))
+    (reject,) = rejects_of(shards)
+    assert reject.whole_file
+    assert "corrupt after row 2000 (row group 3 holds 0 of the 1,000 rows that the footer says)" in reject.reason
+
+
+def test_a_footer_that_contradicts_itself_about_rows_is_refused(tmp_path):
+    path = parquet(tmp_path, "t.parquet", {"n": range(4000)}, row_group_size=1000)
+    content = path.read_bytes()
+    assert content.count(b"\x16\xc0\x3e") == 1  # 4,000 as an integer of Thrift, of 64 bits
+    path.write_bytes(content.replace(b"\x16\xc0\x3e", b"\x16\x80\x7d"))
+    with pytest.raises(InputError, match=r"footer says 8,000 rows, and 4,000 for all row groups"):
+        source_of(path)
+
+
 def test_text_that_is_no_utf8_is_a_row_error(tmp_path):
     raw = pa.array([b"good", b"caf\xe9", b"fine"], pa.binary())
     bad = pa.Array.from_buffers(pa.string(), 3, raw.buffers())

@@ -47,9 +47,13 @@ def _open(file: InputFile, buffer: int = 0) -> "pq.ParquetFile":
     return pq.ParquetFile(file.open(), buffer_size=buffer, pre_buffer=not buffer, page_checksum_verification=True)
 
 
+def _groups(footer: "pq.FileMetaData") -> "Iterator[pq.RowGroupMetaData]":
+    return (footer.row_group(group) for group in range(footer.num_row_groups))
+
+
 def _buffer(footer: "pq.FileMetaData") -> int:
     """For the largest row group: some writers make one of all rows."""
-    sizes = [footer.row_group(group).total_byte_size for group in range(footer.num_row_groups)]
+    sizes = [group.total_byte_size for group in _groups(footer)]
     if max(sizes, default=0) <= WHOLE_BYTES:
         return 0
     return max(LEAST_BUFFER, BATCH_BYTES // max(1, footer.num_columns))
@@ -78,6 +82,11 @@ def read_layout(file: InputFile) -> ParquetLayout:
         raise InputError(f"{file.path}: the schema names {listed} more than once; rename the columns")
     if not schema.names:
         raise UnreadableFileError("has no columns")
+    held = sum(group.num_rows for group in _groups(footer))
+    if held != footer.num_rows:
+        raise UnreadableFileError(
+            f"is no readable Parquet file (its footer says {footer.num_rows:,} rows, and {held:,} for all row groups)"
+        )
     for field in schema:
         if again := _named_twice(field.type):
             raise InputError(f"{file.path}: column '{field.name}' has the field '{again}' twice; rename its fields")
@@ -111,6 +120,10 @@ def _named_twice(kind: "pa.DataType") -> str | None:
     )
 
 
+class _MiscountError(ValueError):
+    """Damaged pages end a row group early: Arrow takes what is no page of data for the end of a column."""
+
+
 class ParquetReader:
     """The rows of one Parquet file in the columns and types of `schema`."""
 
@@ -134,11 +147,17 @@ class ParquetReader:
                     raise InputChangedError(
                         f"'{self.file.path}' has other columns than when the input was listed; run again"
                     )
-                for group in range(parquet.num_row_groups):
-                    rows = batch_rows(parquet.metadata.row_group(group))
+                for group, told in enumerate(_groups(parquet.metadata)):
+                    rows = batch_rows(told)
+                    before = self._done
                     batches = parquet.iter_batches(batch_size=min(rows, DECODED_ROWS), row_groups=[group])
                     for table in joined(batches, rows):
                         yield self._piece(table)
+                    if self._done - before != told.num_rows:
+                        raise _MiscountError(
+                            f"row group {group + 1} holds {self._done - before:,} of the {told.num_rows:,} rows that "
+                            "the footer says"
+                        )
         except (pa.ArrowException, OSError, ValueError) as error:
             if isinstance(error, FileNotFoundError) or is_the_machines(error):
                 raise
