@@ -15,25 +15,12 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from secbatch.errors import JobError, ModelError
+from secbatch.errors import JobError, ModelError, UnfitModelError
+from secbatch.models.chat_template import ChatTemplate
 from secbatch.models.untrusted_text import untrusted_tokenizer
 
 # More characters than any model's positions hold: what stands before them is never tokenised.
 CHARACTERS_PER_TOKEN = 64
-
-# What a template can raise besides errors of its language: `range(10**12)`, `'x' * 10**12`, brackets by the thousand, a
-# `break` outside of a loop.
-FAULTS_OF_TEMPLATES = (
-    TypeError,
-    ValueError,
-    ArithmeticError,
-    LookupError,
-    AttributeError,
-    MemoryError,
-    RecursionError,
-    SyntaxError,
-)
-MOST_SAID = 300  # characters of what a template says is wrong
 
 # Between turns of a sequence-to-sequence model without a chat template: two spaces, and a user's turn begins
 # with another one. This is Blenderbot's format, as published in the chat_template of facebook/blenderbot-3B
@@ -65,29 +52,30 @@ class ChatRenderer:
     def __init__(self, hf: Any, limit: int, encoder_decoder: bool, prompt: str, system: str | None, model: str) -> None:
         """`hf`: the model's transformers tokenizer. `prompt` contains {text}. `model`: its name, in messages.
 
-        Raises ModelError for a decoder-only model without a chat template, JobError for a system message that
+        Raises UnfitModelError for a decoder-only model without a chat template, JobError for a system message that
         the model has no place for.
         """
         self.limit, self.prompt, self.system, self.model = limit, prompt, system, model
-        self._hf = hf
         # `<mask>` is ordinary here, too: a chat model predicts no words in place of it
         self._backend, self._secret = untrusted_tokenizer(_with_marks_special(hf.backend_tokenizer), None)
-        self.template = bool(hf.chat_template)
-        if not self.template and not encoder_decoder:
-            raise ModelError(
+        self._template = ChatTemplate(hf, model) if hf.chat_template else None
+        if self._template is None and not encoder_decoder:
+            raise UnfitModelError(
                 f"model {model} has no chat template, so it is no chat model: it continues texts and answers"
                 " no questions; use an instruct model, whose tokenizer has one"
             )
-        if not self.template and system is not None:
+        if self._template is None and system is not None:
             raise JobError(f"system: model {model} has no chat template and so no place for a system message")
         self._frames: dict[int, tuple[str | int, ...]] = {}  # by number of contents; kept, as rendering is slow
         # Templates of models that also take images may want contents in parts.
-        self._in_parts = self.template and not self._shows("zq", False) and self._shows("zq", True)
+        self._in_parts = self._template is not None and not self._shows("zq", False) and self._shows("zq", True)
         # Some templates trim what is put in, at both ends or at one, often of one role alone: then it is trimmed
         # here, as the frame is rendered without it.
         self._trims = {role: self._trimmed_ends(role) for role in ("system", "user", "assistant")}
         # Of code version 1, which trimmed both ends of everything or nothing: see `trims`.
-        self._trimmed_all = self.template and " x " not in self._apply([{"role": "user", "content": " x "}])
+        self._trimmed_all = self._template is not None and " x " not in self._apply(
+            [{"role": "user", "content": " x "}]
+        )
 
     def trims(self, history: bool) -> dict[str, tuple[bool, bool]]:
         """Of each role, whether white space is taken from the start and from the end; nothing where all get the same.
@@ -144,7 +132,7 @@ class ChatRenderer:
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         # a template writes its special tokens itself
-        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=not self.template)
+        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=self._template is None)
         return [encoding.ids for encoding in encodings]
 
     def _text(self, turns: Sequence[Turn]) -> str:
@@ -153,7 +141,7 @@ class ChatRenderer:
             contents.append(self.prompt.replace("{text}", turn.question))
             if turn.answer is not None:
                 contents.append(turn.answer)
-        if not self.template:
+        if self._template is None:
             text = contents[0]
             for place, content in enumerate(contents[1:], 1):
                 text += (BEFORE_ANSWER if place % 2 else BEFORE_QUESTION) + content
@@ -184,7 +172,7 @@ class ChatRenderer:
 
     def _trimmed_ends(self, role: str) -> tuple[bool, bool]:
         """Whether the template takes white space away from the start, and from the end, of what `role` says."""
-        if not self.template or (role == "system" and self.system is None):
+        if self._template is None or (role == "system" and self.system is None):
             return False, False
         roles = {"system": ["system", "user"], "user": ["user"], "assistant": ["user", "assistant", "user"]}[role]
         told = "\vzq\v"  # a vertical tab is white space that no template writes itself
@@ -215,16 +203,11 @@ class ChatRenderer:
             return False
 
     def _apply(self, messages: list[dict[str, str]]) -> str:
-        from jinja2 import TemplateError
-
-        given: list[Any] = messages
+        assert self._template is not None
+        given: list[dict[str, Any]] = list(messages)
         if self._in_parts:
             given = [one | {"content": [{"type": "text", "text": one["content"]}]} for one in messages]
-        try:
-            return str(self._hf.apply_chat_template(given, tokenize=False, add_generation_prompt=True))
-        except (TemplateError, *FAULTS_OF_TEMPLATES) as problem:
-            what = str(problem)[:MOST_SAID] or type(problem).__name__
-            raise ModelError(f"model {self.model}: its chat template cannot be rendered: {what}") from None
+        return self._template.render(given)
 
 
 def _with_marks_special(backend: Tokenizer) -> Tokenizer:
