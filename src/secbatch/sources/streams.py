@@ -4,10 +4,12 @@ import codecs
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from secbatch import host_memory
 from secbatch.errors import (
     InputChangedError,
     InputError,
     JobError,
+    SecbatchError,
     SourceLostError,
     cause,
     in_job_or_option,
@@ -274,9 +276,14 @@ class Utf8Stream:
 
 
 def opened(file: InputFile, action: Callable[[], Any]) -> Any:
-    """`action()`, with a failure of the storage as an error that names the file."""
+    """`action()`, with a failure of the storage, or a lack of memory, as an error that names the file."""
     try:
         return action()
+    except MemoryError as error:
+        raise SecbatchError(
+            f"'{file.path}' cannot be read: {host_memory.refused(error)}; where it asks for more than it can need, it "
+            "is damaged: fetch it again"
+        ) from None
     except FileNotFoundError:
         raise InputChangedError(f"'{file.path}' is gone since the input was listed; run again") from None
     except PermissionError:
