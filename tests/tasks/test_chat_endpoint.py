@@ -57,6 +57,7 @@ class Server(ThreadingHTTPServer):
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.retry_after: str | None = None
+        self.surplus = b""  # sent behind each response
         self.most_at_once = self.at_once = 0
         self.guard = threading.Lock()
 
@@ -92,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header("Retry-After", server.retry_after)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            self.wfile.write(content + server.surplus)
         except OSError:
             self.close_connection = True  # the client has given up
 
@@ -227,6 +228,20 @@ def test_a_slow_answer_is_tried_again(server: Server) -> None:
     server.script = script
     done = run(task(server.url, timeout=0.5), question=["a"])
     assert answers(done) == ["now"] and len(server.bodies) == 2
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("surplus", ["a second response", "a line feed"])
+def test_what_a_server_sends_behind_its_answer_is_no_answer_to_the_next_question(
+    server: Server, concurrency: int, surplus: str
+) -> None:
+    body = json.dumps(said("to another question")).encode()
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    server.surplus = response if surplus == "a second response" else b"\r\n"
+    questions = [f"q{n}" for n in range(24)]
+    done = run(task(server.url, concurrency=concurrency, retries=0), question=questions)
+    assert answers(done) == [f"to {question}" for question in questions] and done.errors == {}
+    assert len(server.bodies) <= 24 + concurrency  # those on connections that were kept until the first surplus
 
 
 def test_a_server_that_takes_two_at_a_time_gets_few(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,16 @@ import random
 import ssl
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secbatch.errors import ModelError, cause
+from secbatch.models.generation_endpoint_arrival import Arrival
 from secbatch.models.generation_endpoint_response import Completion, Failure, Outcome, Refusal, judged
 from secbatch.models.generation_endpoint_throttle import Throttle
 from secbatch.models.proxies import by_proxy
+
+if TYPE_CHECKING:
+    import httpx2 as httpx
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between tries, doubled each time
 LONGEST_WISH = 300.0  # seconds: a Retry-After beyond it is not waited for in full
@@ -41,8 +45,6 @@ class Session:
 
     def __init__(self, endpoint: Endpoint, key: str | None) -> None:
         """Raises ModelError where the environment names a proxy or certificates that there cannot be."""
-        import httpx2 as httpx
-
         self.endpoint, self.key = endpoint, key
         self.places = asyncio.Semaphore(endpoint.concurrency)  # for whoever asks; each holds one request at a time
         self._doubt = asyncio.Lock()
@@ -51,20 +53,27 @@ class Session:
         self._limit_name = "max_tokens"
         self._not_before = 0.0  # monotonic time: the server has asked for a pause
         # All connections are kept: a new one for each request costs a handshake.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._clients = [self._client(None)]  # the last one is asked
+
+    async def close(self) -> None:
+        for client in self._clients:
+            await client.aclose()
+
+    def _client(self, kept: int | None) -> "httpx.AsyncClient":
+        """One that keeps at most `kept` connections, where it is not None, for later requests."""
+        import httpx2 as httpx
+
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept)
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         try:
-            self._client = httpx.AsyncClient(headers=headers, timeout=None, limits=limits, follow_redirects=False)
+            return httpx.AsyncClient(headers=headers, timeout=None, limits=limits, follow_redirects=False)
         except (ImportError, ValueError, httpx.InvalidURL, FileNotFoundError, ssl.SSLError) as error:
             # Of an address that is none, the piece it tells of may be of a password.
             said = "an address is none" if isinstance(error, httpx.InvalidURL) else cause(error)
             raise ModelError(
-                f"endpoint {endpoint.url} cannot be asked with the proxy or certificates that the environment names"
-                f" ({said}); see HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
+                f"endpoint {self.endpoint.url} cannot be asked with the proxy or certificates that the environment"
+                f" names ({said}); see HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
             ) from None
-
-    async def close(self) -> None:
-        await self._client.aclose()
 
     async def complete(self, body: dict[str, Any]) -> Completion:
         """Raises ModelError, one sentence, when the endpoint as a whole does not work."""
@@ -143,6 +152,16 @@ class Session:
         return outcome
 
     async def _sent(self, body: dict[str, Any]) -> Outcome:
+        """A second time, on a connection of its own, where the answer to an earlier request stood in its place."""
+        arrival = Arrival()
+        outcome = await self._exchanged(body, arrival)
+        if arrival.early:
+            if len(self._clients) == 1:
+                self._clients.append(self._client(0))  # none of the connections that there are can be relied on
+            outcome = await self._exchanged(body, Arrival())
+        return outcome
+
+    async def _exchanged(self, body: dict[str, Any], arrival: Arrival) -> Outcome:
         import httpx2 as httpx
 
         if self._limit_name != "max_tokens":
@@ -152,7 +171,10 @@ class Session:
         try:
             async with asyncio.timeout(self.endpoint.timeout):
                 url = f"{self.endpoint.url}/chat/completions"
-                async with self._client.stream("POST", url, json=body) as response:
+                asked = self._clients[-1].stream("POST", url, json=body, extensions={"trace": arrival})
+                async with asked as response:
+                    if arrival.early:
+                        return Failure("a response that was there before the request")
                     content = bytearray()
                     async for chunk in response.aiter_bytes():
                         content += chunk
