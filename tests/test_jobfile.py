@@ -1,9 +1,11 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import secbatch
 from secbatch.cli.run import load
 from secbatch.errors import InputError, JobError
 from secbatch.finetune_jobfile import load_finetune_job
@@ -225,12 +227,53 @@ def test_a_job_of_the_other_command_is_told_so(tmp_path: Path) -> None:
         ("tasks.mack.top_k=5", "command line: 'tasks.mack' needs a type"),
         ("name=&a [*a]", r"command line: 'name' is wrong: .*given: '&a \[\*a\]'"),
         ('name="\\UFFFFFFFF"', "command line: 'name' is wrong"),
+        ("name=!!timestamp {=: 2024-01-01}", "command line: 'name' is wrong"),
+        ("=5", "--set =5: write it as key=value"),
+        (".name=x", "command line: unknown key ''"),
+        (".".join("a" * 3_000) + "=x", "--set has a key of more parts than any has"),
+        ("output={path: out, path: two}", "--set output line 1: key 'path' stands twice; remove one"),
+        ("input.types={no: int64}", "--set input.types line 1: YAML takes the key 'no' for true or false; put it in"),
         (f"name=[&a [x], &b [{'*a, ' * 300}], {'*b, ' * 300}]", "--set name has more than 50,000 values"),
     ],
 )
 def test_an_override_that_is_wrong_is_looked_for_on_the_command_line(tmp_path: Path, given: str, words: str) -> None:
     with pytest.raises(JobError, match=words):
         load_job(write(tmp_path, GOOD), [given])
+
+
+def test_a_template_of_the_command_line_that_nearly_is_yaml_is_text(tmp_path: Path) -> None:
+    given = "tasks.mask.text={title}: {sentence}"
+    assert load_job(write(tmp_path, GOOD), [given]).tasks["mask"].text == "{title}: {sentence}"
+
+
+@pytest.mark.parametrize("given", [None, 3, b"job.yaml", {"name": "nightly"}, ["job.yaml"]])
+def test_what_is_no_path_of_a_job_file_is_said_to_be_none(given: Any) -> None:
+    said = f"named by its path, as text or a Path; a value of type {type(given).__name__} is none"
+    for read in (load_job, load_finetune_job, secbatch.finetune):
+        with pytest.raises(JobError, match=said):
+            read(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("device=cpu", r"overrides are a list of texts such as \['device=cpu'\]; a value of type str is none"),
+        ({"device": "cpu"}, "a value of type dict is none"),
+        (3, "a value of type int is none"),
+        ([3], "an override is a text, such as 'device=cpu'; 3 is none"),
+        ([("device", "cpu")], r"\('device', 'cpu'\) is none"),
+        ([None], "nothing is none"),
+    ],
+)
+def test_overrides_that_are_no_texts_are_said_to_be_none(tmp_path: Path, given: Any, words: str) -> None:
+    for read in (load_job, load_finetune_job):
+        with pytest.raises(JobError, match=words):
+            read(write(tmp_path, GOOD), given)
+
+
+def test_a_training_job_is_read_from_a_path_as_well() -> None:
+    path = Path(__file__).parents[1] / "jobs" / "finetune-classify.yaml"
+    assert load_finetune_job(path) == load_finetune_job(str(path))
 
 
 def test_broken_yaml_and_missing_file(tmp_path: Path) -> None:
@@ -262,6 +305,10 @@ def test_broken_yaml_and_missing_file(tmp_path: Path) -> None:
         ("name: !!bool maybe\n", r"line 1 has a tag \(!!int or another\) before what is no such value"),
         ("name: !!int ''\n", "a tag"),
         ("name: !!timestamp noon\n", "a tag"),
+        ("name: !!timestamp {=: 2024-01-01}\n", "a tag"),
+        ("name: x\n---\nname: y\n", "line 2 is not valid YAML: it holds a second document; a job is one"),
+        ("name: &a x\ninput: &a y\n", "line 2 is not valid YAML: an anchor stands twice"),
+        ('"": x\n', "line 1: unknown key ''; known keys are"),
     ],
 )
 def test_odd_yaml_is_one_sentence(tmp_path: Path, text: str, words: str) -> None:

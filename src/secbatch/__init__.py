@@ -20,4 +20,4 @@ def finetune(
     from secbatch.finetune_jobfile import load_finetune_job
     from secbatch.finetuning.finetune import finetune as train
 
-    return train(job if isinstance(job, FinetuneJob) else load_finetune_job(str(job)), reporter, overwrite=overwrite)
+    return train(job if isinstance(job, FinetuneJob) else load_finetune_job(job), reporter, overwrite=overwrite)

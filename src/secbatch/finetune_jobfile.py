@@ -2,18 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from secbatch.finetune_job import FinetuneJob
 from secbatch.job_sentences import keys_placed
-from secbatch.jobfile import read_values, validate_as
+from secbatch.jobfile import file_name, read_values, validate_as
 
 
-def load_finetune_job(path: str, overrides: Sequence[str] = ()) -> FinetuneJob:
+def load_finetune_job(path: str | Path, overrides: Sequence[str] = ()) -> FinetuneJob:
     """The job in the file at `path`, with `key.key=value` overrides applied.
 
     Raises JobError (one sentence with file and line) for what is not such a job.
     """
-    with finetune_job_read(path, overrides) as job:
+    with finetune_job_read(file_name(path), overrides) as job:
         return job
 
 

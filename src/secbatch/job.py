@@ -131,6 +131,6 @@ def check_job(job: object) -> None:
     """Raises JobError for what a caller from Python gives and is no job: a path, most often."""
     if not isinstance(job, Job):
         raise JobError(
-            f"a {type(job).__name__} is no job; secbatch.jobfile.load_job reads one from the file at a path, and"
-            " secbatch.job.Job is one."
+            f"a value of type {type(job).__name__} is no job; secbatch.jobfile.load_job reads one from the file at a"
+            " path, and secbatch.job.Job is one."
         )

@@ -76,7 +76,7 @@ def job_sentence(
     place = f"{origin} line {line}" if line else origin
     if _overridden(path, overrides, whole):
         place = "command line"
-    key = _cut(".".join(path)) or "the job"
+    key = _cut(".".join(path)) if path else "the job"
     kind = problem["type"]
     if kind == "extra_forbidden":
         known = _known_keys(location[:-1], model)

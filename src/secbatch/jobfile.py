@@ -1,6 +1,7 @@
 """Reads a job file: YAML with its line numbers, overrides from the command line, one sentence for what is wrong."""
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,10 @@ MOST_BYTES = 256 << 10  # of a job file
 MOST_VALUES = 50_000  # in a job file, aliases written out
 OF_DATA = (".csv", ".tsv", ".parquet", ".jsonl", ".conll", ".gz", ".zst", ".bz2")
 QUOTED = '"'  # of YAML's styles the one that can hold any text, on one line
+SECOND = {  # of which YAML's parser speaks as the end of a sentence
+    "but found another document": "it holds a second document; a job is one",
+    "second occurrence": "an anchor stands twice",
+}
 NO_TEXT = {"bool": "true or false", "int": "a number", "float": "a number", "null": "nothing", "timestamp": "a date"}
 Kind = TypeVar("Kind", bound=BaseModel)
 
@@ -26,8 +31,17 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
 
     Raises JobError (one sentence with file and line) for what is not a job.
     """
-    with job_read(str(path), overrides) as job:
+    with job_read(file_name(path), overrides) as job:
         return job
+
+
+def file_name(path: object) -> str:
+    """The path of a job file as text. Raises JobError for what a caller from Python gives and is no path."""
+    if not isinstance(path, str | os.PathLike):
+        raise JobError(
+            f"a job file is named by its path, as text or a Path; a value of type {type(path).__name__} is none."
+        )
+    return os.fsdecode(path)
 
 
 @contextmanager
@@ -44,6 +58,7 @@ def read_values(path: str, overrides: Sequence[str], keys: str) -> tuple[dict[st
 
     `keys` names, for a message, what such a file must have. Raises JobError for what is no mapping.
     """
+    _check_overrides(overrides)
     try:
         with Path(path).open("rb") as file:
             content = file.read(MOST_BYTES + 1)
@@ -79,6 +94,7 @@ def read_values(path: str, overrides: Sequence[str], keys: str) -> tuple[dict[st
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "it cannot be parsed"
+        problem = SECOND.get(problem, problem)
         raise JobError(f"Job file '{path}'{where} is not valid YAML: {problem}.") from None
     except (ValueError, OverflowError) as error:  # a date such as 2024-99-99
         if node is None:  # an escape such as "\\UFFFFFFFF"
@@ -88,7 +104,7 @@ def read_values(path: str, overrides: Sequence[str], keys: str) -> tuple[dict[st
         raise JobError(
             f"Job file '{path}'{_line_of_fault(node)} holds a value that cannot be ({error}); put it in quotes."
         ) from None
-    except (LookupError, AttributeError):  # of YAML's parser: a tag before what is none, as in `!!bool maybe`
+    except (LookupError, AttributeError, TypeError):  # of YAML's parser: a tag before what is none: `!!bool maybe`
         raise JobError(
             f"Job file '{path}'{_line_of_fault(node)} has a tag (!!int or another) before what is no such value."
         ) from None
@@ -98,7 +114,10 @@ def read_values(path: str, overrides: Sequence[str], keys: str) -> tuple[dict[st
         raise JobError(f"Job file '{path}' must be a mapping with {keys}.")
     for override in overrides:
         _apply(values, override)
-    _refuse_half_characters(values, path)
+    try:
+        _refuse_half_characters(values, path)
+    except RecursionError:
+        raise JobError("--set has a key of more parts than any has; write it as tasks.mask.top_k=5.") from None
     return values, node
 
 
@@ -202,6 +221,17 @@ def override(key: str, text: str) -> str:
     return f"{key}={yaml.safe_dump(text, default_style=QUOTED, width=math.inf).strip()}"
 
 
+def _check_overrides(overrides: Sequence[str]) -> None:
+    """Those from Python may be anything; a text alone would be taken letter by letter."""
+    if isinstance(overrides, str) or not isinstance(overrides, Sequence):
+        raise JobError(
+            f"overrides are a list of texts such as ['device=cpu']; a value of type {type(overrides).__name__} is none."
+        )
+    for given in overrides:
+        if not isinstance(given, str):
+            raise JobError(f"an override is a text, such as 'device=cpu'; {short(given)} is none.")
+
+
 def _apply(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
@@ -214,7 +244,10 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise JobError(f"--set {override}: '{parent}' holds a value, not keys.")
         place = inside
     try:
-        _refuse_bombs(yaml.compose(text, Loader=yaml.SafeLoader), f"--set {key}")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_bombs(node, f"--set {key}")
         place[last] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError, LookupError, AttributeError):
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError, LookupError, AttributeError, TypeError):
         place[last] = text  # what looks like a date, or a number, and is none
+    else:
+        _refuse_odd_keys(node, f"--set {key}")
