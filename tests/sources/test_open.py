@@ -112,6 +112,16 @@ def test_a_shard_of_large_rows_ends_inside_a_piece(tmp_path, monkeypatch):
     assert {shard.num_rows for shard in shards[:-1]} == {10}
 
 
+def test_a_text_that_a_dictionary_holds_once_counts_in_each_row(tmp_path, monkeypatch):
+    """Texts are written out for each row later on, and Arrow holds no more than 2 GiB of them together."""
+    monkeypatch.setattr(slicing, "SHARD_BYTES", 10_000)
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 50, pa.int32()), ["x" * 1000])
+    pq.write_table(pa.table({"text": texts, "n": range(50)}), tmp_path / "t.parquet")
+    shards = shards_of(tmp_path / "t.parquet")
+    assert table_of(shards).column("n").to_pylist() == list(range(50))
+    assert {shard.num_rows for shard in shards[:-1]} == {10}
+
+
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
 def test_progress_counts_the_rows_given_out_and_not_those_read_ahead(tmp_path: Path, ending: str) -> None:
     """A bar that counts what was decoded in one go would stand at half after the first of a thousand shards."""

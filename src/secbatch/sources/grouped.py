@@ -14,6 +14,7 @@ import numpy as np
 
 from secbatch.errors import InputError, OutputError
 from secbatch.sources.columns import check_known
+from secbatch.sources.piece import rows_bytes
 from secbatch.sources.shard import Shard
 from secbatch.sources.slicing import SHARD_BYTES
 
@@ -66,7 +67,7 @@ def group_by_conversation(
         for table, starts in buckets.conversations(id_column, order_column):
             bounds = [*starts.tolist(), table.num_rows]
             first = 0  # start of the conversations of this bucket that are not in a shard yet
-            row_bytes = table.nbytes / max(1, table.num_rows)
+            row_bytes = rows_bytes(table) / max(1, table.num_rows)
             for stop in bounds[1:]:
                 full = rows + stop - first >= max(1, shard_rows(index))
                 if full or size + (stop - first) * row_bytes >= SHARD_BYTES:

@@ -11,7 +11,7 @@ from secbatch.errors import InputChangedError, InputError, cause, shown
 from secbatch.no_python_object import NO_OBJECT
 from secbatch.sources.columns import conversion_error, convert, failing, note, without
 from secbatch.sources.input_file import InputFile
-from secbatch.sources.piece import Piece, reject_piece
+from secbatch.sources.piece import Piece, reject_piece, rows_bytes
 from secbatch.sources.reading_faults import is_the_machines
 from secbatch.sources.signatures import no_parquet
 from secbatch.sources.streams import UnreadableFileError
@@ -238,7 +238,7 @@ def joined(batches: "Iterator[pa.RecordBatch]", rows: int) -> "Iterator[pa.Table
     for batch in batches:
         held.append(batch)
         held_rows += batch.num_rows
-        held_bytes += batch.nbytes
+        held_bytes += rows_bytes(pa.Table.from_batches([batch]))
         if held_rows >= rows or held_bytes >= BATCH_BYTES:
             yield from _in_one(held)
             held, held_rows, held_bytes = [], 0, 0

@@ -37,6 +37,17 @@ class Reader(Protocol):
         ...
 
 
+def rows_bytes(table: "pa.Table") -> int:
+    """What the rows of `table` take, each with its own text: a dictionary has it in memory once for all of them."""
+    import pyarrow as pa
+
+    from secbatch.value_bytes import value_bytes
+
+    if not any(pa.types.is_dictionary(kind) for kind in table.schema.types):
+        return int(table.nbytes)
+    return max(table.nbytes, value_bytes(table))
+
+
 def reject_piece(
     file: str, reason: str, raw: bytes, line: int | None, offset: int | None, whole_file: bool = False
 ) -> Reject:

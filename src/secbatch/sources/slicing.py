@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from secbatch.sources.piece import Piece
+from secbatch.sources.piece import Piece, rows_bytes
 from secbatch.sources.shard import Reject, Shard
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class _Pending:
                 if place in piece.errors:
                     self.errors[self.rows + place - start] = piece.errors[place]
         self.rows += stop - start
-        self.bytes += table.nbytes
+        self.bytes += rows_bytes(table)
 
     def add_rejects(self, rejects: list[Reject]) -> None:
         self.rejects += rejects
@@ -92,7 +92,7 @@ def slice_pieces(pieces: Iterator[Piece], schema: "pa.Schema", shard_rows: Calla
     for piece in pieces:
         start = 0
         pending.add_rejects(piece.rejects)
-        row_bytes = max(1, piece.table.nbytes // max(1, len(piece.rows)))
+        row_bytes = max(1, rows_bytes(piece.table) // max(1, len(piece.rows)))
         while start < len(piece.rows):
             room_bytes = max(0, SHARD_BYTES - pending.bytes)
             room = min(max(1, shard_rows(index)) - pending.rows, room_bytes // row_bytes + 1)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from secbatch.store.value_bytes import value_bytes
+from secbatch.value_bytes import value_bytes
 
 SAMPLE_ROWS = 2_000  # of a column, to see whether its values repeat
 # Of a table, to tell its size: it stands for rows like it, or for fewer wide ones.

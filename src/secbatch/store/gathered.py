@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from secbatch.store.pieces import Piece, PieceKeys, conformed, row_groups
 from secbatch.store.row_keys import COLUMNS, RowKeys
-from secbatch.store.value_bytes import read_back_alike
+from secbatch.value_bytes import read_back_alike
 
 # Of parts that are written together: bytes of the parts, rows, and parts.
 BATCH_BYTES, BATCH_ROWS, BATCH_PARTS = 16 << 20, 1 << 16, 256

@@ -19,7 +19,7 @@ from secbatch.store.durable_files import DurableFiles, write_atomically
 from secbatch.store.encoding import parquet_options
 from secbatch.store.filesystem import WatchedFile, explain_read, refuses_to_read, remove_file
 from secbatch.store.row_keys import StoredKeys
-from secbatch.store.value_bytes import value_bytes
+from secbatch.value_bytes import value_bytes
 
 ROW_GROUP_ROWS = 65_536  # keeps a reader's memory small and its skipping fine
 ROW_GROUP_BYTES = 16 << 20  # so do rows with much in them

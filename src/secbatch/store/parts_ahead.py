@@ -20,7 +20,7 @@ from secbatch.store.ledger_records import Checkpoint
 from secbatch.store.merge import Grouping, Merger
 from secbatch.store.parts import TableWriter, remove_files
 from secbatch.store.pieces import Piece, conformed
-from secbatch.store.value_bytes import read_back_alike
+from secbatch.value_bytes import read_back_alike
 from secbatch.waiting import BoundedQueue, wait_until
 
 WAITING = 1  # checkpoints whose rows are held for the writer, besides the one that it writes

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from secbatch.store.value_bytes import read_back_alike, value_bytes
+from secbatch.value_bytes import read_back_alike, value_bytes
 
 WORDS = pa.struct([("word", pa.string()), ("score", pa.float32())])
 COLUMNS = {
