@@ -18,6 +18,7 @@ from secbatch.task_keys import conversation_column
 from secbatch.tasks.base import Begun, OnItsWay, RemoteTask, Task, TaskColumns, WideTask
 from secbatch.tasks.encoder_task import EncoderTask, compute_together, precision_of
 from secbatch.tasks.registry import Encoders, build_task
+from secbatch.untokenizable_rows import encode_the_others
 from secbatch.waiting import wait_until
 from secbatch.work_done import part_in_hand, work_in_hand
 
@@ -152,6 +153,9 @@ class Worker:
                 task.load()
 
     def encode(self, work: Work) -> Work:
+        return encode_the_others(self._encoded, work)
+
+    def _encoded(self, work: Work) -> Work:
         shard = work.identified.shard
         usable = np.ones(shard.num_rows, dtype=bool)
         usable[list(shard.errors)] = False

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from secbatch.models.sequences import TokenSequences
+from secbatch.models.tokenizer_panics import panics_told
 from secbatch.models.untrusted_text import MASK, untrusted_tokenizer
 from secbatch.models.word_tokens import WordTokens, cuts_at_spaces
 
@@ -68,8 +69,9 @@ class TextTokenizer:
         self._same_word: np.ndarray = np.zeros(0, np.int64)  # by id: one id for all that decode to one word
         self._id_of_word: dict[str, int] = {}
 
+    @panics_told()
     def encode(self, texts: Sequence[str], special_tokens: bool = True) -> TokenSequences:
-        """Token ids of untrusted texts, whole: nothing is cut."""
+        """Token ids of untrusted texts, whole: nothing is cut. Raises UntokenizableError."""
         if self._by_word and len(texts) >= FEW:
             nothing = np.zeros(0, np.int32)
             around = (self.before, self.after) if special_tokens else (nothing, nothing)
@@ -105,6 +107,7 @@ class TextTokenizer:
         """The `tokenizers.Encoding` of a pair of words of the program's own, to see what stands around two texts."""
         return self._backend.encode(self._word, self._word)
 
+    @panics_told()
     def located(self, texts: Sequence[str]) -> "LocatedTokens":
         """As `encode`, without special tokens, with each token's place in its text."""
         rows: list[np.ndarray] = []
@@ -169,6 +172,7 @@ class TextTokenizer:
         self._decode(ids)
         return self._same_word[ids]
 
+    @panics_told()
     def _decode(self, ids: np.ndarray) -> None:
         top = int(ids.max(initial=-1)) + 1
         if top > len(self._words):

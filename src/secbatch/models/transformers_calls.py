@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from secbatch.errors import ModelError, SecbatchError, cause
 from secbatch.models.content_hash import weight_files
 from secbatch.models.resolved import ResolvedModel
+from secbatch.models.tokenizer_panics import is_panic
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,9 @@ def explained(resolved: ResolvedModel, what: str) -> Iterator[None]:
             f"model {resolved.name}: {what} in {resolved.folder} are a pickle that is broken or holds more than"
             " tensors, which could run code and is never read; use a safetensors file"
         ) from error
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         from secbatch.models.out_of_memory import is_out_of_memory
 
         if is_out_of_memory(error):

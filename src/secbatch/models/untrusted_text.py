@@ -13,6 +13,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from secbatch.models.tokenizer_growth import check_growth
+
 MASK = "<mask>"  # the mask in every data file, whatever the model's own mask token is
 
 
@@ -22,8 +24,10 @@ def untrusted_tokenizer(backend: Tokenizer, mask_token: str | None) -> tuple[Tok
     Returns the copy and the secret name of each special token, by its printed form; `mask_token` is always
     among them unless it is None. The mask, too, has a secret name, as normalisers can turn other characters
     (the full-width ＜mask＞) into those of `<mask>`: whoever encodes puts the secret one in place of MASK.
+    Raises ValueError for a tokenizer that can make texts longer without bound.
     """
     spec = json.loads(backend.to_str())
+    check_growth(spec)
     spec["truncation"] = spec["padding"] = None
     hidden = {token["content"] for token in spec["added_tokens"] if token["special"]}
     if mask_token is not None:

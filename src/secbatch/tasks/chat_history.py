@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from secbatch.errors import JobError, ModelError, UnfitModelError
 from secbatch.models.chat_template import ChatTemplate
+from secbatch.models.tokenizer_panics import UntokenizableError, panics_told
 from secbatch.models.untrusted_text import untrusted_tokenizer
 
 # More characters than any model's positions hold: what stands before them is never tokenised.
@@ -91,8 +92,16 @@ class ChatRenderer:
         """Token ids of conversations that end with an open question each; what does not fit is left out.
 
         Whole turns go first, the oldest ones before the others; of a question that does not fit alone, only
-        the end is kept.
+        the end is kept. One that the tokenizer gives up on has an error.
         """
+        try:
+            return self._rendered(conversations)
+        except UntokenizableError as error:
+            if len(conversations) == 1:
+                return [Rendered([], 0, False, str(error))]
+            return [self.render([one])[0] for one in conversations]
+
+    def _rendered(self, conversations: Sequence[Sequence[Turn]]) -> list[Rendered]:
         rendered: list[Rendered | None] = [None] * len(conversations)
         open_ = {place: [self._bounded(turn) for turn in turns] for place, turns in enumerate(conversations)}
         cut = {place for place, turns in open_.items() if turns != list(conversations[place])}
@@ -130,6 +139,7 @@ class ChatRenderer:
                 too_early = middle
         return Rendered(fitting, 1, True)
 
+    @panics_told()
     def _encode(self, texts: list[str]) -> list[list[int]]:
         # a template writes its special tokens itself
         encodings = self._backend.encode_batch_fast(texts, add_special_tokens=self._template is None)

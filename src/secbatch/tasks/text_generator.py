@@ -20,6 +20,7 @@ from secbatch.models.generation_settings import (
 from secbatch.models.generation_vllm import VllmGenerator, hindrance, installed
 from secbatch.models.load import load_model
 from secbatch.models.tokenizer_files import load_tokenizer
+from secbatch.models.tokenizer_panics import panics_told
 from secbatch.row_hash import digests
 from secbatch.tasks.generated_text import clean, row_seed
 from secbatch.tasks.repeats import Repeats
@@ -161,7 +162,8 @@ class TextGenerator:
             return []
         made = self._generator.generate(prompts)
         self.tokens, self.padding = self.tokens + made.tokens, self.padding + made.padding
-        texts = self.hf.batch_decode([answer.tokens for answer in made.answers], skip_special_tokens=True)
+        with panics_told():
+            texts = self.hf.batch_decode([answer.tokens for answer in made.answers], skip_special_tokens=True)
         return [
             Written(clean(text), len(answer.tokens)) if answer.error is None else Written(None, 0, answer.error)
             for text, answer in zip(texts, made.answers, strict=True)
