@@ -149,6 +149,7 @@ def test_a_file_of_data_is_no_job(tmp_path: Path) -> None:
         ("    type: fill-mask\n", "", 6, "needs a type, one of fill-mask, embed, classify"),
         ("name: nightly", "name:", 1, "it must be text (given: nothing)"),
         ("name: nightly", "name: 2026", 1, "it must be text; put it in quotes (given: 2026)"),
+        ("    text: sentence", "    text: {sentence}", 9, "'tasks.mask.text' is wrong: it must be text; put it in "),
         ("    text: sentence", "    text: sentence\n    top_k: yes", 10, "it must be a whole number (given: true)"),
         ("    text: sentence", "    text: sentence\n    top_k: 2.5", 10, "it must be a whole number (given: 2.5)"),
         ("  path: out", "  path: ''", 15, "it is empty; name a folder"),
@@ -225,6 +226,8 @@ def test_a_job_of_the_other_command_is_told_so(tmp_path: Path) -> None:
     [
         ("taks.mask.top_k=5", r"command line: unknown key 'taks' \(did you mean 'tasks'\?\)"),
         ("tasks.mack.top_k=5", "command line: 'tasks.mack' needs a type"),
+        ("tasks.mask.text=In short: {a}", "'tasks.mask.text' is wrong: it must be text; put it in quotes within"),
+        ("name=7", r"it must be text; put it in quotes within those of the shell, 'key=\"value\"' \(given: 7\)"),
         ("name=&a [*a]", r"command line: 'name' is wrong: .*given: '&a \[\*a\]'"),
         ('name="\\UFFFFFFFF"', "command line: 'name' is wrong"),
         ("name=!!timestamp {=: 2024-01-01}", "command line: 'name' is wrong"),

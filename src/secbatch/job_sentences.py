@@ -94,8 +94,10 @@ def job_sentence(
     if not location and kind == "value_error":  # of the job as a whole: the message names the keys
         return f"{place}: {message}."
     message = IN_YAML.get(kind, message.replace("Input should be", "it must be"))  # `input` is a key of jobs
-    if kind == "string_type" and isinstance(given, int | float | date):
+    if kind == "string_type" and isinstance(given, int | float | date | dict | list):
         message += "; put it in quotes"
+        if place == "command line":  # its own are gone when it comes here
+            message += " within those of the shell, 'key=\"value\"'"
     if kind == "string_pattern_mismatch":  # nobody should have to read a regular expression
         message = WRITTEN_AS[location[-1]]
         shown = "" if location[-1] == "api_key_env" else shown  # it may be the key
