@@ -57,6 +57,20 @@ def test_without_a_command_it_shows_how_it_is_used(capsys: pytest.CaptureFixture
         assert below in "".join(capsys.readouterr())
 
 
+@pytest.mark.parametrize(
+    "command", [["run", "job.yaml"], ["enrich", "in.csv", "--mask", "a", "-o"], ["run", "--x"], []]
+)
+def test_names_in_errors_of_usage_do_not_reach_the_terminal_as_they_are(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run([*command, "a\x1b]0;b\x07\x9b1m\u202e.csv"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Usage: secbatch") or "should be a folder" in said
+    if command != ["run", "--x"]:
+        assert "a\\x1b]0;b\\x07\\x9b1m\\u202e.csv" in said
+    assert "".join(said.split("\n")).isprintable()
+
+
 def test_enrich_to_one_file_and_show(mask_model: str, capsys: pytest.CaptureFixture[str]) -> None:
     write("in.csv", "n,text\n001,A <mask> here\n002,no mask\n003,<mask> and <mask>\n")
     assert _run(["enrich", "in.csv", "-o", "out.parquet", "--mask", "text", "--mask-model", mask_model]) == 0

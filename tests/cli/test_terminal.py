@@ -1,7 +1,12 @@
 """How text is shown on a terminal."""
 
+import json
+from pathlib import Path
+
 import pytest
 
+from secbatch.cli.figures import write_json
+from secbatch.cli.measured import Measured
 from secbatch.cli.terminal import bold, sentence
 
 
@@ -21,3 +26,21 @@ def test_of_a_name_without_end_a_sentence_shows_the_ends() -> None:
     assert len(said) < 400 and said.startswith("There is no column 'xxx")
     assert said.endswith("xxx' in the input; it has a, b.")
     assert sentence("/a" * 400) == "/a" * 400 + "."
+
+
+def test_json_on_standard_output_holds_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"label": "\x9b31m\u202e\U0001f600é"}
+    write_json("-", figures)
+    said = capsys.readouterr().out
+    assert said.isascii() and json.loads(said) == figures
+
+
+def test_a_metrics_file_that_could_not_be_written_is_named_in_printable_characters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("prometheus_client")
+    folder = tmp_path / "a\x1b]0;b\x07"
+    folder.mkdir()
+    with Measured(str(folder / "a.prom")):
+        folder.rmdir()
+    assert "a\\x1b]0;b\\x07/a.prom' cannot be written: No such file" in capsys.readouterr().err

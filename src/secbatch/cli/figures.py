@@ -41,10 +41,10 @@ def check_json_file(path: str | None) -> None:
 
 def write_json(path: str, figures: dict[str, Any]) -> None:
     """Into a file, or to standard output where that is "-". Raises SecbatchError when it cannot be."""
-    text = json.dumps(figures, indent=2, ensure_ascii=False)
     if path == "-":
-        click.echo(text)
+        click.echo(json.dumps(figures, indent=2))  # ASCII: labels must neither reach a terminal nor break a locale
         return
+    text = json.dumps(figures, indent=2, ensure_ascii=False)
     try:
         Path(path).write_text(text + "\n", encoding="utf-8")
     except OSError as error:

@@ -75,7 +75,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         if log.active():
             return _fail(error.format_message(), error.exit_code)
-        error.show()
+        # As click shows it, but for names that a shell's `*` may have put there.
+        click.UsageError(printable(error.format_message()), getattr(error, "ctx", None)).show()
         return error.exit_code
     except (Interrupted, KeyboardInterrupt, click.Abort) as error:
         return _interrupted(error)

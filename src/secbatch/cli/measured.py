@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from secbatch.cli.terminal import sentence
 from secbatch.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, SecbatchError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Measured:
             write_metrics(self._path, self.name, self._result, self._exit_code(error), seconds)
         except SecbatchError as failure:
             # The run's own outcome counts for more than its figures.
-            click.echo(str(failure), err=True)
+            click.echo(sentence(str(failure)), err=True)
 
     def _exit_code(self, error: BaseException | None) -> int:
         if error is None:
