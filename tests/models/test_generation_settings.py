@@ -1,6 +1,7 @@
 """A model's generation defaults under a job's wishes."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,8 @@ def test_values_of_the_model_that_are_none_are_refused() -> None:
         {"bad_words_ids": [[]]},
         {"forced_bos_token_id": [[1]]},
         {"max_length": [1]},
+        {"min_length": 10**30},
+        {"suppress_tokens": [5, -(10**30)]},
     ):
         with pytest.raises(ModelError, match="tiny: its generation settings cannot be used"):
             settle(model=values)
@@ -115,3 +118,17 @@ def test_the_generation_config_is_read_from_its_file_or_the_model_s(tmp_path: Pa
         file.write_text(broken)
         with pytest.raises(ModelError, match=r"generation_config\.json cannot be read"):
             read_generation_config(tmp_path, config)
+
+
+def test_a_temperature_without_sampling_is_read_in_silence(tmp_path: Path) -> None:
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("transformers").addHandler(handler)
+    values = {"temperature": 0.6, "top_p": 0.9, "typical_p": 0.8, "do_sample": False}  # it is said once of each set
+    (tmp_path / "generation_config.json").write_text(json.dumps(values))
+    try:
+        assert read_generation_config(tmp_path, LlamaConfig()).temperature == 0.6
+    finally:
+        logging.getLogger("transformers").removeHandler(handler)
+    assert said == []

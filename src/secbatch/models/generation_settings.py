@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from secbatch.errors import JobError, ModelError
 from secbatch.models.configuration import text_config
+from secbatch.models.transformers_calls import quiet
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PretrainedConfig
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 # New tokens where neither the job nor the model says how many. (transformers falls back to 20: mid-sentence.)
 DEFAULT_NEW_TOKENS = 128
 MOST_BEAMS = 1_000  # that a model may ask for; each takes a row of every batch
+LARGEST = 2**62  # of whole numbers, which tensors hold in 64 bits
 LONGEST_NGRAM = 10_000  # tokens; transformers takes memory for each before it looks at a text
 
 # transformers' defaults for what a model's generation config leaves open.
@@ -98,7 +100,8 @@ def read_generation_config(folder: Path, config: "PretrainedConfig") -> "Generat
     if not (folder / "generation_config.json").is_file():
         return GenerationConfig.from_model_config(config)
     try:
-        return GenerationConfig.from_pretrained(folder)
+        with quiet():  # many a model has a temperature and does not sample
+            return GenerationConfig.from_pretrained(folder)
     except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as problem:
         raise ModelError(f"{folder / 'generation_config.json'} cannot be read: {problem}") from None
 
@@ -127,6 +130,10 @@ def settings_for(
         raise ModelError(f"model {model}: its generation settings cannot be used ({problem})") from None
     if not 1 <= settings.num_beams <= MOST_BEAMS:
         raise ModelError(f"model {model}: its generation settings ask for {settings.num_beams:,} beams (num_beams)")
+    for name, value in vars(settings).items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, int) and abs(number) > LARGEST for number in numbers):
+            raise ModelError(f"model {model}: its generation settings cannot be used ({name} is beyond {LARGEST:,})")
     for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"):
         if getattr(settings, name) > LONGEST_NGRAM:
             raise ModelError(f"model {model}: its generation settings ask for {name} {getattr(settings, name):,}")
