@@ -10,7 +10,6 @@ class CatalogEntry:
     name: str
     hub_id: str | None  # owner/name on the hub, None for a model that ships with the package
     licence: str
-    tasks: tuple[str, ...]  # task types that it serves
     good_for: str
     revision: str = "main"  # branch, tag or commit; the commit it resolves to is recorded with every run
 
@@ -20,56 +19,48 @@ _ENTRIES = (
         name="securebert",
         hub_id="ehsanaghaei/SecureBERT",
         licence="bigscience-openrail-m",
-        tasks=("fill-mask", "embed"),
         good_for="Masked words and embeddings of security text (RoBERTa-base trained further on it)",
     ),
     CatalogEntry(
         name="securebert-plus",
         hub_id="ehsanaghaei/SecureBERT_Plus",
         licence="see model card",
-        tasks=("fill-mask", "embed"),
         good_for="As securebert, trained on more text",
     ),
     CatalogEntry(
         name="securebert2",
         hub_id="cisco-ai/SecureBERT2.0-base",
         licence="Apache-2.0",
-        tasks=("fill-mask", "embed"),
         good_for="Long security texts and code, up to 8,192 tokens (ModernBERT)",
     ),
     CatalogEntry(
         name="roberta-base",
         hub_id="FacebookAI/roberta-base",
         licence="MIT",
-        tasks=("fill-mask", "embed"),
         good_for="General English; what securebert is compared with",
     ),
     CatalogEntry(
         name="blenderbot",
         hub_id="facebook/blenderbot-400M-distill",
         licence="Apache-2.0",
-        tasks=("chat",),
         good_for="Short conversational answers, 128 tokens of history",
     ),
     CatalogEntry(
         name="qwen",
         hub_id="Qwen/Qwen2.5-0.5B-Instruct",
         licence="Apache-2.0",
-        tasks=("chat",),
         good_for="Fuller answers to instructions, with a system message and long history",
     ),
     CatalogEntry(
         name="builtin/mlm",
         hub_id=None,
         licence="Apache-2.0",
-        tasks=("fill-mask", "embed"),
         good_for="Trying things out with no network: a small stand-in, not SecureBERT",
     ),
     CatalogEntry(
         name="builtin/chat",
         hub_id=None,
         licence="Apache-2.0",
-        tasks=("chat",),
         good_for="Trying things out with no network: a small stand-in, not Blenderbot",
     ),
 )
