@@ -48,6 +48,17 @@ def test_systemd_units(kind: str, tmp_path: Path) -> None:
     assert not complaints
 
 
+def test_folders_that_the_examples_write_to_are_made() -> None:
+    (made,) = re.findall(r"^install -d -o secbatch (.+)$", TEXT, re.MULTILINE)
+    for first_line in ("# /etc/cron.d/secbatch", "# /etc/systemd/system/secbatch-nightly.service"):
+        written = re.findall(
+            r"(?:2>> |--metrics-file |cd |WorkingDirectory=|ReadWritePaths=)(/[^ \n]+)", block(first_line)
+        )
+        for path in written:
+            assert any(path == folder or path.startswith(f"{folder}/") for folder in made.split()), path
+    assert "HF_HOME=/srv/models" in TEXT and "/srv/models" in made.split()
+
+
 def test_code_for_a_gpu_is_kept_where_the_examples_may_write() -> None:
     unit = block("# /etc/systemd/system/secbatch-nightly.service")
     (writable,), (folder,) = (
