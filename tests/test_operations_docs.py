@@ -83,6 +83,7 @@ def test_airflow_and_its_shell() -> None:
     ]
     assert len(commands) == 1 and isinstance(commands[0], ast.Constant)
     subprocess.run(["bash", "-n", "-c", str(commands[0].value)], check=True)
+    assert re.search(r"^\s*/opt/secbatch/bin/secbatch run ", str(commands[0].value), re.MULTILINE)  # as installed above
 
 
 def test_kubernetes() -> None:
