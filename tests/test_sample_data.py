@@ -260,3 +260,9 @@ def test_training_job_is_valid_and_its_data_can_be_learned_from(path: Path, monk
 def test_there_is_a_training_job_for_each_objective() -> None:
     objectives = {load_finetune_job(str(path)).objective for path in TRAININGS}
     assert objectives == {"masked-lm", "classify", "ner", "qa", "seq2seq"}
+
+
+def test_the_job_of_the_readme_is_for_the_columns_that_it_speaks_of() -> None:
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    job = Job.model_validate(yaml.safe_load(text))
+    assert {*job.input.id, *job.input.types} <= set(COLUMNS)  # reports/*.csv have those of sentences.csv
