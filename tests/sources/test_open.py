@@ -63,6 +63,28 @@ def test_a_file_that_vanishes(tmp_path):
     assert raised.value.exit_code == 1  # a scheduler that tries again is right
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("what", ["pipe", "device", "folder"])
+def test_a_file_that_became_something_else_is_not_waited_for(tmp_path, ending, what):
+    path = tmp_path / f"a.{ending}"
+    texts = {"csv": "text\na\n", "jsonl": '{"text": "a"}\n'}
+    if ending == "parquet":
+        pq.write_table(pa.table({"text": ["a"]}), path)
+    else:
+        path.write_text(texts[ending])
+    source = source_of(path)
+    path.unlink()
+    match what:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/null")
+        case _:
+            path.mkdir()
+    with pytest.raises(InputChangedError, match=rf"a\.{ending}' is no file any more, .*; run again"):
+        list(source.shards())
+
+
 def test_shards_are_the_same_every_time(tmp_path):
     written(tmp_path, "a.csv", "id,text\n" + "".join(f"{i},row {i}\n" for i in range(1000)))
     written(tmp_path, "b.csv", "id,text\n" + "".join(f"{i},row {i}\n" for i in range(100)) + "bad\n")

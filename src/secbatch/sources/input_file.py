@@ -4,6 +4,7 @@ import posixpath
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from secbatch.errors import InputChangedError
 from secbatch.sources.remote import RemoteFile, is_remote
 
 if TYPE_CHECKING:
@@ -36,8 +37,12 @@ class InputFile:
     def open(self) -> "pa.NativeFile":
         """The stored bytes, with random access; a remote file is read through failures that pass."""
         import pyarrow as pa
+        import pyarrow.fs as pafs
 
         if not is_remote(self.filesystem):
+            # To open a pipe waits for whoever writes into it, and a device may never end.
+            if self.filesystem.get_file_info(self.fs_path).type in (pafs.FileType.Unknown, pafs.FileType.Directory):
+                raise InputChangedError(f"'{self.path}' is no file any more, as when the input was listed; run again")
             return self.filesystem.open_input_file(self.fs_path)
         return pa.PythonFile(RemoteFile(self.filesystem, self.fs_path, self.path), mode="r")
 
