@@ -202,6 +202,8 @@ def test_a_conversation_that_does_not_fit_loses_its_oldest_turns_and_says_so(ser
         (200, b"<html>"),
         (200, {"choices": []}),
         (200, {"choices": [{"message": "a role"}]}),
+        (200, {"choices": [said("half an ans")["choices"][0] | {"finish_reason": "error"}]}),
+        (200, {"choices": [said("")["choices"][0] | {"error": {"message": "no", "code": 502}}]}),
         (202, b""),
     ],
 )
@@ -398,6 +400,15 @@ ANSWERS: list[tuple[Any, str | None, str | None]] = [
         None,
         "to no answer after its reasoning within",
     ),
+    # an empty text in the place of null
+    (
+        {"role": "assistant", "content": "", "reasoning_content": "So"},
+        None,
+        "to no answer after its reasoning within",
+    ),
+    ({"role": "assistant", "content": " \n", "reasoning": "So"}, None, "no text as an answer (finish_reason: stop)"),
+    ({"role": "assistant", "content": "", "refusal": "I cannot."}, None, "gave no answer (I cannot.)"),
+    ({"role": "assistant", "content": "", "refusal": None, "reasoning": ""}, "", None),
     ({"role": "assistant", "content": f"my key is {KEY}"}, "my key is ***", None),
 ]
 
@@ -412,6 +423,14 @@ def test_servers_answer_in_many_forms(
     done = run(task(server.url, api_key_env="ENDPOINT_KEY"), question=["a"])
     assert answers(done) == [answer]
     assert (error is None and done.errors == {}) or (error is not None and error in done.errors[0])
+
+
+@pytest.mark.parametrize(("finish", "reason"), [("length", "to no answer within"), ("content_filter", "filter)")])
+def test_an_answer_of_which_nothing_is_left_is_none(server: Server, finish: str, reason: str) -> None:
+    choice = said("")["choices"][0] | {"finish_reason": finish}
+    server.script = lambda server, body: (200, {"choices": [choice]})
+    done = run(task(server.url), question=["a"])
+    assert answers(done) == [None] and reason in done.errors[0]
 
 
 def test_answers_are_cleaned_and_broken_ones_are_no_answers(server: Server) -> None:

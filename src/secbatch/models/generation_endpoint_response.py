@@ -78,13 +78,15 @@ def judged(status: int, headers: Mapping[str, str], content: bytes) -> Outcome:
 
 def _completion(value: Any) -> Completion | Failure:
     try:
-        said = value["choices"][0]["message"]
+        choice = value["choices"][0]
+        said = choice["message"]
         text = _text(said["content"] if "role" not in said else said.get("content"))
     except (AttributeError, TypeError, KeyError, IndexError):  # a text or a list may well hold "role"
-        problem = message(value)  # some proxies say so with a 200
-        return Failure("a response that is no chat completion" + (f": {problem}" if problem else ""))
-    if text is None:
-        return Completion(None, error=_why_nothing(value["choices"][0]))
+        return _no_completion(message(value))  # some proxies say so with a 200
+    if choice.get("error") or choice.get("finish_reason") == "error":  # OpenRouter, of a server behind it
+        return _no_completion(message(choice if choice.get("error") else value))
+    if text is None or (not text.strip() and _is_none(choice)):
+        return Completion(None, error=_why_nothing(choice))
     usage = value.get("usage")
     counts = usage if isinstance(usage, dict) else {}
     # JSON can hold halves of characters, which no file can
@@ -109,6 +111,17 @@ def _part(part: Any) -> str:
     if not isinstance(text, str):
         raise TypeError
     return text
+
+
+def _no_completion(problem: str) -> Failure:
+    return Failure("a response that is no chat completion" + (f": {problem}" if problem else ""))
+
+
+def _is_none(choice: dict[str, Any]) -> bool:
+    """Whether an empty text stands where others send null, as it does with llama.cpp, Ollama and DeepSeek."""
+    said = choice["message"]
+    beside = said.get("refusal") or said.get("reasoning_content") or said.get("reasoning")
+    return bool(beside) or choice.get("finish_reason") in ("length", "content_filter")
 
 
 def _why_nothing(choice: dict[str, Any]) -> str:
