@@ -215,6 +215,16 @@ def test_removed_rows_are_kept_marked_or_dropped(counter: Counter) -> None:
     assert sorted(rows()["id"].astype(int)) == list(range(90)) and set(rows()["secbatch_status"]) == {"ok"}
 
 
+def test_one_row_that_is_gone_is_spoken_of_as_one(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES[:3])
+    run_job(job(input=WITH_ID))
+    write("a.csv", "id,text,note", *LINES[:2])
+    with pytest.raises(OutputError, match=r"1 of the 3 rows in 'out' is no longer in the input"):
+        run_job(job(input=WITH_ID, output=removed("drop", max_removed="0")))
+    result = run_job(job(input=WITH_ID, output=removed("drop")))
+    assert "1 row is no longer in the input and was dropped." in result.notices
+
+
 def test_an_input_that_lost_half_its_rows_stops_the_run(counter: Counter) -> None:
     write("a.csv", "id,text,note", *LINES)
     run_job(job(input=WITH_ID))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from secbatch.errors import OutputError
+from secbatch.errors import OutputError, counted
 from secbatch.job import Job
 from secbatch.reuse import Reuse
 from secbatch.run_identity import now
@@ -136,12 +136,17 @@ class Publisher:
         lost = made.removed if self.job.input.id else made.removed - made.added
         if lost > self.job.output.removals_allowed(rows):
             raise OutputError(
-                f"{lost:,} of the {rows:,} rows in '{self.layout.root}' are no longer in the input, more than "
-                f"output.max_removed ({self.job.output.max_removed}) allows; nothing was changed. See whether the "
-                "input is whole, or allow it with `--set output.max_removed=100%`."
+                f"{lost:,} of the {counted(rows, 'row')} in '{self.layout.root}' {'is' if lost == 1 else 'are'} no"
+                f" longer in the input, more than output.max_removed ({self.job.output.max_removed}) allows; nothing"
+                " was changed. See whether the input is whole, or allow it with `--set output.max_removed=100%`."
             )
         became = {"dropped": made.removed - made.marked, "marked": made.marked}
-        return [f"{rows:,} rows are no longer in the input and were {how}." for how, rows in became.items() if rows]
+        return [
+            f"{counted(rows, 'row')} {'is' if rows == 1 else 'are'} no longer in the input and"
+            f" {'was' if rows == 1 else 'were'} {how}."
+            for how, rows in became.items()
+            if rows
+        ]
 
     def _show(
         self,

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from secbatch.errors import OutputError
+from secbatch.errors import OutputError, counted
 from secbatch.identity import Identified, Identities
 from secbatch.poison import Poison
 from secbatch.reuse import KeptRows, Reuse
@@ -62,9 +62,9 @@ class ShardLookup:
                 rows += self.reuse.redone(self.reuse.look(identities.name(shard)))
             if rows > most:
                 raise OutputError(
-                    f"More than {most:,} rows that are done would be done again, because a task's parameters or model "
-                    "have changed (max_recompute); nothing was computed. If that is meant, raise `max_recompute`, or "
-                    "leave it out."
+                    f"More than {counted(most, 'row')} that {'is' if most == 1 else 'are'} done would be done again,"
+                    " because a task's parameters or model have changed (max_recompute); nothing was computed. If that"
+                    " is meant, raise `max_recompute`, or leave it out."
                 )
 
     def _shards(self, stopped: Callable[[], bool]) -> Iterator[Shard]:

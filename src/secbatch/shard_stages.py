@@ -12,7 +12,7 @@ from secbatch.engines.in_order import InOrder
 from secbatch.engines.local import LocalEngine
 from secbatch.engines.read_ahead import read_ahead
 from secbatch.engines.short_turns import short_turns
-from secbatch.errors import Interrupted, OutOfTime
+from secbatch.errors import Interrupted, OutOfTime, counted
 from secbatch.finished_shards import FinishedShards
 from secbatch.now_and_then import NowAndThen
 from secbatch.poison import Poison
@@ -155,8 +155,8 @@ class ShardStages:
         if self.options.until is not None and time.time() >= self.options.until:
             done, share = self.result.enriched + self.result.reused, self.progress.fraction()
             raise OutOfTime(
-                f"Stopped at the time that was asked for, with {done:,} rows done and about {1 - share:.0%} of the "
-                "input left; run the same command again to go on"
+                f"Stopped at the time that was asked for, with {counted(done, 'row')} done and about {1 - share:.0%}"
+                " of the input left; run the same command again to go on"
             )
 
     def _finish(self, item: Item) -> None:

@@ -4,7 +4,7 @@ import os
 import resource
 import threading
 
-from secbatch.errors import SecbatchError
+from secbatch.errors import SecbatchError, counted
 
 RUN, TRIAL = 10, 2  # threads that a run takes at least, and a process in which rows are tried
 EACH, MOST = 4, 64  # those for each processor, and processors that count
@@ -24,8 +24,8 @@ def check_threads(own: int = RUN) -> None:
     found = _startable(wanted)
     if found < wanted:
         raise SecbatchError(
-            f"the system lets this process start {found} more threads, and about {wanted} are needed; raise the limit"
-            " (ulimit -u, or pids.max of its control group), or use fewer processors (OMP_NUM_THREADS)"
+            f"the system lets this process start {counted(found, 'more thread')}, and about {wanted} are needed;"
+            " raise the limit (ulimit -u, or pids.max of its control group), or use fewer processors (OMP_NUM_THREADS)"
         )
 
 

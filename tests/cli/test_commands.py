@@ -230,7 +230,7 @@ def test_show_rejected_is_what_the_latest_run_could_not_parse(
     assert "Text: 2,b,\\x1b[31mc,d" in shown
     assert _run(["show", "out", "--rejected", "--rows", "1"]) == 0
     some = capsys.readouterr()
-    assert "in.csv line 4" not in some.out and some.err == "These are 1 of 2 rejects; --rows 2 shows all.\n"
+    assert "in.csv line 4" not in some.out and some.err == "This is 1 of 2 rejects; --rows 2 shows all.\n"
     write("in.csv", "a,text\n1,A <mask>\n")
     assert _run(command) == 0
     assert _run([*command, "--top-k", "3", "--mask-model", "no-such-folder"]) == 1
@@ -256,7 +256,7 @@ output: {{path: out}}
     assert _run(["show", "out", "--rejected", "--rows", "1"]) == 0
     shown = capsys.readouterr()
     assert "Rejected: in.csv row 1: column 'n': 'x' is not of type int64" in shown.out
-    assert shown.err == "These are 1 of 3 rejects; --rows 3 shows all.\n"
+    assert shown.err == "This is 1 of 3 rejects; --rows 3 shows all.\n"
     assert _run(["show", "out", "--rejected"]) == 0
     shown = capsys.readouterr()
     assert "Rejected: in.csv row 2: id column 'text' is empty; give it a value." in shown.out

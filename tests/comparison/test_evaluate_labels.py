@@ -113,7 +113,7 @@ def test_unknown_labels_are_refused_or_counted(classifiers: list[str], labelled:
     ):
         _classify(classifiers)
     told = _classify(classifiers, unknown_labels="count")
-    assert any("does not know 1 of the labels (T1055): 1 misses" in notice for notice in told.notices)
+    assert any(notice.endswith("does not know 1 of the labels (T1055): 1 miss") for notice in told.notices)
     (part,) = (part for part in told.models[0].parts if part.name == "T1055")
     assert part.support == 1 and part.figures["f1"].value == 0.0
 

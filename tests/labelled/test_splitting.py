@@ -61,7 +61,8 @@ def test_a_document_in_both_splits_is_named() -> None:
     with pytest.raises(InputError, match=r"group 'd0' and 1 more stand in train"):
         check_apart(two, two, ("train", "dev"))
     same = [TextExample("t", ("x",), None, Place("b.csv", 1))]
-    assert "1 of the 1 examples of dev" in check_apart(same, same, ("train", "dev"))[0]
+    assert "1 of the 1 example of dev has a text that stands" in check_apart(same, same, ("train", "dev"))[0]
+    assert "2 of the 2 examples of dev have a text" in check_apart(same * 2, same * 2, ("train", "dev"))[0]
 
 
 def test_rare_and_unknown_labels_are_named_with_their_place() -> None:

@@ -97,7 +97,7 @@ def test_half_of_the_shards_is_not_a_model(tiny: Tiny, cache: Path, tmp_path: Pa
     assert not at_hand("securebert") and not at_hand(str(folder))
     with pytest.raises(ModelError, match="not in the local cache"):
         resolve("securebert")
-    with pytest.raises(ModelError, match=r"1 of 2 weight files are missing from .*-00002-of-00002\.safetensors"):
+    with pytest.raises(ModelError, match=r"1 of 2 weight files is missing from .*-00002-of-00002\.safetensors"):
         resolve(str(folder))
     for shard in ("../elsewhere.safetensors", "/elsewhere.safetensors", "a" * 5000, "a\0b", "\ud800", "", [], None):
         broken = json.dumps({"weight_map": {"a": shard}})

@@ -205,7 +205,7 @@ def test_of_a_question_that_does_not_fit_the_end_is_kept() -> None:
 def test_a_prompt_that_leaves_no_room_is_an_error_of_the_row() -> None:
     ours = renderer(blenderbot_tokenizer(), 16, encoder_decoder=True, prompt="words " * 40 + "{text}")
     rendered = ours.render([[Turn("What?")]])[0]
-    assert rendered.tokens == [] and "the prompt alone take" in str(rendered.error)
+    assert rendered.tokens == [] and "the prompt alone takes " in str(rendered.error)
 
 
 def test_models_without_a_chat_template_are_refused() -> None:

@@ -183,9 +183,13 @@ def test_labels_are_checked(classifier: Made, tiny: Tiny) -> None:
         make_task(tiny("bert"))
     with pytest.raises(ModelError, match=r"gives 3 scores, but id2label in its config.json names 2 labels"):
         check_label_count(("a", "b"), 3, "m")
+    with pytest.raises(ModelError, match=r"gives 2 scores, but id2label in its config.json names 1 label;"):
+        check_label_count(("a",), 2, "m")
 
     with pytest.raises(ModelError, match="without gaps; it has 2 entries"):
         label_names(SimpleNamespace(id2label={0: "a", 2: "b"}), "m")
+    with pytest.raises(ModelError, match="without gaps; it has 1 entry"):
+        label_names(SimpleNamespace(id2label={1: "a"}), "m")
     hostile = SimpleNamespace(id2label={0: "a\ud800", 1: "\x1b[2J\x00\u202e"})
     assert label_names(hostile, "m") == ("a?", "\x1b[2J\x00\u202e")  # data stays as it is, where a file can hold it
 

@@ -142,8 +142,8 @@ def cell(interval: "Interval", signed: bool = False, short: bool = False) -> Tex
 def _footnote(evaluation: "Evaluation") -> str:
     drawn = "rows" if evaluation.groups is None else "groups"
     text = (
-        f"In brackets: {evaluation.confidence:.0%} intervals, {evaluation.samples:,} bootstrap resamples of {drawn},"
-        f" seed {evaluation.seed}."
+        f"In brackets: {evaluation.confidence:.0%} intervals, {counted(evaluation.samples, 'bootstrap resample')} of"
+        f" {drawn}, seed {evaluation.seed}."
     )
     if evaluation.differences:
         text += " * The interval of the difference does not hold 0."

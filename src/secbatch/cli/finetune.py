@@ -10,7 +10,7 @@ from secbatch.cli.live_report import duration
 from secbatch.cli.stopping import StopAsked
 from secbatch.cli.terminal import printable, sentence
 from secbatch.cli.training_watch import TrainingWatch
-from secbatch.errors import shown
+from secbatch.errors import counted, shown
 from secbatch.working_folder import check_working_folder
 
 if TYPE_CHECKING:
@@ -62,10 +62,11 @@ def _planned(plan: "TrainingPlan") -> list[tuple[str, str]]:
         ranked = sorted(plan.labels.items(), key=lambda entry: -entry[1])
         some = ", ".join(f"{shown(label)} {count:,}" for label, count in ranked[:SHOWN_LABELS])
         lines.append(("Labels", f"{len(ranked)}: {some}{', …' if len(ranked) > SHOWN_LABELS else ''}"))
-    epoch = f"{plan.tokens:,} tokens an epoch in {plan.sequences:,} sequences of at most {plan.max_length}"
+    sequences = f"{counted(plan.sequences, 'sequence')} of at most {plan.max_length}"
+    epoch = f"{counted(plan.tokens, 'token')} an epoch in {sequences}"
     return [
         *lines,
-        ("Training", f"{epoch}; {plan.steps:,} steps in {plan.epochs} epochs at most"),
+        ("Training", f"{epoch}; {counted(plan.steps, 'step')} in {counted(plan.epochs, 'epoch')} at most"),
         ("Model", f"{plan.parameters / 1e6:.1f} M weights, learning rate {plan.learning_rate:g}"),
         ("Device", f"{plan.device}, {plan.precision}"),
     ]

@@ -7,6 +7,7 @@ import click
 from secbatch.cli import options
 from secbatch.cli.figures import check_json_file, predicting, write_json
 from secbatch.cli.terminal import bold, printable, sentence
+from secbatch.errors import counted
 
 if TYPE_CHECKING:
     from secbatch.comparison.found import Example
@@ -82,7 +83,8 @@ def _print(diff: "ModelsDiff") -> None:
 
     found, (first, second) = diff.found, diff.names
     out = console()
-    what = f"{diff.kind} · {diff.rows:,} of {diff.rows_of_input:,} rows · {found.count:,} {found.units} compared"
+    of = f"{diff.rows:,} of {counted(diff.rows_of_input, 'row')}"
+    what = f"{diff.kind} · {of} · {counted(found.count, found.units.removesuffix('s'))} compared"
     out.print(Text(f"{printable(first)} → {printable(second)} · {what}"))
     out.print()
     table = plain_table("", "95% interval", first="")

@@ -9,7 +9,7 @@ import click
 from secbatch.cli.footer import read_footer, several_labels, tasks_of
 from secbatch.cli.origins import Origins
 from secbatch.cli.terminal import bold, printable
-from secbatch.errors import InputError, JobError
+from secbatch.errors import InputError, JobError, counted
 from secbatch.no_python_object import NO_OBJECT
 from secbatch.store.filesystem import explain_read, refuses_to_read
 from secbatch.store.layout import Layout, rejects_beside
@@ -52,7 +52,8 @@ def show(output: str, rows: int, rejected: bool, with_models: bool) -> int:
         for label, text in block:
             click.echo(f"{bold(printable(label) + ':')} {_shortened(printable(text))}")
     if rejected and there > len(blocks):  # nobody should take the first of them for all
-        click.echo(f"These are {len(blocks):,} of {there:,} rejects; --rows {there} shows all.", err=True)
+        these = "This is" if len(blocks) == 1 else "These are"
+        click.echo(f"{these} {len(blocks):,} of {there:,} rejects; --rows {there} shows all.", err=True)
     return 0
 
 
@@ -197,7 +198,7 @@ def _result(row: dict[str, Any], name: str, kind: str) -> str:
         return _labels(row, name)
     if kind == "ner":
         return " | ".join(f"{span['text']} [{span['label']} {span['score']:.2f}]" for span in value) or "(no spans)"
-    return f"[{', '.join(f'{x:.3f}' for x in value[:4])}, ...] ({len(value)} numbers)"
+    return f"[{', '.join(f'{x:.3f}' for x in value[:4])}, ...] ({counted(len(value), 'number')})"
 
 
 def _rejection(error: str, source: str | None, row: int | None) -> str:

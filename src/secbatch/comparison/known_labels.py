@@ -20,14 +20,15 @@ def unknown_labels(
     if not strange:
         return ()
     rows = sum(len(places[label]) for label in strange)
+    misses = "1 miss" if rows == 1 else f"{rows} misses"
     if what == "count":
-        return (f"model {model} does not know {len(strange)} of the labels ({listed(strange)}): {rows} misses",)
+        return (f"model {model} does not know {len(strange)} of the labels ({listed(strange)}): {misses}",)
     label = strange[0]
     left = len(strange) - 1
     more = f" (nor {'are' if left > 1 else 'is'} {left} more)" if left else ""
     raise InputError(
         f"label '{shown(label)}' ({places[label][0]}) is not known to {model}{nearest(label, list(known))}, which has"
-        f" {listed(list(known))}{more}; mend the labels, or say --unknown-labels count to take the {rows} misses into"
+        f" {listed(list(known))}{more}; mend the labels, or say --unknown-labels count to take the {misses} into"
         " account"
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secbatch.comparison.evaluation import Evaluation
-from secbatch.errors import JobError, OutputError
+from secbatch.errors import JobError, OutputError, counted
 from secbatch.evaluation.bootstrap import Interval
 from secbatch.quiet_matplotlib import quiet_matplotlib
 
@@ -54,9 +54,10 @@ def _plot(evaluation: Evaluation, path: Path) -> None:
         _headline(axes[0], evaluation)
         if parts:
             _by_part(axes[1], evaluation, parts)
-        groups = "" if evaluation.groups is None else f" of {evaluation.groups:,} groups"
+        groups = "" if evaluation.groups is None else f" of {counted(evaluation.groups, 'group')}"
         figure.suptitle(
-            f"{evaluation.objective}, {evaluation.rows:,} rows{groups}; bars: {evaluation.confidence:.0%} intervals",
+            f"{evaluation.objective}, {counted(evaluation.rows, 'row')}{groups};"
+            f" bars: {evaluation.confidence:.0%} intervals",
             fontsize=10,
         )
         if count > 1:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from secbatch.errors import JobError, ModelError
+from secbatch.errors import JobError, ModelError, counted
 from secbatch.home import expanded
 from secbatch.jobfile import validate
 from secbatch.models.device import Compute
@@ -99,7 +99,8 @@ def one_sentence(errors: Mapping[int, str], rows: int, model: str) -> tuple[str,
         return ()
     row, sentence = min(errors.items())
     if len(errors) == rows:
-        raise ModelError(f"model {model} could do none of the {rows} rows ({sentence})")
+        raise ModelError(f"model {model} could do none of the {counted(rows, 'row')} ({sentence})")
     return (
-        f"model {model} could not do {len(errors)} of {rows} rows, which count as wrong (row {row + 1}: {sentence})",
+        f"model {model} could not do {len(errors)} of {rows} rows, which"
+        f" {'counts' if len(errors) == 1 else 'count'} as wrong (row {row + 1}: {sentence})",
     )

@@ -133,7 +133,8 @@ def _cut(objective: Objective, items: list[Item], max_length: int) -> tuple[str,
         lengths = {"sources": [len(item.ids) for item in items], "targets": [len(item.targets) for item in items]}
     counts = {what: sum(length == max_length for length in found) for what, found in lengths.items()}
     return tuple(
-        f"{count} of the {len(items)} training {what} reach {max_length} tokens, beyond which they are cut"
+        f"{count} of the {len(items)} training {what} {'reaches' if count == 1 else 'reach'} {max_length} tokens,"
+        f" beyond which {'it is' if count == 1 else 'they are'} cut"
         for what, count in counts.items()
         if count
     )

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from secbatch.errors import counted
 from secbatch.finetune_job import LOWER_IS_BETTER, WITHOUT_MEANING
 
 CURVE = "training_curve.png"
@@ -144,7 +145,7 @@ def _training(record: dict[str, Any]) -> str:
         [
             "## Training",
             "",
-            f"{record['steps']:,} steps, {record['tokens']:,} tokens in {minutes:.1f} minutes"
+            f"{counted(record['steps'], 'step')}, {counted(record['tokens'], 'token')} in {minutes:.1f} minutes"
             f" ({record['tokens_per_second'] or 0:,.0f} tokens/s) on {_cell(record['device'])}, {record['precision']}.",
             f"Versions: {versions}.",
             "",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from secbatch.errors import Interrupted, SecbatchError
+from secbatch.errors import Interrupted, SecbatchError, counted
 from secbatch.finetune_job import LOWER_IS_BETTER, FinetuneJob
 from secbatch.finetuning.autocast import autocast
 from secbatch.finetuning.averaging import AveragedWeights
@@ -206,7 +206,8 @@ class Training:
         left = len(self._plan.epochs) - state.epoch
         if left and wanted.early_stopping and state.stale >= wanted.early_stopping.patience:
             reporter.notice(
-                f"{self._job.metric} on dev has not become better for {state.stale} epochs; the training ends here"
+                f"{self._job.metric} on dev has not become better for {counted(state.stale, 'epoch')};"
+                " the training ends here"
             )
 
     def take_best(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from secbatch.errors import quoted
+from secbatch.errors import counted, quoted
 from secbatch.labelled.examples import Answer, Span
 
 _WHOLE = re.compile(r"\s*[0-9]+\.0+\s*")
@@ -46,7 +46,7 @@ def _span(value: Any, text: str) -> Span:
     if not label:
         raise ValueError(f"hold one without a label, {start}–{end}")
     if not 0 <= start < end <= len(text):
-        raise ValueError(f"hold {start}–{end}, which is not within the text's {len(text)} characters")
+        raise ValueError(f"hold {start}–{end}, which is not within the text's {counted(len(text), 'character')}")
     inside = text[start:end]
     if not inside.strip():
         raise ValueError(f"hold {start}–{end}, where there is nothing but blanks")

@@ -78,7 +78,8 @@ def check_apart(first: Sequence[Example], second: Sequence[Example], names: tupl
     texts = {text_of(example) for example in first}
     same = sum(text_of(example) in texts for example in second)
     if same:
-        return (f"{same} of the {len(second)} examples of {names[1]} have a text that stands in {names[0]}, too",)
+        of = f"{same} of the {counted(len(second), 'example')} of {names[1]}"
+        return (f"{of} {'has' if same == 1 else 'have'} a text that stands in {names[0]}, too",)
     return ()
 
 

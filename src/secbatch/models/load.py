@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from secbatch.errors import ModelError, UnfitModelError, cause
+from secbatch.errors import ModelError, UnfitModelError, cause, counted
 from secbatch.models.block_sparse import keep_block_sparse
 from secbatch.models.configuration import load_config, text_config
 from secbatch.models.content_hash import weight_files
@@ -119,7 +119,8 @@ def _check_complete(resolved: ResolvedModel, kind: Kind, model: Any, info: dict[
     if kind != "encoder" and not any(key.startswith(prefix) and "pooler" not in key.split(".") for key in missing):
         raise UnfitModelError(without_head(resolved, kind, f"{missing[0]} is not in its checkpoint"))
     raise ModelError(
-        f"model {resolved.name}: {len(missing)} weights are missing from its checkpoint (the first is {missing[0]})"
+        f"model {resolved.name}: {counted(len(missing), 'weight')} {'is' if len(missing) == 1 else 'are'} missing"
+        f" from its checkpoint (the first is {missing[0]})"
     )
 
 

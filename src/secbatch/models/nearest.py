@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secbatch.errors import SecbatchError
+from secbatch.errors import SecbatchError, counted
 from secbatch.models.generation_scores import largest
 from secbatch.models.linear import Linear, has_blocked_layers
 from secbatch.models.memory_patience import MemoryPatience, Next
@@ -66,8 +66,9 @@ class NearestRows:
                     self._vectors = max(1, min(self._vectors, size) // 2)
                 case Next.NEVER:
                     raise SecbatchError(
-                        f"there is no memory on {self.device} to compare a text with the {len(self.matrix):,} rows of"
-                        " the reference; run the same command again once there is some, what is finished is kept"
+                        f"there is no memory on {self.device} to compare a text with the"
+                        f" {counted(len(self.matrix), 'row')} of the reference; run the same command again once there"
+                        " is some, what is finished is kept"
                     )
         return scores, rows
 

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from secbatch.errors import ModelError, UnfitModelError, nearest
+from secbatch.errors import ModelError, UnfitModelError, counted, nearest
 from secbatch.home import expanded
 from secbatch.models.catalog import CATALOG
 from secbatch.models.content_hash import tokenizer_hash, weight_files, weights_hash
@@ -125,8 +125,8 @@ def _of_folder(name: str, folder: Path, licence: str | None) -> ResolvedModel:
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise ModelError(
-            f"model {name}: {len(missing)} of {len(files)} weight files are missing from {folder}"
-            f" (the first is {missing[0]})"
+            f"model {name}: {len(missing)} of {counted(len(files), 'weight file')}"
+            f" {'is' if len(missing) == 1 else 'are'} missing from {folder} (the first is {missing[0]})"
         )
     return _described(name, None, None, folder.resolve(), licence)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from secbatch.errors import ModelError, UnfitModelError
+from secbatch.errors import ModelError, UnfitModelError, counted
 from secbatch.models.configuration import load_config
 from secbatch.models.load import weight_notices
 from secbatch.models.resolved import ResolvedModel
@@ -45,7 +45,8 @@ def load_for_training(
     missing = sorted(key for key in info["missing_keys"] if not new_head or of_body(key))
     if missing and any(of_body(key) for key in missing):
         raise ModelError(
-            f"model {resolved.name}: {len(missing)} weights are missing from its checkpoint (the first is {missing[0]})"
+            f"model {resolved.name}: {counted(len(missing), 'weight')} {'is' if len(missing) == 1 else 'are'} missing"
+            f" from its checkpoint (the first is {missing[0]})"
         )
     if missing:
         raise UnfitModelError(

@@ -115,7 +115,8 @@ def settled(found: Found, seconds: float) -> Found:
     more = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
     ahead = (waiting[0].modified or 0) > now + AHEAD
     clock = "; by its own time, which is ahead of this machine's clock" if ahead else ""
-    text = f"{waiting[0].path}{more} changed within the last {seconds:g} seconds (input.settle{clock})"
+    last = "second" if seconds == 1 else f"{seconds:g} seconds"
+    text = f"{waiting[0].path}{more} changed within the last {last} (input.settle{clock})"
     if not files:
         raise InputChangedError(f"{text}, and there is no other file; run again later")
     return Found(files, (*found.notices, f"{text} and is left for the next run"), found.waiting + len(waiting))

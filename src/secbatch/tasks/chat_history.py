@@ -126,9 +126,9 @@ class ChatRenderer:
         """As much of the question's end as fits beside the prompt around it, found by bisection."""
         fitting = self._encode([self._text([Turn("")])])[0]
         if len(fitting) > self.limit:
-            what = "prompt and system message" if self.system else "prompt"
+            what = "prompt and system message alone take" if self.system else "prompt alone takes"
             room = f"{self.limit} tokens that {self.model} has for a question"
-            return Rendered([], 0, True, f"the {what} alone take {len(fitting)} of the {room}")
+            return Rendered([], 0, True, f"the {what} {len(fitting)} of the {room}")
         start, too_early = len(question), 0  # the end from `start` fits, from `too_early` it does not
         while start - too_early > 1:
             middle = (start + too_early) // 2

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from secbatch.errors import ModelError
+from secbatch.errors import ModelError, counted
 
 Problem = Literal["single-label", "multi-label", "regression"]
 _PROBLEMS: dict[str, Problem] = {
@@ -18,7 +18,7 @@ def label_names(config: Any, model: str) -> tuple[str, ...]:
     if not names or set(names) != set(range(len(names))):
         raise ModelError(
             f"model {model}: id2label in its config.json must name the labels 0, 1, ... without gaps; it has"
-            f" {len(names)} entries"
+            f" {len(names)} entr{'y' if len(names) == 1 else 'ies'}"
         )
     # A lone surrogate (JSON can hold one) is no text that a file can hold.
     return tuple(str(names[number]).encode(errors="replace").decode() for number in range(len(names)))
@@ -28,8 +28,8 @@ def check_label_count(labels: tuple[str, ...], logits: int, model: str) -> None:
     """Raises ModelError when a model gives another number of scores than it names labels."""
     if logits != len(labels):
         raise ModelError(
-            f"model {model} gives {logits} scores, but id2label in its config.json names {len(labels)} labels;"
-            " they do not belong together"
+            f"model {model} gives {counted(logits, 'score')}, but id2label in its config.json names"
+            f" {counted(len(labels), 'label')}; they do not belong together"
         )
 
 
