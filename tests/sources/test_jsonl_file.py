@@ -204,11 +204,12 @@ def test_an_archive_that_breaks_off_at_the_end_of_a_line_is_a_reject(tmp_path):
     assert "rows before this place are kept" in reject.reason
 
 
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_utf16_without_a_mark_is_told_what_to_write(tmp_path, encoding):
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_a_wide_encoding_without_a_mark_is_told_what_to_write(tmp_path, encoding):
     path = written(tmp_path, "t.jsonl", lines({"text": "Größe"}).encode(encoding))
     with pytest.raises(
-        InputError, match=f"looks like UTF-16 without a byte order mark; say `input.encoding: {encoding}`"
+        InputError,
+        match=f"looks like {encoding[:6].upper()} without a byte order mark; say `input.encoding: {encoding}`",
     ):
         source_of(path)
     assert rows_of(path, encoding=encoding) == [{"text": "Größe"}]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from secbatch.errors import InputError, in_job_or_option, shown
 from secbatch.sources.csv_records import CR, QUOTE, Dialect, Fault, line_stop, parse_record
 from secbatch.sources.input_file import InputFile
-from secbatch.sources.streams import UnreadableFileError, Utf8Stream, refuse_utf16
+from secbatch.sources.streams import UnreadableFileError, Utf8Stream, refuse_wide_encoding
 from secbatch.sources.undecodable import bytes_of_the_file
 
 DELIMITERS = (b",", b";", b"\t", b"|")  # in this order where two stand equally often in the header
@@ -68,7 +68,7 @@ def read_layout(file: InputFile, delimiter: str | None, encoding: str | None) ->
     if not text.strip():
         raise UnreadableFileError("is empty: it has no header; a CSV file starts with its column names")
     if not recoded:
-        refuse_utf16(text)
+        refuse_wide_encoding(text)
     return _layout(file, text, named, codec if recoded else "UTF-8", marked)
 
 

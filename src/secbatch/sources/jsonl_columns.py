@@ -9,7 +9,7 @@ from secbatch.errors import InputError
 from secbatch.sources.input_file import InputFile
 from secbatch.sources.jsonl_lines import BLANK, BadLineError, parse_line
 from secbatch.sources.piece import BLOCK, RECORD_LIMIT
-from secbatch.sources.streams import UnreadableFileError, Utf8Stream, opened, refuse_utf16
+from secbatch.sources.streams import UnreadableFileError, Utf8Stream, opened, refuse_wide_encoding
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -113,7 +113,7 @@ def _start(file: InputFile, encoding: str | None, size: int) -> bytes:
                 f"{stream.failure}; fetch the file again" if stream.failure else "is empty: it has only blank lines"
             )
         if not stream.recoded:
-            refuse_utf16(text)
+            refuse_wide_encoding(text)
         text += _rest_of_line(stream, text)
         if stream.failure and b"\n" not in text:
             raise UnreadableFileError(f"{stream.failure}; fetch the file again")

@@ -30,6 +30,7 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+UTF_32 = (("utf-32-le", 0), ("utf-32-be", 3))  # which of four bytes an ASCII character is in
 COMMON_ENCODINGS = (
     *("utf-8", "utf-16", "utf-16-le", "utf-16-be", "cp1252", "cp1251", "cp1250", "latin-1", "iso-8859-15"),
     *("shift_jis", "gb18030", "big5", "euc-kr", "koi8-r", "mac-roman"),
@@ -57,14 +58,16 @@ def text_encoding(name: str) -> str:
     return info.name
 
 
-def refuse_utf16(text: bytes) -> None:
-    """UnreadableFileError for a start that only UTF-16 has: files start with an ASCII character, as good as always."""
-    if b"\0" in text[:2]:
-        little = text[1:2] == b"\0"
-        raise UnreadableFileError(
-            "looks like UTF-16 without a byte order mark; say "
-            f"{in_job_or_option('encoding', 'utf-16-le' if little else 'utf-16-be')}"
-        )
+def refuse_wide_encoding(text: bytes) -> None:
+    """UnreadableFileError for a start that only UTF-16 or UTF-32 has: files start with ASCII, as good as always."""
+    if b"\0" not in text[:2]:
+        return
+    written = [place for place, byte in enumerate(text[:8]) if byte]  # of two ASCII characters in UTF-32, one in four
+    wide = next((name for name, place in UTF_32 if written == [place, place + 4]), None)
+    encoding = wide or ("utf-16-le" if text[1:2] == b"\0" else "utf-16-be")
+    raise UnreadableFileError(
+        f"looks like {encoding[:6].upper()} without a byte order mark; say {in_job_or_option('encoding', encoding)}"
+    )
 
 
 def broken_off(failure: str) -> str:
