@@ -15,13 +15,14 @@ from tiny_models import bert_tokenizer
 from transformers import FNetConfig, FNetModel
 
 from secbatch import trial
-from secbatch.errors import InputError, Interrupted
+from secbatch.errors import InputError, Interrupted, OutputError
 from secbatch.job import Job
 from secbatch.models.resolved import ResolvedModel
 from secbatch.poison import Poison
 from secbatch.run_record import COUNTS
 from secbatch.runner import RunResult, run_job
 from secbatch.stages import STAGES, StageClock
+from secbatch.store.ledger import Ledger
 
 LATEST = Path("out/_secbatch/runs/latest.json")
 
@@ -119,6 +120,36 @@ def test_the_record_of_a_run_that_was_interrupted_or_failed(counter: Counter, mo
     assert told[2].error == record["error"]
     assert record["output"] == {"path": "out", "version": told[1].version, "published": False}  # what readers see still
     assert (record["counts"]["rows_in_dataset"], record["counts"]["read"]) == (3, 0)
+
+
+def test_what_stopped_a_run_is_said_where_the_ledger_cannot_note_its_end(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("in.csv").write_text("text\na\nb\nc\n")
+    told: list[RunResult] = []
+
+    def refused(*_: object) -> None:
+        raise OutputError("the ledger's own")
+
+    for cause in ("the first cause", "the ledger's own"):
+
+        def failing(self: UpperTask, encoded: Any, cause: str = cause) -> Any:
+            raise OutputError(cause)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(UpperTask, "compute", failing)
+            patch.setattr(Ledger, "end_run", refused)
+            with pytest.raises(OutputError, match=cause):
+                run_job(job(), ended=told.append)
+        record = json.loads(LATEST.read_text())
+        assert (record["state"], record["exit_code"], record["error"]) == ("failed", 1, cause)
+        also = [text for text in told.pop().notices if "the ledger's own" in text]
+        assert also == (["How the run ended could not be noted: the ledger's own"] if "first" in cause else [])
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "end_run", refused)
+        with pytest.raises(OutputError, match="the ledger's own"):
+            run_job(job())
+    assert run_job(job()).reused == 3
 
 
 def test_a_first_run_that_shows_less_than_before_tells_what_is_shown(

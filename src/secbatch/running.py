@@ -103,12 +103,23 @@ class Run:
             self.result.seconds = time.monotonic() - self.begin
             self.result.timings = self.clock.seconds()
             if self.result.device:  # it got as far as work
-                if self.sizes.rate:
-                    self.ledger.fix_setting(SPEED, f"{self.sizes.rate:.3f}")
-                self.ledger.end_run(self.run, self.result.state, now())
+                self._end()
             if (self.result.device or known_output) and self.ledger.in_place():
                 self._record(self.started)
         return self.result
+
+    def _end(self) -> None:
+        """Notes in the ledger how the run ended."""
+        try:
+            if self.sizes.rate:
+                self.ledger.fix_setting(SPEED, f"{self.sizes.rate:.3f}")
+            self.ledger.end_run(self.run, self.result.state, now())
+        except SecbatchError as error:
+            if self.result.state == "finished":
+                raise
+            # What has stopped the run matters more; its cause, a full disk, may be that of this as well.
+            if str(error) != self.result.error:
+                self._notice(f"How the run ended could not be noted: {error}")
 
     def _note_end(self, error: BaseException) -> None:
         interrupt = interrupt_behind(error)
