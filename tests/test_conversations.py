@@ -19,6 +19,7 @@ from secbatch.job import Job
 from secbatch.planning import plan_job
 from secbatch.run_options import RunOptions
 from secbatch.runner import run_job
+from secbatch.store.pool import Pool
 from secbatch.task_specs import Chat, FillMask
 from secbatch.tasks.chat_history import Turn
 from secbatch.tasks.chat_reply import Reply
@@ -263,19 +264,43 @@ def test_a_rejected_turn_that_one_conversation_has_asked_again_is_history_of_the
 ) -> None:
     other = job().tasks["answer"].model_copy(update={"text": "B {text}"})
     parted = job().output.model_copy(update={"partition_by": ("day",)})
-    given = job().model_copy(update={"tasks": {"other": other, **job().tasks}, "output": parted})
+    given = job().model_copy(update={"tasks": {**job().tasks, "other": other}, "output": parted})
     monkeypatch.setitem(globals(), "job", lambda output="out": at(given, output))
     Path("in").mkdir()
-    talk = "thread,turn,text,note,day\na,0,hello,x,mon\na,1,,x,007\na,2,two,x,mon\na,3,next,x,mon\n"
+    talk = "thread,turn,text,note,day\na,0,hello,x,mon\na,1,one,x,mon\na,2,two,x,mon\na,3,next,x,mon\n"
     Path("in/a.csv").write_text(talk)
-    asked.refuses = "B two"
+    # As with row keys of earlier releases, which did not note turns that got no answer.
+    monkeypatch.setattr(Pool, "unanswered", lambda *_: {})
+    monkeypatch.setattr("secbatch.shard_stages.after_unanswered", lambda tasks, done, *_: done)
+    asked.refuses = "B one|B two"
     run_job(job())
     asked.refuses = ""
     asked.questions.clear()
-    Path("in/a.csv").write_text(talk.replace("a,1,,x", "a,1,,y"))
-    run_job(job())  # the turn where nothing is asked is rejected, and another row now
-    assert sorted(asked.questions) == ["B next", "B two", "next", "two"]
-    assert rows().secbatch_status.tolist() == ["ok", "rejected", "ok", "ok"]
+    Path("in/a.csv").write_text(talk.replace("a,1,one,x", "a,1,one,y"))
+    run_job(job())  # the turn that was rejected is another row now
+    assert sorted(asked.questions) == ["B next", "B one", "B two", "next", "two"]
+    assert rows().secbatch_status.tolist() == ["ok"] * 4
+
+
+@pytest.mark.parametrize("retry", [False, True])
+def test_a_rejected_turn_that_asks_nothing_has_none_after_it_asked_again(
+    monkeypatch: pytest.MonkeyPatch, retry: bool
+) -> None:
+    parted = job().output.model_copy(update={"partition_by": ("day",)})
+    given = job().model_copy(update={"output": parted})
+    monkeypatch.setitem(globals(), "job", lambda output="out": at(given, output))
+    Path("in").mkdir()
+    talk = "thread,turn,text,note,day\na,0,hello,x,mon\na,1, ,x,007\na,2,two,x,mon\na,3,refuse,x,mon\na,4,last,x,mon\n"
+    Path("in/a.csv").write_text(talk)
+    run_job(job())
+    before = rows()
+    asked.questions.clear()
+    Path("in/a.csv").write_text(talk if retry else talk.replace("a,1, ,x", "a,1, ,y"))
+    run_job(job(), options=RunOptions(retry=retry))
+    assert sorted(asked.questions) == (["last", "refuse"] if retry else [])
+    pd.testing.assert_frame_equal(rows(), before)
+    assert rows().secbatch_status.tolist() == ["ok", "rejected", "ok", "rejected", "ok"]
+    agrees_with_a_fresh_one()
 
 
 def test_what_was_answered_for_a_row_that_another_task_rejects_is_not_asked_again(

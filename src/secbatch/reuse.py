@@ -149,8 +149,11 @@ class Reuse:
         wanted = after_unanswered(worker.tasks, done, shard.table, unanswered)
         match = self._pool.match(replace(keys, done=wanted), worker.fingerprints, unanswered)
         for name in talks * len(talks):  # a rejected turn that one has asked again is so for the others, too
+            usable = np.asarray(done[name].any(axis=1))
+            if (match.todo(name) & usable).any():
+                usable &= worker.tasks[name].asks(shard.table)  # type: ignore[attr-defined]
             numbers = conversations(shard.table.column(conversation_column(worker.tasks[name])))
-            self._with_history(name, numbers, np.asarray(done[name].any(axis=1)), match)
+            self._with_history(name, numbers, usable, match)
         # The others are asked again, and so are those after them.
         unanswered = {name: rows & match.rejected for name, rows in unanswered.items()}
         written = replace(keys, done=after_unanswered(worker.tasks, done, shard.table, unanswered))

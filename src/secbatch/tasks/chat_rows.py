@@ -78,6 +78,13 @@ class ChatRows:
     def load(self) -> None:
         self._renders.load()
 
+    def asks(self, table: pa.Table) -> np.ndarray:
+        """bool [n]: rows with a question."""
+        return np.array([question is not None for question in self._questions(table)], bool)
+
+    def _questions(self, table: pa.Table) -> list[str | None]:
+        return [text if text is not None and text.strip() else None for text in self._text.render(table).to_pylist()]
+
     def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> EncodedChat:
         return self._encode(table, ids, usable, {}, list(range(table.num_rows)))
 
@@ -99,8 +106,7 @@ class ChatRows:
         self, table: pa.Table, ids: pa.Array, usable: pa.Array, known: dict[int, Reply], wanted: list[int]
     ) -> EncodedChat:
         questions = [
-            text if use and text is not None and text.strip() else None
-            for text, use in zip(self._text.render(table).to_pylist(), usable.to_pylist(), strict=True)
+            question if use else None for question, use in zip(self._questions(table), usable.to_pylist(), strict=True)
         ]
         conversations = self._grouped(table, questions)
         if known:  # those of which nothing is wanted are left alone
