@@ -347,7 +347,7 @@ def test_a_row_group_that_was_taken_is_let_go_of(tmp_path: Path, monkeypatch: py
     table = pa.table({"a": [f"{number:064}" for number in range(4000)], "b": range(4000)})
     path = tmp_path / "a.parquet"
     write_tables(path, table.schema, [table], "part", most_rows=1000)
-    groups = RowGroups()
+    groups = RowGroups(tmp_path / "scratch")
     for start in range(0, 4000, 500):  # as a night goes through them, with a row in a hundred that is another now
         rows = np.array([row for row in range(start, start + 500) if row % 100])
         assert groups.take(path, rows, ["a"]).equals(table.select(["a"]).take(pa.array(rows)))
@@ -360,3 +360,59 @@ def test_a_row_group_that_was_taken_is_let_go_of(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(part_files, "CACHED_BYTES", held)
     groups.take(path, np.array([2500]), ["b", "a"])
     assert [group for _, group, _ in groups._cache] == [0, 1, 2] and groups._bytes <= held
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_row_groups_without_room_are_read_twice_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(1)
+    prediction = [[{"token": f"t{number % 7}", "score": number / 7}] for number in range(3)]
+    tables = []
+    for part in range(12):
+        table = pa.table(
+            {
+                "a": [f"{part}-{row}" * 9 if row % 5 else None for row in range(300)],
+                "vector": [[float(part), float(row)] * (row % 3) for row in range(300)],
+                "predictions": [prediction[: row % 4] or None for row in range(300)],
+                "b": pa.array([part * 1000 + row for row in range(300)], pa.int32() if part % 2 else pa.int64()),
+            }
+        )
+        write_tables(tmp_path / f"{part}.parquet", table.schema, [table], "part", most_rows=100)
+        tables.append(table)
+    read: list[tuple[str, int]] = []
+    opens: list[str] = []
+
+    class Watched(pq.ParquetFile):
+        def __init__(self, path: Path, **options: Any) -> None:
+            super().__init__(path, **options)
+            self._name = path.name
+            opens.append(path.name)
+
+        def read_row_group(self, group: int, **options: Any) -> pa.Table:
+            read.append((self._name, group))
+            return super().read_row_group(group, **options)
+
+    monkeypatch.setattr(pq, "ParquetFile", Watched)
+    names = ["vector", "b", "a", "predictions"]
+    groups = RowGroups(tmp_path / "scratch")
+
+    def taken() -> None:
+        for part in draw.permutation(12):
+            rows = draw.integers(0, 300, 12)
+            found = groups.take(tmp_path / f"{part}.parquet", rows, names)
+            assert found.equals(tables[part].select(names).take(pa.array(rows)))
+        groups.release()
+
+    for _ in range(3):  # there is room for all
+        taken()
+    assert len(read) == 36 and len(opens) <= 36 and not (tmp_path / "scratch").exists()
+    monkeypatch.setattr(part_files, "CACHED_BYTES", groups._bytes // 4)
+    monkeypatch.setattr(part_files, "SPILLED_BYTES", groups._bytes // 16)
+    read.clear()
+    for _ in range(12):
+        taken()
+        assert groups._bytes <= part_files.CACHED_BYTES
+    assert max(map(read.count, read)) <= 2
+    opens.clear()
+    taken()
+    assert not opens
+    assert len(list((tmp_path / "scratch").iterdir())) > 2

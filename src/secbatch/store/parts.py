@@ -6,6 +6,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from secbatch.store.durable_files import DurableFiles, write_atomically
 from secbatch.store.encoding import parquet_options
 from secbatch.store.filesystem import WatchedFile, explain_read, refuses_to_read, remove_file
 from secbatch.store.row_keys import StoredKeys
+from secbatch.store.spilled_groups import Group, SpilledGroups
 from secbatch.value_bytes import value_bytes
 
 ROW_GROUP_ROWS = 65_536  # keeps a reader's memory small and its skipping fine
@@ -31,6 +33,7 @@ FIRST_ROWS = 1024  # that tell how many make a row group
 PARQUET_END = b"PAR1"
 JOINED = 64  # small tables that are made one while they wait: each takes kilobytes, however few its rows
 CACHED_BYTES = 256 << 20  # of row groups that are read more than once
+SPILLED_BYTES = 64 << 20  # of them that go to scratch together once they were read again and there is no room
 TAKEN = 15 / 16  # of a row group's rows, after which it is let go of: the others have gone, or changed
 
 
@@ -236,45 +239,76 @@ class DamagedPartError(OutputError):
 class RowGroups:
     """Rows of part files by their positions; the last row groups read are kept, until most of their rows were taken."""
 
-    def __init__(self) -> None:
-        self._cache: OrderedDict[tuple[Path, int, tuple[str, ...]], pa.Table] = OrderedDict()
-        self._taken: dict[tuple[Path, int, tuple[str, ...]], int] = {}  # rows of each
+    def __init__(self, scratch: Path | None = None) -> None:
+        """`scratch`: for row groups that are read again and for which there is no room in memory; made when needed,
+        removed by the caller. None where they are read once."""
+        self._starts: dict[Path, np.ndarray] = {}  # int64: the first row of each row group of a file, and its rows
+        self._cache: OrderedDict[Group, pa.Table] = OrderedDict()
+        self._taken: dict[Group, int] = {}  # rows of each
         self._bytes = 0
+        self._gone: set[Group] = set()  # those for which there was no room before most of their rows were taken
+        self._spilled = SpilledGroups(scratch) if scratch else None
 
     def take(self, path: Path, rows: np.ndarray, columns: list[str]) -> pa.Table:
         """`columns` of the rows at these positions (int64 [n]) in that order. Raises OutputError."""
-        with opened(path) as file:
-            sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
-            starts = np.cumsum([0, *sizes])
+        with ExitStack() as stack:
+            file = cache(lambda: stack.enter_context(opened(path)))  # only where something is to be read from it
+            if path not in self._starts:
+                about = file().metadata
+                sizes = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
+                self._starts[path] = np.cumsum([0, *sizes])
+            starts = self._starts[path]
             groups = np.searchsorted(starts, rows, side="right") - 1
+            places, tables = rows - starts[groups], []
             wanted, counts = np.unique(groups, return_counts=True)
-            tables = [
-                self._group(file, (path, int(group), tuple(columns)), int(count))
-                for group, count in zip(wanted, counts, strict=True)
-            ]
+            for number, count in zip(wanted, counts, strict=True):
+                group = (path, int(number), tuple(columns))
+                if self._spilled and group in self._spilled:
+                    here = groups == number
+                    tables.append(self._spilled.take(group, places[here]))
+                    places[here] = np.arange(count)
+                else:
+                    tables.append(self._group(file, group, int(count)))
             offsets = np.cumsum([0, *(table.num_rows for table in tables)])
             rank = np.searchsorted(wanted, groups)
-            return pa.concat_tables(tables).take(pa.array(rows - starts[groups] + offsets[rank]))
+            return pa.concat_tables(tables).take(pa.array(places + offsets[rank]))
 
-    def _group(self, file: pq.ParquetFile, key: tuple[Path, int, tuple[str, ...]], rows: int) -> pa.Table:
+    def _group(self, file: Callable[[], pq.ParquetFile], group: Group, rows: int) -> pa.Table:
         """A row group, of which so many rows are taken now."""
-        table = self._cache.get(key)
+        table = self._cache.get(group)
         if table is None:
-            _, group, columns = key
-            table = file.read_row_group(group, columns=list(columns)).replace_schema_metadata(None)
-            self._cache[key] = table
+            _, number, columns = group
+            table = file().read_row_group(number, columns=list(columns)).replace_schema_metadata(None)
+            self._cache[group] = table
             self._bytes += table.nbytes
-        self._cache.move_to_end(key)
-        self._taken[key] = self._taken.get(key, 0) + rows
-        if self._taken[key] > TAKEN * table.num_rows:
-            self._let_go(key)
-        while self._bytes > CACHED_BYTES and len(self._cache) > 1:
-            self._let_go(next(iter(self._cache)))
+        self._cache.move_to_end(group)
+        self._taken[group] = self._taken.get(group, 0) + rows
+        if self._taken[group] > TAKEN * table.num_rows:
+            self._let_go(group)
+        self._make_room()
         return table
 
-    def _let_go(self, key: tuple[Path, int, tuple[str, ...]]) -> None:
-        self._bytes -= self._cache.pop(key).nbytes
-        del self._taken[key]
+    def _make_room(self) -> None:
+        spilled: dict[Group, pa.Table] = {}
+        while self._bytes > CACHED_BYTES - bool(spilled) * SPILLED_BYTES and len(self._cache) > 1:
+            group = next(iter(self._cache))
+            table = self._let_go(group)
+            if group in self._gone:  # it was read again: once more is once too often
+                spilled[group] = table
+            self._gone.add(group)
+        if self._spilled and spilled:
+            self._spilled.add(spilled)
+
+    def _let_go(self, group: Group) -> pa.Table:
+        table = self._cache.pop(group)
+        self._bytes -= table.nbytes
+        del self._taken[group]
+        return table
+
+    def release(self) -> None:
+        """Lets go of what is mapped into memory."""
+        if self._spilled:
+            self._spilled.release()
 
 
 def remove_files(folder: Path, files: tuple[str, ...]) -> None:

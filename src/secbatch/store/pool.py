@@ -82,7 +82,7 @@ class Pool:
         # So often they are asked before their keys are joined, which takes no longer than this did.
         self._patience: float = len(self._shown) + sum(part.rows for part in parts if part.shown) // JOINED
         self._has_unanswered: dict[int, bool] = {}
-        self._groups = RowGroups()
+        self._groups = RowGroups(scratch / "groups")
         self._last = 0  # where the last rows were found
 
     def keys(self, number: int) -> StoredKeys:
@@ -98,7 +98,7 @@ class Pool:
     def close(self) -> None:
         """Lets go of the files."""
         self._open.clear()
-        self._groups = RowGroups()
+        self._groups = RowGroups(self._scratch / "groups")
 
     def match(
         self, keys: RowKeys, fingerprints: dict[str, str], unanswered: Mapping[str, np.ndarray] | None = None
@@ -286,10 +286,14 @@ class Pool:
 
     def columns(self, parts: np.ndarray, rows: np.ndarray, names: list[str]) -> pa.Table:
         """Columns `names` of the rows at (part, row), int64 [n] each and none -1, in that order."""
-        numbers = np.unique(parts)
-        tables = [self._groups.take(self.parts[int(number)].file, rows[parts == number], names) for number in numbers]
-        order = np.argsort(np.argsort(parts, kind="stable"), kind="stable")
-        return pa.concat_tables(tables).take(pa.array(order))
+        order = np.argsort(parts, kind="stable")
+        numbers, starts = np.unique(parts[order], return_index=True)
+        tables = [
+            self._groups.take(self.parts[int(number)].file, rows[here], names)
+            for number, here in zip(numbers, np.split(order, starts[1:]), strict=True)
+        ]
+        self._groups.release()
+        return pa.concat_tables(tables).take(pa.array(np.argsort(order)))
 
 
 def _has_errors(file: Path) -> bool:
