@@ -481,6 +481,13 @@ def test_a_proxy_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert "proxy" not in str(raised.value)
 
 
+def test_a_proxy_that_wants_a_password_is_not_the_endpoint(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.script = lambda server, body: (407, b"")
+    monkeypatch.setenv("http_proxy", f"127.0.0.1:{server.server_port}")
+    with pytest.raises(ModelError, match=r"a proxy asks for .* \(HTTP 407; by the proxy that http_proxy names\)"):
+        run(task("http://gpu.example/v1"), question=["a"])
+
+
 def test_a_name_that_no_host_can_have_ends_the_run() -> None:
     with pytest.raises(ModelError, match=r"endpoint http://é\.\.x/v1 is no address"):
         run(task("http://é..x/v1"), question=["a"])

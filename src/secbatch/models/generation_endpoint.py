@@ -206,6 +206,9 @@ class Session:
                 else "name the environment variable that holds the key in api_key_env"
             )
             return f"endpoint {endpoint.url} refuses access (HTTP {refusal.status}); {mend}"
+        if refusal.status == 407:
+            said = f"HTTP 407{by_proxy(endpoint.url)}"
+            return f"endpoint {endpoint.url} is not reached: a proxy asks for a user and a password ({said})"
         if 300 <= refusal.status < 400:
             return (
                 f"endpoint {endpoint.url} redirects to another address (HTTP {refusal.status}), which is not followed;"

@@ -46,7 +46,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Refusal:
-    """It seems to refuse all requests, not this one: access (401, 403), or the model (404 and the like)."""
+    """It seems to refuse all requests, not this one: access (401, 403, 407), or the model (404 and the like)."""
 
     status: int
     reason: str
@@ -71,7 +71,7 @@ def judged(status: int, headers: Mapping[str, str], content: bytes) -> Outcome:
         return Completion(None, error=f"the endpoint refuses it ({reason})", too_long=True)
     if status in MAY_PASS or status >= 500:
         return Failure(reason, wish(headers.get("retry-after")), status in (429, 529))
-    if status in (401, 403, 404, 405) or status < 400:
+    if status in (401, 403, 404, 405, 407) or status < 400:
         return Refusal(status, reason)
     return Completion(None, error=f"the endpoint refuses it ({reason})", refused=True)
 
