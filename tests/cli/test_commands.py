@@ -52,7 +52,11 @@ def test_help_is_quick_and_imports_no_torch() -> None:
 
 
 def test_without_a_command_it_shows_how_it_is_used(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, below in (([], "finetune "), (["models"], "securebert "), (["run"], "Missing argument 'JOB.yaml'")):
+    for arguments, below in (
+        ([], "\nCommands:\n  ask "),
+        (["models"], "securebert "),
+        (["run"], "Missing argument 'JOB.yaml'"),
+    ):
         assert _run(arguments) == (0 if arguments == ["models"] else 2)
         assert below in "".join(capsys.readouterr())
 

@@ -75,8 +75,10 @@ def _dispatch(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         if log.active():
             return _fail(error.format_message(), error.exit_code)
-        # As click shows it, but for names that a shell's `*` may have put there.
-        click.UsageError(printable(error.format_message()), getattr(error, "ctx", None)).show()
+        if not isinstance(error, click.exceptions.NoArgsIsHelpError):  # which is the help, nothing else
+            # As click shows it, but for names that a shell's `*` may have put there.
+            error = click.UsageError(printable(error.format_message()), getattr(error, "ctx", None))
+        error.show()
         return error.exit_code
     except (Interrupted, KeyboardInterrupt, click.Abort) as error:
         return _interrupted(error)
