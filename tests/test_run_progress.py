@@ -39,3 +39,13 @@ def test_work_on_shards_that_are_underway_moves_the_share_and_not_what_is_done()
     assert (progress.fraction(), progress.reached()) == (0.4, 0.5)
     snapshot = progress.snapshot()
     assert (snapshot["fraction"], snapshot["enriched"]) == (0.5, 40)
+
+
+def test_a_limit_may_have_any_number_of_digits() -> None:
+    result: Any = MagicMock(enriched=20, reused=0)
+    underway = Underway()
+    progress = RunProgress(
+        "job", 10**400, "", 0.0, result, MagicMock(), MagicMock(count=0), MagicMock(), TimeLeft(0.0), underway
+    )
+    underway.begin(1, 20).reached(0.25)
+    assert progress.fraction() == pytest.approx(0) and progress.reached() == pytest.approx(0)

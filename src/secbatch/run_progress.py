@@ -1,6 +1,7 @@
 """How far a run in progress has come."""
 
 import os
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,7 @@ class RunProgress:
 
     def _fraction(self, done: float) -> float:
         if self.limit:
-            return min(done / self.limit, 1.0)
+            return min(done / min(self.limit, sys.maxsize), 1.0)  # none beyond what a float can hold
         source = self.source
         share = source.bytes_given / source.bytes_total if source.bytes_total else 1.0
         # Where conversations are grouped, all rows are given out before the first one is done.
