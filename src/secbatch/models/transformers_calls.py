@@ -4,9 +4,11 @@ import copy
 import os
 import pickle
 import re
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from secbatch.errors import ModelError, SecbatchError, cause
@@ -17,6 +19,7 @@ from secbatch.models.tokenizer_panics import is_panic
 if TYPE_CHECKING:
     import torch
 
+ADAPTER = "adapter_config.json"
 MOST_IN_A_BYTE = 8  # numbers of weights that are quantised
 MADE_ANEW = 1 << 28  # numbers besides: heads that are to be trained, tables that no file holds
 _SHARD_OF_TRAINING = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
@@ -57,11 +60,11 @@ def read_weights(auto_class: Any, resolved: ResolvedModel, config: Any, dtype: "
     Weights of another shape or that are missing are made anew; the caller refuses them by what is told. Raises
     ModelError.
     """
-    with explained(resolved, "its weights"):
+    with explained(resolved, "its weights"), _without_adapter(resolved.folder) as folder:
         _refuse_shards_of_training(resolved)
         _refuse_more_than_weights(resolved, auto_class, config)
         model, info = auto_class.from_pretrained(
-            resolved.folder,
+            folder,
             config=config,
             dtype=dtype,
             trust_remote_code=False,
@@ -69,10 +72,24 @@ def read_weights(auto_class: Any, resolved: ResolvedModel, config: Any, dtype: "
             weights_only=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
-            # With peft at hand an adapter beside the weights would be put on them: it is looked for where none can be.
-            adapter_kwargs={"subfolder": os.devnull},
         )
     return model, info
+
+
+@contextmanager
+def _without_adapter(folder: Path) -> Iterator[Path]:
+    """With peft at hand transformers would put an adapter beside the weights on them: it gets links to all other files.
+
+    (Naming a `subfolder` for adapters, where none can be, is enough for transformers from 5.23 on alone.)
+    """
+    if not os.path.lexists(folder / ADAPTER):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="secbatch-") as place:
+        for path in folder.iterdir():
+            if path.name != ADAPTER:
+                (Path(place) / path.name).symlink_to(path.absolute())
+        yield Path(place)
 
 
 def _refuse_more_than_weights(resolved: ResolvedModel, auto_class: Any, config: Any) -> None:
