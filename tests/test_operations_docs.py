@@ -1,6 +1,7 @@
 """The examples of docs/operations.md are what the tools they are for can read."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -111,6 +112,22 @@ def test_alerts_use_metrics_that_are_described() -> None:
 def test_log_rotation_is_one_block() -> None:
     text = block("# /etc/logrotate.d/secbatch")
     assert text.count("{") == text.count("}") == 1
+
+
+@pytest.mark.parametrize("rejected", [True, False])
+def test_old_run_files_and_rejects_are_removed_and_nothing_else(tmp_path: Path, rejected: bool) -> None:
+    (command,) = re.findall(r"`+(?:sh\n)?((?:cd|find)\s+OUT/_secbatch[^`]* -delete)", TEXT)
+    kept = ["runs/latest.json", "runs/new.json", "parts/old.parquet", "ledger.sqlite"]
+    old = ["runs/old.json", "rejects/old.parquet"] if rejected else ["runs/old.json"]
+    for name in (*kept, *old):
+        path = tmp_path / "OUT/_secbatch" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        if "new" not in name:
+            os.utime(path, (0, 0))
+    subprocess.run(["bash", "-c", " ".join(command.split())], cwd=tmp_path, check=True)
+    left = {str(path.relative_to(tmp_path / "OUT/_secbatch")) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == set(kept)
 
 
 def test_every_count_stage_state_and_exit_code_is_described() -> None:
