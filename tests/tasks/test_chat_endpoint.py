@@ -334,6 +334,16 @@ def test_a_row_that_the_endpoint_refuses_is_rejected_alone(server: Server) -> No
     )
 
 
+def test_keys_of_others_in_what_a_server_says_stay_out_of_the_reason(server: Server) -> None:
+    said_so = "http://gate:s3cret@gpu-9/v1?key=4711 refuses Bearer abc.def today"
+    server.script = lambda server, body: (
+        (400, {"error": {"message": said_so}}) if last(body) == "bad" else (200, said("fine"))
+    )
+    done = run(task(server.url), question=["bad", "good"])
+    shown = "http://***@gpu-9/v1?key=*** refuses Bearer *** today"
+    assert done.errors == {0: f"Task 'answer': the endpoint refuses it (HTTP 400: {shown})."}
+
+
 @pytest.mark.parametrize("status", [401, 403, 404])
 @pytest.mark.parametrize("place", [0, 2])
 def test_a_firewall_that_takes_a_text_for_an_attack_does_not_end_the_run(

@@ -17,6 +17,7 @@ from secbatch.models.generation_endpoint_arrival import Arrival
 from secbatch.models.generation_endpoint_response import Completion, Failure, Outcome, Refusal, judged
 from secbatch.models.generation_endpoint_throttle import Throttle
 from secbatch.models.proxies import by_proxy
+from secbatch.redaction import redacted
 
 if TYPE_CHECKING:
     import httpx2 as httpx
@@ -221,13 +222,13 @@ class Session:
         )
 
     def _shown(self, text: str) -> str:
-        """Text of a server as a message can hold it: short, one line, without the key."""
+        """Text of a server as a message can hold it: short, one line, without the key and without those of others."""
         text = self.without_key(text)[:10_000]
         plain = "".join(c if c.isprintable() else " " for c in text)
         bare = "".join(c for c in text if c.isprintable())
         if bare != self.without_key(bare):  # it was there in pieces
             plain = self.without_key(bare)
-        return " ".join(plain.split())[:300].rstrip(" .")
+        return redacted(" ".join(plain.split()))[:300].rstrip(" .")
 
     def without_key(self, text: str) -> str:
         """What is kept of the server's texts, once nothing more is left out of them: it may repeat what it was sent."""
