@@ -1,6 +1,7 @@
 """The examples of docs/operations.md are what the tools they are for can read."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -58,6 +59,15 @@ def test_folders_that_the_examples_write_to_are_made() -> None:
         for path in written:
             assert any(path == folder or path.startswith(f"{folder}/") for folder in made.split()), path
     assert "HF_HOME=/srv/models" in TEXT and "/srv/models" in made.split()
+
+
+def test_logs_are_read_beside_lines_of_systemd() -> None:
+    if not shutil.which("jq"):
+        pytest.skip("jq is not on this machine")
+    (command,) = re.findall(r"`journalctl -u\s+secbatch-nightly -o cat \| ([^`]+)`", TEXT)
+    lines = 'Starting secbatch-nightly.service - Nightly enrichment of security reports...\n{"event": "start"}\n'
+    done = subprocess.run(["bash", "-c", command], input=lines, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"event": "start"}
 
 
 def test_code_for_a_gpu_is_kept_where_the_examples_may_write() -> None:
