@@ -57,6 +57,17 @@ def test_partition_folders_and_globs_over_folders(tmp_path):
     ]
 
 
+def test_a_glob_takes_the_rows_of_an_output_once(tmp_path):
+    for name in ("versions/000001/0.csv", "versions/000002/0.csv", "parts/0.csv"):
+        written(tmp_path, f"out/_secbatch/{name}", CSV)
+    (tmp_path / "out/data").symlink_to("_secbatch/versions/000002")
+    written(tmp_path, "in/a.csv", CSV)
+    data, other = f"{tmp_path}/out/data/0.csv", f"{tmp_path}/in/a.csv"
+    assert names(find_files(f"{tmp_path}/**/*.csv")) == [other, data]
+    assert names(find_files(f"{tmp_path}/out/**/*.csv")) == names(find_files(f"{tmp_path}/*/data/*.csv")) == [data]
+    assert names(find_files(f"{tmp_path}/*/_secbatch/parts/*.csv")) == [f"{tmp_path}/out/_secbatch/parts/0.csv"]
+
+
 def test_a_name_with_brackets_is_a_file(tmp_path):
     path = written(tmp_path, "report[1].csv", CSV)
     assert names(find_files(str(path))) == [str(path)]

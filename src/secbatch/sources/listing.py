@@ -12,6 +12,8 @@ from secbatch.sources.remote import ATTEMPTS, is_remote, may_pass
 if TYPE_CHECKING:
     import pyarrow.fs as pafs
 
+RECORDS = "_secbatch"  # the folder of an output that only its runs read
+
 
 def kind_of(filesystem: "pafs.FileSystem", path: str) -> "pafs.FileType":
     """Whether there is a file, a folder, something else, or nothing at `path`. Raises OSError."""
@@ -25,20 +27,27 @@ def file_facts(filesystem: "pafs.FileSystem", of: "str | pafs.FileSelector") -> 
     return patiently(lambda: filesystem.get_file_info(of), attempts, may_pass)
 
 
-def entries_below(filesystem: "pafs.FileSystem", root: str, recursive: bool) -> "list[tuple[str, pafs.FileInfo]]":
-    """(path relative to `root`, info) of all that lies below it, sorted by name."""
+def entries_below(
+    filesystem: "pafs.FileSystem", root: str, recursive: bool, records: bool = True
+) -> "list[tuple[str, pafs.FileInfo]]":
+    """(path relative to `root`, info) of all that lies below it, sorted by name.
+
+    `records`: with what outputs keep beside their `data`, where its files stand several times.
+    """
     import pyarrow.fs as pafs
 
     if recursive and isinstance(filesystem, pafs.LocalFileSystem):
-        entries = _walk_once(filesystem, root or ".")
+        entries = _walk_once(filesystem, root or ".", records)
     else:
         entries = file_facts(filesystem, pafs.FileSelector(root or ".", recursive=recursive))
     prefix = "" if root in ("", ".") else root.rstrip("/") + "/"
     result = [(_without(info.path, prefix), info) for info in entries]
+    if not records:
+        result = [(relative, info) for relative, info in result if RECORDS not in relative.split("/")]
     return sorted(result, key=lambda entry: entry[0])
 
 
-def _walk_once(filesystem: "pafs.FileSystem", root: str) -> "list[pafs.FileInfo]":
+def _walk_once(filesystem: "pafs.FileSystem", root: str, records: bool) -> "list[pafs.FileInfo]":
     """All below a local folder, each folder once: symbolic links may lead round in circles."""
     import pyarrow.fs as pafs
 
@@ -53,7 +62,7 @@ def _walk_once(filesystem: "pafs.FileSystem", root: str) -> "list[pafs.FileInfo]
         seen.add(place)
         for info in sorted(filesystem.get_file_info(pafs.FileSelector(folder)), key=lambda info: info.path):
             entries.append(info)
-            if info.type == pafs.FileType.Directory:
+            if info.type == pafs.FileType.Directory and (records or info.base_name != RECORDS):
                 (links if Path(info.path).is_symlink() else folders).append(info.path)
     return entries
 

@@ -29,6 +29,7 @@ from secbatch.redaction import redacted
 from secbatch.sources.glob_pattern import glob_regex, split_glob
 from secbatch.sources.input_file import FORMATS, InputFile, file_format, input_file
 from secbatch.sources.listing import (
+    RECORDS,
     dead_links,
     entries_below,
     file_facts,
@@ -216,7 +217,8 @@ def _glob(
     if root and kind_of(filesystem, root) != pafs.FileType.Directory:
         raise InputError(_missing(path, filesystem, root, folder=shown))
     wanted = glob_regex(pattern)
-    everything = entries_below(filesystem, root, recursive="/" in pattern.rstrip("/") or "**" in pattern)
+    deep = "/" in pattern.rstrip("/") or "**" in pattern
+    everything = entries_below(filesystem, root, recursive=deep, records=RECORDS in pattern)
     matches = [(relative, info) for relative, info in everything if wanted.fullmatch(relative)]
     files = [(relative, info) for relative, info in matches if info.type == pafs.FileType.File]
     dead = [name for name in dead_links(filesystem, root, everything) if wanted.fullmatch(name)]
