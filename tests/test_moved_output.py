@@ -9,7 +9,9 @@ from fake_task import Counter, UpperTask, install_in
 from nights import LINES, WITH_ID, job, rows, write
 
 from secbatch.errors import OutputError
+from secbatch.run_result import RunResult
 from secbatch.runner import run_job
+from secbatch.store import rebuild
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
 from secbatch.store.versions import prune, publish
@@ -63,6 +65,44 @@ def test_a_run_whose_output_is_gone_says_so(counter: Counter, monkeypatch: pytes
         run_job(job(input=WITH_ID))
     run_job(job(input=WITH_ID))
     assert len(rows()) == len(LINES)
+
+
+@pytest.mark.parametrize(
+    "error", [OutputError("'out/_secbatch/in_flight' cannot be written"), FileNotFoundError("out")]
+)
+def test_what_a_run_misses_first_is_not_told_where_its_output_is_gone(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def moved() -> None:
+        Path("out").rename("moved")
+        raise error
+
+    once_amid(50, counter, monkeypatch, moved)
+    told: list[RunResult] = []
+    with pytest.raises(OutputError, match="'out' was moved or removed while this run was at work"):
+        run_job(job(input=WITH_ID), ended=told.append)
+    assert told[0].state == "failed" and "moved or removed" in (told[0].error or "")
+    assert not any("moved or removed" in text for text in told[0].notices)
+
+
+def test_an_output_that_is_moved_while_it_is_looked_at_has_lost_nothing(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_job(job(input=WITH_ID))
+    found: list[dict[str, bytes]] = []
+
+    def moved(layout: Layout, ledger: Ledger) -> list[str]:
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp)
+        Path("out").rename("moved")
+        found.append(files())
+        return [file for part in ledger.version_parts(1) for file in part.files if not (layout.parts / file).exists()]
+
+    tmp = Path.cwd()
+    monkeypatch.setattr(rebuild, "_gone", moved)
+    with pytest.raises(OutputError, match="'out' was moved or removed while this run was at work"):
+        run_job(job(input=WITH_ID))
+    assert files() == found[0]
 
 
 def test_nothing_is_shown_or_cleared_at_a_place_that_is_another_output_s(counter: Counter) -> None:

@@ -10,6 +10,7 @@ from secbatch.errors import (
     EXIT_FAILURE,
     EXIT_INTERRUPTED,
     EXIT_REJECTS,
+    OutputError,
     SecbatchError,
     interrupt_behind,
 )
@@ -97,7 +98,10 @@ class Run:
                 self._go(context)
             self.result.state = "finished"
         except BaseException as error:
-            self._note_end(error)
+            moved = self._moved() if isinstance(error, OutputError | OSError) else None
+            self._note_end(moved or error)
+            if moved:  # then anything that is to be written or read may be the first that is not there
+                raise moved from None
             raise
         finally:
             self.result.seconds = time.monotonic() - self.begin
@@ -107,6 +111,13 @@ class Run:
             if (self.result.device or known_output) and self.ledger.in_place():
                 self._record(self.started)
         return self.result
+
+    def _moved(self) -> OutputError | None:
+        try:
+            self.ledger.check_in_place()
+        except OutputError as error:
+            return error
+        return None
 
     def _end(self) -> None:
         """Notes in the ledger how the run ended."""

@@ -43,6 +43,7 @@ def _opened(layout: Layout) -> tuple[Ledger, str | None]:
             if not gone:
                 _put_in_order(layout, ledger)
                 return ledger, None
+            ledger.check_in_place()  # or they are gone with all of the output
             ledger.close()
             aside = _set_aside(layout)
             what = (
