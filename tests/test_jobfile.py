@@ -60,6 +60,20 @@ def test_a_tilde_is_the_home_for_the_output_as_for_the_input(tmp_path: Path, mon
         load_job(write(tmp_path, GOOD), ["output.path=~no-such-person/out"])
 
 
+def test_numbers_may_be_written_as_yaml_takes_for_text(tmp_path: Path) -> None:
+    """It wants a point before the exponent."""
+    values = {"temperature": "1e-3", "top_p": "5e-1", "repetition_penalty": "1e1"}
+    settings = "\n".join(["    generation:", "      do_sample: true", *(f"      {k}: {v}" for k, v in values.items())])
+    job = load_job(write(tmp_path, GOOD.replace("    text: question\n", f"    text: question\n{settings}\n")))
+    assert {name: getattr(job.tasks["answer"].generation, name) for name in values} == {
+        "temperature": 0.001,
+        "top_p": 0.5,
+        "repetition_penalty": 10.0,
+    }
+    with pytest.raises(JobError, match=r"generation\.temperature' is wrong: it must be a number"):
+        load_job(write(tmp_path, GOOD), ["tasks.answer.generation.temperature=true"])
+
+
 def test_overrides_replace_keys(tmp_path: Path) -> None:
     job = load_job(write(tmp_path, GOOD), ["tasks.mask.top_k=5", "output.partition_by=[day]", "device=cpu"])
     assert (job.tasks["mask"].top_k, job.output.partition_by, job.device) == (5, ("day",), "cpu")

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from secbatch.strict import Number, Strict
+from secbatch.strict import FiniteNumber, Number, Strict
 
 Objective = Literal["masked-lm", "classify", "ner", "qa", "seq2seq"]
 METRICS: Mapping[str, tuple[str, ...]] = {
@@ -80,7 +80,7 @@ class Data(Strict):
     source: str | None = None
     target: str | None = None
     group: str | None = None  # column: rows of one group never stand on both sides of a split
-    dev_fraction: float = Field(default=0.15, gt=0, lt=1)
+    dev_fraction: Number = Field(default=0.15, gt=0, lt=1)
     min_examples: int = Field(default=2, ge=1)  # a label with fewer stops the training
     malformed: Literal["stop", "skip"] = "stop"  # rows or lines that give no example
 
@@ -108,7 +108,7 @@ class EarlyStopping(Strict):
 class Averaging(Strict):
     """An exponential moving average of the weights is what is evaluated and kept."""
 
-    decay: float = Field(default=0.99, gt=0, lt=1)  # of the average, a step
+    decay: Number = Field(default=0.99, gt=0, lt=1)  # of the average, a step
 
 
 class Lora(Strict):
@@ -122,10 +122,10 @@ class Lora(Strict):
 class Masking(Strict):
     """Which words of a text are hidden in masked-LM training, anew each epoch."""
 
-    rate: float = Field(default=0.15, gt=0, lt=1)
+    rate: Number = Field(default=0.15, gt=0, lt=1)
     whole_words: bool = True
-    replaced: float = Field(default=0.1, ge=0, le=1)  # share of them that a random word takes the place of
-    kept: float = Field(default=0.1, ge=0, le=1)  # share of them that stay and are predicted all the same
+    replaced: Number = Field(default=0.1, ge=0, le=1)  # share of them that a random word takes the place of
+    kept: Number = Field(default=0.1, ge=0, le=1)  # share of them that stay and are predicted all the same
 
     @model_validator(mode="after")
     def _shares(self) -> Self:
@@ -138,15 +138,15 @@ class Hyperparameters(Strict):
     """How the training goes. None: a default that depends on the objective."""
 
     # None: 2e-4 below 40 M weights, else 5e-5
-    learning_rate: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
+    learning_rate: FiniteNumber | None = Field(default=None, gt=0)
     # None: 5 times that, see optimizer.py
-    head_learning_rate: Number | None = Field(default=None, gt=0, allow_inf_nan=False)
+    head_learning_rate: FiniteNumber | None = Field(default=None, gt=0)
     epochs: int | None = Field(default=None, ge=1, le=10_000)  # all of them are planned beforehand
     batch_tokens: int | None = Field(default=None, ge=16)  # of one step, padding not counted
     gradient_accumulation: int = Field(default=1, ge=1)  # parts of a step that are computed one after another
     warmup: Number = Field(default=0.1, ge=0, lt=1)  # share of all steps
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    weight_decay: Number = Field(default=0.01, ge=0, allow_inf_nan=False)
+    weight_decay: FiniteNumber = Field(default=0.01, ge=0)
     layer_decay: Number = Field(default=0.9, gt=0, le=1)  # rate of a layer to that of the next
     max_gradient: Number = Field(default=1.0, gt=0)  # norm; longer gradients are cut
     label_smoothing: Number | None = Field(default=None, ge=0, lt=1)  # None: 0.05 for classify, else 0

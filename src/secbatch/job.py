@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from secbatch.errors import JobError
-from secbatch.strict import Names, Number, Strict, one_or_several
+from secbatch.strict import FiniteNumber, Names, Strict, one_or_several
 from secbatch.task_specs import Chat, TaskSpec
 
 RUN_DATE = "{run_date}"
@@ -43,7 +43,7 @@ class Input(Strict):
     encoding: str | None = None  # None: by byte order mark, else UTF-8
     sentences: str | None = None  # document column that is split into sentence rows
     # Seconds; files that changed since are left for the next run.
-    settle: Number = Field(default=0, ge=0, allow_inf_nan=False)
+    settle: FiniteNumber = Field(default=0, ge=0)
 
     _id = field_validator("id", mode="before")(one_or_several)
 

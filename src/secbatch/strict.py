@@ -32,6 +32,7 @@ def _no_truth_value(value: Any) -> Any:
 
 # A number that may stand as text: YAML reads 1e-4 as such.
 Number = Annotated[float, Field(strict=False), BeforeValidator(_no_truth_value)]
+FiniteNumber = Annotated[float, Field(strict=False, allow_inf_nan=False), BeforeValidator(_no_truth_value)]
 Names = Annotated[tuple[str, ...], Field(strict=False)]
 
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from secbatch.strict import Names, Number, Strict, one_or_several
+from secbatch.strict import FiniteNumber, Names, Number, Strict, one_or_several
 
 CHAT_PROMPT = "Under the context of network and cyber security. {text}"
 
@@ -116,12 +116,12 @@ class Generation(Strict):
     num_beams: int | None = Field(default=None, ge=1, le=64)
     do_sample: bool | None = None
     # Beyond these bounds scores leave the range of float32, and lengths to that power the range of floats.
-    temperature: float | None = Field(default=None, ge=1e-9, le=1e9, allow_inf_nan=False)
-    top_p: float | None = Field(default=None, gt=0, le=1)
+    temperature: FiniteNumber | None = Field(default=None, ge=1e-9, le=1e9)
+    top_p: Number | None = Field(default=None, gt=0, le=1)
     top_k: int | None = Field(default=None, ge=1)
-    length_penalty: float | None = Field(default=None, ge=-50, le=50, allow_inf_nan=False)
+    length_penalty: FiniteNumber | None = Field(default=None, ge=-50, le=50)
     no_repeat_ngram_size: int | None = Field(default=None, ge=0, le=10_000)
-    repetition_penalty: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    repetition_penalty: FiniteNumber | None = Field(default=None, gt=0)
     seed: int = 0
 
     @model_validator(mode="after")
@@ -144,7 +144,7 @@ class Chat(TaskBase):
     runtime: Literal["auto", "torch", "vllm"] = "auto"  # what generates, for a decoder-only model on this machine
     endpoint: str | None = None  # of a server with OpenAI's protocol, http://host:8000/v1: it has the model
     concurrency: int = Field(default=16, ge=1, le=1024)  # requests at a time
-    timeout: float = Field(default=120, gt=0, le=3600)  # seconds for one try
+    timeout: Number = Field(default=120, gt=0, le=3600)  # seconds for one try
     retries: int = Field(default=6, ge=0, le=100)  # after the first try
     api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")  # variable with the key
 
@@ -241,7 +241,7 @@ class Similarity(TaskBase):
     pooling: Literal["mean", "first"] = "mean"
     normalize: bool = True  # L2: scores are cosines
     top_k: int = Field(default=5, ge=1, le=1000)
-    threshold: Number | None = Field(default=None, allow_inf_nan=False)  # the least score that counts
+    threshold: FiniteNumber | None = Field(default=None)  # the least score that counts
 
     @model_validator(mode="after")
     def _within_cosines(self) -> Self:
@@ -259,7 +259,7 @@ class Qa(TaskBase):
     top_k: int = Field(default=1, ge=1, le=100)
     max_answer_tokens: int = Field(default=30, ge=1, le=512)
     # There is no answer where "none" scores higher than the best span by more than this; null: there is always one.
-    no_answer_threshold: Number | None = Field(default=0.0, allow_inf_nan=False)
+    no_answer_threshold: FiniteNumber | None = Field(default=0.0)
     stride: int = Field(default=128, ge=0)  # tokens that neighbouring windows over a long context share
 
     @property
