@@ -259,6 +259,24 @@ def test_a_part_of_the_input_removes_nothing(counter: Counter) -> None:
     assert result.rows_in_dataset == 101 and rows().set_index("id")["text"]["0"] == "newer"
 
 
+@pytest.mark.parametrize("first", ["poison", "good"])
+def test_what_a_task_did_for_a_row_that_another_one_rejects_serves_equal_rows(counter: Counter, first: str) -> None:
+    tasks = {
+        name: {"type": "fill-mask", "model": "fake", "text": column}
+        for name, column in (("up", "text"), ("two", "note"))
+    }
+    lines = ["1,poison,n", "2,good,n"] if first == "poison" else ["1,good,n", "2,poison,n"]
+    write("a.csv", "id,text,note", *lines)
+    run_job(job(input=WITH_ID, tasks=tasks, max_rejects="100%"))
+    write("a.csv", "id,text,note", *lines, "3,poison,n")
+    before = counter.rows
+    assert run_job(job(input=WITH_ID, tasks=tasks, max_rejects="100%")).rejected == 2
+    assert counter.rows == before + 1  # `up` has given none of them a value; `two` was through with both
+    assert set(rows()["two"]) == {"N"} and list(rows()["up"].isna()) == [
+        text.startswith("poison") for text in rows()["text"]
+    ]
+
+
 def test_rejected_rows_are_done_again_when_asked(counter: Counter) -> None:
     write("a.csv", "id,text,note", *LINES, "bad,poison,")
     run_job(job(input=WITH_ID))

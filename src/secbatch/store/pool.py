@@ -236,8 +236,11 @@ class Pool:
             stored = self.keys(number)
             rows = stored.find_done(name, wanted, asked)
             found = rows >= 0
-            found[found] = (stored.flags[rows[found]] & REJECTED) == 0
+            rejected = np.flatnonzero(found)
+            rejected = rejected[(stored.flags[rows[rejected]] & REJECTED) != 0]
             if found.any() and self._is_sound(number):
+                if len(rejected):  # for another task's sake, or its partition's
+                    found[rejected] = self._has_result(np.full(len(rejected), number), rows[rejected], name)
                 match.part[name][left[found]] = number
                 match.row[name][left[found]] = rows[found]
                 self._last = number
