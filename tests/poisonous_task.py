@@ -5,6 +5,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 from fake_task import Counter, UpperTask
 
 ENDS = {
@@ -39,6 +41,9 @@ class PoisonousTask(UpperTask):
 
 class Conversations(PoisonousTask):
     conversation_column = "thread"
+
+    def asks(self, table: pa.Table) -> np.ndarray:
+        return np.ones(table.num_rows, bool)
 
 
 def made(name: str, spec: Any, *rest: Any) -> PoisonousTask:

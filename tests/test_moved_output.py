@@ -60,7 +60,11 @@ def test_a_run_leaves_what_another_has_made_at_its_place(counter: Counter, monke
 
 
 def test_a_run_whose_output_is_gone_says_so(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
-    once_amid(50, counter, monkeypatch, lambda: shutil.rmtree("out"))
+    def gone() -> None:
+        Path("out").rename("gone")  # at once: another thread may be writing
+        shutil.rmtree("gone")
+
+    once_amid(50, counter, monkeypatch, gone)
     with pytest.raises(OutputError, match="'out' was moved or removed while this run was at work"):
         run_job(job(input=WITH_ID))
     run_job(job(input=WITH_ID))

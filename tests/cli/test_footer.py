@@ -64,7 +64,7 @@ def test_a_copy_without_the_places_of_its_rows(capsys: pytest.CaptureFixture[str
     """As of somebody who chose columns and kept the metadata."""
     written(specs(v={"type": "embed", **TEXT}), v=[[0.5], None], secbatch_error=[None, "a reason"])
     assert _run(["show", "copy.parquet"]) == 0
-    assert capsys.readouterr().out == "Input: a\nv: [0.500, ...] (1 numbers)\n\nRow: t=b\nRejected: a reason\n"
+    assert capsys.readouterr().out == "Input: a\nv: [0.500, ...] (1 number)\n\nRow: t=b\nRejected: a reason\n"
 
 
 def test_the_models_of_a_file_without_a_folder_stand_in_its_footer(capsys: pytest.CaptureFixture[str]) -> None:
