@@ -6,7 +6,6 @@ import pickle
 import resource
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any, Protocol
 
+from secbatch import python_process
 from secbatch.errors import ModelError
 from secbatch.thread_limit import TRIAL, check_threads
 from secbatch.worker import Enriched, Work, Worker
@@ -52,12 +52,11 @@ class Process(Protocol):
 def start() -> tuple[Process, Connection]:
     """A fresh interpreter that serves at the other end of the connection."""
     ours, theirs = Pipe()
-    command = f"from secbatch.trial import main; main({theirs.fileno()})"
     process = subprocess.Popen(
-        [sys.executable, "-c", command],
+        python_process.arguments(f"from secbatch.trial import main; main({theirs.fileno()})"),
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=python_process.environment(),
         start_new_session=True,  # Ctrl-C on the terminal is for the run, which then ends this process
     )
     theirs.close()
@@ -125,16 +124,11 @@ class Trial:
 
 
 def _death(code: int, killed: int) -> Death:
-    if code >= 0:
-        return Death(f"exit code {code}", False)
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    if -code != signal.SIGKILL:
-        return Death(name, -code in FROM_OUTSIDE)
+    how = python_process.ending(code)
+    if code != -signal.SIGKILL:
+        return Death(how, -code in FROM_OUTSIDE)
     by_kernel = out_of_memory_kills() > killed
-    return Death("out of memory" if by_kernel else name, not by_kernel)
+    return Death("out of memory" if by_kernel else how, not by_kernel)
 
 
 def out_of_memory_kills() -> int:

@@ -5,7 +5,6 @@ Jinja's sandbox keeps templates from files and from Python's objects, and not fr
 
 import atexit
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from secbatch import python_process
 from secbatch.errors import ModelError, SecbatchError, cause
 
 SECONDS = 5  # of a processor, for one conversation; real templates take milliseconds
@@ -76,14 +76,13 @@ class _Renderer:
         return self.end() if answer is None else answer
 
     def _started(self) -> subprocess.Popen[str]:
-        command = "from secbatch.models.chat_template import serve; serve()"
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", command],
+                python_process.arguments("from secbatch.models.chat_template import serve; serve()"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env=python_process.environment(),
                 start_new_session=True,  # Ctrl-C on the terminal is for the run, whose end ends this process
                 encoding="ascii",
             )
@@ -126,12 +125,7 @@ def _line(process: subprocess.Popen[str], request: str) -> str | None:
 def _death(code: int) -> str:
     if code == -signal.SIGPROF:
         return f"it takes more than {SECONDS} seconds"
-    if code >= 0:
-        return f"it ends the process with exit code {code}"
-    try:
-        return f"it ends the process ({signal.Signals(-code).name})"
-    except ValueError:
-        return f"it ends the process (signal {-code})"
+    return f"it ends the process ({python_process.ending(code)})"
 
 
 def serve() -> None:
