@@ -6,6 +6,7 @@ import pytest
 from tiny_models import blenderbot_tokenizer, chat_tokenizer
 
 from secbatch.errors import JobError, ModelError
+from secbatch.models import chat_template
 from secbatch.tasks.chat_history import ChatRenderer, Turn
 
 LLAMA_2 = (
@@ -237,3 +238,15 @@ def test_a_template_that_fails_is_one_sentence() -> None:
     hf.chat_template = "Hello"
     with pytest.raises(ModelError, match="leaves out the question"):
         renderer(hf).render([CONVERSATION])
+
+
+def test_a_template_without_end_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secbatch.models.chat_template.SECONDS", 1)
+    ended: list[int] = []
+    death = chat_template._death
+    monkeypatch.setattr(chat_template, "_death", lambda code: (ended.append(code), death(code))[1])
+    hf = chat_tokenizer()
+    hf.chat_template = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(ModelError, match="chat template cannot be rendered: it takes more than 1 seconds"):
+        renderer(hf)
+    assert len(ended) == 1

@@ -23,6 +23,10 @@ CHARACTERS = 1 << 20  # of a conversation without its contents; real ones have s
 MOST_SAID = 300  # characters of what a template says is wrong
 
 
+class EndlessTemplateError(ModelError):
+    """The template has ended the process: it would do so again."""
+
+
 class ChatTemplate:
     """Turns of a conversation to the text that the model reads, as transformers' `apply_chat_template` writes it."""
 
@@ -41,13 +45,15 @@ class ChatTemplate:
     def render(self, messages: Sequence[dict[str, Any]]) -> str:
         """With the beginning of an answer at its end.
 
-        Raises ModelError where the template fails, or takes more than SECONDS, MEMORY or CHARACTERS.
+        Raises ModelError where the template fails, or takes more than MEMORY or CHARACTERS, and EndlessTemplateError
+        where it takes more than SECONDS, or ends the process otherwise.
         """
         request = {"template": self._template, "special": self._special, "messages": messages, "seconds": SECONDS}
         answer = _renderer.ask(request)
         if "text" in answer:
             return answer["text"]
-        raise ModelError(f"model {self._model}: its chat template cannot be rendered: {answer['problem']}")
+        kind = EndlessTemplateError if "ended" in answer else ModelError
+        raise kind(f"model {self._model}: its chat template cannot be rendered: {answer['problem']}")
 
 
 class _Renderer:
@@ -58,13 +64,13 @@ class _Renderer:
         self._one_at_a_time = threading.Lock()
 
     def ask(self, request: dict[str, Any]) -> dict[str, str]:
-        """`text` or `problem`."""
+        """`text` or `problem`; the latter with `ended` where it has ended the process."""
         line = json.dumps(request, default=str)
         with self._one_at_a_time:
             answer = self._answer(line)
             if answer == -signal.SIGKILL:  # somebody has, or the kernel for want of memory: not the template's doing
                 answer = self._answer(line)
-        return json.loads(answer) if isinstance(answer, str) else {"problem": _death(answer)}
+        return json.loads(answer) if isinstance(answer, str) else {"problem": _death(answer), "ended": ""}
 
     def _answer(self, line: str) -> str | int:
         """The line that comes back, or how the process has ended."""
@@ -89,9 +95,9 @@ class _Renderer:
         except OSError as error:
             raise SecbatchError(f"the process that renders chat templates cannot be started: {cause(error)}") from None
         if _line(self._process, "{}") is None:
-            how = _death(self.end())
+            how = python_process.ending(self.end())
             raise SecbatchError(
-                f"the process that renders chat templates ends before the first one: {how}; see whether the machine"
+                f"the process that renders chat templates ends before the first one ({how}); see whether the machine"
                 " has the memory for it"
             )
         return self._process

@@ -16,7 +16,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from secbatch.errors import JobError, ModelError, UnfitModelError
-from secbatch.models.chat_template import ChatTemplate
+from secbatch.models.chat_template import ChatTemplate, EndlessTemplateError
 from secbatch.models.tokenizer_panics import UntokenizableError, panics_told
 from secbatch.models.untrusted_text import untrusted_tokenizer
 
@@ -209,6 +209,8 @@ class ChatRenderer:
         self._in_parts = in_parts
         try:
             return content in self._apply([{"role": "user", "content": content}])
+        except EndlessTemplateError:
+            raise
         except ModelError:
             return False
 
