@@ -56,6 +56,7 @@ class Server(ThreadingHTTPServer):
         self.bodies: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.headers: list[dict[str, str]] = []
+        self.connections: set[int] = set()  # ports that requests came from
         self.retry_after: str | None = None
         self.surplus = b""  # sent behind each response
         self.most_at_once = self.at_once = 0
@@ -78,6 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         with server.guard:
+            server.connections.add(self.client_address[1])
             server.bodies.append(body)
             server.paths.append(self.path)
             server.headers.append({name.lower(): value for name, value in self.headers.items()})
@@ -230,6 +232,12 @@ def test_a_slow_answer_is_tried_again(server: Server) -> None:
     server.script = script
     done = run(task(server.url, timeout=0.5), question=["a"])
     assert answers(done) == ["now"] and len(server.bodies) == 2
+
+
+def test_connections_are_kept(server: Server) -> None:
+    server.script = lambda server, body: (time.sleep(0.02) or 200, said("yes"))
+    done = run(task(server.url, concurrency=4), question=[f"q{n}" for n in range(40)])
+    assert answers(done) == ["yes"] * 40 and server.most_at_once == 4 == len(server.connections)
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])

@@ -7,20 +7,17 @@ its reason, or the endpoint as a whole, which ends the run: nothing is lost, a r
 import asyncio
 import math
 import random
-import ssl
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from secbatch.errors import ModelError, cause
 from secbatch.models.generation_endpoint_arrival import Arrival
+from secbatch.models.generation_endpoint_connections import Connections
 from secbatch.models.generation_endpoint_response import Completion, Failure, Outcome, Refusal, judged
 from secbatch.models.generation_endpoint_throttle import Throttle
 from secbatch.models.proxies import by_proxy
 from secbatch.redaction import redacted
-
-if TYPE_CHECKING:
-    import httpx2 as httpx
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between tries, doubled each time
 LONGEST_WISH = 300.0  # seconds: a Retry-After beyond it is not waited for in full
@@ -53,28 +50,10 @@ class Session:
         self._answered = -math.inf  # monotonic time of its last answer
         self._limit_name = "max_tokens"
         self._not_before = 0.0  # monotonic time: the server has asked for a pause
-        # All connections are kept: a new one for each request costs a handshake.
-        self._clients = [self._client(None)]  # the last one is asked
+        self._connections = Connections(endpoint.url, key)
 
     async def close(self) -> None:
-        for client in self._clients:
-            await client.aclose()
-
-    def _client(self, kept: int | None) -> "httpx.AsyncClient":
-        """One that keeps at most `kept` connections, where it is not None, for later requests."""
-        import httpx2 as httpx
-
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept)
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        try:
-            return httpx.AsyncClient(headers=headers, timeout=None, limits=limits, follow_redirects=False)
-        except (ImportError, ValueError, httpx.InvalidURL, FileNotFoundError, ssl.SSLError) as error:
-            # Of an address that is none, the piece it tells of may be of a password.
-            said = "an address is none" if isinstance(error, httpx.InvalidURL) else cause(error)
-            raise ModelError(
-                f"endpoint {self.endpoint.url} cannot be asked with the proxy or certificates that the environment"
-                f" names ({said}); see HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
-            ) from None
+        await self._connections.close()
 
     async def complete(self, body: dict[str, Any]) -> Completion:
         """Raises ModelError, one sentence, when the endpoint as a whole does not work."""
@@ -157,8 +136,7 @@ class Session:
         arrival = Arrival()
         outcome = await self._exchanged(body, arrival)
         if arrival.early:
-            if len(self._clients) == 1:
-                self._clients.append(self._client(0))  # none of the connections that there are can be relied on
+            self._connections.keep_none()  # none of those that there are can be relied on
             outcome = await self._exchanged(body, Arrival())
         return outcome
 
@@ -170,10 +148,10 @@ class Session:
                 self._limit_name: body["max_tokens"]
             }
         try:
-            async with asyncio.timeout(self.endpoint.timeout):
+            with self._connections.one() as client:
                 url = f"{self.endpoint.url}/chat/completions"
-                asked = self._clients[-1].stream("POST", url, json=body, extensions={"trace": arrival})
-                async with asked as response:
+                asked = client.stream("POST", url, json=body, extensions={"trace": arrival})
+                async with asyncio.timeout(self.endpoint.timeout), asked as response:
                     if arrival.early:
                         return Failure("a response that was there before the request")
                     content = bytearray()
