@@ -45,6 +45,9 @@ class Conversations(PoisonousTask):
     def asks(self, table: pa.Table) -> np.ndarray:
         return np.ones(table.num_rows, bool)
 
+    def encode_after(self, *_: Any) -> Any:
+        raise NotImplementedError
+
 
 def made(name: str, spec: Any, *rest: Any) -> PoisonousTask:
     kind = Conversations if spec.top_k == 7 else PoisonousTask

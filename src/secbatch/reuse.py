@@ -20,7 +20,7 @@ from secbatch.store.partitions import with_partitions
 from secbatch.store.parts import DamagedPartError, footer_sum, is_part_of, read_part, readable
 from secbatch.store.pool import Match, Pool, Stored
 from secbatch.store.row_keys import REJECTED, REMOVED, UNANSWERED, DamagedKeysError, RowKeys, StoredKeys, write_keys
-from secbatch.task_keys import after_unanswered, conversation_column, conversations, task_keys
+from secbatch.task_keys import after_unanswered, conversation_column, conversations, in_conversations, task_keys
 from secbatch.worker import Reused, Work, Worker
 
 
@@ -144,15 +144,16 @@ class Reuse:
         done = task_keys(worker.tasks, worker.fingerprints, shard.table, rejected)
         flags = np.zeros(shard.num_rows, np.uint8)
         keys = RowKeys(identified.keys, identified.content, identified.place, flags, done)
-        talks = [name for name, task in worker.tasks.items() if conversation_column(task)]
-        unanswered = self._pool.unanswered(keys, talks) if talks else {}
+        talks = {name: talk for name, task in worker.tasks.items() if (talk := in_conversations(task))}
+        unanswered = self._pool.unanswered(keys, list(talks)) if talks else {}
         wanted = after_unanswered(worker.tasks, done, shard.table, unanswered)
         match = self._pool.match(replace(keys, done=wanted), worker.fingerprints, unanswered)
-        for name in talks * len(talks):  # a rejected turn that one has asked again is so for the others, too
+        # As often as there are tasks: a rejected turn that one has asked again is so for the others, too.
+        for name, talk in [*talks.items()] * len(talks):
             usable = np.asarray(done[name].any(axis=1))
             if (match.todo(name) & usable).any():
-                usable &= worker.tasks[name].asks(shard.table)  # type: ignore[attr-defined]
-            numbers = conversations(shard.table.column(conversation_column(worker.tasks[name])))
+                usable &= talk.asks(shard.table)
+            numbers = conversations(shard.table.column(talk.conversation_column))
             self._with_history(name, numbers, usable, match)
         # The others are asked again, and so are those after them.
         unanswered = {name: rows & match.rejected for name, rows in unanswered.items()}

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from secbatch.row_hash import hash_columns
-from secbatch.tasks.base import Task
+from secbatch.tasks.base import ConversationTask, Task
 
 
 def task_keys(
@@ -47,9 +47,14 @@ def after_unanswered(
     return done
 
 
+def in_conversations(task: Task) -> ConversationTask | None:
+    """The task, where it asks rows together."""
+    return task if isinstance(task, ConversationTask) and task.conversation_column else None
+
+
 def conversation_column(task: Task) -> str | None:
     """The column whose equal neighbouring values make rows of one conversation, where the task has these."""
-    return getattr(task, "conversation_column", None)
+    return task.conversation_column if isinstance(task, ConversationTask) else None
 
 
 def conversations(column: pa.ChunkedArray) -> np.ndarray:

@@ -14,7 +14,7 @@ from secbatch.identity import Identified
 from secbatch.job import Job
 from secbatch.run_date import run_dates
 from secbatch.store.partitions import misread_partitions
-from secbatch.task_keys import conversation_column
+from secbatch.task_keys import in_conversations
 from secbatch.tasks.base import Begun, OnItsWay, RemoteTask, Task, TaskColumns, WideTask
 from secbatch.tasks.encoder_task import EncoderTask, compute_together, precision_of
 from secbatch.tasks.registry import Encoders, build_task
@@ -165,9 +165,9 @@ class Worker:
             rows = work.todo(name)
             if rows is None:
                 stage[name] = task.encode(shard.table, ids, mask)
-            elif len(rows) and conversation_column(task):
+            elif len(rows) and (together := in_conversations(task)):
                 known = work.reused[name]
-                stage[name] = task.encode_after(shard.table, ids, mask, known.rows, known.columns)  # type: ignore[attr-defined]
+                stage[name] = together.encode_after(shard.table, ids, mask, known.rows, known.columns)
             elif len(rows):
                 place = pa.array(rows)
                 stage[name] = task.encode(shard.table.take(place), ids.take(place), mask.take(place))
@@ -223,7 +223,7 @@ class Worker:
         columns: dict[str, Any] = dict(zip(shard.table.column_names, shard.table.columns, strict=True))
         tokens = padding = 0
         computed = np.zeros(shard.num_rows, dtype=bool)
-        unanswered = {name: computed.copy() for name, task in self.tasks.items() if conversation_column(task)}
+        unanswered = {name: computed.copy() for name, task in self.tasks.items() if in_conversations(task)}
         for name, task in self.tasks.items():
             rows = work.todo(name)
             added = task.finish(work.stage[name]) if name in work.stage else TaskColumns({})

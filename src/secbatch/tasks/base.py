@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from threading import Event
 
+    import numpy as np
     import pyarrow as pa
 
 
@@ -76,6 +77,29 @@ class WideTask(Protocol):
     @property
     def row_bytes(self) -> int:
         """Bytes that they take in memory, about; 0 where that is not known. Needs no weights."""
+        ...
+
+
+@runtime_checkable
+class ConversationTask(Task, Protocol):
+    """A task that may ask rows together, as turns of a conversation."""
+
+    @property
+    def conversation_column(self) -> str | None:
+        """Rows that follow each other with one value in it are answered together, in order; None: each by itself."""
+        ...
+
+    def asks(self, table: "pa.Table") -> "np.ndarray":
+        """bool [n]: rows with a question."""
+        ...
+
+    def encode_after(
+        self, table: "pa.Table", ids: "pa.Array", usable: "pa.Array", answered: "np.ndarray", columns: "pa.Table"
+    ) -> Any:
+        """As `encode`, where earlier turns are answered already: only the other rows come out of `finish`.
+
+        `answered`: int64, the positions of these turns; `columns`: what `finish` gave for them.
+        """
         ...
 
 
