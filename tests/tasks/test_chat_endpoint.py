@@ -28,6 +28,7 @@ from secbatch.run_options import RunOptions
 from secbatch.runner import run_job
 from secbatch.shards import input_shards
 from secbatch.task_specs import Chat
+from secbatch.tasks import chat_endpoint
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.chat_endpoint_task import EndpointChatTask
 from secbatch.work_done import WorkDone
@@ -238,6 +239,15 @@ def test_connections_are_kept(server: Server) -> None:
     server.script = lambda server, body: (time.sleep(0.02) or 200, said("yes"))
     done = run(task(server.url, concurrency=4), question=[f"q{n}" for n in range(40)])
     assert answers(done) == ["yes"] * 40 and server.most_at_once == 4 == len(server.connections)
+
+
+def test_there_are_no_more_connections_than_files_may_be_open(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_endpoint, "room_for", lambda wanted: min(wanted, 3))
+    server.script = lambda server, body: (time.sleep(0.02) or 200, said("yes"))
+    one = task(server.url, concurrency=8)
+    assert answers(run(one, question=[f"q{n}" for n in range(20)])) == ["yes"] * 20 and server.most_at_once == 3
+    assert any("3 requests at a time, and not 8" in notice for notice in one.notices)
+    assert not task(server.url, concurrency=3).notices
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from secbatch.errors import ModelError
+from secbatch.errors import ModelError, counted
 from secbatch.extras import check_extra
 from secbatch.models.generation_endpoint import Endpoint, Session
 from secbatch.models.generation_settings import DEFAULT_NEW_TOKENS
+from secbatch.open_files import room_for
 from secbatch.tasks.chat_history import Turn
 from secbatch.tasks.generated_text import row_seed
 
@@ -46,9 +47,8 @@ class EndpointChat:
         self._spec = spec
         check_extra("endpoint", ["httpx2"], "endpoint", ModelError)
         self._key()  # better now than after the input has been read
-        self._endpoint = Endpoint(
-            spec.endpoint, spec.model, spec.concurrency, spec.timeout, spec.retries, spec.api_key_env
-        )
+        concurrency = room_for(spec.concurrency)
+        self._endpoint = Endpoint(spec.endpoint, spec.model, concurrency, spec.timeout, spec.retries, spec.api_key_env)
         self.samples = bool(spec.generation.do_sample)
         self.notices = self._notices()
 
@@ -65,11 +65,18 @@ class EndpointChat:
         return key
 
     def _notices(self) -> tuple[str, ...]:
-        address = urlsplit(self._spec.endpoint or "")
+        spec = self._spec
+        address = urlsplit(spec.endpoint or "")
         near = address.hostname in ("localhost", "127.0.0.1", "::1")
-        if address.scheme == "http" and not near and self._spec.api_key_env:
-            return (f"the key goes to {self._spec.endpoint} unencrypted; use https",)
-        return ()
+        notices = []
+        if address.scheme == "http" and not near and spec.api_key_env:
+            notices.append(f"the key goes to {spec.endpoint} unencrypted; use https")
+        if self._endpoint.concurrency < spec.concurrency:
+            notices.append(
+                f"{spec.endpoint} gets {counted(self._endpoint.concurrency, 'request')} at a time, and not"
+                f" {spec.concurrency}: the process may have no more files open; raise the limit (ulimit -n)"
+            )
+        return tuple(notices)
 
     def fingerprint(self) -> str:
         """Hex digest of what decides an answer; where the server stands, and the key, do not."""
