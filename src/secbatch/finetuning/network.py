@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from secbatch.finetuning.items import Batch
 from secbatch.models.out_of_memory import is_out_of_memory
+from secbatch.models.seeds import seed_torch
 from secbatch.models.sequences import TokenSequences
 
 PACKED = frozenset({"bert", "roberta", "xlm-roberta", "camembert"})
@@ -53,7 +54,7 @@ class PackedNetwork:
         self.begin_step(0)
 
     def begin_step(self, seed: int) -> None:
-        torch.manual_seed(seed)
+        seed_torch(seed, self.device)
         # torch draws a number at a time on a CPU: ten times the time of numpy, and a tenth of a step.
         self._random = np.random.Generator(np.random.SFC64(seed))
 
@@ -133,7 +134,7 @@ class PaddedNetwork:
         self.model, self.device, self._pad_id = model, device, pad_id
 
     def begin_step(self, seed: int) -> None:
-        torch.manual_seed(seed)
+        seed_torch(seed, self.device)
 
     def sequence_logits(self, batch: Batch) -> torch.Tensor:
         logits: torch.Tensor = self._output(batch)[0].logits

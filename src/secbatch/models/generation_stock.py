@@ -8,6 +8,7 @@ from torch import Tensor
 from secbatch.errors import JobError, ModelError
 from secbatch.models.generation_batch import cut_at_end
 from secbatch.models.generation_settings import GenerationSettings
+from secbatch.models.seeds import seed_torch
 from secbatch.models.transformers_calls import quiet
 from secbatch.models.trial_tokens import trial_tokens
 
@@ -65,6 +66,6 @@ def _generate(
     if model.generation_config.stop_strings is not None:
         arguments["tokenizer"] = tokenizer
     with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        seed_torch(seed, model.device)
         sequences: Tensor = model.generate(ids, attention_mask=torch.ones_like(ids), **arguments)
     return sequences[0]
