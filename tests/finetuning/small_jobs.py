@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from secbatch.finetune_job import FinetuneJob
 from secbatch.jobfile import validate_as
 
@@ -26,6 +28,15 @@ def job(
         "precision": "float32",
     }
     return validate_as(FinetuneJob, values, "test")
+
+
+def leave_out_curve(patch: pytest.MonkeyPatch) -> None:
+    """A file takes the place of the drawing."""
+
+    def draw(record: dict[str, Any], path: Path) -> None:
+        path.write_bytes(b"")
+
+    patch.setattr("secbatch.finetuning.curve.draw_curve", draw)
 
 
 def classification_file(path: Path, multi: bool = False) -> dict[str, Any]:

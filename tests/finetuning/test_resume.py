@@ -16,12 +16,12 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from small_jobs import classification_file, job, texts_file
+from small_jobs import classification_file, job, leave_out_curve, texts_file
 
 from secbatch.errors import Interrupted, JobError, ModelError, OutputError, SecbatchError
 from secbatch.finetune_job import FinetuneJob
 from secbatch.finetuning.checkpoint import Checkpoints
-from secbatch.finetuning.finetune import finetune
+from secbatch.finetuning.finetune import FinetuneResult, finetune
 from secbatch.finetuning.reporting import Silent
 from secbatch.models.resolve import resolve
 from secbatch.models.resolved import ResolvedModel
@@ -34,9 +34,27 @@ pytestmark = pytest.mark.usefixtures("without_curve")
 
 def spec(tiny: Tiny, tmp_path: Path, output: str, seconds: float = 1000.0) -> FinetuneJob:
     data = classification_file(tmp_path / "a.csv")
-    made = job("classify", tiny("roberta").folder, data, tmp_path / output, epochs=4, batch_tokens=64,
+    made = job("classify", tiny("roberta").folder, data, tmp_path / output, epochs=2, batch_tokens=64,
                early_stopping={"patience": 9}, gradient_accumulation=2)  # fmt: skip
     return made.model_copy(update={"checkpoint_seconds": seconds})
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> FinetuneResult:
+    """What `spec` comes to where nothing stops it; read only."""
+    with pytest.MonkeyPatch.context() as patched:
+        leave_out_curve(patched)
+        return finetune(spec(tiny, tmp_path_factory.mktemp("whole"), "out"))
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training of `spec` that was stopped in its second epoch; read only."""
+    asked = spec(tiny, tmp_path_factory.mktemp("stopped"), "out")
+    asks = iter(range(10**6))
+    with pytest.raises(Interrupted):
+        finetune(asked, stop=lambda: next(asks) >= 23)
+    return Path(asked.output)
 
 
 def same_weights(one: Path, other: Path) -> bool:
@@ -44,14 +62,13 @@ def same_weights(one: Path, other: Path) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_stopped_often_and_resumed(tiny: Tiny, tmp_path: Path) -> None:
-    whole = finetune(spec(tiny, tmp_path, "whole"))
+def test_stopped_often_and_resumed(whole: FinetuneResult, tiny: Tiny, tmp_path: Path) -> None:
     broken = spec(tiny, tmp_path, "broken")
     stops = 0
     while True:
         asked = iter(range(10**6))
         try:
-            done = finetune(broken, stop=lambda asked=asked: next(asked) >= 23)  # type: ignore[misc]
+            done = finetune(broken, stop=lambda asked=asked: next(asked) >= 11)  # type: ignore[misc]
             break
         except Interrupted:
             stops += 1
@@ -97,8 +114,9 @@ def test_there_is_a_checkpoint_at_every_moment(tmp_path: Path, monkeypatch: pyte
     assert found is not None and found[0]["step"] == 5 and left.name.startswith("checkpoint-")
 
 
-def test_stopped_between_an_epochs_last_step_and_its_figures(tiny: Tiny, tmp_path: Path) -> None:
-    whole = finetune(spec(tiny, tmp_path, "whole"))
+def test_stopped_between_an_epochs_last_step_and_its_figures(
+    whole: FinetuneResult, tiny: Tiny, tmp_path: Path
+) -> None:
     asked = iter(range(10**6))
     with pytest.raises(Interrupted):  # asked before each step, and then before the first batch of dev
         finetune(spec(tiny, tmp_path, "broken"), stop=lambda: next(asked) >= whole.record["history"][0]["step"])
@@ -117,31 +135,32 @@ def test_stopped_while_the_best_epoch_is_measured(tiny: Tiny, tmp_path: Path) ->
     )
 
 
-def test_a_model_that_has_lost_a_file_is_trained_again(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_model_that_has_lost_a_file_is_trained_again(whole: FinetuneResult, tiny: Tiny, tmp_path: Path) -> None:
     asked = spec(tiny, tmp_path, "out")
-    first = finetune(asked)
-    shutil.copytree(first.folder, tmp_path / "whole")
-    (first.folder / "README.md").unlink()
+    folder = shutil.copytree(whole.folder, tmp_path / "out")
+    (folder / "README.md").unlink()
     assert not finetune(asked).trained
-    (first.folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").unlink()
     told: list[str] = []
 
     class Notices(Silent):
         def notice(self, text: str) -> None:
             told.append(text)
 
-    assert finetune(asked, Notices()).trained and same_weights(first.folder, tmp_path / "whole")
+    assert finetune(asked, Notices()).trained and same_weights(folder, whole.folder)
     assert any(
         text.endswith("out' has lost model.safetensors of its finished model, which is trained again") for text in told
     )
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
-def test_a_model_without_a_file_that_it_had_is_trained_again(name: str, tiny: Tiny, tmp_path: Path) -> None:
+def test_a_model_without_a_file_that_it_had_is_trained_again(
+    name: str, whole: FinetuneResult, tiny: Tiny, tmp_path: Path
+) -> None:
     asked = spec(tiny, tmp_path, "out")
-    content = (finetune(asked).folder / name).read_bytes()
-    (tmp_path / "out" / name).unlink()
-    assert finetune(asked).trained and (tmp_path / "out" / name).read_bytes() == content
+    file = shutil.copytree(whole.folder, tmp_path / "out") / name
+    file.unlink()
+    assert finetune(asked).trained and file.read_bytes() == (whole.folder / name).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -153,10 +172,10 @@ def test_a_model_without_a_file_that_it_had_is_trained_again(name: str, tiny: Ti
     ],
 )
 def test_a_model_that_is_not_as_it_was_written_is_not_taken_for_done(
-    name: str, what: str, tiny: Tiny, tmp_path: Path
+    name: str, what: str, whole: FinetuneResult, tiny: Tiny, tmp_path: Path
 ) -> None:
     asked = spec(tiny, tmp_path, "out")
-    file = finetune(asked).folder / name
+    file = shutil.copytree(whole.folder, tmp_path / "out") / name
     content = file.read_bytes()
     damage(file, "cut" if name == "config.json" else "flipped")
     with pytest.raises(OutputError, match=f"but not its {what} as written: damaged, or changed .* with --overwrite"):
@@ -185,8 +204,7 @@ def test_another_number_of_threads_is_said(tiny: Tiny, tmp_path: Path) -> None:
     assert any(text.startswith("it began with 77 threads and goes on with") for text in told)
 
 
-def test_killed_amid_and_resumed(tiny: Tiny, tmp_path: Path) -> None:
-    whole = finetune(spec(tiny, tmp_path, "whole"))
+def test_killed_amid_and_resumed(whole: FinetuneResult, tiny: Tiny, tmp_path: Path) -> None:
     killed = spec(tiny, tmp_path, "killed", seconds=0.0)
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(killed.model_dump(mode="json", exclude_none=True)))
@@ -232,7 +250,7 @@ def test_files_that_are_read_in_another_order_are_other_data(tiny: Tiny, tmp_pat
     for name, rows in (("a", lines[:20]), ("b", lines[20:])):
         (tmp_path / f"{name}.csv").write_text(header + "".join(rows))
     data["train"] = str(tmp_path / "*.csv")
-    asked, asks = job("classify", tiny("roberta").folder, data, tmp_path / "out"), iter(range(100))
+    asked, asks = job("classify", tiny("roberta").folder, data, tmp_path / "out", epochs=1), iter(range(100))
     with pytest.raises(Interrupted):
         finetune(asked, stop=lambda: next(asks) >= 3)
     (tmp_path / "a.csv").rename(tmp_path / "aa.csv")
@@ -245,11 +263,10 @@ def test_files_that_are_read_in_another_order_are_other_data(tiny: Tiny, tmp_pat
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
 @pytest.mark.parametrize("name", ["weights", "optimizer", "average", "best"])
 def test_a_damaged_checkpoint_is_said_and_the_training_begins_anew(
-    name: str, how: str, tiny: Tiny, tmp_path: Path
+    name: str, how: str, whole: FinetuneResult, stopped: Path, tiny: Tiny, tmp_path: Path
 ) -> None:
-    asked, asks = spec(tiny, tmp_path, "out"), iter(range(10**6))
-    with pytest.raises(Interrupted):
-        finetune(asked, stop=lambda: next(asks) >= 23)
+    asked = spec(tiny, tmp_path, "out")
+    shutil.copytree(stopped, tmp_path / "out")
     (file,) = (tmp_path / "out" / "_training" / "checkpoints").rglob(f"{name}*.safetensors")
     damage(file, how)
     told: list[str] = []
@@ -260,7 +277,7 @@ def test_a_damaged_checkpoint_is_said_and_the_training_begins_anew(
 
     done = finetune(asked, Notices())
     assert f"checkpoint '{file}' is damaged, or gone: the training begins anew" in told
-    assert not done.resumed and same_weights(done.folder, finetune(spec(tiny, tmp_path, "whole")).folder)
+    assert not done.resumed and same_weights(done.folder, whole.folder)
 
 
 def damage(file: Path, how: str) -> None:
@@ -335,7 +352,7 @@ def test_sigterm_leaves_a_checkpoint_and_exits_130(tiny: Tiny, tmp_path: Path) -
     assert names == sorted([*tensors, "checksums.json", "state.json"])
 
 
-def test_a_full_disk_is_said_and_the_training_goes_on(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_full_disk_is_said_and_the_training_goes_on(whole: FinetuneResult, tiny: Tiny, tmp_path: Path) -> None:
     place = tmp_path / "small"
     place.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", place], capture_output=True).returncode:
@@ -346,7 +363,7 @@ def test_a_full_disk_is_said_and_the_training_goes_on(tiny: Tiny, tmp_path: Path
             finetune(asked)
         subprocess.run(["mount", "-o", "remount,size=20m", place], check=True)
         done = finetune(asked)
-        assert same_weights(done.folder, finetune(spec(tiny, tmp_path, "whole")).folder)
+        assert same_weights(done.folder, whole.folder)
     finally:
         subprocess.run(["umount", place], check=True)
 
@@ -370,7 +387,8 @@ def killed_after_moves(moved: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 def test_killed_while_the_model_is_moved_into_place(
     moved: int, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = job("classify", tiny("roberta").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out")
+    data = classification_file(tmp_path / "a.csv")
+    asked = job("classify", tiny("roberta").folder, data, tmp_path / "out", epochs=1)
     with killed_after_moves(moved, monkeypatch):
         finetune(asked)
     assert not (tmp_path / "out" / "training.json").exists()
@@ -385,7 +403,9 @@ def test_a_model_that_takes_anothers_place_is_whole_or_none(
     moved: int, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = classification_file(tmp_path / "a.csv")
-    first, second = (job("classify", tiny("roberta").folder, data, tmp_path / "out", seed=seed) for seed in (0, 1))
+    first, second = (
+        job("classify", tiny("roberta").folder, data, tmp_path / "out", seed=seed, epochs=1) for seed in (0, 1)
+    )
     before = finetune(first).folder
     with killed_after_moves(moved, monkeypatch):
         finetune(second, overwrite=True)
