@@ -114,9 +114,7 @@ def test_there_is_a_checkpoint_at_every_moment(tmp_path: Path, monkeypatch: pyte
     assert found is not None and found[0]["step"] == 5 and left.name.startswith("checkpoint-")
 
 
-def test_stopped_between_an_epochs_last_step_and_its_figures(
-    whole: FinetuneResult, tiny: Tiny, tmp_path: Path
-) -> None:
+def test_stopped_between_an_epochs_last_step_and_its_figures(whole: FinetuneResult, tiny: Tiny, tmp_path: Path) -> None:
     asked = iter(range(10**6))
     with pytest.raises(Interrupted):  # asked before each step, and then before the first batch of dev
         finetune(spec(tiny, tmp_path, "broken"), stop=lambda: next(asked) >= whole.record["history"][0]["step"])
