@@ -7,7 +7,7 @@ import pytest
 from helpers import rejects_of, shards_of, source_of, table_of
 
 from secbatch.errors import InputError, JobError
-from secbatch.sources.parquet_file import batch_rows
+from secbatch.sources.parquet_file import batch_rows, decoded
 
 
 def parquet(folder, name, columns, **options):
@@ -240,6 +240,43 @@ def test_a_text_repeated_in_every_row_does_not_fill_memory(tmp_path):
         largest = max(largest, pa.total_allocated_bytes() - before)
     assert numbers == list(range(rows))
     assert largest < 300 << 20  # of 586 MiB: the batch that is cut up, and the shards cut from it
+
+
+@pytest.mark.parametrize("kept", ["dictionary", "list", "struct", "two columns", "prefixes"])
+def test_a_large_text_that_a_file_stores_once_is_decoded_in_few_rows_at_a_time(tmp_path, kept):
+    document, rows = "x" * (512 << 10), 1200
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), [document])
+    options = {"store_schema": False}
+    table = pa.table({"n": range(rows), "d": texts})
+    if kept == "list":
+        offsets = pa.array(range(rows + 1), pa.int32())
+        table = pa.table({"n": range(rows), "d": pa.ListArray.from_arrays(offsets, texts)})
+    elif kept == "struct":
+        table = pa.table({"n": range(rows), "d": pa.StructArray.from_arrays([texts], names=["t"])})
+    elif kept == "two columns":
+        table = table.append_column("e", texts)
+    elif kept == "prefixes":  # each text is what it shares with the one before, and the rest
+        table = table.cast(pa.schema([("n", pa.int64()), ("d", pa.string())]))
+        options |= {"use_dictionary": False, "column_encoding": {"d": "DELTA_BYTE_ARRAY"}}
+    path = parquet(tmp_path, "t.parquet", table, **options)
+    assert path.stat().st_size < 100_000
+    del table, texts
+    before = pa.total_allocated_bytes()
+    numbers: list[int] = []
+    largest = 0
+    for shard in source_of(path, rows=65_536).shards():
+        numbers += shard.table.column("n").to_pylist()
+        largest = max(largest, pa.total_allocated_bytes() - before)
+    assert numbers == list(range(rows))
+    assert largest < 250 << 20  # of 600 MiB, or twice that: the first rows, and the shards cut from them
+
+
+def test_rows_of_one_size_are_decoded_in_batches_that_grow(tmp_path):
+    path = parquet(tmp_path, "t.parquet", {"n": range(300_000), "s": [f"{n}" * 20 for n in range(300_000)]})
+    with pq.ParquetFile(path) as file:
+        sizes = [batch.num_rows for batch in decoded(file, 0, 1024)]
+    assert sum(sizes) == 300_000
+    assert sizes[0] < 64 and set(sizes[4:-1]) == {1024}
 
 
 def test_a_file_of_one_large_row_group_is_not_held_whole(tmp_path):

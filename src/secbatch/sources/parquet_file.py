@@ -29,6 +29,8 @@ BEGINNING = 512  # bytes that tell what else a file is
 FOOTER_END = 8  # bytes of its length and of PAR1
 SIGNATURE = 28  # bytes that follow the footer where it is plain and columns are encrypted
 DECODED_ROWS = 1024  # decoded at a time: a text that is stored once for all its rows takes its size in each of them
+FIRST_BYTES = 64 << 20  # that the first rows of a row group may take, were each text as large as the group
+GROWTH = 8  # times as many rows as were decoded before, at most
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,7 @@ class ParquetReader:
                 for group, told in enumerate(_groups(parquet.metadata)):
                     rows = batch_rows(told)
                     before = self._done
-                    batches = parquet.iter_batches(batch_size=min(rows, DECODED_ROWS), row_groups=[group])
-                    for table in joined(batches, rows):
+                    for table in joined(decoded(parquet, group, min(rows, DECODED_ROWS)), rows):
                         yield self._piece(table)
                     if self._done - before != told.num_rows:
                         raise _MiscountError(
@@ -227,6 +228,28 @@ def batch_rows(group: "pq.RowGroupMetaData") -> int:
         return BATCH_ROWS
     row_bytes = max(1, group.total_byte_size // group.num_rows)
     return int(max(1, min(BATCH_ROWS, BATCH_BYTES // row_bytes)))
+
+
+def decoded(parquet: "pq.ParquetFile", group: int, most: int) -> "Iterator[pa.RecordBatch]":
+    """The rows of a row group, `most` at a time, or fewer where they are large.
+
+    How large is known of those that are decoded only. No text is larger than the group itself: as many rows as fit
+    whatever they hold come first.
+    """
+    growing = [place for place, field in enumerate(parquet.schema_arrow) if not _has_dictionary(field.type)]
+    first = FIRST_BYTES // max(1, parquet.metadata.row_group(group).total_byte_size)
+    for batch in parquet.iter_batches(batch_size=max(1, min(most, first)), row_groups=[group]):
+        yield batch
+        fit = batch.num_rows * BATCH_BYTES // max(1, batch.select(growing).nbytes)
+        parquet.reader.set_batch_size(max(1, min(most, fit, GROWTH * batch.num_rows)))  # of the next one
+
+
+def _has_dictionary(kind: "pa.DataType") -> bool:
+    """Whether values of this type share texts, at any depth: each batch has them once, of however many rows it is."""
+    import pyarrow as pa
+
+    inside = [kind.field(place).type for place in range(kind.num_fields)] if pa.types.is_nested(kind) else []
+    return bool(pa.types.is_dictionary(kind)) or any(map(_has_dictionary, inside))
 
 
 def joined(batches: "Iterator[pa.RecordBatch]", rows: int) -> "Iterator[pa.Table]":
