@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from fake_task import Counter, install_in
 from nights import WITH_ID, job, rows, write
+from sampling import sampled
 
 from secbatch.run_options import RunOptions
 from secbatch.runner import run_job
@@ -17,7 +18,10 @@ NIGHT: dict[str, Any] = {
 OTHERS = ["b,Six. Seven. Eight.", "c,", "d,Nine."]
 
 
-@pytest.fixture(params=[(1,), (2, 3), (4,), (100,)], ids=str)
+SHARDS = [(1,), (2, 3), (4,), (100,)]
+
+
+@pytest.fixture(params=SHARDS, ids=str)
 def counter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Counter:
     """Shards of so many rows: both documents are in one shard, begin or end in one, or are far apart."""
     return install_in(tmp_path, monkeypatch, request.param)
@@ -28,9 +32,20 @@ def sentences(document: str) -> list[str]:
     return list(found[found["id"] == document].sort_values("sentence_index")["sentence"].fillna(""))
 
 
-@pytest.mark.parametrize("how", ["keep", "mark", "drop"])
-@pytest.mark.parametrize("later", [["a,Other."], ["a,Other. Words.", "a,Last. Words. Here."], ["a,"]])
-def test_the_last_document_of_a_name_wins_whole(counter: Counter, later: list[str], how: str) -> None:
+@pytest.mark.parametrize(
+    ("shard_rows", "later", "how"),
+    sampled(
+        3,
+        SHARDS,
+        [["a,Other."], ["a,Other. Words.", "a,Last. Words. Here."], ["a,"]],
+        ["keep", "mark", "drop"],
+    ),
+)
+def test_the_last_document_of_a_name_wins_whole(
+    shard_rows: tuple[int, ...], later: list[str], how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A third of the combinations, each two of their values together; all of them in the soak."""
+    counter = install_in(tmp_path, monkeypatch, shard_rows)
     night = {**NIGHT, "output": {"path": "out", "removed": how}}
     write("a.csv", "id,text", "a,One. Two. Three. Four. Five.", *OTHERS)
     write("b.csv", "id,text", *later)

@@ -163,9 +163,10 @@ def show(fell: Counter[str]) -> None:
 
 
 def test_kills_at_random_moments(corpus: Corpus, place: Path) -> None:
-    fell = kill_at_random(corpus, place, 20, seed=1)
+    """Ten of them; hundreds in the soak."""
+    fell = kill_at_random(corpus, place, 10, seed=1)
     show(fell)
-    assert fell.total() >= 20
+    assert fell.total() >= 10
 
 
 @pytest.mark.soak

@@ -132,19 +132,27 @@ class Losses:
         shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("kind", ["first", "later"])
-def test_power_loss_at_each_step(kind: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_power_loss_at_each_step(kind: str, every: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one step of five, and after the first and the last of each kind in each place; in the soak after all."""
     start = start_of(kind, place, monkeypatch)
     losses = Losses(start, place, monkeypatch)
     assert len(losses.events) > 100 and len(losses.expected) >= 2 and losses.rejects == ["no row\n"]
     disk, chance = Disk(start), random.Random(kind)
+    kinds = [(event[0], event[1].parts[:3]) for event in losses.events]  # as out/_secbatch/parts
+    last = {kind: number for number, kind in enumerate(kinds)}
+    first = {kind: number for number, kind in reversed([*enumerate(kinds)])}
+    special = {*first.values(), *last.values()}
     for number, event in enumerate(losses.events):
-        what = f"after step {number}, {event[0]} {event[1]}"
         disk.apply(*event)
+        if number % every and number not in special:
+            continue
+        what = f"after step {number}, {event[0]} {event[1]}"
         losses.check(disk.left(lambda: False, lambda: 0.0), f"{what}, nothing else kept")
         if event[0] != "write":
             losses.check(disk.left(lambda: True, lambda: 0.0), f"{what}, names kept without content")
-        if number % 8 == 0:
+        if number % (8 * every) == 0:
             losses.check(disk.left(lambda: chance.random() < 0.5, chance.random), f"{what}, by chance")
     print(f"{kind}: {len(losses.events)} steps, {len(losses.tried)} states")
     assert len(losses.tried) >= 50

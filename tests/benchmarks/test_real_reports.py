@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,8 +19,11 @@ def test_it_prints_rows_and_hits_of_the_three_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    texts = [f"The {word} of host {number} runs a script. Then {word} reaches a server by mail. " * 4
+             for number, word in enumerate(("botnet", "backdoor", "third"))]  # fmt: skip
+    pq.write_table(pa.table({"text": texts}), tmp_path / "reports.parquet")
     models = ["--model", tiny("roberta").folder, "--chat-model", tiny("blenderbot").folder]
-    benchmark("real_reports.py", "--limit", "2", "--keep", "kept", *models)
+    benchmark("real_reports.py", "--reports", tmp_path / "reports.parquet", "--limit", "2", "--keep", "kept", *models)
     said = capsys.readouterr().out
     sentences = pq.read_table(tmp_path / "kept" / "probe" / "data", columns=["sentence", "access_top", "vec"])
     masked = pq.read_table(tmp_path / "kept" / "words" / "data")

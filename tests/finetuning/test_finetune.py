@@ -131,6 +131,7 @@ def test_a_dry_run_says_what_would_be_trained(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("without_curve")
 def test_very_long_labels_are_shown_by_their_beginning(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,6 +154,7 @@ def test_very_long_labels_are_shown_by_their_beginning(
     assert said.count("x" * 50) > 4 and "x" * 110 not in said.replace("\n", "")
 
 
+@pytest.mark.usefixtures("without_curve")
 def test_multi_label(tiny: Tiny, tmp_path: Path) -> None:
     data = classification_file(tmp_path / "a.csv", multi=True)
     done = finetune(job("classify", tiny("roberta").folder, data, tmp_path / "out", class_weights="sqrt"))
@@ -161,6 +163,7 @@ def test_multi_label(tiny: Tiny, tmp_path: Path) -> None:
     assert done.record["labels"] == ["bad", "malware", "tool"]
 
 
+@pytest.mark.usefixtures("without_curve")
 def test_ner_with_windows_weights_and_accumulation(tiny: Tiny, tmp_path: Path) -> None:
     long = "\n".join(f"word{i}\tO" for i in range(80)) + "\nEmotet\tB-Malware\n\n"
     train = conll_file(tmp_path / "train.txt")
@@ -180,6 +183,7 @@ def test_ner_with_windows_weights_and_accumulation(tiny: Tiny, tmp_path: Path) -
     assert {(word["start"], word["entity_group"]) for word in words} >= {(0, "Malware"), (16, "Tool")}
 
 
+@pytest.mark.usefixtures("without_curve")
 def test_questions(tiny: Tiny, tmp_path: Path) -> None:
     data = questions_file(tmp_path / "q.jsonl")
     with (tmp_path / "q.jsonl").open("a") as file:
@@ -203,6 +207,7 @@ def test_questions_from_a_base_that_was_a_classifier(kind: str, tmp_path: Path) 
     assert model.config.num_labels == 2 and model.qa_outputs.out_features == 2
 
 
+@pytest.mark.usefixtures("without_curve")
 def test_masked_lm_falls_in_perplexity(tiny: Tiny, tmp_path: Path) -> None:
     done = finetune(job("masked-lm", tiny("roberta").folder, texts_file(tmp_path / "t.csv"), tmp_path / "out"))
     assert done.metrics["dev"]["perplexity"] < done.record["base_on_dev"]["perplexity"]
@@ -225,6 +230,7 @@ def test_masked_lm_falls_in_perplexity(tiny: Tiny, tmp_path: Path) -> None:
     assert "The same training from " in card and "better for the task" in card
 
 
+@pytest.mark.usefixtures("without_curve")
 def test_pairs(tiny: Tiny, tmp_path: Path) -> None:
     spec = job("seq2seq", tiny("blenderbot").folder, pairs_file(tmp_path / "p.csv"), tmp_path / "out")
     done = finetune(spec)
@@ -240,6 +246,7 @@ def test_sources_and_targets_that_are_cut_are_told(tiny: Tiny, tmp_path: Path) -
     assert not any("training sources" in notice for notice in notices)
 
 
+@pytest.mark.usefixtures("without_curve")
 def test_lora_gives_a_plain_folder(tiny: Tiny, tmp_path: Path) -> None:
     base = tiny("roberta").folder
     data = classification_file(tmp_path / "a.csv")
@@ -264,6 +271,7 @@ def test_lora_trains_a_new_pooler_as_part_of_the_head(tiny: Tiny) -> None:
     assert all("lora_" in name or "pooler" in name or name.startswith("classifier") for name in trained)
 
 
+@pytest.mark.usefixtures("without_curve")
 def test_lora_of_a_model_without_a_base_of_its_own(tmp_path: Path) -> None:
     base = make_t5(tmp_path / "t5")
     pairs = pairs_file(tmp_path / "p.csv")

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -172,13 +173,14 @@ def test_each_prompt_gets_the_tokens_it_gets_alone(case: str) -> None:
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("build", [llama, gpt2, t5])
 def test_how_often_is_looked_changes_nothing(build: Any, beams: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = build(max_length=64)
-    rows, job = [Prompt(text) for text in prompts(model)], Generation(num_beams=beams)
+    model = build(max_length=44)
+    rows, job = [Prompt(text) for text in prompts(model, 6)], Generation(num_beams=beams)
+    budget = 300 * beams  # two batches and more
     monkeypatch.setitem(LOOK_EVERY, "cpu", 1)
-    expected = generator(model, job, budget=600).generate(rows).answers
+    expected = generator(model, job, budget).generate(rows).answers
     for every in (2, 8, 1000):
         monkeypatch.setitem(LOOK_EVERY, "cpu", every)
-        assert generator(model, job, budget=600).generate(rows).answers == expected
+        assert generator(model, job, budget).generate(rows).answers == expected
 
 
 SAMPLING = Generation(max_new_tokens=16, do_sample=True, temperature=1.5, top_p=0.95, top_k=40)
@@ -293,9 +295,14 @@ def test_an_encoder_gets_some_prompts_after_the_others(
         assert widths == sorted(map(len, texts), reverse=True)
     if at_once == 40:
         assert 1 < len(shapes) < 12
-    assert [answer.tokens for answer in answers] == [
-        alone(model, text, max_new_tokens=8, num_beams=beams) for text in texts
-    ]
+    assert [answer.tokens for answer in answers] == all_alone(t5, beams, 8)
+
+
+@cache
+def all_alone(build: Any, beams: int, tokens: int) -> list[list[int]]:
+    """What each of `prompts` gets alone of a model of `build`, which is the same each time."""
+    model = build()
+    return [alone(model, text, max_new_tokens=tokens, num_beams=beams) for text in prompts(model)]
 
 
 @pytest.mark.parametrize("build", [llama, gpt2])
@@ -319,9 +326,7 @@ def test_a_decoder_reads_some_prompts_after_the_others_and_answers_all_together(
         assert [width for _, width in read] == sorted((len(text) for text in texts if len(text) > 1), reverse=True)
         assert out.padding == 0
     assert max(steps) == 12 * beams
-    assert [answer.tokens for answer in out.answers] == [
-        alone(model, text, max_new_tokens=20, num_beams=beams) for text in texts
-    ]
+    assert [answer.tokens for answer in out.answers] == all_alone(build, beams, 20)
 
 
 def test_a_cache_that_cannot_be_put_together_is_of_prompts_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
