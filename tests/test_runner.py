@@ -282,8 +282,11 @@ def test_what_is_no_job_is_said(counter: Counter, given: Any) -> None:
 
 
 def test_what_cannot_be_is_said_before_any_work(counter: Counter) -> None:
-    write("a.csv", "text,UP,secbatch_id", "a,b,c")
-    with pytest.raises(JobError, match="has the name of the output column"):
+    write("a.csv", "text,UP", "a,b")
+    with pytest.raises(JobError, match="has the name of the output column 'up'; rename the input column or the task"):
+        run_job(job())
+    write("a.csv", "text,secbatch_id", "a,b")
+    with pytest.raises(JobError, match="'secbatch_id', which each output has; rename it in the input, or leave it out"):
         run_job(job())
     write("a.csv", "text,__filename", "a,b")
     with pytest.raises(JobError, match="column '__filename' has a name that pyarrow and pandas give to a column"):

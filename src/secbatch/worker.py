@@ -328,8 +328,13 @@ def _refuse_collisions(schema: pa.Schema, added: list[pa.Field]) -> None:
         name = output.name.casefold()
         if name in taken:
             raise JobError(
-                f"Input column '{taken[name]}' has the name of the output column '{output.name}'; "
-                "rename the input column or the task."
+                f"Input column '{taken[name]}' has the name of the output column '{output.name}'"
+                + (
+                    ", which each output has; rename it in the input, or leave it out there (a dataset made here"
+                    " is input for another job without its secbatch_ columns)."
+                    if output in ROW_FIELDS
+                    else "; rename the input column or the task."
+                )
             )
         if name in ours:
             raise JobError(f"The output would have two columns '{ours[name]}' and '{output.name}'; rename a task.")
