@@ -3,6 +3,8 @@
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from secbatch.cli.main import _run
 from secbatch.errors import InputError, OutputError, OutputHeldError, UnfitOutputError
 from secbatch.identity import Identified
 from secbatch.job import Job
+from secbatch.models.linear import has_blocked_layers
 from secbatch.pacing import ShardSizes
 from secbatch.planning import plan_job
 from secbatch.reuse import Looked, Reuse
@@ -90,6 +93,53 @@ def test_a_slow_model_is_measured_on_fewer_rows(counter: Counter, monkeypatch: p
     monkeypatch.setattr(probing, "LONGEST_SECONDS", 0.0)
     plan = plan_job(job(up="text"))
     assert plan.probed_rows <= probing.ROWS_AT_ONCE and plan.seconds
+
+
+def test_texts_that_come_again_are_computed_once_and_count_once(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write({n: f"word {n % 300}" for n in range(2000)})
+    assert plan_job(job(up="text", second="other")).tokens == pytest.approx(4000)
+    monkeypatch.setattr(UpperTask, "remembers", True, raising=False)
+    plan = plan_job(job(up="text", second="other"))  # one of them reads another thing in each row
+    assert plan.tokens == pytest.approx(2300, rel=0.01) and plan.probed_rows >= probing.ROWS
+    assert plan_job(job(up="text")).tokens == pytest.approx(300)
+    write({n: f"word {n % 3}" for n in range(2000)})
+    assert plan_job(job(up="text")).tokens == pytest.approx(3)  # fewer than are warmed up with
+
+
+def test_each_task_is_taken_as_often_as_it_is_computed(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, compute = [0.0], UpperTask.compute
+
+    def timed(task: UpperTask, encoded: Any) -> Any:
+        now[0] += len(encoded) * {"text": 10.0, "other": 0.001}[task.spec.text]
+        return compute(task, encoded)
+
+    monkeypatch.setattr(UpperTask, "compute", timed)
+    monkeypatch.setattr(UpperTask, "remembers", True, raising=False)
+    monkeypatch.setattr(probing, "time", MagicMock(monotonic=lambda: now[0]))
+    write({n: f"word {n % 30}" for n in range(2000)})
+    cost = []
+    monkeypatch.setattr("secbatch.planning.measure", lambda *given: cost.append(probing.measure(*given)) or cost[0])
+    plan_job(job(slow="text", quick="other"))
+    assert cost[0].seconds == pytest.approx(30 * 10 + 2000 * 0.001, rel=0.01)
+
+
+def test_the_tokens_of_texts_that_come_again_are_those_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write({n: f"attackers sent <mask> number {n % 20}" for n in range(400)})
+    texts = (
+        {"type": "fill-mask", "model": "builtin/mlm", "text": "text"},
+        {"type": "embed", "model": "builtin/mlm", "text": "text"},
+    )
+    asks = {"type": "chat", "model": "builtin/chat", "text": "text", "generation": {"max_new_tokens": 4}}
+    values = {"name": "n", "input": {"path": "in.csv", "id": ["id"]}, "output": {"path": "out"}}
+    made = Job.model_validate(values | {"tasks": {"mask": texts[0], "vec": texts[1], "answer": asks}})
+    plan, result = plan_job(made), run_job(made)
+    assert plan.tokens is not None and plan.tokens >= 0.95 * result.tokens
+    assert plan.tokens == pytest.approx(result.tokens, rel=0.05) or not has_blocked_layers(torch.float32)
 
 
 def test_expected_shards() -> None:

@@ -1,6 +1,7 @@
 """What a run would do, before it does it."""
 
 import tempfile
+import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +43,7 @@ class Plan:
     reused_shards: int = 0
     unparseable: int = 0
     rejected: int = 0
-    tokens: float | None = None  # estimated from the probe
+    tokens: float | None = None  # estimated from the probe, each text that is computed once in a run counted once
     padding_share: float | None = None
     seconds: float | None = None
     probed_rows: int = 0
@@ -118,22 +119,24 @@ def _planned(job: Job, layout: Layout, run: str, limit: int | None) -> Plan:
             )
             check_columns(job, reuse.base_columns(), setup.source.schema, plan.notices.append)
             check_tasks(job, reuse.base_tasks(), False, plan.notices.append)
+            begin = time.monotonic()
             sample = _count(setup, reuse, plan, limit, Path(scratch))
+            counting = time.monotonic() - begin  # a run reads and looks up the same rows
     finally:
         if ledger:
             ledger.close()
-    speed = measure(setup.worker, sample)
-    if speed:
+    cost = measure(setup.worker, sample)
+    if cost:
         loaded = [text for task in setup.worker.tasks.values() for text in task.notices]
         plan.notices += [text for text in dict.fromkeys(loaded) if text not in plan.notices]
-        plan.probed_rows = speed.rows
-        plan.seconds = speed.seconds * plan.todo_rows
-        plan.tokens = speed.tokens * plan.todo_rows
-        plan.padding_share = speed.padding_share
+        plan.probed_rows = cost.rows
+        plan.seconds = counting + cost.loading + cost.seconds
+        plan.tokens = cost.tokens
+        plan.padding_share = cost.padding_share
         if not grouped:  # conversations are cut into shards before the speed is known
             sizes = ShardSizes(runner.shard_rows_schedule(job, setup.compute.device.startswith("cuda")))
             sizes.hold(setup.worker.row_bytes)
-            plan.shards = plan.reused_shards + sizes.expected(plan.todo_rows, 1 / speed.seconds)
+            plan.shards = plan.reused_shards + sizes.expected(plan.todo_rows, plan.todo_rows / cost.seconds)
     return plan
 
 
@@ -151,7 +154,8 @@ def _count(setup: Setup, reuse: Reuse, plan: Plan, limit: int | None, scratch: P
             continue
         plan.shards += 1
         identified = identities.name(shard)
-        match = reuse.look(identified).match
+        looked = reuse.look(identified)
+        match = looked.match
         todo = {name: match.todo(name) for name in setup.worker.tasks}
         wanted = int(np.logical_or.reduce(list(todo.values())).sum())
         plan.superseded += shard.num_rows - len(match.kept)
@@ -159,5 +163,6 @@ def _count(setup: Setup, reuse: Reuse, plan: Plan, limit: int | None, scratch: P
         plan.reused_rows += len(match.kept) - wanted
         if not wanted:
             plan.reused_shards += 1
-        sample.add(identified, todo, conversations_held(setup.worker.tasks, identified.shard.table))
+        reads = {name: looked.keys.done[name][:, 0] for name in todo}
+        sample.add(identified, todo, reads, conversations_held(setup.worker.tasks, identified.shard.table))
     return sample

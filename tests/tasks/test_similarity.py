@@ -135,9 +135,9 @@ def test_the_batch_does_not_matter_and_texts_are_remembered(tiny: Tiny, referenc
     alone = [run(make_task(tiny("bert"), reference, threshold=0.2), [text]) for text in TEXTS]
     for name, column in whole.columns.items():
         assert again.columns[name].to_pylist()[-2::-1] == column.to_pylist()
-        if task._remembers:  # then bit for bit
+        if task.remembers:  # then bit for bit
             assert [one.columns[name].to_pylist()[0] for one in alone] == column.to_pylist()
-    assert again.tokens < whole.tokens / 5 or not task._remembers
+    assert again.tokens < whole.tokens / 5 or not task.remembers
 
 
 def test_embed_and_similarity_share_one_forward(tiny: Tiny, reference: str) -> None:

@@ -104,6 +104,16 @@ class ConversationTask(Task, Protocol):
 
 
 @runtime_checkable
+class RememberingTask(Protocol):
+    """A task that may compute once what it is given again and again."""
+
+    @property
+    def remembers(self) -> bool:
+        """Whether rows in which it reads the same are computed once in a run; known after `load`."""
+        ...
+
+
+@runtime_checkable
 class RemoteTask(Task, Protocol):
     """A task that others compute: `compute` is `ask`, and waiting until there may be room for another shard."""
 

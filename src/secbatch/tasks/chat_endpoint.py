@@ -52,6 +52,10 @@ class EndpointChat:
         self.samples = bool(spec.generation.do_sample)
         self.notices = self._notices()
 
+    @property
+    def remembers(self) -> bool:
+        return not self.samples
+
     def _key(self) -> str | None:
         """The key, read anew each time so that it is in nothing that is pickled or written."""
         name = self._spec.api_key_env

@@ -24,6 +24,9 @@ class Renders(Protocol):
     @property
     def notices(self) -> tuple[str, ...]: ...
 
+    @property
+    def remembers(self) -> bool: ...  # whether equal questions are asked once in a run
+
     def fingerprint(self) -> str: ...
 
     def load(self) -> None: ...

@@ -66,6 +66,11 @@ class ChatRows:
         return self._renders.notices
 
     @property
+    def remembers(self) -> bool:
+        """Rows of conversations read the name of their own, so hardly two of them read the same."""
+        return self._conversation is None and self._renders.remembers
+
+    @property
     def conversation_column(self) -> str | None:
         """Rows that follow each other with one value in it are answered together, in order."""
         return self._conversation.id if self._conversation else None

@@ -79,7 +79,7 @@ class EmbedTask(TextTask[EncodedTexts, Embedded]):
             )
 
     @property
-    def _remembers(self) -> bool:
+    def remembers(self) -> bool:
         return self.encoder.batch_free and self.repeats.remembers
 
     def encoded(self, recalled: Recalled) -> EncodedTexts:

@@ -75,6 +75,11 @@ class QaTask:
         return self.encoder.notices
 
     @property
+    def remembers(self) -> bool:
+        """Whether an answer may stand for later rows with the same question and context."""
+        return self.encoder.batch_free
+
+    @property
     def fields(self) -> tuple[pa.Field, ...]:
         return answer_fields(self.name, self._spec.top_k > 1)
 
@@ -89,7 +94,7 @@ class QaTask:
         questions, contexts = self._question.render(table), self._context.render(table)
         filled = (pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(one), ""), False) for one in (questions, contexts))
         distinct = DistinctTexts.of(_joined(questions, contexts), pc.and_(usable, pc.and_(*filled)))
-        return self.encoded(recall(distinct, self.repeats if self.encoder.batch_free else None))
+        return self.encoded(recall(distinct, self.repeats if self.remembers else None))
 
     def encoded(self, recalled: Recalled) -> EncodedQuestions:
         pairs = [_apart(text) for text in recalled.texts]

@@ -79,6 +79,10 @@ class Seq2SeqTask:
     def fields(self) -> tuple[pa.Field, ...]:
         return text_fields(self.name)
 
+    @property
+    def remembers(self) -> bool:
+        return self._model.remembers
+
     def fingerprint(self) -> str:
         facts = {
             **self._model.facts(),

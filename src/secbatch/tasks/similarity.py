@@ -89,7 +89,7 @@ class SimilarityTask(TextTask[EncodedTexts, Compared]):
             self._nearest = NearestRows(made, self.encoder.compute.device)
 
     @property
-    def _remembers(self) -> bool:
+    def remembers(self) -> bool:
         """Whether a result may stand for later rows with the same text; see `SharedEncoder.batch_free`."""
         whole = self._nearest is None or self._nearest.batch_free or self.encoder.compute.dtype != "float32"
         return self.encoder.batch_free and whole

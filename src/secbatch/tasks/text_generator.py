@@ -77,6 +77,11 @@ class TextGenerator:
         self._repeats = Repeats(scratch if steady and not self.settings.do_sample else None)
         self.tokens = self.padding = 0  # positions worked on so far
 
+    @property
+    def remembers(self) -> bool:
+        """Whether equal prompts are generated for once in a run."""
+        return self._repeats.remembers
+
     def facts(self) -> dict[str, Any]:
         """What decides the text that follows given token ids, as plain JSON values."""
         resolved = self._resolved

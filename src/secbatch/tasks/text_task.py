@@ -38,13 +38,13 @@ class TextTask(ABC, Generic[Encoded, Computed]):
         self.encoder.load()
 
     @property
-    def _remembers(self) -> bool:
+    def remembers(self) -> bool:
         """Whether a result may stand for later rows with the same text."""
         return self.encoder.batch_free
 
     def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> Encoded:
         texts = DistinctTexts.of(self._text.render(table), usable, self.containing)
-        return self.encoded(recall(texts, self.repeats if self._remembers else None))
+        return self.encoded(recall(texts, self.repeats if self.remembers else None))
 
     @abstractmethod
     def encoded(self, recalled: Recalled) -> Encoded:
