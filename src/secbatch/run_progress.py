@@ -40,12 +40,13 @@ class RunProgress:
         return self._fraction(self.result.enriched + self.result.reused + self.underway.rows())
 
     def _fraction(self, done: float) -> float:
-        if self.limit:
-            return min(done / min(self.limit, sys.maxsize), 1.0)  # none beyond what a float can hold
-        source = self.source
+        source, superseded = self.source, self.result.superseded
         share = source.bytes_given / source.bytes_total if source.bytes_total else 1.0
         # Where conversations are grouped, all rows are given out before the first one is done.
-        return min(share * done / max(self.result.read, source.rows_given, 1), 1.0)
+        share *= done / max(max(self.result.read, source.rows_given) - superseded, 1)
+        if self.limit:  # there may be fewer rows; and none beyond what a float can hold
+            share = max(share, done / max(min(self.limit, sys.maxsize) - superseded, 1))
+        return min(share, 1.0)
 
     def snapshot(self) -> dict[str, Any]:
         """What `secbatch status` shows of this run while it goes on."""
