@@ -215,6 +215,28 @@ def test_truncated_compressed_file_keeps_the_rows_before(tmp_path, ending):
     assert lines[rows.num_rows].startswith(reject.raw)
 
 
+@pytest.mark.parametrize("rows", [5, 3000, 100_000])
+@pytest.mark.parametrize("ending", ["gz", "bz2"])
+def test_an_archive_with_a_wrong_checksum_keeps_its_rows(tmp_path, ending, rows):
+    text = b"id,text\n" + b"".join(b"%d,row %d\n" % (i, i * 7919 % 10007) for i in range(rows))
+    packed = bytearray(gzip.compress(text) if ending == "gz" else bz2.compress(text))
+    packed[-6 if ending == "gz" else -3] ^= 0xFF
+    shards = shards_of(written(tmp_path, f"t.csv.{ending}", bytes(packed)))
+    assert table_of(shards).column("id").to_pylist() == [str(i) for i in range(rows)]
+    (reject,) = rejects_of(shards)
+    assert reject.whole_file and "breaks off or is corrupt" in reject.reason
+
+
+def test_an_archive_whose_second_part_has_a_wrong_checksum_keeps_its_rows(tmp_path):
+    rows = [b"%d,row %d\n" % (i, i * 7919 % 10007) for i in range(400)]
+    second = bytearray(gzip.compress(b"".join(rows[200:])))
+    second[-6] ^= 0xFF
+    path = written(tmp_path, "t.csv.gz", gzip.compress(b"id,text\n" + b"".join(rows[:200])) + bytes(second))
+    shards = shards_of(path)
+    assert table_of(shards).column("id").to_pylist() == [str(i) for i in range(400)]
+    assert [reject.whole_file for reject in rejects_of(shards)] == [True]
+
+
 def test_rows_of_the_wrong_width_are_rejected_one_by_one(tmp_path):
     path = written(tmp_path, "t.csv", "a,b,c\n1,2,3\n1,2\n1,2,3,4\n5,6,7\n")
     shards = shards_of(path)

@@ -1,6 +1,7 @@
 """Bytes of a file, decompressed and brought to UTF-8, block by block."""
 
 import codecs
+import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ COMMON_ENCODINGS = (
 )
 NOT_OF_FILES = ("idna", "punycode", "undefined", "unicode_escape", "unicode-escape", "raw-unicode-escape")
 RAW_BUFFER = 1 << 20  # bytes asked of the storage at once
+UNPACKED_AT_ONCE = 1 << 16  # bytes of an archive that Arrow takes for one step
 
 
 class UnreadableFileError(Exception):
@@ -82,6 +84,25 @@ def _refusals() -> tuple[type[Exception], ...]:
     return OSError, ValueError, pa.ArrowException
 
 
+class _Packed(io.RawIOBase):
+    """The bytes of an archive, of which each read beyond `careful_from` gets one."""
+
+    def __init__(self, stored: "pa.NativeFile", careful_from: int | None) -> None:
+        self._stored = stored
+        self._careful_from = careful_from
+        self.given = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if self._careful_from is not None:
+            size = min(size, max(1, self._careful_from - self.given))
+        part = bytes(self._stored.read(size))
+        self.given += len(part)
+        return part
+
+
 class ByteStream:
     """A file's bytes after decompression. Full blocks: a short read is the end.
 
@@ -95,9 +116,12 @@ class ByteStream:
         self._served = 0
         self._raw: pa.NativeFile | None = None
         self._stream: Any = None
+        self._packed: _Packed | None = None
+        self._careful = False  # a read has failed
+        self._again = 0  # bytes that are served already, and unpacked again after that
         self._open()
 
-    def _open(self) -> None:
+    def _open(self, careful_from: int | None = None) -> None:
         import pyarrow as pa
 
         self._raw = self.file.open()
@@ -107,8 +131,10 @@ class ByteStream:
         self._raw.seek(0)
         self.compression = self.file.compression or found
         self._misnamed = self.compression != found
-        buffered = pa.BufferedInputStream(self._raw, max(1 << 12, min(RAW_BUFFER, self.file.size)))
-        self._stream = pa.CompressedInputStream(buffered, self.compression) if self.compression else buffered
+        self._stream = pa.BufferedInputStream(self._raw, max(1 << 12, min(RAW_BUFFER, self.file.size)))
+        if self.compression:
+            self._packed = _Packed(self._stream, careful_from)
+            self._stream = pa.CompressedInputStream(pa.PythonFile(self._packed, mode="r"), self.compression)
 
     def read(self, size: int) -> bytes:
         """`size` bytes; fewer only at the end of the file, or of what can be decompressed."""
@@ -117,10 +143,9 @@ class ByteStream:
         parts: list[bytes] = []
         wanted = size
         while wanted:
+            place = self._packed.given if self._packed else 0
             try:
-                # Decompression loses what one failing read had already unpacked: small steps lose little,
-                # and `_rest_before_failure` fetches that little.
-                part = self._stream.read(min(wanted, 1 << 16) if self.compression else wanted)
+                part = self._stream.read(self._step(wanted))
             except _refusals() as error:
                 if not self.compression or is_the_machines(error):
                     raise
@@ -130,18 +155,37 @@ class ByteStream:
                         f"holds no {self.compression} data, as its name says; give it the ending of what it is "
                         "(a download may have been unpacked on its way)"
                     ) from None
+                if not self._careful:
+                    self._read_carefully(place)
+                    continue
                 self.failure = f"breaks off or is corrupt ({self.compression}: {cause(error)})"
-                part = self._rest_before_failure(wanted)
-                parts.append(part)
-                self._served += len(part)
                 break
             if not part:
                 self._check_length()
                 break
+            if self._again:
+                self._again -= len(part)
+                continue
             parts.append(part)
             self._served += len(part)
             wanted -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _step(self, wanted: int) -> int:
+        """A read that fails loses what it had unpacked already."""
+        if not self.compression:
+            return wanted
+        most = self._again if self._careful else wanted
+        return max(1, min(most, UNPACKED_AT_ONCE))
+
+    def _read_carefully(self, place: int) -> None:
+        """Begins anew after a read that failed, which began at `place` of the archive: all that can be unpacked counts.
+
+        Arrow loses what the piece that it unpacks has before the fault: it is given bytes one at a time.
+        """
+        self.close()
+        self._careful, self._again = True, self._served
+        self._open(careful_from=max(0, place - UNPACKED_AT_ONCE))
 
     def _check_length(self) -> None:
         """What was cut off, by a log rotation for example, must not count as rows that are gone."""
@@ -150,29 +194,6 @@ class ByteStream:
         if not self.compression and read < self._size:
             self.failure = f"became shorter while it was read ({read:,} of {self._size:,} bytes were there)"
 
-    def _rest_before_failure(self, wanted: int) -> bytes:
-        """The bytes between the last good read and the place where decompression fails."""
-        self.close()
-        self._open()
-        left = self._served
-        rest = bytearray()
-        try:
-            while left:
-                part = self._stream.read(min(left, 1 << 16))
-                if not part:
-                    return b""
-                left -= len(part)
-            while len(rest) < wanted:
-                part = self._stream.read(1)
-                if not part:
-                    break
-                rest += part
-        except _refusals() as error:
-            if is_the_machines(error):
-                raise
-            return bytes(rest)  # the failure that `read` already recorded, met again
-        return bytes(rest)
-
     def position(self) -> int:
         """Bytes of the stored file that are consumed. Any thread may ask."""
         raw = self._raw
@@ -180,7 +201,7 @@ class ByteStream:
 
     def close(self) -> None:
         # A closed stream keeps its buffer, of up to RAW_BUFFER, and readers of files that are through live on.
-        stream, raw, self._stream, self._raw = self._stream, self._raw, None, None
+        stream, raw, self._stream, self._raw, self._packed = self._stream, self._raw, None, None, None
         if stream is not None:
             stream.close()
         if raw is not None:
