@@ -2,7 +2,7 @@
 
 import pytest
 
-from secbatch.time_left import WINDOW, TimeLeft
+from secbatch.time_left import MOST, TimeLeft
 
 
 def test_nothing_is_told_before_the_first_rows() -> None:
@@ -41,12 +41,32 @@ def test_a_run_that_becomes_slower_is_believed_after_a_while() -> None:
         now, done = now + 1, done + 0.01
         left.seconds(now, done)
     for _ in range(20):
-        now, done = now + WINDOW / 10, done + 0.001
+        now, done = now + MOST / 10, done + 0.001
         told = left.seconds(now, done)
-    assert told == pytest.approx((1 - done) / 0.001 * WINDOW / 10, rel=0.01)
+    assert told == pytest.approx((1 - done) / 0.001 * MOST / 10, rel=0.01)
 
 
 def test_all_done_is_no_time() -> None:
     left = TimeLeft(0.0)
     left.seconds(1.0, 0.5)
     assert left.seconds(2.0, 1.0) == 0.0
+
+
+def test_steps_in_less_than_a_moment_say_nothing_of_a_long_run() -> None:
+    left = TimeLeft(0.0)
+    assert left.seconds(10.0, 0.0) is None  # what was before counts for nothing
+    assert left.seconds(10.1, 0.0001) is None and left.seconds(10.3, 0.0002) is None  # it is not half an hour
+    assert left.seconds(10.8, 0.08) == pytest.approx(8, rel=0.1)
+    left = TimeLeft(0.0)
+    left.seconds(10.0, 0.0)
+    assert left.seconds(11.0, 0.1) == pytest.approx(9)
+
+
+def test_rows_that_were_done_already_say_nothing_of_those_after_them() -> None:
+    left, told = TimeLeft(0.0), []
+    for second in range(20):
+        left.seconds(float(second), second / 20 * 0.97)
+    for second in range(1200):
+        told.append(left.seconds(20.0 + second, 0.97 + 0.03 * second / 1200))
+    assert told[0] is not None and told[0] < 1  # nobody knows yet
+    assert told[60:] == pytest.approx([1200 - second for second in range(60, 1200)], rel=0.01, abs=0.1)
