@@ -30,5 +30,5 @@ def test_a_log_gets_no_line_twice_and_no_speed_before_the_first_rows(
             now[0] = moment
             seen.progress(rows, 0, fraction)
     first, second = capsys.readouterr().err.splitlines()
-    assert first == " 10%  0 rows · 3 min 00 s left"
+    assert first == " 10%  0 rows · 1 min 30 s left"
     assert second.startswith(" 20%  8 rows · 0.2 rows/s · ")
