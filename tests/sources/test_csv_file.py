@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secbatch.errors import InputError, JobError
-from secbatch.sources import csv_cursor, csv_file
+from secbatch.sources import csv_cursor, csv_file, streams
 from secbatch.sources.csv_blocks import scan
 from secbatch.sources.csv_records import Dialect, parse_record
 
@@ -235,6 +235,36 @@ def test_an_archive_whose_second_part_has_a_wrong_checksum_keeps_its_rows(tmp_pa
     shards = shards_of(path)
     assert table_of(shards).column("id").to_pylist() == [str(i) for i in range(400)]
     assert [reject.whole_file for reject in rejects_of(shards)] == [True]
+
+
+def test_an_empty_stream_between_others_of_bzip2_is_no_damage(tmp_path, monkeypatch):
+    """Arrow stumbles over it; what follows is read at the pace of any archive."""
+    text = b"".join(b"%d,row %d\n" % (i, i * 7919 % 10007) for i in range(100_000))
+    packed = bz2.compress(b"id,text\n") + 2 * bz2.compress(b"") + bz2.compress(text)
+    reads = []
+    read = streams._Packed.read
+    monkeypatch.setattr(streams._Packed, "read", lambda self, size=-1: reads.append(size) or read(self, size))
+    shards = shards_of(written(tmp_path, "t.csv.bz2", packed))
+    assert table_of(shards).column("id").to_pylist() == [str(i) for i in range(100_000)]
+    assert rejects_of(shards) == []
+    assert len(reads) < 2.5 * streams.UNPACKED_AT_ONCE < len(packed)  # of the header's file, and of the rows'
+
+
+def test_an_archive_with_a_window_that_is_not_unpacked_is_said_to_be_that(tmp_path):
+    text = b"id,text\n1,a\n"
+    block = (len(text) << 3 | 1).to_bytes(3, "little") + text
+    path = written(tmp_path, "t.csv.zst", b"\x28\xb5\x2f\xfd\x00" + bytes([27 - 10 << 3]) + block)
+    assert table_of(shards_of(path)).to_pylist() == [{"id": "1", "text": "a"}]
+    path = written(tmp_path, "t.csv.zst", b"\x28\xb5\x2f\xfd\x00" + bytes([31 - 10 << 3]) + block)
+    said = r"t\.csv\.zst takes more than 128 MiB to unpack \(zstd --long\); compress it again with --long=27 or less$"
+    with pytest.raises(InputError, match=said):
+        source_of(path)
+
+
+def test_a_file_that_starts_with_megabytes_of_blank_lines_is_not_called_empty(tmp_path):
+    path = written(tmp_path, "t.csv", b"\n" * (3 << 20) + b"id,text\n1,a\n")
+    with pytest.raises(InputError, match=r"t\.csv starts with more than 1 MiB of blank lines; remove them"):
+        source_of(path)
 
 
 def test_rows_of_the_wrong_width_are_rejected_one_by_one(tmp_path):

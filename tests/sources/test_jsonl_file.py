@@ -177,6 +177,11 @@ def test_an_archive_that_breaks_off_in_its_first_line_is_said(tmp_path):
         source_of(path)
 
 
+def test_megabytes_of_blank_lines_before_the_first_object(tmp_path):
+    path = written(tmp_path, "t.jsonl", "\n" * (3 << 20) + lines({"a": 1}))
+    assert table_of(shards_of(path)).to_pylist() == [{"a": 1}]
+
+
 def test_a_piece_of_many_columns_has_few_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(jsonl_file, "CELLS", 100)
     path = written(tmp_path, "t.jsonl", lines(*({f"c{i}": 1 for i in range(20)} for _ in range(12))))

@@ -65,6 +65,8 @@ def read_layout(file: InputFile, delimiter: str | None, encoding: str | None) ->
         recoded, codec, marked = stream.recoded, stream.encoding, stream.marked
     finally:
         stream.close()
+    if not text.strip() and len(text) > HEADER_LIMIT:
+        raise UnreadableFileError("starts with more than 1 MiB of blank lines; remove them, the header comes first")
     if not text.strip():
         raise UnreadableFileError("is empty: it has no header; a CSV file starts with its column names")
     if not recoded:

@@ -108,6 +108,8 @@ def _start(file: InputFile, encoding: str | None, size: int) -> bytes:
     stream = Utf8Stream(file, encoding)
     try:
         text = stream.read(size)
+        while text and not text.strip():  # blank lines
+            text = stream.read(size)
         if not text.strip():
             raise UnreadableFileError(
                 f"{stream.failure}; fetch the file again" if stream.failure else "is empty: it has only blank lines"

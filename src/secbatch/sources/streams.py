@@ -38,6 +38,7 @@ COMMON_ENCODINGS = (
 )
 NOT_OF_FILES = ("idna", "punycode", "undefined", "unicode_escape", "unicode-escape", "raw-unicode-escape")
 RAW_BUFFER = 1 << 20  # bytes asked of the storage at once
+LARGE_WINDOW = "Frame requires too much memory"  # zstd's words; 128 MiB without a setting that Arrow does not have
 UNPACKED_AT_ONCE = 1 << 16  # bytes of an archive that Arrow takes for one step
 
 
@@ -85,19 +86,20 @@ def _refusals() -> tuple[type[Exception], ...]:
 
 
 class _Packed(io.RawIOBase):
-    """The bytes of an archive, of which each read beyond `careful_from` gets one."""
+    """The bytes of an archive, of which each read between the two places of `careful` gets one."""
 
-    def __init__(self, stored: "pa.NativeFile", careful_from: int | None) -> None:
+    def __init__(self, stored: "pa.NativeFile", careful: tuple[int, int]) -> None:
         self._stored = stored
-        self._careful_from = careful_from
+        self.careful = careful
         self.given = 0
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        if self._careful_from is not None:
-            size = min(size, max(1, self._careful_from - self.given))
+        start, stop = self.careful
+        if self.given < stop:
+            size = min(size, max(1, start - self.given))
         part = bytes(self._stored.read(size))
         self.given += len(part)
         return part
@@ -117,11 +119,11 @@ class ByteStream:
         self._raw: pa.NativeFile | None = None
         self._stream: Any = None
         self._packed: _Packed | None = None
-        self._careful = False  # a read has failed
+        self._careful = False  # near a place where a read has failed
         self._again = 0  # bytes that are served already, and unpacked again after that
         self._open()
 
-    def _open(self, careful_from: int | None = None) -> None:
+    def _open(self, careful: tuple[int, int] = (0, 0)) -> None:
         import pyarrow as pa
 
         self._raw = self.file.open()
@@ -133,7 +135,7 @@ class ByteStream:
         self._misnamed = self.compression != found
         self._stream = pa.BufferedInputStream(self._raw, max(1 << 12, min(RAW_BUFFER, self.file.size)))
         if self.compression:
-            self._packed = _Packed(self._stream, careful_from)
+            self._packed = _Packed(self._stream, careful)
             self._stream = pa.CompressedInputStream(pa.PythonFile(self._packed, mode="r"), self.compression)
 
     def read(self, size: int) -> bytes:
@@ -155,8 +157,13 @@ class ByteStream:
                         f"holds no {self.compression} data, as its name says; give it the ending of what it is "
                         "(a download may have been unpacked on its way)"
                     ) from None
-                if not self._careful:
-                    self._read_carefully(place)
+                if LARGE_WINDOW in str(error) and not self._served:
+                    self.close()
+                    raise UnreadableFileError(
+                        "takes more than 128 MiB to unpack (zstd --long); compress it again with --long=27 or less"
+                    ) from None
+                if not self._careful and self._packed:
+                    self._read_carefully(place, self._packed.given)
                     continue
                 self.failure = f"breaks off or is corrupt ({self.compression}: {cause(error)})"
                 break
@@ -173,19 +180,20 @@ class ByteStream:
 
     def _step(self, wanted: int) -> int:
         """A read that fails loses what it had unpacked already."""
-        if not self.compression:
+        if self._packed is None:
             return wanted
-        most = self._again if self._careful else wanted
-        return max(1, min(most, UNPACKED_AT_ONCE))
+        # What Arrow calls corrupt need not be: it stumbles over an empty stream of bzip2 between others.
+        self._careful = self._careful and self._packed.given <= self._packed.careful[1]
+        return min(self._again or (1 if self._careful else wanted), UNPACKED_AT_ONCE)
 
-    def _read_carefully(self, place: int) -> None:
-        """Begins anew after a read that failed, which began at `place` of the archive: all that can be unpacked counts.
+    def _read_carefully(self, start: int, stop: int) -> None:
+        """Begins anew after a read that failed between two places of the archive: all that can be unpacked counts.
 
         Arrow loses what the piece that it unpacks has before the fault: it is given bytes one at a time.
         """
         self.close()
         self._careful, self._again = True, self._served
-        self._open(careful_from=max(0, place - UNPACKED_AT_ONCE))
+        self._open(careful=(max(0, start - UNPACKED_AT_ONCE), stop))
 
     def _check_length(self) -> None:
         """What was cut off, by a log rotation for example, must not count as rows that are gone."""
