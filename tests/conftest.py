@@ -1,6 +1,7 @@
 """What many tests share, made once a session: models, read only, and the process that runs what is killed."""
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,20 @@ import pytest
 from kills import KillServer
 
 from secbatch.models.resolved import ResolvedModel
+
+MEMORY = Path("/dev/shm")
+ROOM = 2 << 30  # bytes; the tests that run at a time fill a tenth of it
+
+
+def pytest_configure() -> None:
+    """Files of tests lie in memory where there is such a place: runs wait for the disk thousands of times.
+
+    What is written, synced and renamed is the same. PYTEST_DEBUG_TEMPROOT, pytest's own, names another place.
+    """
+    if hasattr(os, "statvfs") and MEMORY.is_dir():
+        place = os.statvfs(MEMORY)
+        if not place.f_flag & os.ST_NOEXEC and place.f_bavail * place.f_frsize > ROOM:
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def pytest_sessionstart() -> None:
