@@ -69,7 +69,7 @@ def test_classify(base: str, tiny: Tiny, tmp_path: Path) -> None:
 def test_classify_learns_and_a_second_run_does_nothing(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = job("classify", tiny("bert").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out", epochs=10)
+    spec = job("classify", tiny("bert").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out", epochs=6)
     first = finetune(spec)
     assert first.metrics["dev"]["accuracy"] > 0.9
     stamp = (first.folder / "model.safetensors").stat().st_mtime_ns
@@ -87,7 +87,7 @@ def test_classify_learns_and_a_second_run_does_nothing(
     for attempt in (plan_finetune, finetune):
         with pytest.raises(JobError, match=r"holds a model of another training .* --overwrite"):
             attempt(other)  # type: ignore[operator]
-    assert plan_finetune(spec).epochs == plan_finetune(other, overwrite=True).epochs == 10
+    assert plan_finetune(spec).epochs == plan_finetune(other, overwrite=True).epochs == 6
     (first.folder / "notes.txt").write_text("mine")
     assert finetune(other, overwrite=True).record["hyperparameters"]["seed"] == 1
     assert (first.folder / "notes.txt").read_text() == "mine"
@@ -169,7 +169,7 @@ def test_ner_with_windows_weights_and_accumulation(tiny: Tiny, tmp_path: Path) -
     train = conll_file(tmp_path / "train.txt")
     Path(train).write_text(Path(train).read_text() + long)
     data = {"train": train, "dev": conll_file(tmp_path / "dev.txt", 9)}
-    spec = job("ner", tiny("roberta").folder, data, tmp_path / "out", epochs=20, class_weights="sqrt",
+    spec = job("ner", tiny("roberta").folder, data, tmp_path / "out", epochs=12, class_weights="sqrt",
                gradient_accumulation=2, learning_rate=2e-3, dropout=0.0)  # fmt: skip
     done = finetune(spec)
     assert done.record["data"]["train"]["sequences"] > done.record["data"]["train"]["rows"] == 41

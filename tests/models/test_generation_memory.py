@@ -96,9 +96,9 @@ def of_all_before(made: Generator) -> Generator:
 def test_a_lack_at_any_point_changes_no_answer(
     case: str, point: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = undisturbed(case, 10)
+    expected = undisturbed(case, 7)
     for number in (1, 7):
-        made, rows = made_for(case, count=10)
+        made, rows = made_for(case, count=7)
         budget = made.budget
         with monkeypatch.context() as patch:
             for owner, name in POINTS[point]:

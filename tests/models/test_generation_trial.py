@@ -1,6 +1,7 @@
 """Which way a model generates in batches: padded, in equal lengths, or alone; always the tokens that it gives alone."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,19 +73,32 @@ def test_any_state_gives_the_tokens_that_a_prompt_gets_alone(
     kind: str, beams: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generation_steps, "READ_AT_ONCE", at_once)
-    config, ways = ARCHITECTURES[kind]
-    torch.manual_seed(0)
-    model = sharpened(AutoModelForCausalLM.from_config(config), {}, pad_token_id=0)
+    model = made_anew(kind)
     generated = generator(model, Generation(max_new_tokens=8, num_beams=beams))
-    assert made_of(generated) == ways
-    texts = [list(range(start, start + length)) for start, length in ((40, 9), (90, 9), (7, 4), (150, 4), (200, 1))]
-    end = alone(model, texts[0], max_new_tokens=8)[3]  # so that a row leaves the others
+    assert made_of(generated) == ARCHITECTURES[kind][1]
+    end, wanted = all_alone(kind, beams)
     model.generation_config.eos_token_id = [2, end]
     generated = generator(model, Generation(max_new_tokens=8, num_beams=beams))
-    answers = generated.generate([Prompt(text) for text in texts]).answers
-    for text, answer in zip(texts, answers, strict=True):
-        wanted = alone(model, text, max_new_tokens=8, num_beams=beams)
-        assert answer.tokens == (wanted[: wanted.index(end)] if end in wanted else wanted)
+    answers = generated.generate([Prompt(text) for text in TEXTS]).answers
+    assert [answer.tokens for answer in answers] == wanted
+
+
+TEXTS = [list(range(start, start + length)) for start, length in ((40, 9), (90, 9), (7, 4), (150, 4), (200, 1))]
+
+
+def made_anew(kind: str) -> Any:
+    torch.manual_seed(0)
+    return sharpened(AutoModelForCausalLM.from_config(ARCHITECTURES[kind][0]), {}, pad_token_id=0)
+
+
+@cache
+def all_alone(kind: str, beams: int) -> tuple[int, list[list[int]]]:
+    """A token at which a row leaves the others, and what each of TEXTS gets alone up to it."""
+    model = made_anew(kind)
+    end = alone(model, TEXTS[0], max_new_tokens=8)[3]
+    model.generation_config.eos_token_id = [2, end]
+    found = [alone(model, text, max_new_tokens=8, num_beams=beams) for text in TEXTS]
+    return end, [tokens[: tokens.index(end)] if end in tokens else tokens for tokens in found]
 
 
 @pytest.mark.parametrize("beams", [1, 3])
