@@ -10,6 +10,7 @@ import torch
 import transformers
 from packaging.version import Version
 from tiny_models import bert_tokenizer, resolved
+from torch_threads import one_thread  # noqa: F401
 from transformers import (
     AutoModel,
     BigBirdConfig,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import BLENDERBOT
+from torch_threads import single_thread  # noqa: F401
 from transformers import (
     BlenderbotConfig,
     BlenderbotForConditionalGeneration,
@@ -150,8 +151,10 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_prompt_gets_the_tokens_it_gets_alone(case: str) -> None:
+def test_each_prompt_gets_the_tokens_it_gets_alone(case: str, request: pytest.FixtureRequest) -> None:
     build, generation, job = CASES[case]
+    if build is not blenderbot:
+        request.getfixturevalue("single_thread")
     generation = dict(generation)
     end = generation.pop("eos_token_id", None)
     model = build(**generation)
@@ -170,6 +173,7 @@ def test_each_prompt_gets_the_tokens_it_gets_alone(case: str) -> None:
     assert len({tuple(tokens) for tokens in expected}) > len(texts) // 3  # the prompts matter
 
 
+@pytest.mark.usefixtures("single_thread")
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("build", [llama, gpt2, t5])
 def test_how_often_is_looked_changes_nothing(build: Any, beams: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,6 +276,7 @@ def test_the_encoder_runs_once_a_row() -> None:
     assert rows == [12]
 
 
+@pytest.mark.usefixtures("single_thread")
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("at_once", [1, 40, 1000])
 def test_an_encoder_gets_some_prompts_after_the_others(
@@ -305,6 +310,7 @@ def all_alone(build: Any, beams: int, tokens: int) -> list[list[int]]:
     return [alone(model, text, max_new_tokens=tokens, num_beams=beams) for text in prompts(model)]
 
 
+@pytest.mark.usefixtures("single_thread")
 @pytest.mark.parametrize("build", [llama, gpt2])
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("at_once", [1, 40, 1000])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch_threads import one_thread  # noqa: F401
 from transformers import BlenderbotConfig, GenerationConfig, LlamaConfig, T5Config
 
 from secbatch.errors import JobError, ModelError

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from test_generation import VOCABULARY, alone, answers, blenderbot, llama, rows, sharpened, t5
 from tiny_models import BLENDERBOT, make_blenderbot, resolved
+from torch_threads import one_thread  # noqa: F401
 from transformers import AutoModelForCausalLM, RwkvConfig
 
 from secbatch.errors import JobError, ModelError

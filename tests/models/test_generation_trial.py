@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_generation import VOCABULARY, alone, generator, llama, prompts, sharpened, t5
 from tiny_models import chat_tokenizer, resolved
+from torch_threads import one_thread  # noqa: F401
 from transformers import (
     AutoModelForCausalLM,
     BigBirdPegasusConfig,

@@ -12,6 +12,7 @@ import torch
 from nasty_texts import NASTY
 from pydantic import ValidationError
 from tiny_models import SENTENCES, make_fine_tuned, modernbert_tokenizer, resolved
+from torch_threads import one_thread  # noqa: F401
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, pipeline
 
 from secbatch.errors import JobError, ModelError

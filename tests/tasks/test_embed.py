@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import SENTENCES, resolved
+from torch_threads import one_thread  # noqa: F401
 
 from secbatch.errors import JobError
 from secbatch.models.device import Compute, choose

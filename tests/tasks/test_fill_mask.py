@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import SENTENCES, resolved
+from torch_threads import one_thread  # noqa: F401
 from transformers import FillMaskPipeline
 
 from secbatch.errors import JobError, ModelError

@@ -12,6 +12,7 @@ import pytest
 import torch
 from nasty_texts import NASTY
 from tiny_models import SENTENCES, byte_bpe, make_fine_tuned, modernbert_tokenizer, resolved, unigram_tokenizer
+from torch_threads import one_thread  # noqa: F401
 from transformers import AutoModelForTokenClassification, pipeline
 
 from secbatch.errors import ModelError

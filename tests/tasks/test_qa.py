@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import SENTENCES, make_fine_tuned, resolved, with_token_types
+from torch_threads import one_thread  # noqa: F401
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from secbatch.errors import JobError, ModelError

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from tiny_models import SENTENCES
+from torch_threads import one_thread  # noqa: F401
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from secbatch.errors import JobError, ModelError

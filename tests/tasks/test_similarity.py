@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 import torch
 from tiny_models import SENTENCES
+from torch_threads import one_thread  # noqa: F401
 
 from secbatch.errors import ModelError
 from secbatch.job import Job

@@ -1,3 +1,3 @@
-"""Forwards and answers of tiny models."""
+"""Runs with tiny models."""
 
 from torch_threads import one_thread  # noqa: F401
