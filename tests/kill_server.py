@@ -3,6 +3,7 @@
 Started by `kills.KillServer`; talks JSON lines on stdin and stdout.
 """
 
+import gc
 import json
 import mmap
 import os
@@ -145,6 +146,7 @@ def child(request: dict[str, Any], seen: Seen) -> int:
 def main() -> None:
     prepare()
     pa.set_cpu_count(1)
+    gc.freeze()  # what has been imported: a child that looked for garbage in it would copy all of its memory
     seen = Seen()
     for line in sys.stdin:
         request = json.loads(line)
