@@ -95,8 +95,8 @@ def _planned(job: Job, layout: Layout, run: str, limit: int | None) -> Plan:
         setup = set_up(job, run, lambda cuda: ShardSizes(runner.shard_rows_schedule(job, cuda)), newest)
         plan = Plan(
             files=len(setup.source.files),
-            device=setup.compute.summary,
-            precision=setup.compute.dtype,
+            device=setup.device[0],
+            precision=setup.device[1],
             models=[f"{name}: {model.name}" for name, model in setup.models.items()],
             notices=[*setup.compute.notices, *setup.source.notices],
         )

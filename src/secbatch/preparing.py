@@ -16,6 +16,7 @@ from secbatch.sources.open import Source, open_source
 from secbatch.store.dataset_types import column_types
 from secbatch.store.layout import Layout
 from secbatch.store.partitions import check_partition_columns
+from secbatch.task_specs import goes_through_endpoint
 from secbatch.worker import Worker
 
 if TYPE_CHECKING:
@@ -33,6 +34,13 @@ class Setup:
     source: Source
     worker: Worker
     shard_rows: Callable[[int], int]  # row target of shard number i
+
+    @property
+    def device(self) -> tuple[str, str]:
+        """For people: what computes, and in which precision; the latter is not known where servers compute all."""
+        if all(map(goes_through_endpoint, self.job.tasks.values())):
+            return "endpoint", ""
+        return self.compute.summary, self.compute.dtype
 
 
 @resting()

@@ -187,7 +187,7 @@ class Run:
 
     def _go(self, context: RunContext) -> None:
         job, setup = self.job, context.setup
-        self.result.device, self.result.precision = setup.compute.summary, setup.compute.dtype
+        self.result.device, self.result.precision = setup.device
         for text in (*setup.compute.notices, *setup.source.notices):
             self._notice(text)
         self._clean_up()

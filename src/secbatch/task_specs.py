@@ -276,6 +276,11 @@ def writes_here(spec: TaskBase) -> bool:
     return isinstance(spec, Seq2Seq) or (isinstance(spec, Chat) and spec.endpoint is None)
 
 
+def goes_through_endpoint(spec: TaskBase) -> bool:
+    """Whether a server computes it."""
+    return isinstance(spec, Chat) and spec.endpoint is not None
+
+
 def _holds_unquoted(value: Any) -> bool:
     """Whether a number, true or false stands for a label or a word."""
     parts = [value, *value.values()] if isinstance(value, dict) else [value]

@@ -17,12 +17,15 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
+from secbatch.cli.plan_lines import plan_lines
+from secbatch.cli.run_lines import run_lines
 from secbatch.errors import EXIT_FAILURE, EXIT_REJECTS, Interrupted, JobError, ModelError
 from secbatch.job import Job
 from secbatch.models import generation_endpoint, generation_endpoint_throttle
 from secbatch.models.generation_endpoint import pause
 from secbatch.models.generation_endpoint_response import Failure, wish
 from secbatch.models.generation_endpoint_throttle import Throttle
+from secbatch.planning import plan_job
 from secbatch.preparing import set_up
 from secbatch.run_options import RunOptions
 from secbatch.runner import run_job
@@ -596,6 +599,9 @@ def test_a_run_that_lost_its_endpoint_goes_on_where_it_stopped(
     record = json.loads(Path("out/_secbatch/runs/latest.json").read_text())
     model = record["models"]["answer"]
     assert (model["model"], model["weights"], model["revision"]) == ("big-model", None, None)
+    assert (record["device"], record["precision"]) == ("endpoint", "")
+    assert ("Device", "endpoint") in run_lines(result, job(server, rows=20), single_file=False)
+    assert ("Device", "endpoint") in plan_lines(plan_job(job(server, rows=21)))
 
 
 def test_the_server_is_kept_busy_over_the_ends_of_shards(

@@ -19,7 +19,7 @@ def plan_lines(plan: "Plan") -> list[tuple[str, str]]:
         ("Reused", f"{counted(plan.reused_rows, 'row')} done already, in {counted(plan.reused_shards, 'shard')}"),
         ("To do", f"{counted(plan.todo_rows, 'row')} in about {counted(plan.shards - plan.reused_shards, 'shard')}"),
         ("Models", " · ".join(plan.models)),
-        ("Device", f"{plan.device}, {plan.precision}"),
+        ("Device", ", ".join(filter(None, (plan.device, plan.precision)))),
     ]
     if plan.tokens is not None and plan.seconds is not None:
         lines.append(("Tokens", f"about {plan.tokens:,.0f}, {plan.padding_share:.1%} padding"))

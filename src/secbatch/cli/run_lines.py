@@ -37,7 +37,7 @@ def run_lines(result: "RunResult", job: "Job", single_file: bool) -> list[tuple[
     )
     lines += [
         ("Time", duration(result.seconds) + rate),
-        ("Device", f"{result.device}, {result.precision}"),
+        ("Device", ", ".join(filter(None, (result.device, result.precision)))),
         ("Output", output),
     ]
     if result.exit_code == EXIT_REJECTS:
