@@ -87,6 +87,15 @@ def test_files_that_do_not_fit_together(tmp_path):
         source_of(tmp_path)
 
 
+@pytest.mark.parametrize("place", ["0", "z"])
+def test_a_file_of_an_output_among_the_input_is_said_to_be_one(tmp_path, place):
+    parquet(tmp_path, "a.parquet", {"n": [1]})
+    parquet(tmp_path, f"{place}.parquet", {"n": [1], "vec": [0.5], "secbatch_id": ["x"], "secbatch_row": [1]})
+    said = rf"; .*{place}\.parquet is of an output of secbatch, which belongs elsewhere than among the input$"
+    with pytest.raises(InputError, match=said):
+        source_of(tmp_path)
+
+
 def test_corrupt_file_among_good_ones(tmp_path):
     parquet(tmp_path, "a.parquet", {"n": [1]})
     (tmp_path / "b.parquet").write_bytes(b"PAR1 this is not what it says PAR1")

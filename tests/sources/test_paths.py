@@ -207,6 +207,15 @@ def test_links_to_what_is_not_there_are_named_where_there_is_nothing_else(tmp_pa
             find_files(f"{tmp_path}/{path}")
 
 
+@pytest.mark.parametrize(("folder", "rows"), [("night", "night/data"), (".", "./night/data"), ("night/", "night/data")])
+def test_a_folder_that_is_an_output_is_told_where_its_rows_are(tmp_path, monkeypatch, folder, rows):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "night/_secbatch/versions/000001/0.parquet", "PAR1")
+    (tmp_path / "night/data").symlink_to("_secbatch/versions/000001")
+    with pytest.raises(InputError, match=f"has no files in it but an output of secbatch, whose rows are in '{rows}'"):
+        find_files(folder)
+
+
 def test_links_do_not_double_files(tmp_path):
     path = written(tmp_path, "r/a/2024.csv", CSV)
     (tmp_path / "r/a/latest.csv").symlink_to(path)

@@ -197,11 +197,19 @@ def _folder(path: str, filesystem: "pafs.FileSystem", root: str, shown: str, for
     ]
     if not entries:
         dead = dead_links(filesystem, root, everything)
-        but = f" but {_first(dead, shown)}: {NOWHERE}" if dead else ""
+        but = f" but {_first(dead, shown)}: {NOWHERE}" if dead else _but_outputs(everything, shown)
         raise InputError(f"input folder '{path}' has no files in it{but}")
     found = _of_one_format(path, f"input folder '{path}'", entries, shown, format_named, filesystem)
     found = _with_left_out(found, [name for name in no_files(everything) if not is_hidden(name)], shown)
     return _with_dead_links(found, dead_links(filesystem, root, everything), shown, format_named)
+
+
+def _but_outputs(entries: "list[tuple[str, pafs.FileInfo]]", shown: str) -> str:
+    """What is said of a folder that has nothing but an output, or several, in it."""
+    output = next((name.split(RECORDS)[0] for name, _ in entries if RECORDS in name.split("/")), None)
+    if output is None:
+        return ""
+    return f" but an output of secbatch, whose rows are in '{posixpath.join(shown, output, 'data')}'"
 
 
 def _glob(

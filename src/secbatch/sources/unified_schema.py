@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from secbatch.sources.parquet_file import ParquetLayout
 
+OUTPUTS_COLUMN = "secbatch_id"  # a column that each output has, and no input
+
 
 def plain_type(kind: "pa.DataType") -> "pa.DataType":
     """`kind` with string for the null type, and string and binary for their views, at any depth.
@@ -88,10 +90,11 @@ def check_same_columns(first: str, names: Sequence[str], other: str, other_names
         parts.append("lacks column " + ", ".join(f"'{shown(name)}'" for name in missing[:5]))
     if extra:
         parts.append("has the extra column " + ", ".join(f"'{shown(name)}'" for name in extra[:5]))
-    raise InputError(
-        f"{other} {' and '.join(parts)}, compared with {first}; all files of a job need the same columns "
-        "(their order does not matter)"
-    )
+    remedy = "all files of a job need the same columns (their order does not matter)"
+    outputs = [path for path, only in ((first, missing), (other, extra)) if OUTPUTS_COLUMN in only]
+    if outputs:
+        remedy = f"{outputs[0]} is of an output of secbatch, which belongs elsewhere than among the input"
+    raise InputError(f"{other} {' and '.join(parts)}, compared with {first}; {remedy}")
 
 
 def common_type(one: "pa.DataType", other: "pa.DataType") -> "pa.DataType | None":
