@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import rejects_of, shards_of, source_of, table_of, written
 
-from secbatch.errors import InputChangedError, InputError
+from secbatch.errors import InputChangedError, InputError, SourceLostError
 from secbatch.job import Input
 from secbatch.sources import slicing
 from secbatch.sources.open import open_source
@@ -82,6 +82,23 @@ def test_a_file_that_became_something_else_is_not_waited_for(tmp_path, ending, w
         case _:
             path.mkdir()
     with pytest.raises(InputChangedError, match=rf"a\.{ending}' is no file any more, .*; run again"):
+        list(source.shards())
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("what", ["link", "folder"])
+def test_a_path_that_leads_nowhere_now_says_nothing_of_the_file(tmp_path, ending, what):
+    path = written(tmp_path, f"in/a.{ending}", "text\na\n" if ending == "csv" else '{"text": "a"}\n')
+    if ending == "parquet":
+        pq.write_table(pa.table({"text": ["a"]}), path)
+    source = source_of(path)
+    path.unlink()
+    if what == "link":
+        path.symlink_to(path.name)
+    else:
+        path.parent.rmdir()
+        path.parent.write_text("")
+    with pytest.raises(SourceLostError, match=rf"a\.{ending}' cannot be read: "):
         list(source.shards())
 
 

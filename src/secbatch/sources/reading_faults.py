@@ -6,8 +6,9 @@ from secbatch import host_memory, thread_limit
 
 _SHORT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _AWAY = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.ENODEV, errno.ENXIO}  # disk or server
+_ASTRAY = {errno.ELOOP, errno.ENOTDIR}  # a link, or a folder of the path, leads nowhere
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
-_NUMBERS = frozenset(_SHORT | _AWAY | _FORBIDDEN)  # what is wrong in a file itself has none
+_NUMBERS = frozenset(_SHORT | _AWAY | _ASTRAY | _FORBIDDEN)  # what is wrong in a file itself has none
 
 
 def is_the_machines(error: BaseException) -> bool:
