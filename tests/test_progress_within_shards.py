@@ -100,6 +100,8 @@ def test_the_share_moves_and_no_row_counts_before_its_shard_is_done(
 class Elsewhere(UpperTask):
     """As one that a server computes: it goes on while the other tasks of the shard do."""
 
+    asks_at_once = 16
+
     def ask(self, encoded: Any) -> "Asked":
         work_in_hand().reached(0.5)
         return Asked(self.compute(encoded))

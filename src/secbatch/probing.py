@@ -107,6 +107,7 @@ class _Together:
     """Tasks that are computed together, and what that took of the sample."""
 
     names: list[str]
+    at_once: int  # rows of the sample
     remote: bool  # while this machine computes the others
     rows: int = 0
     computations: int = 0
@@ -138,21 +139,18 @@ def measure(worker: Worker, sample: Sample) -> Cost | None:
     for group in groups:
         _run(worker, warming, group.names)
     _, unit = np.unique(rows.numbers, return_inverse=True)
-    pieces = min(-(-len(unit) // ROWS_AT_ONCE), int(unit[-1]) + 1)
-    begin = time.monotonic()
-    for piece in range(pieces):  # each of them spread over the whole
-        chosen = rows.take(np.flatnonzero(unit % pieces == piece))
-        for group in groups:
-            group.measure(worker, chosen)
-        if time.monotonic() - begin > LONGEST_SECONDS:
-            break
     for group in groups:
+        pieces = min(-(-len(unit) // group.at_once), int(unit[-1]) + 1)
+        for piece in range(pieces):  # each of them spread over the whole
+            group.measure(worker, rows.take(np.flatnonzero(unit % pieces == piece)))
+            if group.seconds > LONGEST_SECONDS:
+                break
         group.times = sum(sample.computations(name, once[name]) for name in group.names) / max(group.computations, 1)
     here = sum(group.seconds * group.times for group in groups if not group.remote)
     seconds = max([here, *(group.seconds * group.times for group in groups if group.remote)])
     tokens = sum(group.tokens * group.times for group in groups)
     padding = sum(group.padding * group.times for group in groups)
-    return Cost(groups[0].rows, loading, seconds, tokens, padding / max(padding + tokens, 1))
+    return Cost(max(group.rows for group in groups), loading, seconds, tokens, padding / max(padding + tokens, 1))
 
 
 def _together(worker: Worker) -> list[_Together]:
@@ -160,7 +158,9 @@ def _together(worker: Worker) -> list[_Together]:
     found: dict[int, _Together] = {}
     for name, task in worker.tasks.items():
         root = task.encoder.root if isinstance(task, EncoderTask) else task
-        found.setdefault(id(root), _Together([], isinstance(task, RemoteTask))).names.append(name)
+        # A server that is asked for less than it may be is slower than it can be.
+        at_once = max(ROWS_AT_ONCE, 2 * task.asks_at_once) if isinstance(task, RemoteTask) else ROWS_AT_ONCE
+        found.setdefault(id(root), _Together([], at_once, isinstance(task, RemoteTask))).names.append(name)
     return list(found.values())
 
 

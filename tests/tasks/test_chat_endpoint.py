@@ -27,6 +27,7 @@ from secbatch.models.generation_endpoint_response import Failure, wish
 from secbatch.models.generation_endpoint_throttle import Throttle
 from secbatch.planning import plan_job
 from secbatch.preparing import set_up
+from secbatch.probing import WARMING_ROWS
 from secbatch.run_options import RunOptions
 from secbatch.runner import run_job
 from secbatch.shards import input_shards
@@ -602,6 +603,23 @@ def test_a_run_that_lost_its_endpoint_goes_on_where_it_stopped(
     assert (record["device"], record["precision"]) == ("endpoint", "")
     assert ("Device", "endpoint") in run_lines(result, job(server, rows=20), single_file=False)
     assert ("Device", "endpoint") in plan_lines(plan_job(job(server, rows=21)))
+
+
+def test_a_plan_asks_as_many_at_a_time_as_a_run(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = server.script
+
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        deadline = time.monotonic() + 5
+        while len(server.bodies) > WARMING_ROWS and server.most_at_once < 40 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return answer(server, body)
+
+    server.script = script
+    assert plan_job(job(server, rows=100, concurrency=40)).probed_rows == 100 - WARMING_ROWS
+    assert server.most_at_once == 40
 
 
 def test_the_server_is_kept_busy_over_the_ends_of_shards(

@@ -121,6 +121,11 @@ class RemoteTask(Task, Protocol):
         """As `compute`, without waiting."""
         ...
 
+    @property
+    def asks_at_once(self) -> int:
+        """For so many rows others compute at a time."""
+        ...
+
     def abandon(self) -> None:
         """Ends what is on its way: it will raise Interrupted when it is to land. From any thread."""
         ...

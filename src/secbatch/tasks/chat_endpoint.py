@@ -56,6 +56,10 @@ class EndpointChat:
     def remembers(self) -> bool:
         return not self.samples
 
+    @property
+    def asks_at_once(self) -> int:
+        return self._endpoint.concurrency
+
     def _key(self) -> str | None:
         """The key, read anew each time so that it is in nothing that is pickled or written."""
         name = self._spec.api_key_env

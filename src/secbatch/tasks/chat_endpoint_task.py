@@ -59,6 +59,10 @@ class EndpointChatTask(ChatRows):
         self._renders = self._chat = EndpointChat(spec)
         self._line = Line(partial(EndpointAnswers.connect, self._chat, Repeats(scratch)))
 
+    @property
+    def asks_at_once(self) -> int:
+        return self._chat.asks_at_once
+
     def ask(self, encoded: EncodedChat) -> UnderWay:
         """Begins to ask, and returns at once."""
         begun, work_done = threading.Event(), work_in_hand()
