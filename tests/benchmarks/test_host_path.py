@@ -2,10 +2,12 @@
 
 import importlib
 import json
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import fork_server
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -31,8 +33,10 @@ def test_the_host_path_is_measured_stage_by_stage(
 
 @pytest.mark.parametrize(("model", "sizes"), [([], [300]), (["--real"], [40, 80])])
 def test_memory_and_growth_are_measured_in_processes_of_their_own(
-    benchmark: Callable[..., None], tmp_path: Path, model: list[str], sizes: list[int]
+    benchmark: Callable[..., None], tmp_path: Path, model: list[str], sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    forked = fork_server.running()
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _kind: forked)  # where it would spawn interpreters
     figures = tmp_path / "figures.json"
     benchmark("memory_growth.py", "--sizes", *map(str, sizes), "--like", "cpu", *model, "--json", figures)
     found = json.loads(figures.read_text())

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 import torch
 import yaml
@@ -206,15 +207,16 @@ def test_killed_amid_and_resumed(whole: FinetuneResult, tiny: Tiny, tmp_path: Pa
     killed = spec(tiny, tmp_path, "killed", seconds=0.0)
     path = tmp_path / "job.yaml"
     path.write_text(yaml.safe_dump(killed.model_dump(mode="json", exclude_none=True)))
-    code = f"import torch; torch.set_num_threads({torch.get_num_threads()}); from secbatch.cli.main import main; main()"
-    process = subprocess.Popen([sys.executable, "-c", code, "finetune", str(path)], env={**os.environ})
+    asked = (["finetune", str(path)], torch.get_num_threads())
+    process = fork_server.running().Process(target=fork_server.command_line, args=asked)
+    process.start()
     folder = tmp_path / "killed" / "_training" / "checkpoints"
     deadline = time.monotonic() + 120
     while not any(int(entry.name.split("-")[1]) >= 9 for entry in folder.glob("checkpoint-*")):
-        assert time.monotonic() < deadline and process.poll() is None
+        assert time.monotonic() < deadline and process.is_alive()
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not (tmp_path / "killed" / "training.json").exists()
     done = finetune(killed.model_copy(update={"checkpoint_seconds": 1000.0}))
     assert done.resumed and same_weights(whole.folder, done.folder)
