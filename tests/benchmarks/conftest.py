@@ -5,6 +5,7 @@ import runpy
 import sys
 import tempfile
 from collections.abc import Callable
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from unittest.mock import patch
 
@@ -16,7 +17,8 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture(autouse=True)
 def temporary_files(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that a script makes for itself lie where the tests' do. The name is short enough for a socket's."""
+    """Those that a script makes for itself lie where the tests' do."""
+    get_temp_dir()  # of sockets between processes: it is chosen once, and stays to the end
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.getbasetemp()))
 
 
