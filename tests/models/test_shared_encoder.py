@@ -176,6 +176,20 @@ def test_a_model_whose_forward_fails_is_told_in_a_sentence(
         encoder.load()
 
 
+def test_memory_that_another_process_takes_after_a_model_s_first_forward_is_told_in_a_sentence(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB")
+
+    encoder = SharedEncoder(tiny("distilbert"), CPU)
+    encoder.need_states()
+    encoder.load()
+    monkeypatch.setattr(encoder, "_hidden", refuse)
+    with pytest.raises(ModelError, match=r"model distilbert: memory runs out at a forward .*2 MiB\).*a smaller model"):
+        encoder.width()
+
+
 @pytest.mark.parametrize(("kind", "in_blocks"), [("roberta", True), ("modernbert", True), ("albert", False)])
 def test_a_models_own_forward_gets_small_batches(tiny: Tiny, kind: str, in_blocks: bool) -> None:
     """What a large batch makes in a layer would leave the caches before the next operation wants it."""

@@ -166,7 +166,8 @@ class SharedEncoder:
     @torch.inference_mode()
     def width(self) -> int:
         """Values of one hidden state."""
-        return int(self._states()(self.tokenizer.encode(["a"])).shape[-1])
+        with first_forward(self.model):  # a forward over a few tokens, like those before it
+            return int(self._states()(self.tokenizer.encode(["a"])).shape[-1])
 
     def _states(self) -> HiddenStates:
         assert self._hidden is not None, "need_states() and load() come first"
