@@ -215,6 +215,19 @@ def test_removed_rows_are_kept_marked_or_dropped(counter: Counter) -> None:
     assert sorted(rows()["id"].astype(int)) == list(range(90)) and set(rows()["secbatch_status"]) == {"ok"}
 
 
+def test_rows_that_are_written_anew_and_not_computed_are_not_counted_as_done_now(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    assert run_job(job(input=WITH_ID)).done == {"up": 100}
+    write("a.csv", "id,text,note", *LINES[:80])
+    run_job(job(input=WITH_ID, output=removed("mark")))
+    write("a.csv", "id,text,note", *LINES)
+    result = run_job(job(input=WITH_ID, output=removed("mark")))
+    assert (result.published, result.reused, result.done) == (True, 100, {})
+    assert not [text for text in result.notices if "nothing to do" in text]
+    write("a.csv", "id,text,note", "0,another,x", *LINES[1:])
+    assert run_job(job(input=WITH_ID, output=removed("mark"))).done == {"up": 1}
+
+
 def test_one_row_that_is_gone_is_spoken_of_as_one(counter: Counter) -> None:
     write("a.csv", "id,text,note", *LINES[:3])
     run_job(job(input=WITH_ID))

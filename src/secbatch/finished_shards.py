@@ -91,8 +91,9 @@ class FinishedShards:
         self.worked_on.add(checkpoint.shard)
         self.result.reused += checkpoint.rows - checkpoint.enriched
         self.result.enriched += checkpoint.enriched
-        for name, rows in enriched.done.items():
-            self.result.done[name] = self.result.done.get(name, 0) + rows
+        if checkpoint.enriched:
+            for name, rows in enriched.done.items():
+                self.result.done[name] = self.result.done.get(name, 0) + rows
         self.result.tokens += enriched.tokens
         self.result.padding += enriched.padding
 

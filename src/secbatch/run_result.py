@@ -20,7 +20,7 @@ class RunResult:
     unparseable: int = 0  # pieces of files under rejects/
     unreadable_files: int = 0
     rows_in_dataset: int = 0
-    done: dict[str, int] = field(default_factory=dict)  # task -> rows in which it had something to do, and did it
+    done: dict[str, int] = field(default_factory=dict)  # task -> enriched rows in which it had something to do
     tokens: int = 0
     padding: int = 0
     shards: int = 0

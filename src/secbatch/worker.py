@@ -90,7 +90,7 @@ class Enriched:
     computed: np.ndarray  # bool [n]: a task was computed for the row
     tokens: int
     padding: int
-    done: dict[str, int]  # task -> rows in which it had something to do
+    done: dict[str, int]  # task -> computed rows in which it had something to do, or had done it before
 
 
 class Worker:
@@ -249,7 +249,10 @@ class Worker:
                 )
                 _note(errors, position, sentence)
         # A label below its threshold is null, and the scores beside it are not: the fullest column counts.
-        done = {name: max(_filled(columns[field.name]) for field in task.fields) for name, task in self.tasks.items()}
+        done = {
+            name: max(_filled(columns[field.name], computed) for field in task.fields)
+            for name, task in self.tasks.items()
+        }
         n = shard.num_rows
         columns["secbatch_id"] = work.identified.ids
         columns["secbatch_source"] = shard.source
@@ -306,8 +309,9 @@ def _named(task: str) -> Iterator[None]:
         raise error if str(error).startswith(key) else JobError(f"{key}{error}") from None
 
 
-def _filled(column: Any) -> int:
-    return len(column) - int(column.null_count)
+def _filled(column: Any, rows: np.ndarray) -> int:
+    """How many of `rows` (bool [n]) have a value."""
+    return int(np.count_nonzero(np.asarray(column.is_valid()) & rows))
 
 
 def _conform(column: Any, kind: pa.DataType) -> Any:
