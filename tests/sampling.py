@@ -14,10 +14,12 @@ def sampled(share: int, *axes: Sequence[Any]) -> list[Any]:
     times as many, where `share` is no more than what an axis has.
     """
     places = list(product(*(range(len(axis)) for axis in axes)))
+    values = [[axis[number] for axis, number in zip(axes, place, strict=True)] for place in places]
     return [
         pytest.param(
-            *(axis[number] for axis, number in zip(axes, place, strict=True)),
+            *those,
+            id="-".join(map(str, those)),
             marks=[] if sum(place) % share == 0 or place in (places[0], places[-1]) else [pytest.mark.soak],
         )
-        for place in places
+        for place, those in zip(places, values, strict=True)
     ]

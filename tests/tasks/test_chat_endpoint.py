@@ -3,15 +3,19 @@
 import asyncio
 import json
 import logging
+import os
 import pickle
+import ssl
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -108,10 +112,21 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+read_certificates = httpx2.create_ssl_context
+
+
+@cache
+def certificates(*_named: str | None) -> ssl.SSLContext:
+    """Those that the environment names, read once: to read them takes longer than most of these tests."""
+    return read_certificates()
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(generation_endpoint, "FIRST_PAUSE", 0.01)
+    named = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+    monkeypatch.setattr("httpx2.create_ssl_context", lambda: certificates(*map(os.environ.get, named)))
     one = Server()
     thread = threading.Thread(target=one.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
