@@ -135,7 +135,7 @@ class Losses:
 @pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("kind", ["first", "later"])
 def test_power_loss_at_each_step(kind: str, every: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After each eighth step what chance leaves; after one of five, and the first and last of each kind, all or nothing.
+    """After each eighth step what chance leaves; after one of five, the first and the last of a kind all or nothing.
 
     In the soak all or nothing after each step.
     """
