@@ -238,3 +238,14 @@ def test_what_a_run_takes_away_meanwhile_is_not_damage(
         else:
             with pytest.raises(OutputHeldError, match="Another run holds output 'out'"):
                 plan_job(job(up="text"))
+
+
+def test_a_reference_that_lies_on_disk_needs_no_output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("secbatch.tasks.reference_vectors.IN_MEMORY", 0)
+    write({n: f"row {n}" for n in range(9)})
+    reference = {"path": "in.csv", "id": "id", "text": "other"}
+    near = {"type": "similarity", "model": "builtin/mlm", "text": "text", "reference": reference}
+    values = {"name": "n", "input": {"path": "in.csv"}, "tasks": {"near": near}, "output": {"path": "out"}}
+    assert plan_job(Job.model_validate(values)).todo_rows == 9
+    assert not Path("out").exists()

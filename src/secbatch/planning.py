@@ -70,7 +70,8 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
     while True:
         before = _newest_run(layout)
         try:
-            return _planned(job, layout, run, limit)
+            with tempfile.TemporaryDirectory() as scratch:
+                return _planned(job, layout, run, limit, Path(scratch))
         except (FileNotFoundError, DamagedPartError):
             if holder(layout.lock) is not None:
                 raise held(layout.lock) from None
@@ -85,14 +86,14 @@ def _newest_run(layout: Layout) -> Run | None:
         return ledger.newest_run()
 
 
-def _planned(job: Job, layout: Layout, run: str, limit: int | None) -> Plan:
+def _planned(job: Job, layout: Layout, run: str, limit: int | None, scratch: Path) -> Plan:
     ledger = Ledger.read_only(layout.ledger) if layout.ledger.exists() else None
     try:
         newest = ledger.latest_version() if ledger else 0
         if ledger:
             unfinished = ledger.unfinished_run(run_identity.described(job, RunOptions(limit)))
             check_mode(job, layout, ledger, goes_on=unfinished is not None)
-        setup = set_up(job, run, lambda cuda: ShardSizes(runner.shard_rows_schedule(job, cuda)), newest)
+        setup = set_up(job, run, lambda cuda: ShardSizes(runner.shard_rows_schedule(job, cuda)), newest, scratch)
         plan = Plan(
             files=len(setup.source.files),
             device=setup.device[0],
@@ -105,23 +106,22 @@ def _planned(job: Job, layout: Layout, run: str, limit: int | None) -> Plan:
         grouped = job.holds_conversations
         if grouped:
             plan.notices.append("rows are grouped by conversation first, on disk where they are many")
-        with tempfile.TemporaryDirectory() as scratch:
-            reuse = Reuse(
-                layout,
-                ledger,
-                setup.worker,
-                setup.source.schema,
-                base=ledger.latest_version() if ledger else 0,
-                run=run,
-                about={"id": list(job.input.id)},
-                fresh=job.output.mode == "overwrite",
-                scratch=Path(scratch),
-            )
-            check_columns(job, reuse.base_columns(), setup.source.schema, plan.notices.append)
-            check_tasks(job, reuse.base_tasks(), False, plan.notices.append)
-            begin = time.monotonic()
-            sample = _count(setup, reuse, plan, limit, Path(scratch))
-            counting = time.monotonic() - begin  # a run reads and looks up the same rows
+        reuse = Reuse(
+            layout,
+            ledger,
+            setup.worker,
+            setup.source.schema,
+            base=ledger.latest_version() if ledger else 0,
+            run=run,
+            about={"id": list(job.input.id)},
+            fresh=job.output.mode == "overwrite",
+            scratch=scratch,
+        )
+        check_columns(job, reuse.base_columns(), setup.source.schema, plan.notices.append)
+        check_tasks(job, reuse.base_tasks(), False, plan.notices.append)
+        begin = time.monotonic()
+        sample = _count(setup, reuse, plan, limit, scratch)
+        counting = time.monotonic() - begin  # a run reads and looks up the same rows
     finally:
         if ledger:
             ledger.close()

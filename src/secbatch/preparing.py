@@ -44,11 +44,17 @@ class Setup:
 
 
 @resting()
-def set_up(job: Job, run: str, pace: Callable[[bool], Callable[[int], int]], version: int = 0) -> Setup:
+def set_up(
+    job: Job,
+    run: str,
+    pace: Callable[[bool], Callable[[int], int]],
+    version: int = 0,
+    scratch: Path | None = None,
+) -> Setup:
     """Resolves models, opens the input, fits tasks to columns. Raises one-sentence errors for all that is wrong.
 
     `pace(cuda)` gives the row target of each shard, by its number. `version`: the output's newest, whatever the link
-    leads to.
+    leads to. `scratch`: a folder for what the worker keeps on disk; None: beside the output.
     """
     from secbatch.models.device import choose
     from secbatch.tasks.registry import resolve_model
@@ -72,7 +78,7 @@ def set_up(job: Job, run: str, pace: Callable[[bool], Callable[[int], int]], ver
     source = open_source(job.input, (lambda shard: LARGEST) if whole else shard_rows, earlier)
     _refuse_own_output(source, layout)
     _check_columns(job, source.schema)
-    worker = Worker(job, source.schema, models, compute, run, scratch=layout.checkpoints)
+    worker = Worker(job, source.schema, models, compute, run, scratch=scratch or layout.checkpoints)
     return Setup(job, compute, models, source, worker, shard_rows)
 
 
