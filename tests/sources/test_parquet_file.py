@@ -1,6 +1,7 @@
 import datetime
 import decimal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -328,6 +329,14 @@ def test_views_are_read_as_plain_text_and_bytes(tmp_path):
     split = table_of(shards_of(path, sentences="text"))
     assert split.column("sentence").to_pylist() == ["One.", "Two.", None, "x" * 100]
     assert split.column("b").to_pylist() == [b"\xff", b"\xff", None, b"y" * 100]
+
+
+def test_tensors_are_read_as_the_lists_that_they_are_stored_as(tmp_path):
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(12, dtype=np.float32).reshape(3, 2, 2))
+    path = parquet(tmp_path, "t.parquet", pa.table({"n": [1, 2, 3], "t": tensors}))
+    rows = table_of(shards_of(path))
+    assert str(rows.schema.field("t").type) == "fixed_size_list<item: float>[4]"
+    assert rows.column("t").to_pylist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
 
 
 @pytest.mark.parametrize("plain_footer", [True, False])

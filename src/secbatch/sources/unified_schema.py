@@ -18,8 +18,8 @@ def plain_type(kind: "pa.DataType") -> "pa.DataType":
     """`kind` with string for the null type, and string and binary for their views, at any depth.
 
     Views are another layout of the same values in memory; Arrow cannot take rows from them. Nor does it size types
-    like UUID inside others, which become what they are stored as. Places in a dictionary get 32 bits: pandas writes
-    8 where a file has few categories, and those of several files together may be more.
+    like UUID inside others, which become what they are stored as, nor join no rows of tensors. Places in a dictionary
+    get 32 bits: pandas writes 8 where a file has few categories, and those of several files together may be more.
     """
     import pyarrow as pa
 
@@ -29,6 +29,8 @@ def plain_type(kind: "pa.DataType") -> "pa.DataType":
 
     if pa.types.is_null(kind) or pa.types.is_string_view(kind):
         return pa.string()
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return kind.storage_type
     if pa.types.is_binary_view(kind):
         return pa.binary()
     if pa.types.is_dictionary(kind):
