@@ -8,6 +8,7 @@ import pytest
 from helpers import rejects_of, shards_of, source_of, table_of
 
 from secbatch.errors import InputError, JobError
+from secbatch.sources import parquet_file
 from secbatch.sources.parquet_file import batch_rows, decoded
 
 
@@ -279,6 +280,26 @@ def test_a_large_text_that_a_file_stores_once_is_decoded_in_few_rows_at_a_time(t
         largest = max(largest, pa.total_allocated_bytes() - before)
     assert numbers == list(range(rows))
     assert largest < 250 << 20  # of 600 MiB, or twice that: the first rows, and the shards cut from them
+
+
+@pytest.mark.parametrize("kept", ["plain", "dictionary", "list"])
+def test_a_row_that_is_too_large_is_rejected_and_the_others_go_on(tmp_path, monkeypatch, kept):
+    monkeypatch.setattr(parquet_file, "RECORD_LIMIT", 1 << 20)
+    texts = pa.array(["a", "b" * (2 << 20), "c", None, "d" * (1 << 19), "e" * (3 << 20), "f" * (1 << 19)])
+    if kept == "dictionary":
+        texts = texts.dictionary_encode()
+    elif kept == "list":
+        texts = pa.array([text and [text] for text in texts.to_pylist()])
+    shards = shards_of(parquet(tmp_path, "t.parquet", pa.table({"n": range(7), "t": texts})))
+    rows = table_of(shards)
+    assert rows.column("n").to_pylist() == [0, 2, 3, 4, 6]
+    assert rows.column("t").to_pylist() == [texts[n].as_py() for n in (0, 2, 3, 4, 6)]
+    assert [number for shard in shards for number in shard.row.to_pylist()] == [1, 3, 4, 5, 7]
+    assert [reject.reason for reject in rejects_of(shards)] == [
+        "row 2 is of 2 MiB, more than 1 MiB; shorten its values",
+        "row 6 is of 3 MiB, more than 1 MiB; shorten its values",
+    ]
+    assert not any(reject.whole_file for reject in rejects_of(shards))
 
 
 def test_rows_of_one_size_are_decoded_in_batches_that_grow(tmp_path):

@@ -11,8 +11,9 @@ from secbatch.errors import InputChangedError, InputError, cause, shown
 from secbatch.no_python_object import NO_OBJECT
 from secbatch.sources.columns import conversion_error, convert, failing, note, without
 from secbatch.sources.input_file import InputFile
-from secbatch.sources.piece import Piece, reject_piece, rows_bytes
+from secbatch.sources.piece import RECORD_LIMIT, Piece, reject_piece, rows_bytes
 from secbatch.sources.reading_faults import is_the_machines
+from secbatch.sources.shard import Reject
 from secbatch.sources.signatures import no_parquet
 from secbatch.sources.streams import UnreadableFileError
 
@@ -175,6 +176,10 @@ class ParquetReader:
 
         numbers = np.arange(self._done + 1, self._done + 1 + table.num_rows, dtype=np.int64)
         self._done += table.num_rows
+        rejects: list[Reject] = []
+        if table.nbytes > RECORD_LIMIT:  # of all rows together
+            fits, rejects = self._that_fit(table, numbers)
+            table, numbers = table.filter(pa.array(fits)), numbers[fits]
         errors: dict[int, str] = {}
         columns = []
         for field in self.schema:
@@ -193,7 +198,19 @@ class ParquetReader:
                 shown = _shown(values, place)
                 note(errors, place, conversion_error(self.file.path, row, field.name, shown, field.type, remedy))
             columns.append(converted)
-        return Piece(self.file.path, pa.Table.from_arrays(columns, schema=self.schema), numbers, errors)
+        return Piece(self.file.path, pa.Table.from_arrays(columns, schema=self.schema), numbers, errors, rejects)
+
+    def _that_fit(self, table: "pa.Table", numbers: np.ndarray) -> tuple[np.ndarray, list[Reject]]:
+        """Which rows [n] are no larger than RECORD_LIMIT, and the rejects of the others."""
+        from secbatch.value_bytes import value_bytes
+
+        sizes = np.array([value_bytes(table.slice(place, 1)) for place in range(table.num_rows)])
+        fits = sizes <= RECORD_LIMIT
+        rejects = []
+        for number, size in zip(numbers[~fits], sizes[~fits], strict=True):
+            reason = f"row {number} is of {size >> 20:,} MiB, more than {RECORD_LIMIT >> 20} MiB; shorten its values"
+            rejects.append(reject_piece(self.file.path, reason, b"", None, None))
+        return fits, rejects
 
 
 def _shown(values: "pa.Array", place: int) -> str:
