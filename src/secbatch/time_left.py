@@ -6,7 +6,7 @@ TELLING = 0.05  # of the input: where less was reached at once, the time for it 
 MOMENT = 1.0  # seconds: steps in less say nothing, unless so much of the input was reached by them
 # Seconds that tell how fast it goes; what was before them (a model that was loaded, rows that were done already) says
 # nothing. As far back as there is to go, within these bounds.
-LEAST, MOST = 30.0, 300.0
+LEAST, MOST = 15.0, 300.0
 
 
 class TimeLeft:
