@@ -97,6 +97,20 @@ def test_the_share_moves_and_no_row_counts_before_its_shard_is_done(
     assert shares == sorted(shares)
 
 
+def test_rows_that_are_kept_move_with_those_of_their_shard(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_job(job())
+    Path("in.csv").write_text("\n".join(["text", *(f"row {number}" for number in range(30)), *map(str, range(10))]))
+    follower = Follower()
+
+    def half() -> None:
+        work_in_hand().reached(0.5)  # of the second task, for half of the second shard
+        follower.heard(lambda: (20, 0.875) in follower.told)
+
+    while_a_shard_is_computed(monkeypatch, 2, half)
+    result = run_job(job(), reporter=follower)
+    assert (result.enriched, result.reused, follower.told[-1]) == (10, 30, (ROWS, 1.0))
+
+
 class Elsewhere(UpperTask):
     """As one that a server computes: it goes on while the other tasks of the shard do."""
 

@@ -141,7 +141,9 @@ class ShardStages:
         if item.work is None or item.enriched:
             return item
         begin = time.monotonic()
-        work_done = self.progress.underway.begin(item.shard, item.work.identified.shard.num_rows)
+        # Those that are kept are done with the others.
+        rows = item.work.identified.shard.num_rows + len(item.kept.ids)
+        work_done = self.progress.underway.begin(item.shard, rows)
         with self.clock("device"), work_done.in_hand():
             computed = self.worker.compute(item.work)
         return replace(item, work=computed, began=begin, ended=time.monotonic())
