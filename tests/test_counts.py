@@ -41,12 +41,12 @@ def test_nights_with_ids_that_come_again(
     chance = random.Random(5)
     texts = ["POISON", "", "One. Two.", "Three. Four. Five.", "Six."]
     night = {"max_rejects": "100%", **night, "output": {"path": "out", "partition_by": partition_by}}
-    for number in range(4):
+    for number in range(5):
         for name in ("a.csv", "b.csv"):
-            lines = [f"{chance.randrange(16)},{chance.choice(texts)},{chance.randrange(2)}" for _ in range(20)]
+            lines = [f"{chance.randrange(25)},{chance.choice(texts)},{chance.randrange(2)}" for _ in range(30)]
             write(name, "id,text,kind", *lines)
-        if number == 2:
-            run_job(job(**night), options=RunOptions(limit=27))
+        if number == 3:
+            run_job(job(**night), options=RunOptions(limit=40))
         before = counter.rows
         result = run_job(job(**night))
         assert add_up(result)
