@@ -15,6 +15,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from secbatch.collector import set_aside_once
 from secbatch.job import Job
 from secbatch.runner import run_job
 
@@ -82,6 +83,7 @@ def main() -> None:
         port = ours.recv()
         with tempfile.TemporaryDirectory() as folder:
             job = job_of(Path(folder), port, asked)
+            set_aside_once()  # as the command does
             begin, processor = time.monotonic(), time.process_time()
             result = run_job(job)
             seconds, processor = time.monotonic() - begin, time.process_time() - processor
