@@ -38,3 +38,13 @@ def test_there_is_room(
 ) -> None:
     system = Limits(monkeypatch, *limits)
     assert room_for(wanted) == room and system.now == after
+
+
+@pytest.mark.parametrize("refusal", [PermissionError, ValueError])
+def test_a_system_that_lets_no_limit_be_raised(monkeypatch: pytest.MonkeyPatch, refusal: type[Exception]) -> None:
+    def refuse(_: int, wanted: tuple[int, int]) -> None:
+        raise refusal("not allowed")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, NO_LIMIT))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    assert room_for(400) == 128 and room_for(16) == 16

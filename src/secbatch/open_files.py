@@ -16,8 +16,11 @@ def room_for(connections: int) -> int:
     unlimited = resource.RLIM_INFINITY
     wanted = ENOUGH if most == unlimited else min(ENOUGH, most)
     if limit != unlimited and limit < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-        limit = wanted
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+            limit = wanted
+        except (OSError, ValueError):  # systems and sandboxes may say no: the limit that there is stands
+            pass
     if limit == unlimited:
         return connections
     return max(1, min(connections, limit - min(REST, limit // 2)))
