@@ -237,6 +237,14 @@ def test_an_archive_whose_second_part_has_a_wrong_checksum_keeps_its_rows(tmp_pa
     assert [reject.whole_file for reject in rejects_of(shards)] == [True]
 
 
+def test_many_empty_streams_of_bzip2(tmp_path):
+    """As a log has that is appended to each night: Arrow fails at each of them."""
+    night = "".join(f"{row},{row * 7919 % 10007 * 7907 % 10009}\n" for row in range(9000)).encode()
+    packed = bz2.compress(b"id,text\n") + 9 * (bz2.compress(night) + bz2.compress(b""))
+    shards = shards_of(written(tmp_path, "t.csv.bz2", packed))
+    assert table_of(shards).num_rows == 9 * 9000 and rejects_of(shards) == []
+
+
 def test_an_empty_stream_between_others_of_bzip2_is_no_damage(tmp_path, monkeypatch):
     """Arrow stumbles over it; what follows is read at the pace of any archive."""
     text = b"".join(b"%d,row %d\n" % (i, i * 7919 % 10007) for i in range(100_000))
