@@ -1,5 +1,6 @@
 """What is missing where an extra is not installed is one sentence, before any work."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 import yaml
 
 from secbatch.cli.main import _run
-from secbatch.errors import EXIT_FAILURE, EXIT_USAGE
+from secbatch.errors import EXIT_FAILURE, EXIT_USAGE, JobError
+from secbatch.extras import check_extra
 
 TRAINING = {
     "name": "topics",
@@ -63,3 +65,16 @@ def test_a_missing_extra(
     assert _run(arguments) == code
     assert said in capsys.readouterr().err
     assert not Path("out").exists() and not Path("model").exists()
+
+
+@pytest.mark.parametrize(
+    ("modules", "said"),
+    [
+        (["absent_a"], "It needs absent_a; install it with `pip install 'secbatch[lora]'`"),
+        (["absent_a", "absent_b"], "It needs absent_a and absent_b; install them with `pip install 'secbatch[lora]'`"),
+        (["absent_a", "sys", "absent_b", "absent_c"], "It needs absent_a, absent_b and absent_c; install them with `"),
+    ],
+)
+def test_what_is_missing_is_named(modules: list[str], said: str) -> None:
+    with pytest.raises(JobError, match=re.escape(said)):
+        check_extra("It", modules, "lora")

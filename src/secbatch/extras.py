@@ -12,4 +12,6 @@ def check_extra(what: str, modules: Sequence[str], extra: str, kind: type[Secbat
     """Raises `kind` where one of `modules` is missing, which `extra` brings; `what`: what needs them."""
     missing = [_INSTALLED_AS.get(module, module) for module in modules if find_spec(module) is None]
     if missing:
-        raise kind(f"{what} needs {' and '.join(missing)}; install it with `pip install 'secbatch[{extra}]'`")
+        *others, last = missing
+        needed, it = (f"{', '.join(others)} and {last}", "them") if others else (last, "it")
+        raise kind(f"{what} needs {needed}; install {it} with `pip install 'secbatch[{extra}]'`")
