@@ -1,5 +1,9 @@
 """Sentences that several rooms say."""
 
+import subprocess
+
+import yaml
+
 from secbatch.errors import (
     LONGEST_CAUSE,
     LONGEST_NAME,
@@ -30,6 +34,20 @@ def test_of_a_very_long_name_the_beginning_is_shown() -> None:
     assert shown("a" * LONGEST_NAME) == "a" * LONGEST_NAME and shown(long) == "x" * LONGEST_NAME + "…"
     assert listed(["a", f"{long} "]) == f"a, '{shown(long)}'"
     assert nearest(long, [f"{long}y"]) == "" and nearest("malwear", [long, "malware"]) == " (did you mean 'malware'?)"
+
+
+def test_white_space_in_a_name_is_told_from_plain_spaces_and_how_it_is_written() -> None:
+    name = "sentence\n(required)\u00a0"
+    assert listed([name]) == r"'sentence\n(required)\u00a0'" and shown("a\u00a0b c") == r"a\u00a0b c"
+    hint = nearest("sentence (required)", ["id", name])
+    in_yaml, in_shell = hint.split("in a job file ")[1].removesuffix("?)").split(", in a shell ")
+    assert (
+        hint.startswith(r" (did you mean 'sentence\n(required)\u00a0', in a job file")
+        and yaml.safe_load(in_yaml) == name
+    )
+    said = subprocess.run(["bash", "-c", f"printf %s {in_shell}"], env={"LC_ALL": "C.UTF-8"}, capture_output=True)
+    assert said.stdout.decode() == name
+    assert nearest("a b", ["a b c"]) == " (did you mean 'a b c'?)"
 
 
 def test_the_cause_is_a_line_that_holds_the_reason_behind_a_long_path() -> None:

@@ -10,6 +10,7 @@ EXIT_CODES = (EXIT_OK, EXIT_FAILURE, EXIT_USAGE, EXIT_REJECTS, EXIT_HELD, EXIT_I
 LONGEST_NAME = 100  # characters that a sentence shows of a name
 LONGEST_TEXT = 60  # of a text or value from data
 LONGEST_CAUSE = 300  # and of what a library says
+_SPACES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 class SecbatchError(Exception):
@@ -92,7 +93,14 @@ def interrupt_behind(error: BaseException) -> BaseException | None:
 
 def shown(name: str) -> str:
     """A name for a sentence or a table: of a very long one the beginning, as nobody reads the rest."""
-    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    return visible(name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…")
+
+
+def visible(name: str) -> str:
+    """A name whose white space is told from plain spaces: a line end in a spreadsheet's header, a no-break space."""
+    if name.isascii() and name.isprintable():
+        return name
+    return "".join(_SPACES.get(c) or f"\\u{ord(c):04x}" if c.isspace() and c != " " else c for c in name)
 
 
 def quoted(text: str) -> str:
@@ -152,4 +160,9 @@ def nearest(word: str, known: "list[str] | tuple[str, ...]", likeness: float = 0
         return ""
     folded = {name.casefold(): name for name in known}
     close = difflib.get_close_matches(word.casefold(), list(folded), n=1, cutoff=likeness)
-    return f" (did you mean '{folded[close[0]]}'?)" if close else ""
+    if not close:
+        return ""
+    found = visible(folded[close[0]])
+    # Copied from the sentence it would be another name.
+    written = "" if found == folded[close[0]] else f", in a job file \"{found}\", in a shell $'{found}'"
+    return f" (did you mean '{found}'{written}?)"

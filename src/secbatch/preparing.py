@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from secbatch.collector import resting
-from secbatch.errors import InputError, ModelError, columns_there, nearest
+from secbatch.errors import InputError, ModelError, columns_there, nearest, shown
 from secbatch.job import Job
 from secbatch.pacing import LARGEST
 from secbatch.sources.open import Source, open_source
@@ -89,7 +89,7 @@ def _check_columns(job: Job, schema: pa.Schema) -> None:
     for name, key in wanted:
         if name not in schema.names:
             raise InputError(
-                f"{key}: there is no column '{name}' in the input{nearest(name, schema.names)}; "
+                f"{key}: there is no column '{shown(name)}' in the input{nearest(name, schema.names)}; "
                 f"{columns_there(schema.names)}."
             )
     if output.run_date_column and output.run_date_column not in schema.names:

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from secbatch.errors import InputError, JobError, columns_there, nearest, with_keys_of
+from secbatch.errors import InputError, JobError, columns_there, nearest, shown, with_keys_of
 from secbatch.job import Input
 from secbatch.labelled.examples import DataFile, Malformed, Place
 from secbatch.labelled.files import LabelledFiles, hashed
@@ -84,7 +84,9 @@ def check_column(name: str, schema: pa.Schema, path: str, key: str, hint: str = 
     """
     if name not in schema.names:
         known = schema.names
-        raise InputError(f"{key}: {path} has no column '{name}'{nearest(name, known)}; {columns_there(known)}{hint}")
+        raise InputError(
+            f"{key}: {path} has no column '{shown(name)}'{nearest(name, known)}; {columns_there(known)}{hint}"
+        )
 
 
 def read_table(files: LabelledFiles) -> LabelledTable:

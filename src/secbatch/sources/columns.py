@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from secbatch.errors import InputError, JobError, columns_there, nearest, quoted
+from secbatch.errors import InputError, JobError, columns_there, nearest, quoted, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +64,9 @@ def column_types(types: Mapping[str, str]) -> "dict[str, pa.DataType]":
 def check_known(column: str, names: tuple[str, ...], key: str) -> None:
     """InputError where the job's `key` names a column that the input lacks."""
     if column not in names:
-        raise InputError(f"{key}: the input has no column '{column}'{nearest(column, names)}; {columns_there(names)}")
+        raise InputError(
+            f"{key}: the input has no column '{shown(column)}'{nearest(column, names)}; {columns_there(names)}"
+        )
 
 
 def failing(length: int, holds: Callable[[int, int], bool]) -> list[int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from secbatch.errors import JobError, nearest
+from secbatch.errors import JobError, nearest, shown
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.chat_history import Turn
 from secbatch.tasks.chat_reply import Renders, Reply
@@ -53,7 +53,7 @@ class ChatRows:
         for column in (spec.conversation.id, spec.conversation.order) if spec.conversation else ():
             if column not in schema.names:
                 hint = nearest(column, schema.names)
-                raise JobError(f"tasks.{name}.conversation: the input has no column '{column}'{hint}")
+                raise JobError(f"tasks.{name}.conversation: the input has no column '{shown(column)}'{hint}")
             reads.append(column)
         self.reads = tuple(dict.fromkeys(reads))
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from secbatch.errors import InputError, JobError, SecbatchError, columns_there, nearest, quoted, with_keys_of
+from secbatch.errors import InputError, JobError, SecbatchError, columns_there, nearest, quoted, shown, with_keys_of
 from secbatch.job import Input
 from secbatch.row_hash import as_text, column_digests
 from secbatch.sources.open import Source, open_source
@@ -102,7 +102,7 @@ def _pieces(spec: "Spec", key: str) -> Iterator[Piece]:
     if spec.id not in source.schema.names:
         columns = source.schema.names
         raise JobError(
-            f"{key}.id: there is no column '{spec.id}' in {spec.path}{nearest(spec.id, columns)};"
+            f"{key}.id: there is no column '{shown(spec.id)}' in {spec.path}{nearest(spec.id, columns)};"
             f" {columns_there(columns)}"
         )
     if pa.types.is_nested(source.schema.field(spec.id).type):

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from secbatch.errors import JobError, columns_there, nearest
+from secbatch.errors import JobError, columns_there, nearest, shown
 from secbatch.models.texts import Texts
 from secbatch.row_hash import as_text
 
@@ -85,7 +85,7 @@ def _checked(
 
 
 def _no_column(name: str, schema: pa.Schema, place: str) -> str:
-    return f"there is no column '{name}' in {place}{nearest(name, schema.names)}; {columns_there(schema.names)}"
+    return f"there is no column '{shown(name)}' in {place}{nearest(name, schema.names)}; {columns_there(schema.names)}"
 
 
 def _text(column: pa.ChunkedArray) -> pa.Array:
