@@ -48,6 +48,8 @@ def test_white_space_in_a_name_is_told_from_plain_spaces_and_how_it_is_written()
     said = subprocess.run(["bash", "-c", f"printf %s {in_shell}"], env={"LC_ALL": "C.UTF-8"}, capture_output=True)
     assert said.stdout.decode() == name
     assert nearest("a b", ["a b c"]) == " (did you mean 'a b c'?)"
+    hostile = "sentence\u00a0'; touch it #"
+    assert nearest("sentence '; touch it #", [hostile]) == r" (did you mean 'sentence\u00a0'; touch it #'?)"
 
 
 def test_the_cause_is_a_line_that_holds_the_reason_behind_a_long_path() -> None:

@@ -162,7 +162,10 @@ def nearest(word: str, known: "list[str] | tuple[str, ...]", likeness: float = 0
     close = difflib.get_close_matches(word.casefold(), list(folded), n=1, cutoff=likeness)
     if not close:
         return ""
-    found = visible(folded[close[0]])
-    # Copied from the sentence it would be another name.
-    written = "" if found == folded[close[0]] else f", in a job file \"{found}\", in a shell $'{found}'"
+    name = folded[close[0]]
+    found = visible(name)
+    written = ""
+    # Copied from the sentence it would be another name. One that ends the quotes is not for copying.
+    if found != name and not set(name) & set("'\"\\"):
+        written = f", in a job file \"{found}\", in a shell $'{found}'"
     return f" (did you mean '{found}'{written}?)"
