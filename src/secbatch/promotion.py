@@ -21,7 +21,7 @@ from typing import Any
 from secbatch.errors import JobError, ModelError, UnfitModelError, cause
 from secbatch.models import registry
 from secbatch.models.catalog import CATALOG
-from secbatch.models.content_hash import weight_files, weights_hash
+from secbatch.models.content_hash import unreadable, weight_files, weights_hash
 from secbatch.models.registry import Promotion, RegisteredName
 from secbatch.models.resolve import resolve
 from secbatch.models.resolved import ResolvedModel
@@ -154,7 +154,10 @@ def _entry(action: str, version: str, source: str, note: str) -> Promotion:
 def _copied(name: str, resolved: ResolvedModel, versions: Path) -> tuple[str, tuple[str, ...]]:
     """The hash of the version that `resolved` has become, and the entries of its folder that were left out."""
     weights = {path.name for path in weight_files(resolved.folder)}
-    entries = sorted(path for path in resolved.folder.iterdir() if not path.name.startswith("."))
+    try:
+        entries = sorted(path for path in resolved.folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:  # of the model, not of the registry
+        raise unreadable(resolved.folder, error) from None
     kept = [path for path in entries if path.is_file() and (path.name in weights or _KEPT.fullmatch(path.name))]
     temporary = versions / f".copy-{secrets.token_hex(6)}"
     try:
@@ -180,13 +183,23 @@ def _copied(name: str, resolved: ResolvedModel, versions: Path) -> tuple[str, tu
 
 def _copy(source: Path, target: Path) -> dict[str, Any]:
     digest, size = hashlib.sha256(), 0
-    with source.open("rb") as reader, target.open("xb") as writer:
-        while block := reader.read(_COPIED_AT_ONCE):
+    with target.open("xb") as writer:
+        for block in _blocks(source):
             digest.update(block)
             size += writer.write(block)
     target.chmod(0o444)
     sync_file(target)
     return {"sha256": digest.hexdigest(), "bytes": size}
+
+
+def _blocks(source: Path) -> Iterator[bytes]:
+    """Raises ModelError for a file of the model that cannot be read, of which the registry knows nothing."""
+    try:
+        with source.open("rb") as reader:
+            while block := reader.read(_COPIED_AT_ONCE):
+                yield block
+    except OSError as error:
+        raise unreadable(source, error) from None
 
 
 def _check_runs(resolved: ResolvedModel, copy: Path) -> None:

@@ -171,6 +171,21 @@ def test_what_is_no_model_is_not_promoted(models: list[Path], tmp_path: Path) ->
     assert registered_names() == [] and kept_versions("tram") == []
 
 
+def test_a_model_that_cannot_be_read_is_not_the_registrys_fault(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(shutil.copytree(models[0], tmp_path / "source"))
+    (source / "README.md").symlink_to("/proc/self/mem")  # a file that opens, and whose first byte cannot be read
+    with pytest.raises(ModelError, match=r"model file .*README\.md cannot be read \(Input/output error\)"):
+        promote("tram", str(source))
+    found = resolve(str(source))
+    monkeypatch.setattr("secbatch.promotion.resolve", lambda name: found)
+    shutil.rmtree(source)
+    with pytest.raises(ModelError, match=r"model file .*source cannot be read \(No such file or directory\)"):
+        promote("tram", str(source))
+    assert registered("tram") is None and not kept_versions("tram")
+
+
 def test_a_folder_of_the_same_name_does_not_shadow_it(
     models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,8 +102,13 @@ def file_hash(path: Path) -> str:
         # Several tasks name one model: its files are read once. A change of the file shows in one of these.
         return _known(path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
     except OSError as error:
-        mend = "mend its rights" if isinstance(error, PermissionError) else "see what it is, or fetch the model again"
-        raise ModelError(f"model file {path} cannot be read ({error.strerror}); {mend}") from None
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: OSError) -> ModelError:
+    """The sentence on a model's file, or folder, that the system does not let be read."""
+    mend = "mend its rights" if isinstance(error, PermissionError) else "see what it is, or fetch the model again"
+    return ModelError(f"model file {path} cannot be read ({error.strerror}); {mend}")
 
 
 @lru_cache(maxsize=256)
