@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +342,42 @@ def test_a_caller_gets_its_threads_back(tiny: Tiny, tmp_path: Path, more_threads
     assert plan_finetune(wanted).device == "CPU (1 thread)" and torch.get_num_threads() == more_threads
     finetune(wanted)
     assert torch.get_num_threads() == more_threads
+
+
+@pytest.mark.usefixtures("without_curve")
+@pytest.mark.parametrize("around", ["no_grad", "inference_mode", "autocast", "flush_denormal"])
+def test_a_training_is_the_same_whatever_its_caller_has_set(tiny: Tiny, tmp_path: Path, around: str) -> None:
+    data, base = classification_file(tmp_path / "a.csv"), tiny("bert").folder
+    alone = finetune(job("classify", base, data, tmp_path / "alone")).record
+    wanted = job("classify", base, data, tmp_path / "out")
+    settings = {
+        "no_grad": torch.no_grad,
+        "inference_mode": torch.inference_mode,
+        "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+        "flush_denormal": nullcontext,
+    }
+    torch.set_flush_denormal(around == "flush_denormal")
+    try:
+        with settings[around]():
+            within = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+            plan_finetune(wanted)
+            record = finetune(wanted).record
+            after = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+            assert within == after and (float("1e-310") * 2.0 == 0) == (around == "flush_denormal")
+    finally:
+        torch.set_flush_denormal(False)
+    assert (record["weights_hash"], record["metrics"]) == (alone["weights_hash"], alone["metrics"])
+
+
+@pytest.mark.usefixtures("without_curve")
+def test_a_caller_s_random_numbers_go_on(tiny: Tiny, tmp_path: Path) -> None:
+    wanted = job("classify", tiny("bert").folder, classification_file(tmp_path / "a.csv"), tmp_path / "out")
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    plan_finetune(wanted)
+    finetune(wanted)
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_contradictions_are_told_before_anything_is_learned(tiny: Tiny, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from sys import float_info
 from typing import TYPE_CHECKING, Any
 
 from secbatch.errors import Interrupted, JobError, OutputError
@@ -87,7 +88,8 @@ def finetune(
             compared = finetune(other, reporter, stop, overwrite=True).record
             reporter.notice(f"now the training from {job.model.base}")
         parts = job.hyperparameters.gradient_accumulation
-        with _arithmetic(compute.device), told_where_memory_runs_out(compute, parts):
+        aside, told = aside_of_caller(compute.device), told_where_memory_runs_out(compute, parts)
+        with aside, _arithmetic(compute.device), told:
             return _train(job, data, base, compute, folder, identity, reporter, stop, compared)
 
 
@@ -156,16 +158,28 @@ def resolved_base(job: FinetuneJob) -> ResolvedModel:
 
 
 @contextmanager
+def aside_of_caller(device: str) -> Iterator[None]:
+    """Gradients, precision and random numbers as the job says, wherever it is called; the caller's go on as before."""
+    import torch
+
+    gpus = range(torch.cuda.device_count()) if device != "cpu" else ()  # a seed is one for all of them
+    exact = torch.autocast(device.partition(":")[0], enabled=False)
+    with torch.random.fork_rng(gpus), torch.inference_mode(False), torch.enable_grad(), exact:
+        yield
+
+
+@contextmanager
 def _arithmetic(device: str) -> Iterator[None]:
     """The processor's settings for a training; the caller's come back at its end."""
     import torch
 
     if device == "cpu":
+        flushed = float_info.min / 2 == 0.0
         torch.set_flush_denormal(True)  # moments of rarely seen entries underflow, and subnormal arithmetic is slow
         try:
             yield
         finally:
-            torch.set_flush_denormal(False)
+            torch.set_flush_denormal(flushed)
         return
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()

@@ -8,7 +8,7 @@ from secbatch.finetune_job import FinetuneJob
 from secbatch.finetuning.batches import plan_training
 from secbatch.finetuning.build import build
 from secbatch.finetuning.dataset import load_dataset
-from secbatch.finetuning.finetune import check_output, compared_job, refuse_others, resolved_base
+from secbatch.finetuning.finetune import aside_of_caller, check_output, compared_job, refuse_others, resolved_base
 from secbatch.finetuning.identity import fingerprint
 from secbatch.finetuning.optimizer import learning_rate
 from secbatch.labelled.checks import label_counts
@@ -48,9 +48,10 @@ def plan_finetune(job: FinetuneJob, overwrite: bool = False) -> TrainingPlan:
     done = folder.record()
     if not overwrite and (done is None or done.get("fingerprint") != identity):
         refuse_others(job, folder, done, identity)
-    if other:  # it is trained first
-        build(other, data, resolved_base(other), compute)
-    built = build(job, data, base, compute)
+    with aside_of_caller(compute.device):
+        if other:  # it is trained first
+            build(other, data, resolved_base(other), compute)
+        built = build(job, data, base, compute)
     wanted = job.settled()
     assert wanted.epochs is not None and wanted.batch_tokens is not None
     lengths = np.array([item.length for item in built.items["train"]])
