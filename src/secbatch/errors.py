@@ -143,9 +143,18 @@ def in_job_or_option(key: str, value: str) -> str:
 
 
 def with_keys_of(place: str, text: str) -> str:
-    """A sentence about a job's `input`, where the same keys stand in `place`, which `secbatch enrich` knows not."""
+    """A sentence about a job's `input`, where the same keys stand in `place`, which `secbatch enrich` knows not.
+
+    All but `types`: there a column's type is what its values are.
+    """
     import re
 
+    text = text.replace(
+        "mend the value or declare another type in `input.types`", "mend the value, or write the whole column as text"
+    )
+    text = re.sub(
+        r"declare it, for example `input\.types: \{.*: string\}`", "take it out, or give it to the first row, too", text
+    )
     return re.sub(r"\binput\.(\w+)(?:(: [^`]*`) \(enrich: `[^`]*`\))?", rf"{place}.\1\2", text)
 
 

@@ -120,6 +120,20 @@ def test_sentences_of_the_sources_name_the_keys_of_a_training_job() -> None:
         read_texts(write("a.log", "text\na\n"), "text")
 
 
+def test_a_late_row_of_another_type_or_with_another_key_names_no_key_that_there_is_not() -> None:
+    rows = [{"text": "a", "label": 1, "note": "x" * 1000}] * 1100  # types and keys are told by the first MiB
+    late = [{"text": "b", "label": "x"}, {"text": "c", "label": 1, "more": 1}]
+    files = write("a.jsonl", "".join(json.dumps(row) + "\n" for row in rows + late))
+    with pytest.raises(InputError, match=r"'x' is not of type int64; mend the value, or write the whole column as"):
+        read_classification(files, "text", "label")
+    files = write("b.jsonl", "".join(json.dumps(row) + "\n" for row in rows + late[1:]))
+    with pytest.raises(InputError, match=r"key 'more' is not among .* take it out, or give it to the first row, too; "):
+        read_classification(files, "text", "label")
+    for remedy in ([{**rows[0], "label": "1"}, *rows[1:-1], late[0]], [{**rows[0], "more": None}, *rows[1:], late[1]]):
+        files = write("c.jsonl", "".join(json.dumps({**row, "label": str(row["label"])}) + "\n" for row in remedy))
+        assert len(read_classification(files, "text", "label").examples) == len(remedy)
+
+
 def test_files_without_rows() -> None:
     with pytest.raises(InputError, match="holds no rows"):
         read_classification(write("a.csv", "text,label\n"), "text", "label")

@@ -78,6 +78,13 @@ def test_bad_rows_are_named(tmp_path: Path, rows: list[dict[str, Any]], message:
         read_reference(spec(write(tmp_path / "r.csv", rows)), KEY)
 
 
+def test_a_late_row_of_another_type_names_no_key_that_a_reference_has_not(tmp_path: Path) -> None:
+    rows = [{"id": number, "text": "x" * 1000} for number in range(1100)]  # types are told by the first MiB
+    path = write(tmp_path / "r.jsonl", [*rows, {"id": "T1", "text": "a mail"}])
+    with pytest.raises(InputError, match=r"row 1101: .*'T1' is not of type int64; mend the value, or write the whole"):
+        read_reference(spec(path), KEY)
+
+
 def test_an_id_that_is_no_number_is_none(tmp_path: Path) -> None:
     for ids in (pa.array([1.0, float("nan")]), pa.array([1.0, float("nan")]).dictionary_encode()):
         pq.write_table(pa.table({"id": ids, "text": ["a", "b"]}), tmp_path / "r.parquet")

@@ -101,7 +101,7 @@ def read_table(files: LabelledFiles) -> LabelledTable:
         names = shard.source.to_pylist()
         numbers = shard.row.to_pylist()
         here = [Place(name, number) for name, number in zip(names, numbers, strict=True)]
-        malformed += [Malformed(here[row], shard.errors[row]) for row in wrong]
+        malformed += [Malformed(here[row], with_keys_of("data", shard.errors[row])) for row in wrong]
         fine = [row for row in range(len(here)) if row not in shard.errors]
         tables.append(shard.table.take(fine) if wrong else shard.table)
         places += [here[row] for row in fine]

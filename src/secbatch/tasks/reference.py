@@ -114,9 +114,8 @@ def _pieces(spec: "Spec", key: str) -> Iterator[Piece]:
                 reason = _of_reference(reject.reason.rstrip("."))
                 raise InputError(f"{key}: {reject.source}{line}: {reason}; a reference must be whole")
             for position, sentence in piece.errors.items():
-                raise InputError(
-                    f"{key}: row {piece.rows[position]}: {sentence.rstrip('.')}; a reference must be whole"
-                )
+                reason = _of_reference(sentence.rstrip("."))
+                raise InputError(f"{key}: row {piece.rows[position]}: {reason}; a reference must be whole")
             yield piece
     except SecbatchError as error:
         raise error if str(error).startswith(key) else type(error)(f"{key}: {error}") from None
