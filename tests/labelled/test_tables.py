@@ -215,6 +215,13 @@ def test_questions_with_and_without_answers() -> None:
     assert example.answers == ()  # as in a column of strings, an empty answer says that there is none
 
 
+def test_a_named_column_of_places_that_is_not_there_is_told() -> None:
+    files = write("a.csv", "question,context,answer,start\nq,a a,a,2\n")
+    with pytest.raises(InputError, match=r"answer_start: a\.csv has no column 'strat' \(did you mean 'start'\?\)"):
+        read_questions(files, answer_start="strat")
+    assert read_questions(files, answer_start="start").examples[0].answers == (Answer("a", 2),)
+
+
 @pytest.mark.parametrize("answer", ['{"text": ["A", "B"], "answer_start": [0]}', '{"text": "A", "answer_start": 0}'])
 def test_answers_and_their_places_are_lists_of_one_length(answer: str) -> None:
     with pytest.raises(InputError, match=r"row 1: the answers are not .* of one length"):

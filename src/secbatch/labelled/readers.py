@@ -20,6 +20,8 @@ from secbatch.labelled.examples import (
 from secbatch.labelled.files import LabelledFiles, judge
 from secbatch.labelled.tables import LabelledTable, read_table
 
+ANSWER_START = "answer_start"  # the column that may be absent
+
 
 def read_classification(
     files: LabelledFiles, text: str, label: str, label_delimiter: str | None = None, group: str | None = None
@@ -108,7 +110,7 @@ def read_questions(
     question: str = "question",
     context: str = "context",
     answer: str = "answer",
-    answer_start: str | None = "answer_start",
+    answer_start: str | None = ANSWER_START,
     group: str | None = None,
 ) -> Labelled[QuestionExample]:
     """Questions on contexts with their answers.
@@ -123,6 +125,8 @@ def read_questions(
     starts: Sequence[Any] = [None] * len(answers)
     if answer_start is not None and answer_start in rows.table.schema.names:
         starts = rows.column(answer_start, "data.answer_start")
+    elif answer_start not in (None, ANSWER_START):  # nobody would name a column that is to be absent
+        rows.check(str(answer_start), "data.answer_start")
     examples = []
     for row, place in enumerate(rows.places):
         asked, body = questions[row], contexts[row]
