@@ -71,7 +71,7 @@ class StandIns:
     def _renamed(self, part: Part, keys: StoredKeys, among: np.ndarray) -> np.ndarray:
         """int64 [n]: rows whose name the input has at another place, though their own file was not read whole."""
         ids = np.asarray(keys.ids)
-        rows = np.flatnonzero(np.isin(ids[:, 0], among))
+        rows = np.flatnonzero(_among(ids[:, 0], among))
         found = self.winners.find(ids[rows])
         there = found >= 0
         rows = rows[there][(self.winners.entry[found[there]] & KEPT) == 0]
@@ -85,7 +85,7 @@ class StandIns:
         for number, part in enumerate(self.base):
             keys = self.open_keys(part)
             ids = np.asarray(keys.ids)
-            at = np.flatnonzero(np.isin(ids[:, 0], contents))
+            at = np.flatnonzero(_among(ids[:, 0], contents))
             names = self.winners.find(ids[at])
             rows = np.empty(len(at), made)
             rows["content"], rows["place"] = ids[at, 0], np.asarray(keys.column("place"))[at]
@@ -100,12 +100,17 @@ class StandIns:
         contents = np.unique(rows["content"])
         starts = np.searchsorted(self.winners.ids, contents)
         stops = np.searchsorted(self.winners.ids, contents, side="right")
-        named = np.concatenate([np.arange(*span) for span in zip(starts, stops, strict=True)])
+        counts = stops - starts
+        named = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
         entry = np.asarray(self.winners.entry[named])
         named, entry = named[(entry & KEPT) == 0], entry[(entry & KEPT) == 0]
-        place = np.empty(len(entry), np.uint64)
-        for checkpoint in self.checkpoints:
-            own = np.flatnonzero(shard_of(entry) == checkpoint.shard)
+        place, shards = np.empty(len(entry), np.uint64), shard_of(entry)
+        order = np.argsort(shards, kind="stable")
+        begins, ends = (
+            np.searchsorted(shards[order], [one.shard for one in self.checkpoints], side) for side in ("left", "right")
+        )
+        for checkpoint, begin, end in zip(self.checkpoints, begins, ends, strict=True):
+            own = order[begin:end]
             if len(own):
                 place[own] = checkpoint_keys(self.layout, checkpoint).column("place")[place_of(entry[own])]
         there = np.stack([self.winners.ids[named], place], 1)
@@ -117,8 +122,8 @@ class StandIns:
     def _moved(self, free: np.ndarray, wanted: np.ndarray) -> dict[str, Moved]:
         """`free`: n rows in the order of the base; `wanted`: those whose places they are to have."""
         order = np.argsort(wanted["part"], kind="stable")
-        parts = np.unique(wanted["part"])
-        groups = [wanted["row"][order][wanted["part"][order] == part] for part in parts]
+        parts, starts = np.unique(wanted["part"][order], return_index=True)
+        groups = np.split(wanted["row"][order], starts[1:]) if len(parts) else []
         tables = [self._places(self.base[part], rows) for part, rows in zip(parts, groups, strict=True)]
         places = pa.concat_tables([PLACES.empty_table(), *tables]).take(pa.array(np.argsort(order)))
         made = {}
@@ -142,6 +147,13 @@ class StandIns:
 def _pairs(rows: np.ndarray, second: np.ndarray) -> np.ndarray:
     """uint64 [n, 2]: the rows' contents, and something else of each."""
     return np.stack([rows["content"], second], 1)
+
+
+def _among(halves: np.ndarray, contents: np.ndarray) -> np.ndarray:
+    """bool [n]: which of these stand among `contents`, ascending and some: searched, as these may be far more."""
+    places = np.minimum(np.searchsorted(contents, halves), len(contents) - 1)
+    there: np.ndarray = contents[places] == halves
+    return there
 
 
 def _numbers(content: np.ndarray) -> np.ndarray:
