@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SHOWN_CHARACTERS = 2000
 SHOWN_LABELS = 5
+# For a few rows nothing more is read than they take: Arrow would have gigabytes of the rows behind them in memory.
+_NO_FURTHER = {"fragment_readahead": 1, "batch_readahead": 1}
 _FULLEST = {
     "fill-mask": "_predictions",
     "classify": "_scores",
@@ -77,7 +79,7 @@ def _read(output: Path, rows: int, rejected: bool) -> "tuple[pa.Table, dict[str,
             raise InputError(f"'{output}' holds no results of secbatch; give the output of `secbatch run` or `enrich`.")
         wanted = pc.field("secbatch_status") == "rejected" if rejected else None
         there = dataset.count_rows(filter=wanted)
-        table = dataset.head(min(rows, there), filter=wanted)
+        table = dataset.head(min(rows, there), filter=wanted, **_NO_FURTHER)
         return table, tasks_of(footer, table.schema), there
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, OSError) and refuses_to_read(error):
@@ -116,7 +118,7 @@ def _unparseable(output: Path, rows: int) -> tuple[list[dict[str, Any]], int]:
     if not files:
         return [], 0
     dataset = ds.dataset([str(file) for file in files], format="parquet")
-    return dataset.head(max(0, rows)).to_pylist(), dataset.count_rows()
+    return dataset.head(max(0, rows), **_NO_FURTHER).to_pylist(), dataset.count_rows()
 
 
 def _latest_run(output: Path) -> str:
