@@ -72,15 +72,22 @@ def _best_of_windows(
         width = min(longest, size)
         ends = np.append(two[:, 1], np.full(width - 1, -np.inf))
         sums = two[:, :1] + np.lib.stride_tricks.sliding_window_view(ends, width)  # [start, tokens more]
-        flat = sums.ravel()
-        least = np.partition(flat, -count)[-count] if count < len(flat) else -np.inf
-        some = np.flatnonzero(flat >= least)
+        # The best of all begin where the best of those from one token are among the best: few of them are looked at.
+        tops = sums.max(axis=1)
+        starts = np.flatnonzero(tops >= _least(tops, count))
+        flat = sums[starts].ravel()
+        some = np.flatnonzero(flat >= _least(flat, count))
         for place in some[np.argsort(-flat[some], kind="stable")][:count].tolist():
-            start = first + place // width
+            start = first + int(starts[place // width])
             span = (start, start + place % width)
             if np.isfinite(flat[place]):
                 best[span] = max(best.get(span, -np.inf), float(flat[place]))
     return sorted(((*span, total) for span, total in best.items()), key=lambda one: (-one[2], one[0], one[1]))
+
+
+def _least(values: np.ndarray, count: int) -> float:
+    """The least of the `count` largest; of fewer, less than any."""
+    return float(np.partition(values, -count)[-count]) if count < len(values) else -np.inf
 
 
 def _total(windows: QuestionWindows, logits: np.ndarray, mine: range, empty: np.ndarray) -> float:
