@@ -237,6 +237,17 @@ def test_the_command(classifiers: list[str], labelled: list[str], capsys: pytest
     assert "--label: data.jsonl has no column 'lab' (did you mean 'label'?)" in capsys.readouterr().err
 
 
+def test_brackets_are_explained_where_there_are_some(
+    classifiers: list[str], labelled: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", *classifiers, "--data", "data.jsonl", "--objective", "classify", "--text", "text"]
+    assert _run([*command, "--label", "label", "--samples", "20"]) == 0
+    assert "In brackets: 95% intervals" in capsys.readouterr().out
+    assert _run([*command, "--label", "label", "--rows", "1"]) == 0
+    told = capsys.readouterr()
+    assert "no intervals" in told.err and "In brackets" not in told.out
+
+
 ZERO_SHOT = """
 name: zero
 input: {path: in.csv}

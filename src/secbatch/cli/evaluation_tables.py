@@ -45,7 +45,7 @@ def print_tables(evaluation: "Evaluation") -> None:
     if evaluation.differences:
         out.print()
         out.print(_differences(evaluation))
-    if evaluation.samples:
+    if any(one.low is not None for model in evaluation.models for one in model.figures.values()):
         out.print()
         out.print(Text(_footnote(evaluation)))
 
