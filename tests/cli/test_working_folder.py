@@ -10,7 +10,12 @@ JOB = "{name: n, input: {path: in.csv}, tasks: {v: {type: embed, model: builtin/
 ENRICH = "enrich {folder}/in.csv -o {folder}/out --embed text --mask-model builtin/mlm"
 
 
-@pytest.mark.parametrize("command", [ENRICH, "plan {folder}/job.yaml", "mask 'a <mask>'", "ask why", "evaluate m"])
+MODELS = ["models verify builtin/mlm", "models promote x=builtin/mlm", "models diff a b --input in.csv --text text"]
+
+
+@pytest.mark.parametrize(
+    "command", [ENRICH, "plan {folder}/job.yaml", "mask 'a <mask>'", "ask why", "evaluate m", *MODELS]
+)
 def test_a_working_folder_that_is_gone_is_said_before_libraries_are_loaded(command: str, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()

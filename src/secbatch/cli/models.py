@@ -8,6 +8,7 @@ from secbatch.cli import options
 from secbatch.cli.models_diff import diff
 from secbatch.cli.terminal import bold, printable
 from secbatch.errors import ModelError
+from secbatch.working_folder import check_working_folder
 
 if TYPE_CHECKING:
     from secbatch.models.registry import Promotion, RegisteredName
@@ -61,6 +62,7 @@ def pull_model(name: str, revision: str | None) -> int:
 @options.precision
 def verify_model(name: str, device: str, precision: str) -> int:
     """Compare model NAME with the predictions that SecureBERT's authors have published."""
+    check_working_folder()
     from secbatch.cli.published import print_published
 
     print_published(name, device, precision)
@@ -82,6 +84,7 @@ def promote_model(what: str, rollback: bool, to: str | None, note: str, shadow: 
 
     A job that says `model: NAME` uses it at its next run, which computes that task's columns again and no others.
     """
+    check_working_folder()
     from secbatch.models.registry import SHOWN_DIGITS
     from secbatch.promotion import promote, roll_back
 

@@ -8,6 +8,7 @@ from secbatch.cli import options
 from secbatch.cli.figures import check_json_file, predicting, write_json
 from secbatch.cli.terminal import bold, printable, sentence
 from secbatch.errors import counted
+from secbatch.working_folder import check_working_folder
 
 if TYPE_CHECKING:
     from secbatch.comparison.found import Example
@@ -52,6 +53,7 @@ def diff(
     \b
     secbatch models diff techniques runs/new --input reports.csv --text sentence
     """
+    check_working_folder()
     from secbatch.comparison.model_diff import common_kind, diff_models
     from secbatch.comparison.predictions import named_apart
     from secbatch.comparison.sample import sample_texts
