@@ -1,5 +1,9 @@
 """Threads of torch in a process that may use some of the machine's processors."""
 
+import ast
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,7 +12,7 @@ import torch
 
 from secbatch.models import threads
 from secbatch.models.device import choose
-from secbatch.models.threads import allowed_processors, restored_threads, settle_threads
+from secbatch.models.threads import FORKED, allowed_processors, restored_threads, settle_threads
 
 Groups = Callable[[str, dict[str, str]], None]
 
@@ -89,3 +93,30 @@ def test_a_caller_gets_its_threads_back(groups: Groups, four: None) -> None:
         assert settle_threads() == 1
         raise ValueError("broken")
     assert torch.get_num_threads() == 4
+
+
+def test_a_process_forked_from_one_that_has_run_a_job_has_one_thread() -> None:
+    code = """
+import multiprocessing, sys, torch
+from secbatch.models.device import choose
+torch.set_num_threads(4)
+product = torch.rand(400, 400)
+
+def forked(answers):
+    chosen, again = choose("cpu", "float32"), choose("cpu", "float32")
+    computed = float((product @ product).sum()) > 0  # with more threads it waits for ever
+    answers.put((chosen.description, chosen.notices, again.description, computed))
+
+assert choose("cpu", "float32").notices == ()
+product @ product
+fork = multiprocessing.get_context("fork")
+answers = fork.Queue()
+process = fork.Process(target=forked, args=(answers,), daemon=True)
+process.start()
+told = answers.get(timeout=60)
+print(told)
+assert choose("cpu", "float32").description != "CPU (1 thread)"
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "4"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert ast.literal_eval(done.stdout) == ("CPU (1 thread)", (FORKED,), "CPU (1 thread)", True), done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from secbatch.errors import JobError, SecbatchError
-from secbatch.models.threads import settle_threads
+from secbatch.models.threads import FORKED, forked_from_threads, settle_threads
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +81,8 @@ def choose(device: str = "auto", precision: str = "auto") -> Compute:
             " and slow;"
             " precision: float32 is faster here",
         )
+    if forked_from_threads():
+        notices += (FORKED,)
     threads, compiled = settle_threads(), native.runs(torch.device("cpu"), torch.float32, native.WIDEST)
     obstacle = native.obstacle() if not compiled and _cpu_flags() >= _AVX512 else ""
     return Compute("cpu", dtype, f"CPU ({threads} thread{'s' if threads != 1 else ''})", notices, compiled, obstacle)

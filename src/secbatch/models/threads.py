@@ -10,6 +10,11 @@ from pathlib import Path
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
 NAMED_BY = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # whoever sets these knows better
+FORKED = (
+    "this process was forked from one in which a job had run, and a fork has none of its threads: one thread is used;"
+    " for more, start processes by 'spawn' or 'forkserver' of multiprocessing"
+)
+_with_several: set[int] = set()  # processes in which torch has had several threads here
 
 
 def settle_threads() -> int:
@@ -19,6 +24,26 @@ def settle_threads() -> int:
     Kubernetes) its threads would take turns and wait for each other. More threads than torch has are never asked for,
     and what OMP_NUM_THREADS or MKL_NUM_THREADS says stands. For the whole process; see `restored_threads`.
     """
+    import torch
+
+    if forked_from_threads():  # it would wait for them for ever, or crash
+        torch.set_num_threads(1)
+        return 1
+    threads = _settled()
+    if threads > 1:
+        _with_several.add(os.getpid())
+    return threads
+
+
+def forked_from_threads() -> bool:
+    """Whether this process has torch as another left it, in which it had several threads.
+
+    https://github.com/pytorch/pytorch/issues/17199
+    """
+    return bool(_with_several) and os.getpid() not in _with_several
+
+
+def _settled() -> int:
     import torch
 
     threads: int = torch.get_num_threads()
