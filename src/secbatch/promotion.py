@@ -21,7 +21,7 @@ from typing import Any
 from secbatch.errors import JobError, ModelError, UnfitModelError, cause
 from secbatch.models import registry
 from secbatch.models.catalog import CATALOG
-from secbatch.models.content_hash import unreadable, weight_files, weights_hash
+from secbatch.models.content_hash import tokenizer_hash, unreadable, weight_files, weights_hash
 from secbatch.models.registry import Promotion, RegisteredName
 from secbatch.models.resolve import resolve
 from secbatch.models.resolved import ResolvedModel
@@ -208,7 +208,7 @@ def _check_runs(resolved: ResolvedModel, copy: Path) -> None:
 
     from secbatch.models.tokenizer_files import load_tokenizer
 
-    if weights_hash(copy) != resolved.weights_hash:
+    if (weights_hash(copy), tokenizer_hash(copy)) != (resolved.weights_hash, resolved.tokenizer_hash):
         raise ModelError(f"model {resolved.name} was changed while it was being copied; promote it when it is finished")
     load_tokenizer(replace(resolved, folder=copy))
     for path in weight_files(copy):

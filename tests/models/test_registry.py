@@ -13,7 +13,7 @@ from secbatch.errors import JobError, ModelError
 from secbatch.models.content_hash import weights_hash
 from secbatch.models.registry import kept_versions, registered, registered_names, registry_folder, version_folder
 from secbatch.models.resolve import at_hand, pull, resolve
-from secbatch.promotion import promote, remove, roll_back
+from secbatch.promotion import _copy, promote, remove, roll_back
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +182,24 @@ def test_a_model_that_cannot_be_read_is_not_the_registrys_fault(
     monkeypatch.setattr("secbatch.promotion.resolve", lambda name: found)
     shutil.rmtree(source)
     with pytest.raises(ModelError, match=r"model file .*source cannot be read \(No such file or directory\)"):
+        promote("tram", str(source))
+    assert registered("tram") is None and not kept_versions("tram")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_model_that_another_takes_the_place_of_meanwhile_is_not_promoted(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    source = Path(shutil.copytree(models[0], tmp_path / "source"))
+
+    def copied(file: Path, target: Path) -> dict[str, object]:
+        if file.name == name:
+            (source / "new").write_bytes(file.read_bytes() + b"\n")
+            (source / "new").rename(file)
+        return _copy(file, target)
+
+    monkeypatch.setattr("secbatch.promotion._copy", copied)
+    with pytest.raises(ModelError, match="was changed while it was being copied; promote it when it is finished"):
         promote("tram", str(source))
     assert registered("tram") is None and not kept_versions("tram")
 
