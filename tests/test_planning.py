@@ -1,7 +1,7 @@
 """What `plan` says is what a run then does."""
 
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -21,7 +21,9 @@ from secbatch.pacing import ShardSizes
 from secbatch.planning import plan_job
 from secbatch.reuse import Looked, Reuse
 from secbatch.runner import run_job
+from secbatch.running import SPEED
 from secbatch.store.layout import Layout
+from secbatch.store.ledger import Ledger
 from secbatch.store.lock import hold
 
 
@@ -148,6 +150,25 @@ def test_expected_shards() -> None:
     assert ShardSizes((128, 512, 0)).expected(640, 10.0) == 2
     assert ShardSizes((128, 512, 0)).expected(640 + 2560, 10.0) == 2 + 10  # 30 s at 10 rows/s: 256 rows
     assert ShardSizes((2, 3)).expected(8, 10.0) == 3
+
+
+def test_rows_are_counted_in_shards_as_a_run_cuts_them(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    write({n: f"word {n}" for n in range(9000)})
+    look, looks = Reuse.look, []
+
+    def counted(reuse: Reuse, identified: Identified) -> Looked:
+        looks.append(identified.shard.num_rows)
+        return look(reuse, identified)
+
+    monkeypatch.setattr(Reuse, "look", counted)
+    assert plan_job(job(up="text")).todo_rows == sum(looks) == 9000
+    assert len(looks) == 5  # large ones after those that every run begins with: nothing is computed in them
+    run_job(job(up="text"))
+    with closing(Ledger(Layout(Path("out")).ledger)) as ledger:
+        ledger.fix_setting(SPEED, "70")  # rows a second: shards of 2,048 rows
+    plan = plan_job(job(up="text"))
+    assert (plan.reused_shards, plan.todo_rows) == (8, 0)
+    assert run_job(job(up="text")).shards == 8
 
 
 def test_plan_and_dry_run_print_it(counter: Counter, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,12 +13,13 @@ from secbatch.identity import Identities
 from secbatch.job import Job, check_job
 from secbatch.models.threads import restored_threads
 from secbatch.output_checks import check_mode, check_place, check_settings
-from secbatch.pacing import ShardSizes
+from secbatch.pacing import LARGEST, ShardSizes
 from secbatch.preparing import Setup, set_up
 from secbatch.probing import Sample, measure
 from secbatch.reuse import Reuse
 from secbatch.run_date import pinned
 from secbatch.run_options import RunOptions
+from secbatch.running import SPEED
 from secbatch.schema_changes import check_columns, check_tasks
 from secbatch.shards import input_shards
 from secbatch.store.filesystem import check_writable
@@ -93,7 +94,13 @@ def _planned(job: Job, layout: Layout, run: str, limit: int | None, scratch: Pat
         if ledger:
             unfinished = ledger.unfinished_run(run_identity.described(job, RunOptions(limit)))
             check_mode(job, layout, ledger, goes_on=unfinished is not None)
-        setup = set_up(job, run, lambda cuda: ShardSizes(runner.shard_rows_schedule(job, cuda)), newest, scratch)
+        grouped = job.holds_conversations
+        # As a run cuts them. Where no run has measured the speed, they are large: rows are only counted in them; but
+        # those of conversations are cut before the first run knows it, too.
+        speed = float((ledger and ledger.setting(SPEED)) or (0 if grouped else LARGEST))
+        setup = set_up(
+            job, run, lambda cuda: ShardSizes(runner.shard_rows_schedule(job, cuda), expected=speed), newest, scratch
+        )
         plan = Plan(
             files=len(setup.source.files),
             device=setup.device[0],
@@ -103,7 +110,6 @@ def _planned(job: Job, layout: Layout, run: str, limit: int | None, scratch: Pat
         )
         if ledger:
             check_settings(job, layout, ledger)
-        grouped = job.holds_conversations
         if grouped:
             plan.notices.append("rows are grouped by conversation first, on disk where they are many")
         reuse = Reuse(
