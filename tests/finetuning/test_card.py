@@ -32,6 +32,8 @@ def test_paths_stand_as_they_are_and_labels_are_no_markdown(
     assert "| ``` a\\|b`c``d_e.csv ``` | train |" in card  # the bar would end the cell
     assert "\n`models/my_base|x`, hash of its weights" in card
     assert "| \\<img\\>\\|\\*x\\* \\[31m\\`\\_ |" in card
+    record["by_label"]["dev"][0]["label"] = "R&amp;D ~~old~~"
+    assert "| R\\&amp;D \\~\\~old\\~\\~ |" in model_card(record)
     step = {"name": "x`\n# Heading", "objective": "<b>", "metrics": {}, "base": {"name": "y"}}
     record["base"]["trained"] = step
     assert ", which is `y` trained further (`` x` # Heading ``, objective \\<b\\>)" in model_card(record)

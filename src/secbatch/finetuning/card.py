@@ -195,7 +195,7 @@ def _written(value: Any) -> str:
 
 def _cell(text: str) -> str:
     """Text from data, harmless in a table of Markdown."""
-    return re.sub(r"([\\`|<>\[\]*_])", r"\\\1", _flat(text))
+    return re.sub(r"([\\`|<>\[\]*_&~])", r"\\\1", _flat(text))
 
 
 def _code(text: str, in_table: bool = False) -> str:
