@@ -143,3 +143,19 @@ def test_an_interrupt_amid_the_start_of_a_thread_is_one(
     if Path("out").exists():
         record = json.loads(Path("out/_secbatch/runs/latest.json").read_text())
         assert (record["state"], record["exit_code"], record["error"]) == ("interrupted", EXIT_INTERRUPTED, "stop")
+
+
+@pytest.mark.parametrize("arguments", [["plan"], ["run", "--dry-run"]])
+def test_a_plan_that_is_interrupted_speaks_of_nothing_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    install(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    Path("in.csv").write_text("text\na word\n")
+    Path("job.yaml").write_text(
+        "{name: a, input: {path: in.csv}, output: {path: out}, tasks: {up: {type: fill-mask, model: fake, text: text}}}"
+    )
+    monkeypatch.setattr("secbatch.planning.plan_job", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, "job.yaml"])
+    assert (end.value.code, capfd.readouterr().err) == (EXIT_INTERRUPTED, "Interrupted.\n")

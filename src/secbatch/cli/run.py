@@ -226,7 +226,7 @@ def _show_plan(job: "Job", limit: int | None) -> None:
     check_threads()
     from secbatch.planning import plan_job
 
-    with Interruptible():
+    with Interruptible("Interrupted"):  # it keeps nothing that a second one could go on from
         planned = plan_job(job, limit=limit)
     for name, text in plan_lines(planned):
         click.echo(f"{name:<10}  {printable(text)}")

@@ -69,5 +69,11 @@ class StopAsked(_Signals):
 class Interruptible(_Signals):
     """The signal raises Interrupted in the main thread."""
 
+    def __init__(
+        self, text: str = "Interrupted; what is finished is kept, run the same command again to go on"
+    ) -> None:
+        super().__init__()
+        self._text = text
+
     def _begin_to_stop(self) -> None:
-        raise Interrupted("Interrupted; what is finished is kept, run the same command again to go on")
+        raise Interrupted(self._text)
