@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from secbatch.store.ledger_records import Run
 from secbatch.store.lock import held, holder
 from secbatch.store.parts import DamagedPartError
 from secbatch.task_keys import conversations_held
+from secbatch.tasks.repeats import forget
 
 
 @dataclass
@@ -71,8 +72,10 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
     while True:
         before = _newest_run(layout)
         try:
-            with tempfile.TemporaryDirectory() as scratch:
-                return _planned(job, layout, run, limit, Path(scratch))
+            with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+                scratch = Path(name)
+                stack.callback(forget, scratch)
+                return _planned(job, layout, run, limit, scratch)
         except (FileNotFoundError, DamagedPartError):
             if holder(layout.lock) is not None:
                 raise held(layout.lock) from None

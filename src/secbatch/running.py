@@ -43,6 +43,7 @@ from secbatch.store.rejects import RejectWriter
 from secbatch.store.run_files import write_run_file
 from secbatch.store.versions import prune
 from secbatch.task_specs import FillMask
+from secbatch.tasks.repeats import forget
 from secbatch.time_left import TimeLeft
 from secbatch.underway import Underway
 
@@ -220,6 +221,7 @@ class Run:
         publisher = Publisher(job, self.layout, self.ledger, self.run, reuse, setup.worker, about)
         publisher.metadata = footer(setup)
         with ExitStack() as stack:
+            stack.callback(forget, self.layout.checkpoints)
             stack.callback(reuse.close)
             stack.callback(setup.worker.abandon)  # what a failure has left on its way
             ahead = stack.enter_context(writer) if (writer := publisher.parts_ahead()) else None

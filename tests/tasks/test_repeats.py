@@ -1,5 +1,6 @@
 """What was computed for a text stands for the same text later, and for no other."""
 
+import gc
 import pickle
 import time
 from collections.abc import Callable
@@ -13,9 +14,12 @@ import pyarrow as pa
 import pytest
 from interrupted_anywhere import interrupted_at_each_step
 
+from secbatch.job import Job
 from secbatch.models.device import choose
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.shared_encoder import SharedEncoder
+from secbatch.planning import plan_job
+from secbatch.runner import run_job
 from secbatch.task_specs import Embed, FillMask
 from secbatch.tasks import repeats as repeats_room
 from secbatch.tasks.base import TaskColumns
@@ -233,6 +237,29 @@ def test_an_interrupt_amid_its_lock_leaves_nobody_waiting(tmp_path: Path) -> Non
         assert len(repeats.find(keys)) == 2
 
     assert len(list(interrupted_at_each_step(work, ("threading.py",)))) > 5
+
+
+def test_what_a_run_and_a_plan_remembered_goes_with_them(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("text\na word\nanother <mask>\n")
+    task = {"model": str(tiny("roberta").folder), "text": "text"}
+    values = {
+        "name": "a",
+        "input": {"path": str(tmp_path / "in.csv")},
+        "tasks": {"mask": {"type": "fill-mask", **task}, "vec": {"type": "embed", **task}},
+        "output": {"path": str(tmp_path / "out")},
+        "device": "cpu",
+    }
+    wanted = Job.model_validate(values)
+    gc.disable()
+    try:
+        before = set(repeats_room._TABLES)
+        plan_job(wanted)
+        run_job(wanted)
+        left = set(repeats_room._TABLES) - before
+        assert left  # the tasks are still there: only a collection lets go of them
+        assert all(table._file is None and not len(table._tags) for table in left)
+    finally:
+        gc.enable()
 
 
 def test_a_shard_that_never_comes_is_not_waited_for_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

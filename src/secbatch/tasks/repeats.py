@@ -230,6 +230,11 @@ class Repeats:
             self._tags = np.zeros((min(FEW, self._sets), WAYS), np.uint64)
             self._places = np.zeros((min(FEW, self._sets), WAYS), np.int64)
 
+    def close(self) -> None:
+        """No more is found or remembered, and its file and table are gone."""
+        with self._mutex:
+            self._close()
+
     def _close(self) -> None:
         self._closed = True
         if self._file is not None:
@@ -275,6 +280,14 @@ class Repeats:
         if end > len(record):
             record += os.pread(self._file.fileno(), end - len(record), start + len(record))
         return record[_HEAD.itemsize : end]
+
+
+def forget(folder: Path) -> None:
+    """Of a run that is over, whose results lay in `folder`: a caller's process may hold its tasks for long."""
+    with _TABLES_MUTEX:
+        over = [table for table in _TABLES if table._folder == folder]
+    for table in over:
+        table.close()
 
 
 def _records(checks: np.ndarray, results: np.ndarray, lengths: np.ndarray) -> np.ndarray:
