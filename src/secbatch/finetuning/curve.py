@@ -9,7 +9,11 @@ from secbatch.quiet_matplotlib import quiet_matplotlib
 def draw_curve(record: dict[str, Any], path: Path) -> None:
     """Loss on both sides, and the metric that the best epoch was chosen by, over the epochs."""
     with quiet_matplotlib():
-        _draw(record, path)
+        from matplotlib import rc_context
+
+        # A user's own settings may have LaTeX write all texts: it need not be there, and f1_micro is none of its words.
+        with rc_context({"text.usetex": False}):
+            _draw(record, path)
 
 
 def _draw(record: dict[str, Any], path: Path) -> None:
