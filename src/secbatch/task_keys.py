@@ -69,12 +69,18 @@ def conversations(column: pa.ChunkedArray) -> np.ndarray:
 
 def _after_unanswered(keys: np.ndarray, numbers: np.ndarray, unanswered: np.ndarray) -> np.ndarray:
     """`numbers`: int64 [n], ascending, of the rows' conversations."""
+    asked = keys.any(axis=1)
+    rows = np.flatnonzero(unanswered & asked)
+    marks = np.zeros((len(rows) + 1, 2), np.uint64)  # of each of these rows and those before it in its conversation
+    for place, row in enumerate(rows):
+        before = marks[place - 1] if place and numbers[rows[place - 1]] == numbers[row] else marks[-1]
+        own = hashlib.blake2b((keys[row] ^ before).tobytes(), digest_size=16).digest()
+        marks[place] = before ^ np.frombuffer(own, dtype="<u8")
+    last = np.searchsorted(rows, np.arange(len(keys))) - 1  # of these rows, the last one before each row
+    later = np.flatnonzero(asked & (last >= 0))
+    later = later[numbers[rows[last[later]]] == numbers[later]]
     keys = keys.copy()
-    ends = np.searchsorted(numbers, numbers, side="right")
-    for row in np.flatnonzero(unanswered & keys.any(axis=1)):
-        later = keys[row + 1 : ends[row]]
-        mark = np.frombuffer(hashlib.blake2b(keys[row].tobytes(), digest_size=16).digest(), dtype="<u8")
-        later[later.any(axis=1)] ^= mark
+    keys[later] ^= marks[last[later]]
     return keys
 
 
