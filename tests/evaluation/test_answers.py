@@ -25,3 +25,11 @@ def test_figures_by_hand() -> None:
     assert (figures.answerable_exact, figures.answerable_f1) == (0.5, pytest.approx((1 + 2 / 3) / 2))
     assert figures.unanswerable == 0.5
     assert math.isnan(answer_figures(["x"], [["x"]]).unanswerable)
+
+
+def test_a_reference_of_which_nothing_is_left_makes_no_answer_right_only_alone() -> None:
+    wanted = ["A", "vitamin A"]
+    figures = answer_figures([None, "the A.", "vitamin"], [wanted] * 3)
+    assert (figures.answerable_exact, figures.answerable_f1) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
+    alone = answer_figures([None, "B"], [["A"], ["A"]])  # as the script counts it, too
+    assert alone.answerable_exact == 0.5 and math.isnan(alone.unanswerable)

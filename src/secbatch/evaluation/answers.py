@@ -56,8 +56,10 @@ def answer_tally(answers: Sequence[str | None], references: Sequence[Collection[
 
     def outcome(answer: str | None, wanted: Collection[str]) -> tuple[bool, bool, float]:
         given = answer or ""
-        wanted = [one for one in wanted if one.strip()]
-        return bool(wanted), exact_match(given, wanted), word_f1(given, wanted)
+        answerable = any(one.strip() for one in wanted)
+        # As SQuAD 2.0's script has it: no answer would equal "A", of which nothing is left, beside "vitamin A".
+        wanted = [one for one in wanted if normalised(one)]
+        return answerable, exact_match(given, wanted), word_f1(given, wanted)
 
     def count(found: tuple[bool, bool, float]) -> np.ndarray:
         answerable, exact, f1 = found
