@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from tiny_models import SENTENCES, make_bert, make_fine_tuned, make_llama_chat, make_t5
+from tiny_models import SENTENCES, make_bert, make_fine_tuned, make_llama_chat, make_t5, resolved
 
 from secbatch.cli.main import _run
+from secbatch.comparison.diff_answers import NONE, different_answers
 from secbatch.comparison.model_diff import ModelsDiff, common_kind, diff_models, kind_of
-from secbatch.comparison.predictions import predict
+from secbatch.comparison.predictions import Predicted, predict
 from secbatch.comparison.sample import Sample, sample_texts
 from secbatch.errors import InputError, JobError, ModelError
 from secbatch.models.device import choose
@@ -132,6 +133,15 @@ def test_answers_to_questions(
     assert _run([*command, "--question", "Who did it?"]) == 0
     assert json.loads(Path("out.json").read_text())["rows_of_input"] == len(rows)
     assert _run(command) == 2 and "--question goes with models that answer questions" in capsys.readouterr().err
+
+
+def test_an_answer_of_which_nothing_is_left_is_none_the_less_one(tmp_path: Path) -> None:
+    model = resolved(make_fine_tuned(tmp_path / "m", "bert", "QuestionAnswering"))
+    said = [["The", None, "a.", None], [None, None, "the", "Emotet"]]
+    first, second = (Predicted(model, {"": column}, {}, 0.0, "float32", ()) for column in said)
+    found = different_answers(first, second, Sample(SENTENCES[:4], ["p"] * 4, 4, ()), 0)
+    assert found.figures["agreement"].value == 0.5 and found.figures["word_f1_of_each_other"].value == 0.5
+    assert [(example.first, example.second) for example in found.examples] == [("The", NONE), (NONE, "Emotet")]
 
 
 def test_generated_texts(tmp_path: Path) -> None:

@@ -22,7 +22,11 @@ def different_answers(first: Predicted, second: Predicted, sample: Sample, seed:
     if not done:
         raise ModelError("no row of the sample was answered by both models")
     pairs = [(first.columns[""][row] or "", second.columns[""][row] or "") for row in done]
-    outcomes = [(exact_match(one, (other,)), word_f1(one, (other,))) for one, other in pairs]
+    outcomes = [
+        # "The" is an answer, though nothing of it is left when it is normalised.
+        (exact_match(one, (other,)), word_f1(one, (other,))) if bool(one) == bool(other) else (False, 0.0)
+        for one, other in pairs
+    ]
     tally = Tally.of(outcomes, lambda outcome: np.array([1.0, *outcome]))
     figures: dict[str, Figure] = {
         "agreement": lambda counts: ratio(counts[..., 1], counts[..., 0]),
