@@ -22,6 +22,7 @@ from secbatch.models.device import Compute, choose
 from secbatch.models.resolve import resolve
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.threads import restored_threads
+from secbatch.models.transformers_calls import import_transformers
 from secbatch.run_identity import now
 from secbatch.store.filesystem import explain
 from secbatch.store.lock import hold
@@ -65,6 +66,7 @@ def finetune(
     other = compared_job(job)
     data = load_dataset(job)
     compute = choose(job.device, job.precision)
+    import_transformers()
     identity = fingerprint(job, data, base, compute, resolve(other.model.base) if other else None)
     with hold(folder.lock):
         done = folder.record()

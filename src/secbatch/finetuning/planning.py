@@ -15,6 +15,7 @@ from secbatch.labelled.checks import label_counts
 from secbatch.models.device import choose
 from secbatch.models.resolve import resolve
 from secbatch.models.threads import restored_threads
+from secbatch.models.transformers_calls import import_transformers
 from secbatch.store.filesystem import check_writable
 
 
@@ -43,6 +44,7 @@ def plan_finetune(job: FinetuneJob, overwrite: bool = False) -> TrainingPlan:
     base = resolved_base(job)
     data = load_dataset(job)
     compute = choose(job.device, job.precision)
+    import_transformers()
     other = compared_job(job)
     identity = fingerprint(job, data, base, compute, resolve(other.model.base) if other else None)
     done = folder.record()

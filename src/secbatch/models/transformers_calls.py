@@ -25,6 +25,15 @@ MADE_ANEW = 1 << 28  # numbers besides: heads that are to be trained, tables tha
 _SHARD_OF_TRAINING = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
 
 
+_IMPORTING = threading.Lock()
+
+
+def import_transformers() -> None:
+    """Before any part of it is. They need each other: threads that begin with different ones at a time get halves."""
+    with _IMPORTING:
+        from transformers import CONFIG_MAPPING, cache_utils  # noqa: F401
+
+
 @contextmanager
 def explained(resolved: ResolvedModel, what: str) -> Iterator[None]:
     """Turns whatever a loading library raises into one sentence that names the model."""

@@ -61,11 +61,14 @@ def build_task(
     """The task `name` over input columns `schema`. Raises JobError when the two do not fit. Loads no weights."""
     from secbatch.models.resolved import ResolvedModel
 
-    if isinstance(spec, Chat):
-        if spec.endpoint is not None:
-            from secbatch.tasks.chat_endpoint_task import EndpointChatTask
+    if isinstance(spec, Chat) and spec.endpoint is not None:
+        from secbatch.tasks.chat_endpoint_task import EndpointChatTask
 
-            return EndpointChatTask(name, spec, schema, encoders.scratch)
+        return EndpointChatTask(name, spec, schema, encoders.scratch)
+    from secbatch.models.transformers_calls import import_transformers
+
+    import_transformers()
+    if isinstance(spec, Chat):
         from secbatch.tasks.chat import ChatTask
 
         assert isinstance(model, ResolvedModel)
