@@ -66,7 +66,6 @@ def finetune(
     other = compared_job(job)
     data = load_dataset(job)
     compute = choose(job.device, job.precision)
-    import_transformers()
     identity = fingerprint(job, data, base, compute, resolve(other.model.base) if other else None)
     with hold(folder.lock):
         done = folder.record()
@@ -203,6 +202,8 @@ def _train(
     stop: Callable[[], bool],
     compared: dict[str, Any] | None,
 ) -> FinetuneResult:
+    import_transformers()
+
     import numpy as np
 
     from secbatch.finetuning.adapters import Adapters
