@@ -27,19 +27,21 @@ class Joined:
         return self.first + part, rows - self.starts[part]
 
 
-def joined(parts: int, open_keys: Callable[[int], StoredKeys], folder: Path) -> list[Joined]:
-    """The keys of the parts 0, 1, …, joined where that can be, in files in `folder`."""
+def joined(parts: Sequence[int], open_keys: Callable[[int], StoredKeys], folder: Path) -> list[Joined]:
+    """The keys of the parts with these numbers, ascending, joined where that can be, in files in `folder`."""
     made: list[Joined] = []
     group: list[StoredKeys] = []
-    rows = 0  # of the group
-    for number in range(parts):
+    first = rows = 0  # of the group: the first part's number, and its rows
+    for number in parts:
         keys = open_keys(number)
-        if group and not (_alike(group[0], keys) and rows + keys.rows <= JOINED_ROWS):
-            made.append(_joined(number - len(group), group, folder))
+        follows = number == first + len(group) and rows + keys.rows <= JOINED_ROWS
+        if group and not (follows and _alike(group[0], keys)):
+            made.append(_joined(first, group, folder))
             group, rows = [], 0
+        first = first if group else number
         group.append(keys)
         rows += keys.rows
-    return [*made, _joined(parts - len(group), group, folder)]
+    return [*made, _joined(first, group, folder)] if group else made
 
 
 def _alike(one: StoredKeys, other: StoredKeys) -> bool:

@@ -79,8 +79,10 @@ class Pool:
         self._open: OrderedDict[int, StoredKeys] = OrderedDict()
         self._scratch = scratch
         self._shown = [Joined(number, np.zeros(1, np.int64)) for number, part in enumerate(parts) if part.shown]
-        # So often they are asked before their keys are joined, which takes no longer than this did.
-        self._patience: float = len(self._shown) + sum(part.rows for part in parts if part.shown) // JOINED
+        self._patience: float = _patience([part for part in parts if part.shown])
+        self._hidden: list[Joined] = []  # of the others, once their keys are joined
+        hidden = [part for part in parts if not part.shown]
+        self._patience_with_hidden: float = _patience(hidden) if len(hidden) > OPEN_PARTS else math.inf
         self._has_unanswered: dict[int, bool] = {}
         self._groups = RowGroups(scratch / "groups")
         self._last = 0  # where the last rows were found
@@ -117,6 +119,9 @@ class Pool:
             np.zeros(n, bool),
         )
         self._by_identity(keys, match)
+        if self._patience_with_hidden < 0:
+            others = [number for number, part in enumerate(self.parts) if not part.shown and _has(part, fingerprints)]
+            self._hidden, self._patience_with_hidden = joined(others, self.keys, self._scratch), math.inf
         for name, fingerprint in fingerprints.items():
             done = keys.done[name]
             if unanswered and name in unanswered:
@@ -159,7 +164,7 @@ class Pool:
 
     def _by_identity(self, keys: RowKeys, match: Match) -> None:
         if self._patience < 0:
-            self._shown, self._patience = joined(len(self._shown), self.keys, self._scratch), math.inf
+            self._shown, self._patience = joined(range(len(self._shown)), self.keys, self._scratch), math.inf
         left, wanted = np.arange(len(keys)), keys.ids
         asked = Asked(wanted[:, 0])
         begin, ahead = self._last, -1
@@ -233,6 +238,7 @@ class Pool:
                 return
             if not may[number] or fingerprint not in self.parts[number].tasks.get(name, ()):
                 continue
+            self._patience_with_hidden -= not self.parts[number].shown
             stored = self.keys(number)
             rows = stored.find_done(name, wanted, asked)
             found = rows >= 0
@@ -249,7 +255,7 @@ class Pool:
     def _may_have(self, name: str, wanted: np.ndarray, asked: Asked) -> np.ndarray:
         """bool [parts]: False for those whose joined keys say that the task is done for nothing that is wanted."""
         may = np.ones(len(self.parts), bool)
-        for parts in self._shown:
+        for parts in (*self._shown, *self._hidden):
             if parts.keys:
                 found = parts.keys.find_done(name, wanted, asked) >= 0
                 may[parts.first : parts.first + len(parts.starts)] = found.any()
@@ -297,6 +303,16 @@ class Pool:
         ]
         self._groups.release()
         return pa.concat_tables(tables).take(pa.array(np.argsort(order)))
+
+
+def _patience(parts: list[Stored]) -> int:
+    """So often parts are asked before their keys are joined, which takes no longer than this did."""
+    return len(parts) + sum(part.rows for part in parts) // JOINED
+
+
+def _has(part: Stored, fingerprints: Mapping[str, str]) -> bool:
+    """Whether a task is done with one of these in it."""
+    return any(fingerprint in part.tasks.get(name, ()) for name, fingerprint in fingerprints.items())
 
 
 def _has_errors(file: Path) -> bool:
