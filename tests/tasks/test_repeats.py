@@ -2,6 +2,8 @@
 
 import gc
 import pickle
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -93,6 +95,40 @@ def test_a_table_grows_with_its_texts_and_loses_none(tmp_path: Path) -> None:
         sizes.append(repeats._tags.nbytes + repeats._places.nbytes)
     assert repeats.find(text_keys(texts)) == {place: text.encode() for place, text in enumerate(texts)}
     assert sizes[0] <= 2 << 20 and sizes[-1] <= 8 << 20  # not the 64 MB that it may take, in each task of a job
+
+
+def test_keys_that_look_alike_in_the_table_are_told_apart(tmp_path: Path) -> None:
+    keys = np.array([[7, 1], [7 + (1 << 32), 2], [7 + (1 << 33), 3], [7 + (1 << 34), 4]], np.uint64)
+    repeats = Repeats(tmp_path)
+    repeats.add(keys[:3], np.frombuffer(b"abc", np.uint8), np.ones(3, np.int64))
+    assert repeats.find(keys) == {0: b"a", 1: b"b", 2: b"c"}
+
+
+GROWN = """
+import sys
+from pathlib import Path
+import numpy as np
+from secbatch.models.freed_memory import keep_freed_memory
+from secbatch.tasks.repeats import Repeats
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+keep_freed_memory()
+repeats, draw, lengths = Repeats(Path(sys.argv[1])), np.random.default_rng(0), np.ones(10_000, np.int64)
+repeats.add(draw.integers(0, 1 << 63, (1, 2), np.uint64), np.zeros(1, np.uint8), lengths[:1])
+before = resident()
+for _ in range(60):
+    repeats.add(draw.integers(0, 1 << 63, (10_000, 2), np.uint64), np.zeros(10_000, np.uint8), lengths)
+print(repeats._tags.nbytes + repeats._places.nbytes, resident() - before)
+"""
+
+
+def test_a_table_that_has_doubled_leaves_nothing_of_what_it_was(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", GROWN, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    size, taken = map(int, done.stdout.split())
+    assert taken < size + (10 << 20)
 
 
 def test_the_ring_lets_go_of_texts_that_a_table_need_not_grow_for(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 A set-associative table maps a text's 128-bit hash to a place in a ring of results in a file. It doubles when it is
 filled, up to a bound of its own and one for the tables of all tasks together. Where the ring is full, the oldest
 results give way; where a set is full, the oldest entry does. Losing one costs its computation again, never a wrong
-result: a record carries the half of the hash that the table does not hold.
+result: a record carries the half of the hash of which the table holds nothing.
 """
 
+import mmap
 import os
 import shutil
 import tempfile
@@ -25,8 +26,8 @@ from secbatch.row_hash import column_digests
 from secbatch.tasks.text import DistinctTexts
 
 WAYS = 16  # many: of two million texts 3.3% found a set of 4 full, 0.06% one of 16
-SETS = 1 << 18  # 4 million texts; 64 MB
-FEW = 1 << 10  # sets to begin with; 256 kB
+SETS = 1 << 18  # 4 million texts; 48 MB
+FEW = 1 << 10  # sets to begin with; 192 kB
 SHARED = 8 * SETS  # sets of all tables of the process
 FILLED = 4  # a table of which this part is taken may double: then hardly a text finds its set full
 CAPACITY = 2 << 30  # bytes of results
@@ -121,8 +122,8 @@ class Repeats:
         self._file: IO[bytes] | None = None
         self._closed = folder is None
         self._head = 1  # where the next result goes, counted from the beginning of time; 0 is no place
-        self._tags = np.zeros(0, np.uint64)
-        self._places = np.zeros(0, np.int64)
+        self._room = _room(0, np.uint32), _room(0, np.int64)
+        self._tags, self._places = self._room  # what is in use of it
         self._entered = 0  # entries of the table, some of which the ring may have let go of
         if folder is not None:
             with _TABLES_MUTEX:
@@ -137,7 +138,7 @@ class Repeats:
             if self._file is None:
                 return {}
             lines = self._lines(keys[:, 0])
-            positions, ways = np.nonzero(self._tags[lines] == keys[:, 0, None])
+            positions, ways = np.nonzero(self._tags[lines] == keys[:, 0, None].astype(np.uint32))
             places = self._places[lines[positions], ways]
             there = places > max(self._head - self._capacity, 0)
             found = {}
@@ -193,9 +194,19 @@ class Repeats:
             # The ring may have let go of some. Looked for while the table can grow, not for each shard of a full one.
             self._entered = more + int(np.count_nonzero(self._places > max(self._head - self._capacity, 0)))
         while self._is_filled() and self._may_double():
-            moved = self._tags % np.uint64(2 * len(self._tags)) >= len(self._tags)
-            self._tags = np.concatenate([self._tags, self._tags])
-            self._places = np.concatenate([self._places * ~moved, self._places * moved])
+            self._double()
+
+    def _double(self) -> None:
+        """In place, so that nothing is there twice: half of what lies in a set goes to the one that it becomes."""
+        tags, places = self._room
+        sets = len(self._tags)
+        step = min(FEW, sets)
+        for first in range(0, sets, step):
+            one, other = slice(first, first + step), slice(sets + first, sets + first + step)
+            moved = tags[one] % np.uint32(2 * sets) >= sets
+            tags[other], places[other] = tags[one], places[one] * moved
+            places[one] *= ~moved
+        self._tags, self._places = tags[: 2 * sets], places[: 2 * sets]
 
     def _is_filled(self) -> bool:
         return self._entered > self._places.size // FILLED
@@ -213,7 +224,7 @@ class Repeats:
             _, first = np.unique(lines, return_index=True)  # several of one set go one after another
             way = self._places[lines[first]].argmin(axis=1)
             self._places[lines[first], way] = places[first]
-            self._tags[lines[first], way] = tags[first]
+            self._tags[lines[first], way] = tags[first].astype(np.uint32)
             rest = np.ones(len(lines), bool)
             rest[first] = False
             lines, tags, places = lines[rest], tags[rest], places[rest]
@@ -227,8 +238,7 @@ class Repeats:
             self._file = tempfile.TemporaryFile(dir=self._folder, prefix="repeats-")  # noqa: SIM115
             share = max(FREE_SHARE, ALL_SHARE * len(_TABLES))
             self._capacity = min(self._capacity, shutil.disk_usage(self._folder).free // share)
-            self._tags = np.zeros((min(FEW, self._sets), WAYS), np.uint64)
-            self._places = np.zeros((min(FEW, self._sets), WAYS), np.int64)
+            self._take(self._sets)
 
     def close(self) -> None:
         """No more is found or remembered, and its file and table are gone."""
@@ -240,7 +250,15 @@ class Repeats:
         if self._file is not None:
             self._file.close()
         self._file = None
-        self._tags, self._places = np.zeros(0, np.uint64), np.zeros(0, np.int64)
+        self._take(0)
+
+    def _take(self, sets: int) -> None:
+        """Room for a table of so many sets, of which the first few are in use. Raises OSError where there is none.
+
+        Half of a key's first half, uint32 [sets, WAYS], and its place, int64 [sets, WAYS].
+        """
+        self._room = tags, places = _room(sets, np.uint32), _room(sets, np.int64)
+        self._tags, self._places = tags[:FEW], places[:FEW]
 
     def _append(self, checks: np.ndarray, results: np.ndarray, lengths: np.ndarray) -> np.ndarray | None:
         """The places of new records, written at once; None when they are too many for the ring."""
@@ -280,6 +298,13 @@ class Repeats:
         if end > len(record):
             record += os.pread(self._file.fileno(), end - len(record), start + len(record))
         return record[_HEAD.itemsize : end]
+
+
+def _room(sets: int, kind: type[np.number]) -> np.ndarray:
+    """[sets, WAYS] zeros, of which the system gives memory for those that are looked at alone, and has it back."""
+    size = sets * WAYS * np.dtype(kind).itemsize
+    own = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) if size else b""
+    return np.frombuffer(own, kind).reshape(sets, WAYS)
 
 
 def forget(folder: Path) -> None:
