@@ -111,16 +111,21 @@ def test_what_is_ignored_stays_ignored(ignored: str) -> None:
     assert process.communicate(timeout=60)[0] == "written\n"
 
 
-@pytest.mark.parametrize("where", ["secbatch.cli.run.check_threads", "secbatch.engines.local.LocalEngine.run"])
-def test_an_interrupt_amid_the_start_of_a_thread_is_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], where: str
-) -> None:
+def fake_job(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`job.yaml` in `folder`, which is the working folder now, with a task that needs no model."""
     install(monkeypatch)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(folder)
     Path("in.csv").write_text("text\na word\n")
     Path("job.yaml").write_text(
         "{name: a, input: {path: in.csv}, output: {path: out}, tasks: {up: {type: fill-mask, model: fake, text: text}}}"
     )
+
+
+@pytest.mark.parametrize("where", ["secbatch.cli.run.check_threads", "secbatch.engines.local.LocalEngine.run"])
+def test_an_interrupt_amid_the_start_of_a_thread_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], where: str
+) -> None:
+    fake_job(tmp_path, monkeypatch)
 
     def interrupted(*arguments: Any) -> None:
         def start(*arguments: Any) -> None:
@@ -149,12 +154,7 @@ def test_an_interrupt_amid_the_start_of_a_thread_is_one(
 def test_a_plan_that_is_interrupted_speaks_of_nothing_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
-    install(monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    Path("in.csv").write_text("text\na word\n")
-    Path("job.yaml").write_text(
-        "{name: a, input: {path: in.csv}, output: {path: out}, tasks: {up: {type: fill-mask, model: fake, text: text}}}"
-    )
+    fake_job(tmp_path, monkeypatch)
     monkeypatch.setattr("secbatch.planning.plan_job", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(SystemExit) as end:
         main([*arguments, "job.yaml"])
