@@ -18,16 +18,16 @@ def read_back_alike(kind: pa.DataType) -> bool:
         return all(read_back_alike(field.type) for field in kind)
     if _is_list(kind):
         return read_back_alike(kind.value_type)
-    return _is_text(kind) or pa.types.is_primitive(kind) or pa.types.is_decimal(kind)
+    return is_text(kind) or pa.types.is_primitive(kind) or pa.types.is_decimal(kind)
 
 
 def _bytes(values: pa.Array) -> int:
     kind = values.type
     if pa.types.is_dictionary(kind):
-        if not _is_text(kind.value_type):
+        if not is_text(kind.value_type):
             return 8 * len(values)
         return 4 * len(values) + _sum(pc.binary_length(values.dictionary).take(values.indices))
-    if _is_text(kind):
+    if is_text(kind):
         return 4 * len(values) + _sum(pc.binary_length(values))
     if _is_list(kind):
         return 4 * len(values) + _bytes(values.flatten())
@@ -45,7 +45,7 @@ def _sum(lengths: pa.Array) -> int:
     return pc.sum(lengths).as_py() or 0
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
     types = pa.types
     return types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind)
 

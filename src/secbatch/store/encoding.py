@@ -1,18 +1,19 @@
 """How columns are laid out in a part: what makes a file small and quick to write, chosen from the values."""
 
-import io
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from secbatch.value_bytes import value_bytes
+from secbatch.value_bytes import is_text, value_bytes
 
 SAMPLE_ROWS = 2_000  # of a column, to see whether its values repeat
 # Of a table, to tell its size: it stands for rows like it, or for fewer wide ones.
 SIZED_ROWS, SIZED_BYTES = 512, 1 << 18
 REPEATING = 0.5  # distinct values over rows, below which a dictionary is worth its while
+# Of a value that is kept as minimum or maximum. Arrow copies it six times to compare it, and writes none of over 4 KB.
+COMPARED_BYTES = 1 << 20
 
 
 def parquet_options(table: pa.Table) -> dict[str, Any]:
@@ -25,7 +26,11 @@ def parquet_options(table: pa.Table) -> dict[str, Any]:
     repeating = [
         path for name in table.column_names for path, values in _leaves(name, _sample(table, name)) if _repeats(values)
     ]
-    flat = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
+    flat = [
+        field.name
+        for field in table.schema
+        if not pa.types.is_nested(field.type) and _longest(table.column(field.name)) <= COMPARED_BYTES
+    ]
     # zstd reads fast; its lowest regular level is within a few percent of the size of higher ones here.
     layout = {"use_dictionary": repeating or False, "write_statistics": flat or False}
     return {"compression": "zstd", **layout, "write_page_checksum": True}
@@ -46,9 +51,14 @@ def size_in_part(table: pa.Table, rows: int | None = None) -> int:
     rows = table.num_rows if rows is None else rows
     width = max(1, value_bytes(table.slice(0, SIZED_ROWS)) // SIZED_ROWS)
     few = table.slice(0, max(32, min(SIZED_ROWS, SIZED_BYTES // width))).replace_schema_metadata(None)
-    sink = io.BytesIO()
+    sink = pa.MockOutputStream()  # which counts what is written and keeps none of it
     pq.write_table(few, sink, **parquet_options(few))
-    return sink.tell() * rows // max(1, few.num_rows)
+    return int(sink.size()) * rows // max(1, few.num_rows)
+
+
+def _longest(column: pa.ChunkedArray) -> int:
+    """Bytes of the longest text in a column; 0 where it has none."""
+    return (pc.max(pc.binary_length(column)).as_py() or 0) if is_text(column.type) else 0
 
 
 def _sample(table: pa.Table, name: str) -> pa.Array:
