@@ -1,5 +1,6 @@
 """The best spans of a context, against all that there are."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from secbatch.models.question_windows import QuestionWindows
 from secbatch.models.sequences import TokenSequences
-from secbatch.tasks.qa_spans import SPARE, best_answers
+from secbatch.tasks.qa_spans import BLOCK, SPARE, best_answers
 
 LONGEST = 30
 
@@ -46,14 +47,101 @@ def test_the_best_of_all_spans_are_found_in_their_order(tokens: int, values: int
 
 def test_of_a_long_window_few_spans_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
-    partition = np.partition
+    partition, lexsort = np.partition, np.lexsort
 
-    def counted(values: np.ndarray, *rest: Any) -> np.ndarray:
-        compared.append(len(values))
-        return partition(values, *rest)
+    def parted(values: np.ndarray, *rest: Any, **options: Any) -> np.ndarray:
+        compared.append(values.size)
+        return partition(values, *rest, **options)
 
-    monkeypatch.setattr(np, "partition", counted)
+    def ordered(keys: tuple[np.ndarray, ...]) -> np.ndarray:
+        compared.append(len(keys[0]))
+        return lexsort(keys)
+
+    monkeypatch.setattr(np, "partition", parted)
+    monkeypatch.setattr(np, "lexsort", ordered)
     windows, context = one_window(400)
     logits = np.random.default_rng(0).standard_normal((401, 2)).astype(np.float32)
     best_answers(windows, logits, [context], 1, LONGEST, None)
     assert sum(compared) <= 400 + (1 + SPARE) * LONGEST
+
+
+def several_windows(sizes: list[list[int]]) -> tuple[QuestionWindows, np.ndarray, list[str]]:
+    """Windows of `sizes` over a context for each pair; neighbours share a token. Of their scores, many are equal."""
+    bodies, firsts, nulls, contexts, of_contexts = [], [], [], [], 0
+    flat = 0
+    for of_pair in sizes:
+        first = 0
+        for size in of_pair:
+            nulls.append(flat)
+            bodies.append(flat + 1)
+            firsts.append(of_contexts + first)
+            flat += 1 + size
+            first += max(size - 1, 0)
+        contexts.append("abc " * (first + 1))
+        of_contexts += first + 1
+    starts = np.concatenate([4 * np.arange(len(context) // 4, dtype=np.int32) for context in contexts])
+    windows = QuestionWindows(
+        sequences=TokenSequences.of([np.zeros(flat, np.int32)]),
+        counts=np.array([len(of_pair) for of_pair in sizes]),
+        body=np.array(bodies),
+        sizes=np.array([size for of_pair in sizes for size in of_pair]),
+        null=np.array(nulls),
+        first=np.array(firsts),
+        starts=starts,
+        ends=starts + 3,
+    )
+    return windows, np.random.default_rng(flat).integers(0, 9, (flat, 2)).astype(np.float32), contexts
+
+
+@pytest.mark.parametrize("block", [1, 50, 1 << 15])
+@pytest.mark.parametrize("threshold", [None, 1.0])
+def test_pairs_beside_each_other_have_the_answers_that_each_has_alone(
+    block: int, threshold: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = [[3], [40, 40, 12], [0], [1], [200], [7, 7], [0, 5], [40]]
+    windows, logits, contexts = several_windows(sizes)
+    monkeypatch.setattr("secbatch.tasks.qa_spans.BLOCK", block)
+    together = best_answers(windows, logits, contexts, 3, LONGEST, threshold)
+    first, span = 0, 0
+    for pair, context in enumerate(contexts):
+        mine = slice(first, first + len(sizes[pair]))
+        first = mine.stop
+        of_pair = {name: getattr(windows, name)[mine] for name in ("body", "sizes", "null", "first")}
+        alone = replace(windows, counts=windows.counts[pair : pair + 1], **of_pair)
+        answer = best_answers(alone, logits, [context], 3, LONGEST, threshold)
+        spans = slice(span, span + int(together.counts[pair]))
+        span = spans.stop
+        for name in ("starts", "ends", "scores"):
+            assert np.array_equal(getattr(together, name)[spans], getattr(answer, name))
+        for name in ("counts", "none", "answered"):
+            assert getattr(together, name)[pair] == getattr(answer, name)[0]
+    assert span == len(together.starts)
+
+
+def test_short_pairs_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    partition = np.partition
+
+    def counted(values: np.ndarray, *rest: Any, **options: Any) -> np.ndarray:
+        calls.append(values.shape)
+        return partition(values, *rest, **options)
+
+    monkeypatch.setattr(np, "partition", counted)
+    windows, logits, contexts = several_windows([[40]] * 1000)
+    best_answers(windows, logits, contexts, 1, LONGEST, None)
+    assert len(calls) <= 1 + windows.sizes.sum() // BLOCK
+
+
+def test_a_model_that_scores_all_tokens_alike_takes_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    sorted_values = []
+    lexsort = np.lexsort
+
+    def ordered(keys: tuple[np.ndarray, ...]) -> np.ndarray:
+        sorted_values.append(len(keys[0]))
+        return lexsort(keys)
+
+    monkeypatch.setattr(np, "lexsort", ordered)
+    windows, logits, contexts = several_windows([[400]])
+    found = best_answers(windows, np.zeros_like(logits), contexts, 2, LONGEST, None)
+    assert found.starts.tolist() == [0, 0] and found.ends.tolist() == [3, 7]
+    assert max(sorted_values) <= (2 + SPARE) * LONGEST
