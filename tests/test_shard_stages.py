@@ -2,12 +2,19 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+from fake_task import install_in, interrupted_after
+from nights import job, rows, write
 
 from secbatch import shard_stages
+from secbatch.finished_shards import FinishedShards
+from secbatch.job import Job
+from secbatch.runner import run_job
+from secbatch.shard_lookup import ShardLookup
 from secbatch.shard_stages import ShardStages
 
 
@@ -47,3 +54,45 @@ def test_a_gpu_has_more_writers_a_longer_queue_and_short_turns(
     assert (seen["waiting"], seen["writers"]) == (waiting, writers)
     assert seen["turns"] == pytest.approx(turns, rel=0.05)
     assert sys.getswitchinterval() == pytest.approx(interval, rel=0.05)
+
+
+ROWS = 12
+
+
+@pytest.fixture
+def large_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    """A job of shards of a row each, every one of which takes more memory than all together may."""
+    install_in(tmp_path, monkeypatch, (1,))
+    monkeypatch.setattr(shard_stages, "HELD_BYTES", 1)
+    write("a.csv", "n,text", *(f"{row},row {row}" for row in range(ROWS)))
+    return job()
+
+
+def test_rows_above_what_may_be_held_go_through_one_after_another(
+    large_rows: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, durable, underway = [], [], []
+    looked_up, add = ShardLookup.looked_up, FinishedShards.add
+
+    def reading(self: ShardLookup, identified: Any) -> Any:
+        read.append(identified.shard.index)
+        underway.append(len(read) - len(durable))
+        return looked_up(self, identified)
+
+    def finished(self: FinishedShards, shard: int, *rest: Any) -> None:
+        durable.append(shard)
+        add(self, shard, *rest)
+
+    monkeypatch.setattr(ShardLookup, "looked_up", reading)
+    monkeypatch.setattr(FinishedShards, "add", finished)
+    run_job(large_rows)
+    assert underway == [1] * ROWS
+    assert durable == list(range(ROWS))
+    assert rows()["up"].tolist() == [f"ROW {row}" for row in range(ROWS)]
+
+
+def test_a_run_that_waits_for_rows_it_holds_can_be_stopped_and_goes_on(large_rows: Job) -> None:
+    with interrupted_after(3):
+        run_job(large_rows)
+    assert run_job(large_rows).reused == 3
+    assert rows()["up"].tolist() == [f"ROW {row}" for row in range(ROWS)]

@@ -16,8 +16,10 @@ from secbatch.errors import Interrupted, OutOfTime, counted
 from secbatch.finished_shards import FinishedShards
 from secbatch.now_and_then import NowAndThen
 from secbatch.poison import Poison
+from secbatch.reuse import KeptRows
 from secbatch.run_context import RunContext
 from secbatch.shard_lookup import Item, ShardLookup
+from secbatch.sources.piece import rows_bytes
 from secbatch.store.checkpoints import write_checkpoint
 from secbatch.store.ledger_records import Checkpoint
 from secbatch.store.row_keys import REJECTED, UNANSWERED, RowKeys
@@ -29,6 +31,9 @@ SHARDS_AHEAD = 1  # read and looked up while the one before is tokenised
 WRITERS = 2  # checkpoints that are written at a time: their bytes are on their way while the next are encoded
 TELL_SECONDS = 1.0  # between two looks at how far the shards are that are underway
 CUDA_WRITERS = 4  # two were at work all the time beside a GPU that makes 70,000 vectors a second
+# Of rows that are underway, as they were read: from there on no more are, until some of them are durable. Each lies in
+# memory several times. With a GPU that is what as many shards of SHARD_BYTES take as have something to do at a time.
+HELD_BYTES, CUDA_HELD_BYTES = 256 << 20, 512 << 20
 
 
 class ShardStages:
@@ -55,6 +60,8 @@ class ShardStages:
         # Answers are written for all rows of a shard at once, and for few of them a model is slow.
         self._patient = any(map(writes_here, self.job.tasks.values()))
         self._one_is_through = False
+        self._held: dict[int, int] = {}  # bytes of the rows of each shard that is underway
+        self._most_held = CUDA_HELD_BYTES if self._cuda else HELD_BYTES
         self._loaded = False
         self._landed = 0.0  # monotonic time at which the results of the last shard were there
 
@@ -80,11 +87,24 @@ class ShardStages:
             engine.run()
 
     def _encoded(self, stopped: Callable[[], bool]) -> Generator[Item, None, None]:
-        with closing(read_ahead(self.lookup.items(stopped), SHARDS_AHEAD, stopped, "read", self._wanted)) as items:
+        looked_up = self._weighed(self.lookup.items(stopped))
+        with closing(read_ahead(looked_up, SHARDS_AHEAD, stopped, "read", self._wanted)) as items:
             yield from self._encoded_each(items, stopped)
 
+    def _weighed(self, items: Iterator[Item]) -> Iterator[Item]:
+        for item in items:
+            if item.work is not None:
+                self._held[item.shard] = rows_bytes(item.work.identified.shard.table)
+            yield item
+            del item
+
     def _wanted(self, number: int) -> bool:
-        """Whether shard `number` is to be cut: not while its size is a guess that the first one, soon done, betters."""
+        """Whether shard `number` is to be cut: not while its size is a guess that the first one, soon done, betters.
+
+        Nor while those before it, one of which may be a single row, take as much memory as they may.
+        """
+        if sum(tuple(self._held.values())) >= self._most_held:
+            return False
         return not self._patient or self._one_is_through or self.sizes.settled(number)
 
     def _encoded_each(self, items: Iterator[Item], stopped: Callable[[], bool]) -> Iterator[Item]:
@@ -165,15 +185,21 @@ class ShardStages:
         shard, kept, keys = item.shard, item.kept, item.written
         if item.work is None or keys is None:
             known, self._one_is_through = item.checkpoint, True
-            self.writing.give(lambda: known, lambda done: self.finished.add(shard, kept, done))
+            self.writing.give(lambda: known, lambda done: self._durable(shard, kept, done))
             return
         enriched, key = item.enriched or self._finished(item.work, item.began, item.ended), item.key
         self._one_is_through = True
         del item  # nothing else of it is held while writers are waited for
         self.writing.give(
             lambda: self._checkpoint(enriched, keys, shard, key),
-            lambda done: self.finished.add(shard, kept, done, enriched),
+            lambda done: self._durable(shard, kept, done, enriched),
         )
+
+    def _durable(
+        self, shard: int, kept: KeptRows, checkpoint: Checkpoint | None, enriched: Enriched | None = None
+    ) -> None:
+        self.finished.add(shard, kept, checkpoint, enriched)
+        self._held.pop(shard, None)
 
     def _finished(self, work: Work, began: float, ended: float) -> Enriched:
         landed = self.worker.land(work)
