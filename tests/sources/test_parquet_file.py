@@ -310,6 +310,17 @@ def test_rows_of_one_size_are_decoded_in_batches_that_grow(tmp_path):
     assert sizes[0] < 64 and set(sizes[4:-1]) == {1024}
 
 
+def test_large_rows_behind_short_ones_of_their_row_group_are_decoded_few_at_a_time(tmp_path):
+    texts = [f"{n}" for n in range(20_000)] + ["x" * (2 << 20)] * 80
+    options = {"use_dictionary": False, "compression": "none", "write_batch_size": 1}  # a page for each large one
+    path = parquet(tmp_path, "t.parquet", {"n": range(len(texts)), "s": texts}, row_group_size=len(texts), **options)
+    with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+        batches = [(batch.num_rows, batch.nbytes) for batch in decoded(file, 0, 1024)]
+    assert sum(rows for rows, _ in batches) == len(texts)
+    assert max(size for _, size in batches) < 64 << 20  # of 160 MiB: 1,024 rows, however large, had been a batch
+    assert batches[1][0] > 1  # it is not one by one
+
+
 def test_a_file_of_one_large_row_group_is_not_held_whole(tmp_path):
     rows = 100_000
     table = pa.table({"n": range(rows), "text": [f"{n}" * 200 for n in range(rows)]})

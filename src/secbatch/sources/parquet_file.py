@@ -32,6 +32,7 @@ SIGNATURE = 28  # bytes that follow the footer where it is plain and columns are
 DECODED_ROWS = 1024  # decoded at a time: a text that is stored once for all its rows takes its size in each of them
 FIRST_BYTES = 64 << 20  # that the first rows of a row group may take, were each text as large as the group
 GROWTH = 8  # times as many rows as were decoded before, at most
+SKEW = 256  # times the average of those to come, of rows that are to be larger than those before
 
 
 @dataclass(frozen=True)
@@ -251,14 +252,35 @@ def decoded(parquet: "pq.ParquetFile", group: int, most: int) -> "Iterator[pa.Re
     """The rows of a row group, `most` at a time, or fewer where they are large.
 
     How large is known of those that are decoded only. No text is larger than the group itself: as many rows as fit
-    whatever they hold come first.
+    whatever they hold come first. Where the group is said to have more text than rows like those before would make,
+    larger ones follow, nobody knows where: fewer, the fewer rows are left for it.
     """
     growing = [place for place, field in enumerate(parquet.schema_arrow) if not _has_dictionary(field.type)]
-    first = FIRST_BYTES // max(1, parquet.metadata.row_group(group).total_byte_size)
+    told = parquet.metadata.row_group(group)
+    first = FIRST_BYTES // max(1, told.total_byte_size)
+    names, text_bytes = ([], 0) if first else _texts(told, [parquet.schema_arrow.names[place] for place in growing])
+    seen_rows = seen_bytes = 0
     for batch in parquet.iter_batches(batch_size=max(1, min(most, first)), row_groups=[group]):
         yield batch
+        seen_rows, seen_bytes = seen_rows + batch.num_rows, seen_bytes + batch.select(names).nbytes
         fit = batch.num_rows * BATCH_BYTES // max(1, batch.select(growing).nbytes)
-        parquet.reader.set_batch_size(max(1, min(most, fit, GROWTH * batch.num_rows)))  # of the next one
+        bound = most
+        if text_bytes - seen_bytes * told.num_rows // max(1, seen_rows) > FIRST_BYTES:
+            bound = FIRST_BYTES * (told.num_rows - seen_rows) // (SKEW * (text_bytes - seen_bytes))
+        parquet.reader.set_batch_size(max(1, min(most, bound, fit, GROWTH * batch.num_rows)))  # of the next one
+
+
+def _texts(group: "pq.RowGroupMetaData", names: list[str]) -> tuple[list[str], int]:
+    """Those of `names` that have texts, at any depth, and the bytes of these in a row group."""
+    found, size = {}, 0
+    known = set(names)
+    for column in (group.column(place) for place in range(group.num_columns)):
+        path = column.path_in_schema
+        name = path if path in known else path.partition(".")[0]
+        if column.physical_type == "BYTE_ARRAY" and name in known:
+            found[name] = True
+            size += column.total_uncompressed_size
+    return list(found), size
 
 
 def _has_dictionary(kind: "pa.DataType") -> bool:
