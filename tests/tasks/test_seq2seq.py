@@ -15,6 +15,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from secbatch.errors import JobError, ModelError
 from secbatch.models.device import Compute
 from secbatch.models.resolved import ResolvedModel
+from secbatch.models.sequences import TokenSequences
+from secbatch.models.tokenizer import TextTokenizer
 from secbatch.task_specs import Seq2Seq
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.generated_text import clean
@@ -111,6 +113,26 @@ def test_what_stands_after_a_long_text_is_kept(tiny: Tiny) -> None:
     # one character more of the text would not have fitted
     kept = len(read) - len("<s>Report:  In short:</s>")
     assert len(hf(f"Report: {LONG[: kept + 1]} In short:")["input_ids"]) > 64
+
+
+def test_long_texts_are_cut_together_and_each_as_alone(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = build(tiny("bart"), prompt="Report: {text} In short:", generation=SHORT)
+    texts = [LONG[start : start + length] for start in range(0, 40, 2) for length in (300, 500, len(LONG))]
+    alone = [
+        task.encode(pa.table({"text": [text]}), pa.array(["0"]), pa.array([True])).read[0] for text in [*texts, "short"]
+    ]
+    calls = []
+    encode = TextTokenizer.encode
+
+    def counted(self: TextTokenizer, given: list[str], special_tokens: bool = True) -> TokenSequences:
+        calls.append(len(given))
+        return encode(self, given, special_tokens)
+
+    monkeypatch.setattr(TextTokenizer, "encode", counted)
+    table, rows = pa.table({"text": [*texts, "short"]}), [str(row) for row in range(len(texts) + 1)]
+    together = task.encode(table, pa.array(rows), pa.array([True] * len(rows))).read
+    assert together == alone and sum(one is not None and one.truncated for one in together) > 40
+    assert len(calls) <= 2 + len(LONG).bit_length()
 
 
 def test_a_prompt_that_leaves_no_room_rejects_the_row(tiny: Tiny) -> None:

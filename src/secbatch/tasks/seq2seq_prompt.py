@@ -4,7 +4,7 @@ The prompt's own words are the job's, so a special token in them (`<extra_id_0>`
 row it is ordinary characters.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -74,7 +74,7 @@ def read(framed: list[Framed], tokenizer: TextTokenizer, model: str) -> list[Rea
     short = [Framed(one.before, one.text[:reach], one.after) for one in framed]
     fits = [len(one.before) + len(one.after) <= reach for one in short]
     sequences = tokenizer.encode([one.whole if fine else "" for one, fine in zip(short, fits, strict=True)])
-    done = []
+    done: list[Read | None] = []
     for number, (one, cut) in enumerate(zip(framed, short, strict=True)):
         tokens = sequences[number]
         if not fits[number]:
@@ -86,26 +86,36 @@ def read(framed: list[Framed], tokenizer: TextTokenizer, model: str) -> list[Rea
             kept = limit - len(tokenizer.after)
             done.append(Read(np.concatenate([tokens[:kept], tokenizer.after]).tolist(), True))
         else:
-            done.append(_beginning(cut, tokenizer, model))
-    return done
+            done.append(None)
+    beginnings = iter(
+        _beginnings([one for one, made in zip(short, done, strict=True) if made is None], tokenizer, model)
+    )
+    return [next(beginnings) if made is None else made for made in done]
 
 
-def _beginning(framed: Framed, tokenizer: TextTokenizer, model: str) -> Read:
-    """As much of the text's beginning as fits into its frame, found by bisection."""
+def _beginnings(framed: list[Framed], tokenizer: TextTokenizer, model: str) -> list[Read]:
+    """As much of each text's beginning as fits into its frame, found by bisection, of all of them at a time."""
     limit = tokenizer.max_length
-
-    def tokens_with(characters: int) -> np.ndarray:
-        return tokenizer.encode([framed.before + framed.text[:characters] + framed.after])[0]
-
-    fitting = tokens_with(0)
-    if len(fitting) > limit:
-        return Read([], True, f"the prompt alone takes {len(fitting)} of the {limit} tokens that {model} can read")
-    fits, too_many = 0, len(framed.text)
-    while too_many - fits > 1:
-        middle = (fits + too_many) // 2
-        tokens = tokens_with(middle)
-        if len(tokens) <= limit:
-            fits, fitting = middle, tokens
-        else:
-            too_many = middle
-    return Read(fitting.tolist(), True)
+    fits, too_many = [0] * len(framed), [len(one.text) for one in framed]  # characters
+    found = tokenizer.encode([replace(one, text="").whole for one in framed])
+    fitting = [found[number] for number in range(len(framed))]
+    possible = [number for number, tokens in enumerate(fitting) if len(tokens) <= limit]
+    while open_ := [number for number in possible if too_many[number] - fits[number] > 1]:
+        middles = [(fits[number] + too_many[number]) // 2 for number in open_]
+        tried = [
+            replace(framed[number], text=framed[number].text[:middle])
+            for number, middle in zip(open_, middles, strict=True)
+        ]
+        found = tokenizer.encode([one.whole for one in tried])
+        for place, (number, middle) in enumerate(zip(open_, middles, strict=True)):
+            if len(found[place]) <= limit:
+                fits[number], fitting[number] = middle, found[place]
+            else:
+                too_many[number] = middle
+    alone = f"of the {limit} tokens that {model} can read"
+    return [
+        Read(tokens.tolist(), True)
+        if len(tokens) <= limit
+        else Read([], True, f"the prompt alone takes {len(tokens)} {alone}")
+        for tokens in fitting
+    ]
