@@ -18,6 +18,8 @@ from secbatch.cli.main import _run
 from secbatch.errors import InputError
 from secbatch.job import Job
 from secbatch.runner import run_job
+from secbatch.store.layout import Layout
+from secbatch.store.rollback import roll_back
 
 UUIDS = [uuid.UUID(int=2**128 - 1 - number) for number in range(6)]  # their bytes are no UTF-8
 FAR = 2**62  # microseconds: a year that Python's datetime does not have
@@ -204,6 +206,19 @@ def test_they_are_those_of_the_newest_version_also_where_somebody_has_turned_the
         run_job(parquet_job())
         assert ds.dataset("out/data").to_table().column("v").to_pylist() == [3, 4]
         assert ds.dataset("out/data").schema.field("v").type == pa.int64()
+
+
+def test_rows_that_stay_are_written_anew_for_the_types_of_each_version(counter: Counter) -> None:
+    """Also where the same of them were for another version, which somebody has gone back from."""
+    spec = parquet_job(input__id=["text"], output={"path": "out", "partition_by": ["text"]})
+    versions = []
+    for kind, values in ((pa.int8(), [1, 2, 3]), (pa.int32(), [1]), (pa.int64(), [1])):
+        write("a.parquet", v=pa.array(values, kind))
+        if len(versions) == 2:
+            roll_back(Layout(Path("out")), to=versions[0])
+        versions.append(run_job(spec).version)
+        assert {pq.read_schema(file).field("v").type for file in Path("out/data").rglob("*.parquet")} == {kind}
+        assert shown("out") == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("narrower", [pa.nulls(2), pa.array([7, None], pa.int32()), pa.array([7, None], pa.uint8())])

@@ -127,6 +127,15 @@ def test_a_lost_ledger_is_made_anew_from_the_parts(counter: Counter, damage: str
     assert not any("new one" in text for text in run_job(job(input=WITH_ID)).notices)
 
 
+def test_a_ledger_made_anew_knows_what_the_dataset_was_made_with(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    run_job(job(input=WITH_ID))
+    Path("out/_secbatch/ledger.sqlite").unlink()
+    with pytest.raises(UnfitOutputError, match=r"was made with id = \[\"id\"\], the job says \[\"note\"\]"):
+        run_job(job(input={**WITH_ID, "id": ["note"]}))
+    assert sorted(rows()["id"], key=int) == [str(n) for n in range(100)]
+
+
 @pytest.mark.parametrize("path", ["out", "{run_date}/out"])
 def test_whoever_looks_at_a_ledger_that_is_damaged_inside_is_told_so(
     counter: Counter, path: str, monkeypatch: pytest.MonkeyPatch

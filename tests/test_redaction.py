@@ -24,6 +24,9 @@ from secbatch.redaction import redacted, redacted_values
         ("Authorization: Bearer SECRET.abc", "Authorization: Bearer ***"),
         ("HF_TOKEN is hf_abcdefghijklmnopSECRET", "HF_TOKEN is ***"),
         ("AKIASECRETSECRET1234", "***"),
+        ("ASIASECRETSECRET1234", "***"),
+        ("ghs_abcdefghijklmnopqrstSECRET", "***"),
+        ("https://hub/a of hf_abcdefghijklmnopSECRET", "https://hub/a of ***"),
         ("proxy http://me:SECRET@proxy:8080/ fails", "proxy http://***@proxy:8080/ fails"),
         ("http://:SECRET@host/", "http://***@host/"),
         # no secrets:

@@ -19,7 +19,7 @@ import pytest
 
 import secbatch
 from secbatch import row_hash
-from secbatch.row_hash import NULL, column_digests
+from secbatch.row_hash import NULL, as_text, column_digests
 
 KINDS = {"string": pa.string(), "large_string": pa.large_string(), "binary": pa.binary(), "large": pa.large_binary()}
 compiled = pytest.mark.skipif(row_hash._code is None, reason="no C compiler at installation")
@@ -83,6 +83,21 @@ def test_columns_that_lie_otherwise_in_memory(kind: pa.DataType) -> None:
     else:
         column = pa.array([value and value.decode() for value in found]).cast(kind)
     assert np.array_equal(column_digests(column), by_hashlib(found))
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.binary(), pa.binary(3), pa.timestamp("s", "+01:00"), pa.timestamp("s", "Mars/Base"), pa.uuid()], ids=str
+)
+def test_a_dictionary_holds_what_its_values_are(kind: pa.DataType) -> None:
+    if kind == pa.uuid():
+        plain = pa.ExtensionArray.from_storage(kind, pa.array([b"\xff" * 16, None, bytes(16)], pa.binary(16)))
+        dictionary = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2], pa.int8()), plain)
+    else:
+        values = [b"\xffbc", None, b"abc"] if pa.types.is_binary(kind) or kind == pa.binary(3) else [7, None, 1 << 31]
+        plain = pa.array(values).cast(kind)
+        dictionary = plain.dictionary_encode()
+    found = as_text(pa.chunked_array([dictionary]))
+    assert found.to_pylist() == as_text(pa.chunked_array([plain])).to_pylist()
 
 
 def test_code_is_there_where_it_can_be() -> None:

@@ -237,6 +237,13 @@ def test_an_archive_whose_second_part_has_a_wrong_checksum_keeps_its_rows(tmp_pa
     assert [reject.whole_file for reject in rejects_of(shards)] == [True]
 
 
+def test_rows_behind_a_damaged_one_of_an_archive_that_breaks_off_are_kept(tmp_path):
+    text = "id,text\n1,x\n2,one,too many\n" + "".join(f"{n},good\n" for n in range(3, 50))
+    shards = shards_of(written(tmp_path, "t.csv.gz", gzip.compress(text.encode())[:-4]))
+    assert table_of(shards).column("id").to_pylist() == ["1", *(str(n) for n in range(3, 50))]
+    assert [reject.raw for reject in rejects_of(shards)] == [b"2,one,too many\n", b""]
+
+
 def test_many_empty_streams_of_bzip2(tmp_path):
     """As a log has that is appended to each night: Arrow fails at each of them."""
     night = "".join(f"{row},{row * 7919 % 10007 * 7907 % 10009}\n" for row in range(9000)).encode()
