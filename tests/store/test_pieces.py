@@ -1,10 +1,14 @@
 """Tables of earlier runs in the columns of this one."""
 
 import time
+from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from secbatch.store.pieces import conformed
+from secbatch.store.pieces import ROW, SOURCE, Moved, Piece, conformed
+from secbatch.store.row_keys import RowKeys, StoredKeys, write_keys
 
 
 def test_ten_times_the_columns_take_about_ten_times_as_long() -> None:
@@ -19,3 +23,19 @@ def test_ten_times_the_columns_take_about_ten_times_as_long() -> None:
 
     few = min(seconds(2_000) for _ in range(3))
     assert min(seconds(20_000) for _ in range(2)) < 40 * few
+
+
+def test_rows_that_stand_for_others_have_their_places_whatever_row_group_they_are_in(tmp_path: Path) -> None:
+    table = pa.table({SOURCE: ["a"] * 12, ROW: range(12), "text": [f"text {row}" for row in range(12)]})
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=3)
+    digests = np.arange(24, dtype=np.uint64).reshape(12, 2)
+    keys = RowKeys(digests, digests, np.arange(12, dtype=np.uint64), np.zeros(12, np.uint8), {})
+    write_keys(tmp_path / "keys", keys, {}, "part keys")
+    rows = np.array([0, 3, 4, 8])  # counted from the second of the file
+    moved = Moved(rows, pa.array(["b"] * 4), pa.array([50, 51, 52, 53]), np.array([90, 91, 92, 93], np.uint64))
+    piece = Piece("p", tmp_path / "rows.parquet", StoredKeys(tmp_path / "keys"), {}, "", 1, 12, 0, moved=moved)
+    made = pa.concat_tables(piece.tables(table.schema))
+    assert made.column(ROW).to_pylist() == [50, 2, 3, 51, 52, 6, 7, 8, 53, 10, 11]
+    assert "".join(made.column(SOURCE).to_pylist()) == "baabbaaabaa"
+    assert made.column("text").to_pylist() == [f"text {row}" for row in range(1, 12)]
+    assert np.concatenate(list(piece.key_blocks("place"))).tolist() == [90, 2, 3, 91, 92, 6, 7, 8, 93, 10, 11]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from secbatch.store import present
-from secbatch.store.present import Present, Winners, place_of
+from secbatch.store.present import KEPT, Present, Winners, place_of
 
 
 def identities(numbers: np.ndarray) -> np.ndarray:
@@ -44,6 +44,24 @@ def test_the_last_row_of_each_identity_wins(in_memory: int, monkeypatch: pytest.
         winners = collected.winners()
         assert len(winners.ids) == len(last) and len(winners.lost) == 700 - len(last)
         assert found(winners, list(range(300))) == last
+
+
+@pytest.mark.parametrize("in_memory", [1 << 20, 99])
+def test_rows_that_a_later_one_replaces_are_told_by_shard(
+    in_memory: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(present, "IN_MEMORY", in_memory)
+    collected, numbers = Present(tmp_path), np.arange(100)
+    for shard in range(4):
+        written = 30 + 10 * shard
+        collected.add(shard, identities(numbers[:written]), identities(numbers[written:]))
+    winners = collected.winners()
+    for shard in range(4):
+        lost = winners.lost_of(shard)
+        places = [place_of(lost[(lost & KEPT) == kept]).tolist() for kept in (0, 1)]
+        written = 30 + 10 * shard if shard < 3 else 0
+        assert [sorted(one) for one in places] == [[*range(written)], [*range(70 - 10 * shard if shard < 3 else 0)]]
+    assert winners.lost_in_base(identities(numbers)).tolist() == (numbers >= 30).tolist()
 
 
 def test_rows_in_files_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
