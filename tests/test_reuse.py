@@ -97,6 +97,18 @@ def test_superseded_rows_are_not_done_again_each_night(counter: Counter) -> None
     assert (result.read, result.superseded, result.rows_in_dataset) == (102, 2, 100)
 
 
+def test_a_rejected_row_that_is_gone_goes_where_nothing_but_its_place_named_it(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES[:5], "x,POISON,", ",nameless,a")
+    write("b.csv", "id,text,note", "y,POISON,", ",nameless,b")
+    run_job(job(input=WITH_ID, max_rejects="100%"))
+    Path("in/b.csv").unlink()  # a file that is not there says nothing of its rows
+    write("a.csv", "id,text,note", *LINES[:5])
+    run_job(job(input=WITH_ID, max_rejects="100%"))
+    rejected = rows().query("secbatch_status == 'rejected'")
+    assert rejected["id"].fillna("").tolist() == ["x", "y", ""] and rejected["note"].tolist()[2] == "b"
+    assert len(rows()) == 8
+
+
 def test_rejected_rows_that_a_later_one_replaces_are_not_done_again_each_night(counter: Counter) -> None:
     given = {"input": WITH_ID, "max_rejects": "100%"}
     write("a.csv", "id,text,note", *LINES, "x,poison,", "3,poison,")
@@ -304,7 +316,7 @@ def test_rejected_rows_are_done_again_when_asked(counter: Counter) -> None:
 def test_large_checkpoints_become_parts_as_they_are(
     counter: Counter, monkeypatch: pytest.MonkeyPatch, partition_by: list[str]
 ) -> None:
-    write("a.csv", "id,text,note,kind", *(f"{line},{number // 10 % 2}" for number, line in enumerate(LINES)))
+    write("a.csv", "id,text,note,kind", *(f"{line},{number // 17 % 2}" for number, line in enumerate(LINES)))
     output = {"partition_by": partition_by}
     run_job(job(input=WITH_ID, output={"path": "merged", **output}))
     monkeypatch.setattr("secbatch.store.pieces.FULL_BYTES", 1)
@@ -336,7 +348,7 @@ def test_large_checkpoints_become_parts_as_they_are(
     assert done(counter, input=WITH_ID, output={"path": "out", **output}) == 0
     before = {file.stat().st_ino for file in Path("out/data").rglob("*.parquet")}
     changed = [line.replace("word 55", "word fifty-five") for line in LINES]
-    write("a.csv", "id,text,note,kind", *(f"{line},{number // 10 % 2}" for number, line in enumerate(changed)))
+    write("a.csv", "id,text,note,kind", *(f"{line},{number // 17 % 2}" for number, line in enumerate(changed)))
     assert done(counter, input=WITH_ID, output={"path": "out", **output}) == 1
     assert len(before & {file.stat().st_ino for file in Path("out/data").rglob("*.parquet")}) >= len(before) - 2
     assert sorted(rows()["id"], key=int) == [str(n) for n in range(100)]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from secbatch.models.requests import united
+from secbatch.models.batch_runner import BatchReport
+from secbatch.models.requests import own_report, united
 from secbatch.models.sequences import TokenSequences
 
 ROWS = [[5, 6, 7], [8], [5, 6, 7], [9, 9], [8]]
@@ -43,3 +44,10 @@ def test_every_row_of_every_request_has_one_place(parts: list[TokenSequences], p
 def test_requests_for_the_same_sequences_are_not_looked_at_row_by_row() -> None:
     parts = [TokenSequences.of(ROWS), TokenSequences.of(ROWS)]
     assert united(parts)[0] is parts[0]
+
+
+def test_what_a_pass_takes_is_counted_once_and_each_request_has_its_own_errors() -> None:
+    report = BatchReport(12, 3, {0: "too long", 2: "no numbers"})
+    of_each = [own_report(report, np.array(own), number) for number, own in enumerate([[0, -1, 1], [-1, 0, 2]])]
+    assert [one.errors for one in of_each] == [{0: "too long", 1: "no numbers"}, {2: "no numbers"}]
+    assert (sum(one.tokens for one in of_each), sum(one.padding for one in of_each)) == (12, 3)
