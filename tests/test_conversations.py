@@ -192,6 +192,20 @@ def test_a_turn_without_an_answer_is_no_history_and_stays_so_until_it_is_retried
     assert questions_of(retry=True) == ["last", "next", "refuse"]
 
 
+def test_a_turn_without_an_answer_is_none_where_it_stands_now() -> None:
+    write({"a": ["hello", "refuse", "next"]})
+    write({"b": ["one"]}, "b.csv")
+    questions_of()
+    Path("in/a.csv").rename("in/c.csv")  # the other conversation of the shard stays where it is
+    assert questions_of() == []
+    write({"a": ["hello", "refuse"]}, "c.csv")
+    run_job(job())
+    asked.refuses = ""
+    assert questions_of(retry=True) == ["refuse"]
+    write({"a": ["hello", "refuse", "next"]}, "c.csv")
+    assert questions_of() == ["next"]  # what was answered without the turn before it is not taken for its answer
+
+
 @pytest.mark.parametrize("removed", ["drop", "keep"])
 def test_an_answer_given_without_a_refused_turn_does_not_come_back_once_that_is_answered(
     removed: str, monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from fake_task import Counter, UpperTask, install_in
+from fake_task import Counter, UpperTask, install_in, interrupted_after
 from nights import LINES, WITH_ID, done, job, rows, write
 
 from secbatch.errors import EXIT_FAILURE, InputChangedError, InputError, Interrupted, OutputError, UnfitOutputError
@@ -418,3 +418,25 @@ def test_damaged_checkpoints_are_done_again(
     result = run_job(job(input=WITH_ID, **({} if same_job else {"max_rejects": "2%"})))
     assert (result.rows_in_dataset, len(rows())) == (100, 100) and 0 < result.reused < 100
     assert rows()["up"].notna().all()
+
+
+@pytest.mark.parametrize("changed", ["text", "secbatch_source", "secbatch_row"])
+def test_a_run_that_goes_on_has_the_rows_as_they_stand_now(counter: Counter, changed: str) -> None:
+    write("a.csv", "id,text,note", *LINES[:30])
+    with interrupted_after(17):
+        run_job(job(input=WITH_ID))
+    texts, source, first = [f"word {n}" for n in range(30)], "in/a.csv", 1
+    if changed == "text":
+        texts[3] = "another word"
+    elif changed == "secbatch_source":
+        source = "in/b.csv"
+        Path("in/a.csv").rename(source)
+    else:
+        first = 2  # a line that cannot be read stands above them
+    bad = ["one,too,many,fields"] * (first - 1)
+    write(Path(source).name, "id,text,note", *bad, *(f"{n},{text},note {n}" for n, text in enumerate(texts)))
+    run_job(job(input=WITH_ID))
+    found = rows()
+    assert found["text"].tolist() == texts and found["up"].tolist() == [text.upper() for text in texts]
+    assert found["secbatch_source"].unique().tolist() == [source]
+    assert found["secbatch_row"].tolist() == list(range(first, 30 + first))

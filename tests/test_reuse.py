@@ -97,6 +97,16 @@ def test_superseded_rows_are_not_done_again_each_night(counter: Counter) -> None
     assert (result.read, result.superseded, result.rows_in_dataset) == (102, 2, 100)
 
 
+def test_rows_stand_in_the_order_of_the_input_whatever_the_names_of_their_parts(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secbatch.store.merge.PART_ROWS", 20)
+    for count in (80, 80, 90, 100):
+        write("a.csv", "id,text,note", *LINES[:count])
+        run_job(job(input=WITH_ID))
+        assert rows()["id"].tolist() == [str(n) for n in range(count)]
+
+
 def test_a_rejected_row_that_is_gone_goes_where_nothing_but_its_place_named_it(counter: Counter) -> None:
     write("a.csv", "id,text,note", *LINES[:5], "x,POISON,", ",nameless,a")
     write("b.csv", "id,text,note", "y,POISON,", ",nameless,b")

@@ -9,7 +9,7 @@ import pytest
 
 from secbatch.store import row_keys
 from secbatch.store.filters import Asked
-from secbatch.store.row_keys import RowKeys, StoredKeys, _order_of, write_keys
+from secbatch.store.row_keys import MAGIC, UNSUMMED, DamagedKeysError, RowKeys, StoredKeys, _order_of, write_keys
 
 
 def test_the_order_of_digests_is_stable() -> None:
@@ -44,6 +44,21 @@ def test_a_file_does_not_depend_on_the_blocks_in_which_it_is_written(
     monkeypatch.setattr(row_keys, "BLOCK", 37)
     write_keys(tmp_path / "whole", keys, {}, "part keys")
     assert (tmp_path / "whole").read_bytes() == whole
+
+
+@pytest.mark.parametrize("left", [0, 10, 100, 0.5, -20])
+def test_a_file_that_was_cut_is_damaged_also_without_a_checksum(left: float, tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    write_keys(path, random_keys(100), {}, "part keys")
+    written = UNSUMMED + path.read_bytes()[len(MAGIC) : -8]  # as earlier releases have written it
+    path.write_bytes(written)
+    assert StoredKeys(path).checked().read(0, 100).flags.tolist() == random_keys(100).flags.tolist()
+    path.write_bytes(written[: int(left * len(written)) if 0 < left < 1 else int(left)])
+    with pytest.raises(DamagedKeysError, match="is damaged, or holds no row keys of this release"):
+        StoredKeys(path)
+    path.write_bytes(UNSUMMED + b"\x7f" * 8 + written[len(UNSUMMED) + 8 :])  # a head of more bytes than there can be
+    with pytest.raises(DamagedKeysError):
+        StoredKeys(path)
 
 
 def test_keys_of_many_rows_are_written_without_a_column_in_memory(tmp_path: Path) -> None:
