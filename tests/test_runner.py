@@ -264,6 +264,13 @@ def test_an_input_without_rows_gives_an_empty_dataset_with_columns(counter: Coun
     assert texts() == ["x"]
 
 
+def test_broken_values_behind_a_limit_are_not_counted(counter: Counter) -> None:
+    write("a.csv", "text,n", "a,1", "b,two", "c,three", "d,4")
+    for limit, rejected in ((1, 0), (2, 1), (3, 2)):
+        result = run_job(job(input__types={"n": "int64"}, max_rejects="100%"), options=RunOptions(limit=limit))
+        assert (result.read, result.rejected) == (limit, rejected)
+
+
 @pytest.mark.parametrize("limit", [0, -1, 2.5, "5"])
 def test_a_limit_is_a_number_of_rows(counter: Counter, limit: Any) -> None:
     write("a.csv", "text", "a", "b")

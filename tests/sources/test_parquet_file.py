@@ -396,3 +396,17 @@ def test_encrypted_files(tmp_path, plain_footer):
     parquet(tmp_path, "u.parquet", {"id": ["1"], "text": ["a"]})
     [reject] = rejects_of(shards_of(tmp_path))  # beside others
     assert reject.reason == f"the file {said}" and reject.whole_file
+
+
+def test_a_page_that_does_not_have_its_checksum_is_corrupt(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pa.table({"n": np.arange(1000)})
+    pq.write_table(table, path, write_page_checksum=True, compression="none", use_dictionary=False, row_group_size=500)
+    second = pq.read_metadata(path).row_group(1).column(0).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[second + 200] ^= 1
+    path.write_bytes(content)
+    shards = shards_of(path)
+    assert table_of(shards).column("n").to_pylist() == list(range(500))
+    (reject,) = rejects_of(shards)
+    assert reject.whole_file and "is corrupt after row 500" in reject.reason

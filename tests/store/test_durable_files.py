@@ -29,7 +29,8 @@ def test_files_are_synced_before_their_names_and_folders_after_them(
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(Path, "rename", renamed)
-    paths = [tmp_path / "new" / "a", tmp_path / "new" / "b", tmp_path / "c"]
+    (tmp_path / "old").mkdir()
+    paths = [tmp_path / "new" / "deep" / "a", tmp_path / "new" / "deep" / "b", tmp_path / "old" / "c"]
     with DurableFiles() as files:
         for path in paths:
             files.write(path, content)
@@ -38,7 +39,7 @@ def test_files_are_synced_before_their_names_and_folders_after_them(
     named = [asked.index(("rename", path)) for path in paths]
     contents = [asked.index(("fsync", path.with_name(f".{path.name}.tmp"))) for path in paths]
     assert max(contents) < min(named)
-    for folder in (tmp_path / "new", tmp_path):  # the latter holds the name of a new folder besides
+    for folder in (tmp_path / "new/deep", tmp_path / "new", tmp_path, tmp_path / "old"):  # names of new folders, too
         assert ("fsync", folder) in asked[max(named) :]
 
 

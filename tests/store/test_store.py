@@ -244,9 +244,6 @@ def test_network_file_systems_are_known_whatever_the_names_of_folders(
     with pytest.raises(UnfitOutputError, match=r"network file system \(nfs4\)"):
         check_output_place(tmp_path / name / "out")
     check_output_place(tmp_path / "out")
-    mounts = mounts.replace("nfs4", "fuse.sshfs")
-    with pytest.raises(UnfitOutputError, match=r"network file system \(fuse\.sshfs\)"):
-        check_output_place(tmp_path / name / "out")
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
