@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tiny_models import bert_tokenizer, roberta_tokenizer
 
+from secbatch.models.texts import Texts
 from secbatch.models.tokenizer import TextTokenizer
 from secbatch.models.windows import CHARACTERS_PER_TOKEN, around_masks, from_start
 
@@ -82,6 +83,22 @@ def test_a_huge_text_costs_no_more_than_a_long_one(tokenizer: TextTokenizer) -> 
     # The same window as around the mask of a text that is not cut before it is tokenised.
     near = around_masks([filler[: 21 * 20] + "host <mask> host" + filler[: 21 * 20]], tokenizer)
     assert np.array_equal(near.sequences.ids, seen.sequences[0])
+
+
+@kinds
+def test_a_huge_text_is_not_kept_as_a_string_beside_its_column(tokenizer: TextTokenizer) -> None:
+    listed = ["short <mask>", "<mask> " + "word " * 100_000, "<mask> again", "word " * 100_000 + "<mask>"]
+    texts = Texts.of(listed)
+    for row, text in enumerate(listed):
+        assert around_masks(texts, tokenizer).sequences[row].tolist() == seen_alone(text, tokenizer)
+        assert from_start(texts, tokenizer)[row].tolist() == from_start([text], tokenizer)[0].tolist()
+    assert around_masks(texts, tokenizer).truncated.tolist() == [False, True, False, True]
+    assert "_strings" not in vars(texts)
+
+
+def seen_alone(text: str, tokenizer: TextTokenizer) -> list[int]:
+    tokens: list[int] = around_masks([text], tokenizer).sequences[0].tolist()
+    return tokens
 
 
 def test_a_mask_is_never_cut_in_two() -> None:

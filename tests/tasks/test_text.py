@@ -33,6 +33,13 @@ def test_a_column() -> None:
     assert render("kind") == ["a", "b", None]
 
 
+def test_a_column_is_not_copied() -> None:
+    table = pa.table({"t": ["x" * 1000, "y"]})
+    rendered = TextSource.of("t", table.schema, "tasks.a.text").render(table)
+    assert rendered.type == pa.large_string() and rendered.to_pylist() == ["x" * 1000, "y"]
+    assert rendered.buffers()[2].address == table.column("t").chunk(0).buffers()[2].address
+
+
 def test_a_template_is_null_where_a_column_is() -> None:
     assert render("{sentence} It was <mask>.") == ["one It was <mask>.", None, "three It was <mask>."]
     assert render("{kind}/{cvss}/{kind}") == ["a/9.8/a", "b/1/b", None]

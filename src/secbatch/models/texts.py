@@ -23,6 +23,11 @@ class Texts(Sequence[str]):
     def take(self, numbers: np.ndarray) -> "Texts":
         return Texts(self.column.take(pa.array(numbers)))
 
+    def alone(self, place: int) -> str:
+        """One of them, without Python's strings of all, which would stay: it may be of 200 MB."""
+        text: str = self.column[place].as_py()
+        return text
+
     @cached_property
     def _strings(self) -> list[str]:
         strings: list[str] = self.column.to_pylist()

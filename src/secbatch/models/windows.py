@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from secbatch.models.sequences import TokenSequences
@@ -40,8 +41,10 @@ def around_masks(texts: Sequence[str], tokenizer: TextTokenizer) -> MaskedTexts:
     texts = Texts.of(texts)
     counts = pc.count_substring(texts.column, MASK).to_numpy().astype(np.int64)
     truncated = np.zeros(len(texts), bool)
-    cut: dict[int, str] = {row: _cut_around_masks(texts[row], reach) for row in _longer(texts, reach)}
-    truncated[[row for row, text in cut.items() if len(text) < len(texts[row])]] = True
+    cut: dict[int, str] = {row: _cut_around_masks(texts.alone(row), reach) for row in _longer(texts, reach)}
+    if cut:
+        lengths = pc.utf8_length(texts.column).to_numpy()
+        truncated[[row for row, text in cut.items() if len(text) < lengths[row]]] = True
     sequences = tokenizer.encode(_with(texts, cut))
     too_long = sequences.lengths > tokenizer.max_length
     if too_long.any():
@@ -65,7 +68,7 @@ def beginnings(texts: Sequence[str], tokenizer: TextTokenizer) -> tuple[TokenSeq
     reach = limit * CHARACTERS_PER_TOKEN
     truncated = np.zeros(len(texts), bool)
     texts = Texts.of(texts)
-    cut = {row: texts[row][:reach] for row in _longer(texts, reach)}
+    cut = {row: texts.alone(row)[:reach] for row in _longer(texts, reach)}
     truncated[list(cut)] = True
     sequences = tokenizer.encode(_with(texts, cut))
     too_long = sequences.lengths > limit
@@ -88,14 +91,14 @@ def _longer(texts: Texts, reach: int) -> list[int]:
     return rows
 
 
-def _with(texts: Texts, others: dict[int, str]) -> Sequence[str]:
-    """`texts` with `others` in some rows."""
+def _with(texts: Texts, others: dict[int, str]) -> Texts:
+    """`texts` with `others`, by row in ascending order, in some rows."""
     if not others:
         return texts
-    changed = list(texts)
-    for row, text in others.items():
-        changed[row] = text
-    return changed
+    changed = np.zeros(len(texts), bool)
+    changed[list(others)] = True
+    new = pa.array(list(others.values()), pa.large_string())
+    return Texts(pc.replace_with_mask(texts.column, pa.array(changed), new))
 
 
 def _cut_around_masks(text: str, reach: int) -> str:

@@ -67,6 +67,8 @@ class TextSource:
         ]
         if not self.columns:
             return pa.repeat(pa.scalar("".join(map(str, pieces)), pa.large_string()), table.num_rows)
+        if len(pieces) == 1:
+            return pieces[0]  # as it is: it may be of 200 MB
         return pc.binary_join_element_wise(*pieces, pa.scalar("", pa.large_string()))
 
 
@@ -89,7 +91,8 @@ def _no_column(name: str, schema: pa.Schema, place: str) -> str:
 
 
 def _text(column: pa.ChunkedArray) -> pa.Array:
-    return as_text(column).combine_chunks()
+    text = as_text(column)
+    return text.chunk(0) if text.num_chunks == 1 else text.combine_chunks()  # which copies one chunk, too
 
 
 def holds_no_text(kind: pa.DataType) -> bool:
@@ -122,6 +125,8 @@ class DistinctTexts:
         wanted = pc.and_(usable, pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(column), ""), False))
         if containing is not None:
             wanted = pc.and_(wanted, pc.fill_null(pc.match_substring(column, containing), False))
-        encoded = pc.if_else(wanted, column, pa.scalar(None, column.type)).dictionary_encode()
+        if not pc.all(wanted).as_py():
+            column = pc.if_else(wanted, column, pa.scalar(None, column.type))
+        encoded = column.dictionary_encode()
         rows = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype("int64")
         return cls(Texts(encoded.dictionary), rows)
