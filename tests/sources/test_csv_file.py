@@ -3,6 +3,7 @@ import csv
 import gzip
 import io
 import time
+import tracemalloc
 
 import pyarrow as pa
 import pytest
@@ -648,3 +649,19 @@ def test_a_quote_that_is_left_over_where_the_first_line_is_a_row_is_another_rows
     shards = shards_of(path)
     assert [list(row.values()) for row in table_of(shards).to_pylist()] == [["2", ", x"], ["3", "4"]]
     assert [reject.raw for reject in rejects_of(shards)] == [b'1,"never closed\n']
+
+
+def test_of_a_large_row_the_reader_holds_nothing_beside_its_columns(tmp_path):
+    size = 24 << 20
+    path = written(tmp_path, "t.csv", b"n,t\n" + b"".join(b"%d,%s\n" % (n, b"x" * size) for n in range(6)))
+    before = pa.total_allocated_bytes()
+    numbers, arrow, python = [], 0, 0
+    tracemalloc.start()
+    for shard in source_of(path, rows=1).shards():
+        numbers += shard.table.column("n").to_pylist()
+        arrow = max(arrow, pa.total_allocated_bytes() - before)
+        python = max(python, tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert numbers == list("012345")
+    assert arrow < 1.5 * size  # a piece of one row is the shard, and no copy of it
+    assert python < 1.5 * size  # what was read of the next row: not this one's text, its record and its fields

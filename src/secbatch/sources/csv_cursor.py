@@ -4,6 +4,8 @@ from secbatch.sources.csv_records import Dialect, Fault, Record, parse_record
 from secbatch.sources.piece import BLOCK, RECORD_LIMIT
 from secbatch.sources.streams import Utf8Stream
 
+PASSED = 4 * BLOCK  # bytes of text that are behind it at most: a long record is not held beside what is made of it
+
 
 class Cursor:
     """The text of a file from the current record on; knows line and offset of where it stands."""
@@ -38,6 +40,8 @@ class Cursor:
         self.line += self.text.count(self.dialect.line_end, self.place, stop)
         self.offset += count
         self.place = stop
+        if stop > PASSED:
+            self.text, self.place = self.text[stop:], 0
 
     def skip_line(self) -> None:
         """Past the end of the current line, however long it is, without keeping it."""

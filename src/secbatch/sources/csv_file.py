@@ -84,7 +84,9 @@ class CsvReader:
             if block.clean:
                 window = min(2 * window, self._block)
                 continue
-            yield from self._carefully(cursor)
+            if piece := self._carefully(cursor):
+                yield piece
+                del piece
             if self._cut_off(cursor):
                 break
             window = min(CAREFUL, self._block)
@@ -100,8 +102,11 @@ class CsvReader:
     def _line_is_whole(self, cursor: Cursor) -> bool:
         return cursor.text.find(self.layout.dialect.line_end, cursor.place) >= 0
 
-    def _carefully(self, cursor: Cursor) -> Iterator[Piece]:
-        """At least one record, and some more text, record by record."""
+    def _carefully(self, cursor: Cursor) -> Piece | None:
+        """At least one record, and some more text, record by record.
+
+        No generator, which would hold what the columns of a large record were made of until the next one is wanted.
+        """
         rows: list[list[bytes]] = []
         numbers: list[int] = []
         rejects: list[Reject] = []
@@ -130,7 +135,8 @@ class CsvReader:
             import pyarrow as pa
 
             columns = [pa.array([row[i] for row in rows], pa.string()) for i in range(self.width)]
-            yield self._piece(columns, np.array(numbers, dtype=np.int64), rejects)
+            return self._piece(columns, np.array(numbers, dtype=np.int64), rejects)
+        return None
 
     def _is_blank(self, record: Record, raw: bytes) -> bool:
         if len(record.fields) != 1 or b'"' in raw:

@@ -31,6 +31,7 @@ class _Pending:
         self.rejects: list[Reject] = []
         self.rows = 0
         self.bytes = 0
+        self.uncut = True  # whether all pieces are here with all of their rows
         self.reject_bytes = 0
 
     def add(self, piece: Piece, start: int, stop: int) -> None:
@@ -43,6 +44,7 @@ class _Pending:
                 if place in piece.errors:
                     self.errors[self.rows + place - start] = piece.errors[place]
         self.rows += stop - start
+        self.uncut = self.uncut and stop - start == len(piece.rows)
         self.bytes += rows_bytes(table)
 
     def add_rejects(self, rejects: list[Reject]) -> None:
@@ -52,7 +54,9 @@ class _Pending:
     def shard(self, index: int) -> Shard:
         import pyarrow as pa
 
-        table = pa.concat_tables([self.schema.empty_table(), *self.tables])
+        # One piece is taken as it is: it may be a row of 200 MB.
+        alone = self.uncut and len(self.tables) == 1
+        table = self.tables[0] if alone else pa.concat_tables([self.schema.empty_table(), *self.tables])
         names = list(dict.fromkeys(self.files))
         places = {name: place for place, name in enumerate(names)}
         lengths = [len(numbers) for numbers in self.numbers]
