@@ -232,7 +232,23 @@ def test_a_changed_model_stops_where_the_job_says_so(counter: Counter) -> None:
     assert counter.rows == before
     write("c.csv", "id,text,note", "c,only this,")
     assert done(counter, input={**WITH_ID, "path": "in/c.csv"}, tasks=changed, max_recompute=0) == 1
+    before = counter.rows
+    with pytest.raises(OutputError, match=r"More than 129 rows .* nothing was computed"):  # part by part, or of a part
+        run_job(job(input=WITH_ID, tasks=changed, max_recompute=129))
+    assert counter.rows == before
     assert done(counter, input=WITH_ID, tasks=changed, max_recompute=130) == 130
+
+
+def test_rows_of_the_model_before_are_counted_beside_those_of_the_new_one(counter: Counter) -> None:
+    changed = {"up": {"type": "fill-mask", "model": "fake", "text": "text", "top_k": 3}}
+    write("a.csv", "id,text,note", *LINES[:20])
+    done(counter, input=WITH_ID)
+    write("a.csv", "id,text,note", *LINES[20:40])  # the others stay, in one part with these
+    assert done(counter, input=WITH_ID, tasks=changed) == 20
+    write("a.csv", "id,text,note", *LINES[:40])
+    with pytest.raises(OutputError, match=r"More than 19 rows .* nothing was computed"):
+        run_job(job(input=WITH_ID, tasks=changed, max_recompute=19))
+    assert done(counter, input=WITH_ID, tasks=changed, max_recompute=20) == 20
 
 
 def test_columns_that_come_go_or_change(counter: Counter) -> None:

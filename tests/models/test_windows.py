@@ -36,6 +36,7 @@ def test_the_window_goes_around_the_mask(tokenizer: TextTokenizer, before: int, 
     # The window is part of the whole text's tokens, and as much of it as there is on either side.
     whole = tokenizer.encode([text])[0]
     body = row[1:-1]
+    assert not np.isin(body, [*tokenizer.before, *tokenizer.after]).any()
     place = int(np.flatnonzero(whole == tokenizer.mask_id)[0]) - int(np.flatnonzero(body == tokenizer.mask_id)[0])
     if len(text) <= tokenizer.max_length * CHARACTERS_PER_TOKEN:
         assert np.array_equal(body, whole[place : place + len(body)])

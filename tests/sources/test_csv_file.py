@@ -139,6 +139,11 @@ def test_encodings(tmp_path, encoding, spec):
     assert [row["text"] for row in rows_of(path, **spec)] == ["café, naïve", "Größe"]
 
 
+def test_the_first_field_is_quoted_and_the_last_line_has_no_end(tmp_path):
+    path = written(tmp_path, "t.csv", 'a,b\n"x y",1\n2,3')
+    assert rows_of(path) == [{"a": "x y", "b": "1"}, {"a": "2", "b": "3"}]
+
+
 def test_unknown_encoding_and_type_are_job_errors(tmp_path):
     path = written(tmp_path, "t.csv", "id,text\n1,a\n")
     with pytest.raises(JobError, match=r"unknown encoding 'cp1253x'.*did you mean 'cp125"):

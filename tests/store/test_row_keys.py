@@ -61,6 +61,18 @@ def test_a_file_that_was_cut_is_damaged_also_without_a_checksum(left: float, tmp
         StoredKeys(path)
 
 
+def test_an_order_that_names_rows_that_are_not_there_is_damage(tmp_path: Path) -> None:
+    path, keys = tmp_path / "keys", random_keys(100)
+    write_keys(path, keys, {}, "part keys")
+    content = bytearray(UNSUMMED + path.read_bytes()[len(MAGIC) : -8])
+    stored = StoredKeys(path)
+    start = stored._base + stored._arrays["by id"][2]
+    content[start : start + 400] = np.full(100, 1 << 20, np.uint32).tobytes()
+    path.write_bytes(content)
+    with pytest.raises(DamagedKeysError):
+        StoredKeys(path).checked().find_ids(keys.ids)
+
+
 def test_keys_of_many_rows_are_written_without_a_column_in_memory(tmp_path: Path) -> None:
     rows = 1 << 18
     keys = replace(random_keys(rows), done={})
