@@ -3,7 +3,9 @@
 import errno
 import os
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -312,6 +314,25 @@ def test_a_flipped_bit_in_a_value_of_the_ledger_is_noticed(counter: Counter, val
     assert counter.rows - before == 2 and texts() == expected()
     assert any("The ledger was damaged (" in text for text in result.notices)
     assert not any("damaged" in text for text in run_job(job(input=WITH_ID)).notices)
+
+
+CHANGES = {
+    "meta": "value = value || ' '",
+    "runs": "started = started || ' '",
+    "parts": "rejected = rejected + 1",
+    "version_parts": "position = position + 1",
+    "versions": "rows = rows + 1",
+}
+
+
+@pytest.mark.parametrize("table", CHANGES)
+def test_no_table_of_the_ledger_changes_unnoticed(counter: Counter, table: str) -> None:
+    two_nights(counter, input=WITH_ID)
+    with closing(sqlite3.connect(LEDGER)) as ledger, ledger:
+        newest = ledger.execute(f"SELECT MAX(rowid) FROM {table}").fetchone()
+        ledger.execute(f"UPDATE {table} SET {CHANGES[table]} WHERE rowid = ?", newest)
+    assert any("The ledger was damaged (" in text for text in run_job(job(input=WITH_ID)).notices)
+    assert rows()["id"].is_unique and len(rows()) == 101
 
 
 def test_a_ledger_that_a_killed_run_has_left_is_open(counter: Counter) -> None:

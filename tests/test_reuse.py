@@ -97,29 +97,6 @@ def test_superseded_rows_are_not_done_again_each_night(counter: Counter) -> None
     assert (result.read, result.superseded, result.rows_in_dataset) == (102, 2, 100)
 
 
-def test_superseded_rows_outlast_nights_that_read_a_part_of_the_input(counter: Counter) -> None:
-    write("b.csv", "id,text,note", *LINES)
-    write("c.csv", "id,text,note", *(line.replace("word", "later word") for line in LINES[:30]))
-    run_job(job(input=WITH_ID))
-    for night in range(4):  # no version of the first night is kept
-        write("a.csv", "id,text,note", f"new {night},new,")
-        run_job(job(input=WITH_ID), options=RunOptions(limit=1))
-    Path("in/c.csv").unlink()
-    assert done(counter, input=WITH_ID) == 0
-
-
-def test_rows_of_a_large_part_are_marked(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("secbatch.store.pieces.FULL_BYTES", 1)
-    output = {"path": "out", "removed": "mark", "max_removed": "100%"}
-    write("a.csv", "id,text,note", *LINES)
-    run_job(job(input=WITH_ID, output=output))
-    write("a.csv", "id,text,note", *LINES[:95])
-    run_job(job(input=WITH_ID, output=output))
-    assert rows().set_index("id")["secbatch_status"].to_dict() == {
-        str(n): "ok" if n < 95 else "removed" for n in range(100)
-    }
-
-
 def test_rows_stand_in_the_order_of_the_input_whatever_the_names_of_their_parts(
     counter: Counter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

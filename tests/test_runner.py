@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_task import Counter, UpperTask, install_in, interrupted_after
-from nights import job, rows, write
+from nights import LINES, WITH_ID, done, job, rows, write
 
 from secbatch.errors import EXIT_USAGE, InputError, JobError, OutputError, OutputHeldError, UnfitOutputError
 from secbatch.planning import plan_job
@@ -262,6 +262,29 @@ def test_an_input_without_rows_gives_an_empty_dataset_with_columns(counter: Coun
     write("a.csv", "n,text", "1,x")
     run_job(job())
     assert texts() == ["x"]
+
+
+def test_superseded_rows_outlast_nights_that_read_a_part_of_the_input(counter: Counter) -> None:
+    write("b.csv", "id,text,note", *LINES)
+    write("c.csv", "id,text,note", *(line.replace("word", "later word") for line in LINES[:30]))
+    run_job(job(input=WITH_ID))
+    for night in range(4):  # no version of the first night is kept
+        write("a.csv", "id,text,note", f"new {night},new,")
+        run_job(job(input=WITH_ID), options=RunOptions(limit=1))
+    Path("in/c.csv").unlink()
+    assert done(counter, input=WITH_ID) == 0
+
+
+def test_rows_of_a_large_part_are_marked(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secbatch.store.pieces.FULL_BYTES", 1)
+    output = {"path": "out", "removed": "mark", "max_removed": "100%"}
+    write("a.csv", "id,text,note", *LINES)
+    run_job(job(input=WITH_ID, output=output))
+    write("a.csv", "id,text,note", *LINES[:95])
+    run_job(job(input=WITH_ID, output=output))
+    assert rows().set_index("id")["secbatch_status"].to_dict() == {
+        str(n): "ok" if n < 95 else "removed" for n in range(100)
+    }
 
 
 def test_broken_values_behind_a_limit_are_not_counted(counter: Counter) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from secbatch.store.pieces import ROW, SOURCE, Moved, Piece, conformed
-from secbatch.store.row_keys import RowKeys, StoredKeys, write_keys
+from secbatch.store.row_keys import REMOVED, RowKeys, StoredKeys, write_keys
 
 
 def test_ten_times_the_columns_take_about_ten_times_as_long() -> None:
@@ -23,6 +23,20 @@ def test_ten_times_the_columns_take_about_ten_times_as_long() -> None:
 
     few = min(seconds(2_000) for _ in range(3))
     assert min(seconds(20_000) for _ in range(2)) < 40 * few
+
+
+def test_rows_are_marked_whatever_row_group_they_are_in(tmp_path: Path) -> None:
+    statuses = ["ok", "ok", "rejected", "ok", "ok", "rejected"]
+    table = pa.table({"secbatch_status": statuses, ROW: range(6)})
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=2)
+    digests = np.arange(12, dtype=np.uint64).reshape(6, 2)
+    keys = RowKeys(digests, digests, np.arange(6, dtype=np.uint64), np.array([0, 0, 1, 0, 0, 1], np.uint8), {})
+    write_keys(tmp_path / "keys", keys, {}, "part keys")
+    stored, marked = StoredKeys(tmp_path / "keys"), np.array([0, 0, 1, 0, 1], bool)  # the first row is no part of it
+    piece = Piece("p", tmp_path / "rows.parquet", stored, {}, "", 1, 6, 0, marked=marked)
+    made = pa.concat_tables(piece.tables(table.schema))
+    assert made.column("secbatch_status").to_pylist() == ["ok", "rejected", "removed", "ok", "removed"]
+    assert np.concatenate(list(piece.key_blocks("flags"))).tolist() == [0, 1, REMOVED, 0, 1 | REMOVED]
 
 
 def test_rows_that_stand_for_others_have_their_places_whatever_row_group_they_are_in(tmp_path: Path) -> None:
