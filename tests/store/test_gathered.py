@@ -118,3 +118,53 @@ def test_fsyncs_of_many_partitions_are_few(counter: Counter) -> None:
     assert sum(shown.values()) <= versions * 3 * 50
     above = [count for (operation, path), count in steps.items() if operation == "fsync folder" and "day=" not in path]
     assert sum(above) < 60  # eight checkpoints have two each
+
+
+def equal_rows(monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, str]:
+    """The dataset after a night without one of two files of equal rows, some of which stand for the others then."""
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    Path("in").mkdir()
+    lines = [f"text {number},d{number % PARTITIONS}" for number in range(ROWS)]
+    for name, some in (("a.csv", lines), ("b.csv", lines[: ROWS // 2])):
+        Path("in", name).write_text("\n".join(["text,day", *some]) + "\n")
+    for night in range(2):
+        monkeypatch.setattr("secbatch.run_identity.new_run_id", lambda night=night: f"night{night}")
+        run_job(job(output=OUTPUT | {"max_removed": "100%"}))
+        Path("in/a.csv").unlink(missing_ok=True)
+    return dataset(folder)
+
+
+def test_rows_that_stand_for_others_are_gathered_and_make_the_same_files(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merge, "gathered", lambda groups, schema: [None] * len(groups))
+        expected = equal_rows(patch, tmp_path / "one-by-one")
+    moved: list[bool] = []
+
+    def watched(groups: list[Any], schema: pa.Schema) -> list[Any]:
+        found = list(gathered.gathered(groups, schema))
+        pairs = zip(groups, found, strict=True)
+        moved.extend(one is not None for group, one in pairs if any(piece.moved is not None for piece in group))
+        return found
+
+    monkeypatch.setattr(merge, "gathered", watched)
+    assert equal_rows(monkeypatch, tmp_path / "gathered") == expected
+    assert moved == [True] * PARTITIONS
+
+
+def test_a_checkpoint_is_read_once_for_parts_of_which_rows_change(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    reads: Counts[str] = Counts()
+    read = gathered.row_groups
+
+    def counted(file: Path, *rest: Any) -> Iterator[tuple[int, pa.Table]]:
+        reads[str(file)] += 1
+        return read(file, *rest)
+
+    for module in ("gathered", "pieces"):
+        monkeypatch.setattr(f"secbatch.store.{module}.row_groups", counted)
+    equal_rows(monkeypatch, tmp_path / "nights")
+    assert max(reads.values()) <= 4  # once a night, and once each for rows that give way

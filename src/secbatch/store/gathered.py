@@ -6,7 +6,7 @@ costs more than these rows do.
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -46,14 +46,10 @@ def batches(groups: Iterable[list[Piece]]) -> Iterator[list[list[Piece]]]:
 def gathered(groups: Sequence[list[Piece]], schema: pa.Schema) -> Iterator[Gathered | None]:
     """The rows of each group in its turn; None for one that is to be read by itself, piece by piece.
 
-    That is a group which is alone, or of which something is to change, or whose rows, handed on together, would not
-    make the same file to the last byte.
+    That is a group which is alone, or whose rows, handed on together, would not make the same file to the last byte.
     """
     alike = all(read_back_alike(field.type) for field in schema)
-    plain = [alike and all(not piece.changed for piece in group) for group in groups]
-    made = _gathered([group for group, these in zip(groups, plain, strict=True) if these], schema)
-    for these in plain:
-        yield next(made) if these else None
+    yield from _gathered(groups, schema) if alike else [None] * len(groups)
 
 
 def _gathered(groups: Sequence[list[Piece]], schema: pa.Schema) -> Iterator[Gathered | None]:
@@ -107,10 +103,18 @@ class _Found:
             first = int(before[span]) + piece.start - starts[span]
             rows = np.arange(first, first + piece.stop - piece.start)
             self._places[id(piece)] = rows if piece.taken is None else rows[piece.taken]
+        changed = [piece for piece in pieces if piece.changed]
+        assert not changed or len(pieces) == 1  # a part, whole: checkpoints stay as they are
         for start, stop in spans:
-            self._keys.append(pieces[0].keys.read(start, stop))
+            keys = pieces[0].keys.read(start, stop)
+            for piece in changed:
+                flags, place = (piece.changed_keys(name, keys.column(name), 0) for name in ("flags", "place"))
+                keys = replace(keys, flags=flags, place=place)
+            self._keys.append(keys)
             self._size += self._keys[-1].nbytes
-        for _, table in row_groups(pieces[0].file, self._schema, spans):
+        for first, table in row_groups(pieces[0].file, self._schema, spans):
+            for piece in changed:
+                table = piece.changed_rows(table, first - piece.start)
             # Copied: rows amid a row group must not keep all of it in memory.
             self._tables.append(conformed(table, self._schema).take(pa.array(np.arange(table.num_rows))))
             self._size += self._tables[-1].nbytes

@@ -75,23 +75,32 @@ class Piece:
         """A column of the rows' keys, copied block by block; then the file is let go of."""
         column = self.keys.column(name)[self.start : self.stop]
         for start in range(0, len(column), BLOCK):
-            block = column[start : start + BLOCK]
-            if name == "flags" and self.marked is not None:
-                block = np.where(self.marked[start : start + BLOCK], block | REMOVED, block)
-            elif name == "place" and self.moved is not None:
-                low, high = np.searchsorted(self.moved.rows, [start, start + len(block)])
-                block = block.copy()
-                block[self.moved.rows[low:high] - start] = self.moved.place[low:high]
+            block = self.changed_keys(name, column[start : start + BLOCK], start)
             yield block.copy() if self.taken is None else block[self.taken[start : start + BLOCK]]
         del column
         self.keys.release()
 
+    def changed_keys(self, name: str, block: np.ndarray, first: int) -> np.ndarray:
+        """Of a column of the rows' keys those from the piece's row `first` on, with what is to be other than there."""
+        if name == "flags" and self.marked is not None:
+            return np.where(self.marked[first : first + len(block)], block | REMOVED, block)
+        if name == "place" and self.moved is not None:
+            low, high = np.searchsorted(self.moved.rows, [first, first + len(block)])
+            block = block.copy()
+            block[self.moved.rows[low:high] - first] = self.moved.place[low:high]
+        return block
+
     def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
         """The rows in the columns of `schema`, a row group at a time."""
         for first, table in row_groups(self.file, schema, [(self.start, self.stop)]):
-            yield conformed(self._chosen(table, first - self.start), schema)
+            place = first - self.start
+            table = self.changed_rows(table, place)
+            if self.taken is not None:
+                table = table.filter(pa.array(self.taken[place : place + table.num_rows]))
+            yield conformed(table, schema)
 
-    def _chosen(self, table: pa.Table, first: int) -> pa.Table:
+    def changed_rows(self, table: pa.Table, first: int) -> pa.Table:
+        """The piece's rows from its row `first` on, with what is to be other than in the file."""
         window = slice(first, first + table.num_rows)
         if self.marked is not None and "secbatch_status" in table.column_names and self.marked[window].any():
             place = table.schema.get_field_index("secbatch_status")
@@ -99,7 +108,7 @@ class Piece:
             table = table.set_column(place, "secbatch_status", status)
         if self.moved is not None:
             table = _with_places(table, first, self.moved)
-        return table if self.taken is None else table.filter(pa.array(self.taken[window]))
+        return table
 
 
 def _with_places(table: pa.Table, first: int, moved: Moved) -> pa.Table:
