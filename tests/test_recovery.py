@@ -410,6 +410,15 @@ def test_damaged_row_keys_are_worked_out_again(counter: Counter, damage: str) ->
     assert done(counter, input=WITH_ID) == 0 and len(rows()) == 101
 
 
+def test_row_keys_that_are_lost_make_no_results_of_another_model(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    done(counter, input=WITH_ID)
+    for path in Path("out/_secbatch/keys").rglob("*.keys"):
+        path.unlink()
+    changed = {"up": {"type": "fill-mask", "model": "fake", "text": "text", "top_k": 3}}
+    assert done(counter, input=WITH_ID, tasks=changed) == 100
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut"])
 @pytest.mark.parametrize("ending", ["keys", "parquet"])
 @pytest.mark.parametrize("same_job", [True, False])

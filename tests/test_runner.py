@@ -287,6 +287,14 @@ def test_rows_of_a_large_part_are_marked(counter: Counter, monkeypatch: pytest.M
     }
 
 
+def test_a_run_that_drops_what_is_gone_keeps_its_own_rejects(counter: Counter) -> None:
+    for lines in (["1,a,", "too,many,fields,here", "2,b,"], ["1,a,", "too,many,fields,again", "2,b,"]):
+        write("a.csv", "id,text,note", *lines)
+        run_job(job(input=WITH_ID, output={"path": "out", "removed": "drop"}, max_rejects="1"))
+        [reject] = pq.read_table("out/_secbatch/rejects").to_pylist()
+        assert reject["raw"].strip() == lines[1]
+
+
 def test_broken_values_behind_a_limit_are_not_counted(counter: Counter) -> None:
     write("a.csv", "text,n", "a,1", "b,two", "c,three", "d,4")
     for limit, rejected in ((1, 0), (2, 1), (3, 2)):

@@ -27,7 +27,8 @@ from secbatch.tasks import repeats as repeats_room
 from secbatch.tasks.base import TaskColumns
 from secbatch.tasks.embed import EmbedTask
 from secbatch.tasks.fill_mask import FillMaskTask
-from secbatch.tasks.repeats import WAYS, Repeats, text_keys
+from secbatch.tasks.repeats import WAYS, Repeats, recall, recall_again, text_keys
+from secbatch.tasks.text import DistinctTexts
 
 Tiny = Callable[[str], ResolvedModel]
 CPU = choose("cpu", "float32")
@@ -69,6 +70,22 @@ def test_the_ring_forgets_the_oldest_and_never_mixes_results_up(
         for place, result in repeats.find(text_keys(everything)).items():
             assert result == wanted[everything[place]]
         assert len(repeats.find(text_keys(texts))) == 7
+
+
+def test_each_row_has_the_result_of_its_text_whenever_that_became_known(tmp_path: Path) -> None:
+    repeats = Repeats(tmp_path)
+    add(repeats, ["d", "b"], [b"of d", b"of b"])
+    rows = ["a", "b", "c", None, "d", "a", "e", "f"]
+    distinct = DistinctTexts.of(pa.array(rows, pa.large_string()), pa.array([True] * len(rows)))
+    recalled = recall(distinct, repeats)
+    for more in (["e", "a"], ["f"], ["c"]):  # shards before this one, which end while it waits
+        add(repeats, more, [f"of {text}".encode() for text in more])
+        recalled = recall_again(recalled, repeats)
+        repeats.add(np.empty((0, 2), np.uint64), np.empty(0, np.uint8), np.empty(0, np.int64))  # it is through
+        texts = [*recalled.texts, *(result.decode().removeprefix("of ") for result in recalled.results)]
+        assert [None if place < 0 else texts[place] for place in recalled.rows] == rows
+        assert text_keys(recalled.texts).tolist() == recalled.keys.tolist()
+    assert not len(recalled.texts)
 
 
 def test_a_full_set_gives_way_to_new_texts(tmp_path: Path) -> None:
