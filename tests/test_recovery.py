@@ -127,6 +127,17 @@ def test_a_lost_ledger_is_made_anew_from_the_parts(counter: Counter, damage: str
     assert not any("new one" in text for text in run_job(job(input=WITH_ID)).notices)
 
 
+def test_what_a_stopped_run_has_done_outlasts_the_ledger(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES[:10])
+    run_job(job(input=WITH_ID))
+    write("a.csv", "id,text,note", *LINES)
+    with interrupted_after(37):
+        run_job(job(input=WITH_ID))
+    reached = counter.rows
+    LEDGER.unlink()
+    assert done(counter, input=WITH_ID) == 100 - reached and len(rows()) == 100
+
+
 def test_a_ledger_made_anew_knows_what_the_dataset_was_made_with(counter: Counter) -> None:
     write("a.csv", "id,text,note", *LINES)
     run_job(job(input=WITH_ID))

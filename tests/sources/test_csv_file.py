@@ -144,6 +144,20 @@ def test_the_first_field_is_quoted_and_the_last_line_has_no_end(tmp_path):
     assert rows_of(path) == [{"a": "x y", "b": "1"}, {"a": "2", "b": "3"}]
 
 
+def test_a_row_of_blanks_is_one_where_there_is_one_column(tmp_path):
+    lines = ["a", "x", '"never"closed', "  ", "y"]
+    shards = shards_of(written(tmp_path, "t.csv", "\n".join([*lines, ""])), delimiter=",")
+    assert table_of(shards).column("a").to_pylist() == ["x", "  ", "y"]
+    assert [reject.raw for reject in rejects_of(shards)] == [b'"never"closed\n']
+
+
+def test_half_a_character_at_the_end_is_no_text(tmp_path):
+    path = written(tmp_path, "t.csv", "a,b\n1,x\n2,y".encode("utf-16-le") + b"z")
+    shards = shards_of(path, encoding="utf-16-le")
+    assert table_of(shards).to_pylist() == [{"a": "1", "b": "x"}]
+    assert [reject.raw for reject in rejects_of(shards)] == [b"2,yz"]
+
+
 def test_unknown_encoding_and_type_are_job_errors(tmp_path):
     path = written(tmp_path, "t.csv", "id,text\n1,a\n")
     with pytest.raises(JobError, match=r"unknown encoding 'cp1253x'.*did you mean 'cp125"):
@@ -269,6 +283,14 @@ def test_an_empty_stream_between_others_of_bzip2_is_no_damage(tmp_path, monkeypa
     assert table_of(shards).column("id").to_pylist() == [str(i) for i in range(100_000)]
     assert rejects_of(shards) == []
     assert len(reads) < 2.5 * streams.UNPACKED_AT_ONCE < len(packed)  # of the header's file, and of the rows'
+
+
+@pytest.mark.parametrize("step", [1, 5, 14, 50])
+def test_an_empty_stream_of_bzip2_that_two_reads_share(tmp_path, monkeypatch, step):
+    monkeypatch.setattr(streams, "UNPACKED_AT_ONCE", step)
+    nights = [bz2.compress(b"id,text\n"), bz2.compress(b""), bz2.compress(b"1,a\n"), bz2.compress(b"")]
+    shards = shards_of(written(tmp_path, "t.csv.bz2", b"".join([*nights, bz2.compress(b"2,b\n")])))
+    assert table_of(shards).column("id").to_pylist() == ["1", "2"] and rejects_of(shards) == []
 
 
 def test_an_archive_with_a_window_that_is_not_unpacked_is_said_to_be_that(tmp_path):

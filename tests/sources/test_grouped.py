@@ -95,6 +95,15 @@ def test_a_long_conversation_is_one_shard(tmp_path):
     assert len(conversations_of(shards)["a"]) == 50
 
 
+@pytest.mark.parametrize("flush", [1, 500, 1000, 1500, 2000])
+def test_a_conversation_is_whole_wherever_some_of_it_waits(tmp_path, monkeypatch, flush):
+    """On disk, in memory, or partly in each while the input is read."""
+    monkeypatch.setattr(grouped, "FLUSH_BYTES", flush)
+    path = written(tmp_path, "t.csv", "thread,turn\n" + "".join(f"a,{i}\nb{i},1\n" for i in range(20)))
+    shards = grouped_file(path, tmp_path, rows=5)
+    assert len(conversations_of(shards)["a"]) == 20 and sum(shard.num_rows for shard in shards) == 40
+
+
 def test_errors_and_rejects_travel(tmp_path):
     path = written(tmp_path, "t.csv", "thread,turn,n\nb,1,1\na,2,x\nbad\na,1,3\n")
     shards = grouped_file(path, tmp_path, types={"n": "int64"})

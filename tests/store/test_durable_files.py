@@ -53,3 +53,13 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
         files.write(tmp_path / "a", content)
         files.write(tmp_path / "b", full)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_disk_refuses_at_the_end_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refused)
+    with pytest.raises(OutputError, match="disk of .* is full"), DurableFiles() as files:
+        files.write(tmp_path / "a", content)
+    assert not list(tmp_path.iterdir())

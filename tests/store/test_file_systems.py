@@ -1,11 +1,15 @@
-"""Where an output may not lie."""
+"""Where an output may not lie, and what is refused there."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from secbatch.errors import UnfitOutputError
-from secbatch.store.filesystem import check_output_place
+from secbatch.store.filesystem import check_output_place, explain
+from secbatch.store.layout import Layout
+from secbatch.store.versions import check_own
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs", "fuse.s3fs"])
@@ -19,3 +23,24 @@ def test_file_systems_of_servers_are_refused_also_those_that_a_user_mounts(
         check_output_place(tmp_path / "far/out")
     check_output_place(tmp_path / "far/near/out")  # what is mounted inside is not the server's
     check_output_place(tmp_path / "farther/out")
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "disk of 'out' is full"),
+        (errno.EDQUOT, "disk of 'out' is full"),
+        (errno.EACCES, "'out' is not writable"),
+        (errno.EROFS, "'out' is not writable"),
+        (errno.EIO, "'out' cannot be written: Input/output error"),
+    ],
+)
+def test_a_refusal_is_one_sentence(number: int, said: str) -> None:
+    assert said in str(explain(OSError(number, os.strerror(number)), Path("out")))
+
+
+@pytest.mark.parametrize("target", ["archive/000001", "_secbatch/versions/latest", "000001"])
+def test_a_link_of_somebody_else_is_left_alone(target: str, tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to(target)
+    with pytest.raises(UnfitOutputError, match="is there already and was not made by secbatch"):
+        check_own(Layout(tmp_path))
