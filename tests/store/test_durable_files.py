@@ -60,6 +60,6 @@ def test_what_a_disk_refuses_at_the_end_leaves_nothing(tmp_path: Path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", refused)
-    with pytest.raises(OutputError, match="disk of .* is full"), DurableFiles() as files:
+    with pytest.raises(OutputError, match=r"disk of .* is full"), DurableFiles() as files:
         files.write(tmp_path / "a", content)
     assert not list(tmp_path.iterdir())
