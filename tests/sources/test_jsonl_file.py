@@ -1,5 +1,6 @@
 import gzip
 import json
+import tracemalloc
 import zlib
 
 import pytest
@@ -226,3 +227,16 @@ def test_a_mark_amid_files_that_were_put_together_is_said(tmp_path):
     assert table_of(shards).to_pylist() == [{"id": 1}]
     (reject,) = rejects_of(shards)
     assert reject.line == 2 and "starts with a byte order mark" in reject.reason
+
+
+def test_of_a_large_row_the_reader_holds_nothing_beside_its_columns(tmp_path):
+    size = 24 << 20
+    path = written(tmp_path, "t.jsonl", lines(*({"n": n, "t": "x" * size} for n in range(4))))
+    source, numbers, python = source_of(path, rows=1), [], 0
+    tracemalloc.start()
+    for shard in source.shards():
+        numbers += shard.table.column("n").to_pylist()
+        python = max(python, tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert numbers == [0, 1, 2, 3]
+    assert python < size  # what was read of the next row: not this one's line, its pieces and its object

@@ -76,9 +76,12 @@ class JsonlReader:
                 except BadLineError as error:
                     raw = stream.as_stored(line)
                     rejects.append(reject_piece(self.file.path, str(error), raw, line_number, here))
+                del line  # nothing of a large row is held beside its columns while the next one waits
                 if len(rows) >= most or waiting >= BLOCK or len(rejects) >= PIECE_ROWS // 8:
-                    yield self._piece(rows, numbers, rejects)
+                    piece = self._piece(rows, numbers, rejects)
                     rows, numbers, rejects, waiting = [], [], [], 0
+                    yield piece
+                    del piece
             if rows or rejects:
                 yield self._piece(rows, numbers, rejects)
         finally:

@@ -77,8 +77,9 @@ def lines(stream: Utf8Stream) -> Iterator[tuple[bytes, bool, int]]:
         for line in lines[:-1]:
             if parts or dropped:
                 length = held + len(line) + dropped + 1
-                yield b"".join([*parts, line] if not dropped else parts), True, length
+                whole = [b"".join([*parts, line] if not dropped else parts)]
                 parts, held, dropped = [], 0, 0
+                yield whole.pop(), True, length  # of which nothing is held here
             else:
                 yield line, True, len(line) + 1
         if held > RECORD_LIMIT:  # keep what a reject shows, drop the rest
