@@ -294,6 +294,21 @@ def test_a_flipped_bit_in_a_checkpoint_has_its_rows_done_again(counter: Counter,
     assert any(left[-1].stem in text and "done again" in text for text in result.notices)
 
 
+@pytest.mark.parametrize("same_job", [True, False])
+def test_a_flipped_bit_in_the_row_keys_of_a_checkpoint_gives_no_row_another_name(
+    counter: Counter, same_job: bool
+) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    with interrupted_after(50):
+        run_job(job(input=WITH_ID))
+    for path in (STORE / "checkpoints").glob("*.keys"):
+        stored = StoredKeys(path)
+        flip(path, stored._base + stored._arrays["ids"][2])
+    run_job(job(input=WITH_ID, **({} if same_job else {"max_rejects": "2%"})))
+    assert texts() == {str(n): f"word {n}" for n in range(100)}
+    assert done(counter, input=WITH_ID) == 0 and len(rows()) == 100
+
+
 def test_parts_of_an_earlier_version_that_are_others_are_not_taken_from(counter: Counter) -> None:
     """The sizes that the ledger notes tell of what is shown; the file of an earlier version has its footer noted."""
     two_nights(counter, input=WITH_ID)

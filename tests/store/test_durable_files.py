@@ -7,6 +7,7 @@ import pytest
 
 from secbatch.errors import OutputError
 from secbatch.store.durable_files import DurableFiles
+from secbatch.store.filesystem import FEW
 
 
 def content(temporary: Path) -> None:
@@ -55,11 +56,29 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_disk_refuses_at_the_end_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("count", [1, FEW + 1])
+def test_what_a_disk_refuses_at_the_end_leaves_nothing(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
     def refused(handle: int) -> None:
-        raise OSError(28, "No space left on device")
+        if Path(f"/proc/self/fd/{handle}").readlink().name == ".0.tmp":
+            raise OSError(28, "No space left on device")
+        fsync(handle)
 
     monkeypatch.setattr(os, "fsync", refused)
     with pytest.raises(OutputError, match=r"disk of .* is full"), DurableFiles() as files:
-        files.write(tmp_path / "a", content)
+        for number in range(count):
+            files.write(tmp_path / str(number), content)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_turns_read_only_is_what_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "fsync", refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(OutputError, match=r"is not writable \(Read-only file system\)"), DurableFiles() as files:
+        files.write(tmp_path / "a", content)
