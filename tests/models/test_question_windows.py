@@ -68,3 +68,8 @@ def test_places_in_a_very_long_context_are_its_own(
     assert made.counts.tolist()[1] == 1 and made.sizes[made.counts[0]] in (0, 1)
     words = [LONG[start:end] for start, end in zip(made.starts, made.ends, strict=True)]
     assert made.ends.max() == len(LONG) and "".join("".join(words).split()) == "".join(LONG.split())
+    owners = np.repeat(np.arange(3), made.counts)
+    for pair in (0, 2):  # each token of each piece is seen with each question
+        windows = zip(made.first[owners == pair].tolist(), made.sizes[owners == pair].tolist(), strict=True)
+        seen = {token for first, size in windows for token in range(first, first + size)}
+        assert "".join("".join(words[token] for token in sorted(seen)).split()) == "".join(LONG.split())
