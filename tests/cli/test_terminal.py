@@ -1,13 +1,15 @@
 """How text is shown on a terminal."""
 
 import json
+import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from secbatch.cli.figures import write_json
 from secbatch.cli.measured import Measured
-from secbatch.cli.terminal import bold, sentence
+from secbatch.cli.terminal import bold, printable, sentence
 
 
 def test_labels_are_bold_where_the_terminal_can_and_its_user_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,6 +21,19 @@ def test_labels_are_bold_where_the_terminal_can_and_its_user_wants_it(monkeypatc
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
     assert bold("Input:") == "Input:"
+
+
+def test_text_of_any_script_is_shown_as_it_is_and_not_looked_at_letter_by_letter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    everything = [chr(code) for code in range(sys.maxunicode + 1)]
+    hidden = {c for c in everything if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Cs", "Co")}
+    assert {c for c in everything if printable(c) != c} == hidden
+    looked_at: list[str] = []
+    category = unicodedata.category
+    monkeypatch.setattr("secbatch.cli.terminal.unicodedata.category", lambda c: looked_at.append(c) or category(c))
+    text = "Größe 漢字 · naïve Москва 🙂" * 100
+    assert printable(text) == text and looked_at == []
 
 
 def test_of_a_name_without_end_a_sentence_shows_the_ends() -> None:

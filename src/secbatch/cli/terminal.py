@@ -16,7 +16,7 @@ _HIDDEN = {"Cc", "Cf", "Zl", "Zp", "Cs", "Co"}
 def printable(text: str) -> str:
     """`text` on one line; characters that a terminal would obey rather than show stand as \\xNN or \\uNNNN."""
     text = _SAFE_CONTROLS.sub(" ", text)
-    if text.isascii() and text.isprintable():
+    if text.isprintable():  # which holds of no hidden character
         return text
     return "".join(_escape(c) if unicodedata.category(c) in _HIDDEN else c for c in text)
 
