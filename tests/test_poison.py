@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import forked_trial
+import numpy as np
 import pandas as pd
 import pytest
 from fake_task import install
@@ -21,8 +22,11 @@ from poisonous_task import made
 
 from secbatch import trial
 from secbatch.errors import ModelError
+from secbatch.poison import PoisonRows
 from secbatch.run_options import RunOptions
 from secbatch.runner import RunResult, run_job
+from secbatch.store.ledger import Ledger
+from secbatch.store.row_keys import RowKeys
 
 LINES = [f"{n},word {n}" for n in range(20)]
 start_interpreter = trial.start
@@ -259,3 +263,23 @@ def test_a_row_that_a_task_refuses_is_rejected_as_ever(place: Path, monkeypatch:
     result = run()
     assert result.rejected == 1
     assert pd.read_parquet("out/data")["secbatch_error"].dropna().tolist() == ["Task up: this row cannot be done."]
+
+
+def test_a_row_is_poison_only_by_all_that_its_tasks_read(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    one, other, nothing = [1, 2], [3, 4], [0, 0]
+    done = {
+        "mask": np.array([one, one, other, nothing, one], np.uint64),
+        "answer": np.array([nothing, one, nothing, nothing, nothing], np.uint64),
+    }
+    ids = np.arange(10, dtype=np.uint64).reshape(5, 2)
+    keys = RowKeys(ids, ids, ids[:, 0], np.zeros(5, np.uint8), done)
+    poison = PoisonRows(ledger, retry=False)
+    assert not poison.errors(keys)
+    poison.add(keys.take(np.array([0])), "SIGSEGV")
+    for known in (poison, PoisonRows(ledger, retry=False)):  # the next run knows it, too
+        assert set(known.errors(keys)) == {0, 4}
+    again = PoisonRows(ledger, retry=True)
+    assert not again.errors(keys) and set(again.tried_again.tolist()) == {0, 1}
+    again.passed(keys.take(np.array([0])))
+    assert not PoisonRows(ledger, retry=False).errors(keys)

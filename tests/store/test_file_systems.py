@@ -25,6 +25,22 @@ def test_file_systems_of_servers_are_refused_also_those_that_a_user_mounts(
     check_output_place(tmp_path / "farther/out")
 
 
+@pytest.mark.parametrize("place", ["out/data", "out/data/more", "out/_secbatch/parts", "link/data"])
+def test_an_output_within_another_one_is_refused(place: str, tmp_path: Path) -> None:
+    (tmp_path / "out/_secbatch/versions/000001").mkdir(parents=True)
+    (tmp_path / "out/data").symlink_to("_secbatch/versions/000001")
+    (tmp_path / "link").symlink_to("out")
+    with pytest.raises(UnfitOutputError, match=rf"lies within what belongs to the output '{tmp_path}/out'"):
+        check_output_place(tmp_path / place)
+    check_output_place(tmp_path / "link")
+
+
+@pytest.mark.parametrize("place", ["~/out", "~root/out", "~"])
+def test_a_home_that_no_shell_has_put_in_is_refused(place: str) -> None:
+    with pytest.raises(UnfitOutputError, match="begins with '~', which is not known here; write the whole path"):
+        check_output_place(Path(place))
+
+
 @pytest.mark.parametrize(
     ("number", "said"),
     [
