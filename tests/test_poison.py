@@ -270,7 +270,7 @@ def test_a_row_is_poison_only_by_all_that_its_tasks_read(tmp_path: Path) -> None
     one, other, nothing = [1, 2], [3, 4], [0, 0]
     done = {
         "mask": np.array([one, one, other, nothing, one], np.uint64),
-        "answer": np.array([nothing, one, nothing, nothing, nothing], np.uint64),
+        "answer": np.array([nothing, [5, 6], nothing, nothing, nothing], np.uint64),
     }
     ids = np.arange(10, dtype=np.uint64).reshape(5, 2)
     keys = RowKeys(ids, ids, ids[:, 0], np.zeros(5, np.uint8), done)
