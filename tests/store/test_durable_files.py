@@ -1,13 +1,15 @@
 """Files that become durable together: what the disk is asked for, and in which order."""
 
+import io
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from secbatch.errors import OutputError
 from secbatch.store.durable_files import DurableFiles
-from secbatch.store.filesystem import FEW
+from secbatch.store.filesystem import FEW, WatchedFile
 
 
 def content(temporary: Path) -> None:
@@ -82,3 +84,16 @@ def test_a_disk_that_turns_read_only_is_what_is_told(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Path, "unlink", refused)
     with pytest.raises(OutputError, match=r"is not writable \(Read-only file system\)"), DurableFiles() as files:
         files.write(tmp_path / "a", content)
+
+
+def test_a_write_that_a_disk_takes_in_parts_is_whole(tmp_path: Path) -> None:
+    class Nearly(io.FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(memoryview(data)[:7])
+
+    class Watched(WatchedFile, Nearly):
+        pass
+
+    with Watched(tmp_path / "a", "part") as file:
+        assert file.write(b"a row of the dataset, ") == 22 and file.write(b"and another") == 11
+    assert (tmp_path / "a").read_bytes() == b"a row of the dataset, and another"
