@@ -34,6 +34,9 @@ def test_text_of_any_script_is_shown_as_it_is_and_not_looked_at_letter_by_letter
     monkeypatch.setattr("secbatch.cli.terminal.unicodedata.category", lambda c: looked_at.append(c) or category(c))
     text = "Größe 漢字 · naïve Москва 🙂" * 100
     assert printable(text) == text and looked_at == []
+    with_hidden = f"{text}\u00a0\u202e{text}\x1b[31m"
+    assert printable(with_hidden) == f"{text}\u00a0\\u202e{text}\\x1b[31m"
+    assert len(looked_at) == len(set(with_hidden))
 
 
 def test_of_a_name_without_end_a_sentence_shows_the_ends() -> None:

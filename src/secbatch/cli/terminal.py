@@ -18,7 +18,8 @@ def printable(text: str) -> str:
     text = _SAFE_CONTROLS.sub(" ", text)
     if text.isprintable():  # which holds of no hidden character
         return text
-    return "".join(_escape(c) if unicodedata.category(c) in _HIDDEN else c for c in text)
+    hidden = {ord(c): _escape(c) for c in set(text) if unicodedata.category(c) in _HIDDEN}
+    return text.translate(hidden) if hidden else text
 
 
 def sentence(text: str) -> str:
