@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from transformers import ModernBertConfig, ModernBertModel
+from transformers.activations import ACT2CLS, ACT2FN
 
 from secbatch.models.encoder_modernbert import PackedModernBert
 from secbatch.models.native import LONGEST
-from secbatch.models.packed import BLOCK_TOKENS, LEAST_TOKENS, ROWS, block_ends, block_size, blocks
+from secbatch.models.packed import BLOCK_TOKENS, LEAST_TOKENS, ROWS, block_ends, block_size, blocks, exact_gelu
 from secbatch.models.sequences import TokenSequences
 
 
@@ -81,3 +82,12 @@ def test_a_short_text_has_the_same_bits_beside_a_long_one() -> None:
     with torch.inference_mode():
         together, alone = path(TokenSequences.of([long, short])), path(TokenSequences.of([short]))
     assert torch.equal(together[len(long) :], alone)
+
+
+@pytest.mark.parametrize("activation", [*ACT2CLS, "torch", "torch, by tanh"])
+def test_what_is_taken_for_gelu_is_gelu(activation: str) -> None:
+    """Linear layers compute it in its place."""
+    others = {"torch": torch.nn.GELU(), "torch, by tanh": torch.nn.GELU("tanh")}
+    function, x = others.get(activation) or ACT2FN[activation], torch.linspace(-4, 4, 100)
+    assert exact_gelu(function) == (activation in ("gelu", "torch"))
+    assert not exact_gelu(function) or torch.equal(function(x), torch.nn.functional.gelu(x))
