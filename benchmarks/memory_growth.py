@@ -3,7 +3,8 @@
 Runs of 20,000, 200,000, 1,000,000 and 2,000,000 rows with a model that costs nothing, each in a process of its own:
 its peak memory, its rows a second from the first finished shard to the last (so without imports and loading), and the
 seconds of a second run, for which nothing is left to do. With --real the model is a RoBERTa of two layers of 64 with
-random weights, and everything runs as in any job.
+random weights, and everything runs as in any job. With --night the figures are of a second run too, in a process of its
+own: of the same rows in another order, or with one more task.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import json
 import math
 import multiprocessing
 import os
+import random
 import resource
 import shutil
 import tempfile
@@ -18,6 +20,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # this and the next as the command line has them
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
@@ -43,6 +46,37 @@ def write_rows(path: Path, rows: int, partitions: int = 1, different: float = 1.
             digits = f"{number % kinds:08}"  # as many words whatever the number: a row costs the same in any file
             words = " ".join(WORDS[int(digit)] for digit in digits)
             file.write(f"{number},p{number % partitions},The {words} is a <mask>.\n")
+
+
+def shuffle_rows(path: Path) -> None:
+    with path.open(encoding="utf-8") as file:
+        head, *rows = file
+    random.Random(0).shuffle(rows)
+    path.write_text("".join([head, *rows]), encoding="utf-8")
+
+
+class Marks:
+    """When so many rows were done."""
+
+    def __init__(self) -> None:
+        self.marks: list[tuple[float, int]] = []
+
+    def progress(self, done: int, rejected: int, fraction: float) -> None:
+        self.marks.append((time.perf_counter(), done))
+
+    def notice(self, text: str) -> None:
+        return
+
+    @property
+    def rows_per_second(self) -> float:
+        """From the first finished shard to the last; nan where one held all rows."""
+        (first_time, first_rows), (last_time, last_rows) = self.marks[0], self.marks[-1]
+        elapsed = last_time - first_time
+        return (last_rows - first_rows) / elapsed if elapsed else math.nan
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
 
 
 def small_model(tokenizer: Path | None, target: Path) -> None:
@@ -71,27 +105,16 @@ def one_run(
     source = Path(folder) / "rows.csv"
     write_rows(source, rows, partitions, different)
     partition_by = ("part",) if partitions > 1 else ()
-    marks: list[tuple[float, int]] = []
-
-    class Marks:
-        def progress(self, done: int, rejected: int, fraction: float) -> None:
-            marks.append((time.perf_counter(), done))
-
-        def notice(self, text: str) -> None:
-            return
-
+    marks = Marks()
     model, output = Path(folder) / "model", source.with_name("out")
     asked = job(source, model, output, task, partition_by)
     if real:
         shutil.rmtree(output, ignore_errors=True)
-        result = run_job(asked, reporter=Marks())
+        result = run_job(asked, reporter=marks)
     else:
-        result = run(source, model, like, NullDevice(), reporter=Marks(), task=task, partition_by=partition_by)
+        result = run(source, model, like, NullDevice(), reporter=marks, task=task, partition_by=partition_by)
     assert result.enriched == rows
-    (first_time, first_rows), (last_time, last_rows) = marks[0], marks[-1]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
-    elapsed = last_time - first_time
-    rate = (last_rows - first_rows) / elapsed if elapsed else math.nan  # one shard held all rows
+    peak, rate = peak_mib(), marks.rows_per_second
     nothing: AbstractContextManager[None] = nullcontext() if real else null_tasks(NullDevice(), SETTINGS[like][1])
     with nothing:
         again = run_job(asked)
@@ -99,6 +122,18 @@ def one_run(
     figures = {"rows": rows, "peak_mib": peak, "rows_per_second": rate, "seconds": result.seconds}
     # Of a short run the rate above is too high: shards are computed while the first one is on its way to the disk.
     return {**figures, "device_us": result.timings["device"] / rows * 1e6, "again_seconds": again.seconds}
+
+
+def one_night(folder: str, rows: int, like: str, night: str) -> dict[str, float]:
+    """After `one_run` of fill-mask."""
+    source, marks = Path(folder) / "rows.csv", Marks()
+    shards, token_budget = SETTINGS[like]
+    asked = job(source, Path(folder) / "model", source.with_name("out"), "both" if night == "task" else "fill-mask")
+    with null_tasks(NullDevice(), token_budget), patch("secbatch.runner.shard_rows_schedule", lambda *_: shards):
+        result = run_job(asked, reporter=marks)
+    assert result.enriched + result.reused == result.rows_in_dataset == rows
+    figures = {"rows": rows, "peak_mib": peak_mib(), "rows_per_second": marks.rows_per_second}
+    return {**figures, "seconds": result.seconds}
 
 
 def main() -> None:
@@ -110,8 +145,11 @@ def main() -> None:
     parser.add_argument("--different", type=float, default=1.0, help="share of sentences that no earlier one is like")
     parser.add_argument("--like", choices=sorted(SETTINGS), default="gpu", help="sizes as on that device")
     parser.add_argument("--real", action="store_true", help="a small model with weights; sizes as on this machine")
+    parser.add_argument("--night", choices=("shuffled", "task"), help="measure a second run; what is other in it")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
+    if options.night and (options.real or options.partitions > 1 or options.task != "fill-mask"):
+        parser.error("--night goes with --sizes, --like, --different and --tokenizer alone")
     found = []
     processes = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
@@ -122,6 +160,13 @@ def main() -> None:
             with ProcessPoolExecutor(1, mp_context=processes) as child:
                 settings = options.like, options.task, options.partitions, options.different, options.real
                 last = child.submit(one_run, folder, rows, *settings).result()
+            if options.night:
+                if options.night == "shuffled":
+                    with ProcessPoolExecutor(1, mp_context=processes) as child:  # one starts with this one's peak
+                        child.submit(shuffle_rows, Path(folder) / "rows.csv").result()
+                with ProcessPoolExecutor(1, mp_context=processes) as child:
+                    night = child.submit(one_night, folder, rows, options.like, options.night).result()
+                last |= {f"night_{name}": figure for name, figure in night.items()}
             found.append(last)
             memory, rate, seconds = last["peak_mib"], last["rows_per_second"], last["seconds"]
             print(
@@ -129,6 +174,9 @@ def main() -> None:
                 f"{last['again_seconds']:>8.1f} s",
                 flush=True,
             )
+            if options.night:
+                memory, rate, seconds = night["peak_mib"], night["rows_per_second"], night["seconds"]
+                print(f"{options.night:>10}{memory:>10,.0f} MiB{rate:>10,.0f}{seconds:>25.1f} s", flush=True)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 

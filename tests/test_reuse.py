@@ -9,12 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_task import Counter, install_in, interrupted_after
+from mapped_memory import needs_smaps, resident
 from nights import LINES, WITH_ID, done, job, rows, write
 
 from secbatch.errors import OutputError
 from secbatch.publishing import Publisher
 from secbatch.run_options import RunOptions
 from secbatch.runner import RunResult, run_job
+from secbatch.store.assemble import Assembled, Assembly
 from secbatch.store.filesystem import link_durably
 from secbatch.store.merge import Merger
 
@@ -68,6 +70,26 @@ def test_renamed_split_and_shuffled_files_cost_nothing(counter: Counter) -> None
     found = rows()
     assert sorted(found["secbatch_source"].unique()) == ["in/b.csv", "in/c.csv"] and len(found) == 100
     assert done(counter, input=WITH_ID) == 0
+
+
+@needs_smaps
+def test_a_night_is_put_together_without_its_parts_keys_in_memory(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    done(counter, input=WITH_ID)
+    more, assemble = [], Assembly.assemble
+
+    def watched(self: Assembly, *args: Any) -> Assembled:
+        before = resident(self.layout.keys)  # of what was looked up
+        made = assemble(self, *args)
+        more.append(resident(self.layout.keys) - before)  # while its pieces name them
+        return made
+
+    monkeypatch.setattr(Assembly, "assemble", watched)
+    write("a.csv", "id,text,note", *LINES, "new,first word,")
+    assert done(counter, input=WITH_ID) == 1
+    assert more == [0]
 
 
 def test_changed_rows_cost_themselves_and_the_others_stay(counter: Counter) -> None:

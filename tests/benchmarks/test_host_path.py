@@ -44,6 +44,19 @@ def test_memory_and_growth_are_measured_in_processes_of_their_own(
     assert all(50 < run["peak_mib"] < 20_000 and run["rows_per_second"] > 0 for run in found)
 
 
+@pytest.mark.parametrize("night", ["shuffled", "task"])
+def test_the_second_night_is_measured(
+    benchmark: Callable[..., None], tmp_path: Path, night: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forked = fork_server.running()
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _kind: forked)
+    figures = tmp_path / "figures.json"
+    benchmark("memory_growth.py", "--sizes", "300", "--like", "cpu", "--night", night, "--json", figures)
+    (found,) = json.loads(figures.read_text())
+    assert found["night_rows"] == 300 and found["night_rows_per_second"] > 0
+    assert 50 < found["night_peak_mib"] < 20_000
+
+
 def test_sentences_are_all_different_and_each_has_one_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     sentences = importlib.import_module("sentences")

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mapped_memory import needs_smaps, resident
 
 from secbatch.store import joined_keys, pool
 from secbatch.store.pool import Match, Pool, Stored
@@ -120,3 +121,13 @@ def test_parts_of_earlier_versions_are_not_each_asked_for_new_rows(
     monkeypatch.setattr(StoredKeys, "find_done", lambda self, *what: asked.append(self.path) or find(self, *what))
     matches(tmp_path, parts, new, shards)
     assert len(asked) < 0.4 * shards * len(FINGERPRINTS) * len(parts)
+
+
+@needs_smaps
+def test_of_the_keys_that_are_looked_at_one_part_is_in_memory(tmp_path: Path) -> None:
+    keys = all_keys(np.random.default_rng(1))
+    parts = in_parts(tmp_path, keys, np.arange(ROWS) % 6, np.random.default_rng(3), hidden=0)
+    sizes = [part.keys.stat().st_size for part in parts]
+    asked = Pool(parts, lambda stored: StoredKeys(stored.keys), lambda *_: True, "new", COLUMNS, tmp_path / "scratch")
+    asked.match(keys, FINGERPRINTS)
+    assert 0 < resident(tmp_path) < sum(sizes) / 2

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mapped_memory import needs_smaps, resident
 
 from secbatch.store import present
 from secbatch.store.present import KEPT, Present, Winners, place_of
@@ -71,3 +72,14 @@ def test_rows_in_files_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert found(collected.winners(), list(range(300))) == last
     collected.add(1, identities(np.array([500])), identities(np.array([], np.int64)))
     assert found(collected.winners(), [500, 501]) == {500: (1, 0)}
+
+
+@needs_smaps
+def test_what_was_looked_up_is_given_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(present, "IN_MEMORY", 99)
+    collected, last = filled(tmp_path, shards=7, rows=100)
+    winners = collected.winners()
+    for _ in range(2):  # what is looked up comes back
+        assert found(winners, list(range(300))) == last and resident(tmp_path) > 0
+        winners.give_back()
+        assert resident(tmp_path) == 0

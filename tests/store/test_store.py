@@ -416,3 +416,23 @@ def test_row_groups_without_room_are_read_twice_at_most(tmp_path: Path, monkeypa
     taken()
     assert not opens
     assert len(list((tmp_path / "scratch").iterdir())) > 2
+
+
+def test_row_groups_in_scratch_go_once_their_rows_were_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table({"a": [f"{number:064}" for number in range(1200)]})
+    for part in range(8):
+        write_tables(tmp_path / f"{part}.parquet", table.schema, [table], "part", most_rows=400)
+    monkeypatch.setattr(part_files, "CACHED_BYTES", 3 * 400 * 64)
+    monkeypatch.setattr(part_files, "SPILLED_BYTES", 400 * 64)
+    groups, most = RowGroups(tmp_path / "scratch"), 0
+    for start in range(0, 1200, 50):  # as a night goes through rows that take turns in eight partitions
+        for part in range(8):
+            rows = np.arange(start, start + 50)
+            found = groups.take(tmp_path / f"{part}.parquet", rows, ["a"])
+            assert found.equals(table.take(pa.array(rows)))
+        groups.release()
+        most = max(most, len(list((tmp_path / "scratch").iterdir())) if start else 0)
+    assert 0 < most <= 8
+    assert not list((tmp_path / "scratch").iterdir())
+    again = groups.take(tmp_path / "3.parquet", np.array([7, 5, 1100]), ["a"])  # rows that are asked for twice
+    assert again.equals(table.take(pa.array([7, 5, 1100])))

@@ -74,6 +74,7 @@ class Assembly:
         for part in base:
             assert winners is not None
             self._from_base(part, winners, removed, replaced_sources, standing.get(part.name), result)
+            winners.give_back()
         for checkpoint in checkpoints:
             self._from_checkpoint(checkpoint, winners, result)
         if winners is not None:
@@ -123,6 +124,7 @@ class Assembly:
         if lost.any():
             result.superseded_rejected += _rejected(keys.flags[lost])
             result.superseded.append(self._piece(part, keys, lost, None))
+        keys.give_back()  # pieces name it; what they are written from is looked at again
 
     def _piece(
         self,

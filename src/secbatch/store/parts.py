@@ -32,8 +32,8 @@ BLOCK_BYTES = 64 << 20  # after which it ends amid a block: 64 rows may be gigab
 FIRST_ROWS = 1024  # that tell how many make a row group
 PARQUET_END = b"PAR1"
 JOINED = 64  # small tables that are made one while they wait: each takes kilobytes, however few its rows
-CACHED_BYTES = 256 << 20  # of row groups that are read more than once
-SPILLED_BYTES = 64 << 20  # of them that go to scratch together once they were read again and there is no room
+CACHED_BYTES = 64 << 20  # of row groups that are read more than once
+SPILLED_BYTES = 16 << 20  # of them that go to scratch together once they were read again and there is no room
 TAKEN = 15 / 16  # of a row group's rows, after which it is let go of: the others have gone, or changed
 
 
@@ -285,16 +285,17 @@ class RowGroups:
         self._taken[group] = self._taken.get(group, 0) + rows
         if self._taken[group] > TAKEN * table.num_rows:
             self._let_go(group)
+            del self._taken[group]
         self._make_room()
         return table
 
     def _make_room(self) -> None:
-        spilled: dict[Group, pa.Table] = {}
+        spilled: dict[Group, tuple[pa.Table, int]] = {}
         while self._bytes > CACHED_BYTES - bool(spilled) * SPILLED_BYTES and len(self._cache) > 1:
             group = next(iter(self._cache))
             table = self._let_go(group)
-            if group in self._gone:  # it was read again: once more is once too often
-                spilled[group] = table
+            if self._spilled and group in self._gone:  # it was read again: once more is once too often
+                spilled[group] = table, table.num_rows - self._taken.pop(group)
             self._gone.add(group)
         if self._spilled and spilled:
             self._spilled.add(spilled)
@@ -302,7 +303,6 @@ class RowGroups:
     def _let_go(self, group: Group) -> pa.Table:
         table = self._cache.pop(group)
         self._bytes -= table.nbytes
-        del self._taken[group]
         return table
 
     def release(self) -> None:

@@ -88,6 +88,9 @@ class Pool:
         self._last = 0  # where the last rows were found
 
     def keys(self, number: int) -> StoredKeys:
+        last = next(reversed(self._open), number)
+        if last != number:
+            self._open[last].give_back()
         if number not in self._open:
             self._open[number] = self._open_keys(self.parts[number])
             if len(self._open) > KNOWN_PARTS:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from secbatch.store.digest_pairs import find_pairs
+from secbatch.store.mapped import MappedNumbers
 
 IN_MEMORY = 1 << 20  # rows held before they are spilled
 BUCKETS = 256  # files; each is sorted in memory, so it holds a 256th of the rows
@@ -36,10 +37,16 @@ class Winners:
     entry: np.ndarray  # uint64 [m]
     lost: np.ndarray  # uint64 [l], ascending
     lost_kept: np.ndarray  # ROW [k]: those of the lost that stand in the base, sorted by both halves
+    mapped: tuple[MappedNumbers, ...] = ()  # the files of the first three, where they are in files
 
     def find(self, ids: np.ndarray) -> np.ndarray:
         """int64 [n]: the place of each identity (uint64 [n, 2]) in `ids`, -1 for one that is not in the input."""
         return find_pairs(self.ids, self.rest, ids)
+
+    def give_back(self) -> None:
+        """What was looked at no longer counts as this process's memory."""
+        for numbers in self.mapped:
+            numbers.give_back(0, len(numbers.values))
 
     def lost_in_base(self, ids: np.ndarray) -> np.ndarray:
         """bool [n]: an earlier row with that identity is the one that stands in the base."""
@@ -104,18 +111,18 @@ class Present:
             return Winners(ids, rest, entry, np.sort(lost["entry"]), lost[(lost["entry"] & KEPT) != 0])
         self._spill()
         files = [self._folder / f"winners-{name}" for name in ROW.names or ()]
-        rows, losers, kept = 0, [], []
+        losers, kept = [], []
         with files[0].open("wb") as one, files[1].open("wb") as two, files[2].open("wb") as three:
             for number in range(BUCKETS):
                 if self._bucket(number).exists():
                     won, lost = _last_of_each(np.fromfile(self._bucket(number), ROW))
                     for file, name in ((one, "id"), (two, "rest"), (three, "entry")):
                         file.write(won[name].tobytes())
-                    rows += len(won)
                     losers.append(lost["entry"])
                     kept.append(lost[(lost["entry"] & KEPT) != 0])
-        first, second, entries_ = (np.memmap(file, np.uint64, "r", shape=(rows,)) for file in files)
-        return Winners(first, second, entries_, np.sort(np.concatenate(losers)), np.concatenate(kept))
+        mapped = tuple(MappedNumbers(file, np.uint64) for file in files)
+        first, second, entries_ = (numbers.values for numbers in mapped)
+        return Winners(first, second, entries_, np.sort(np.concatenate(losers)), np.concatenate(kept), mapped)
 
 
 def _last_of_each(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -268,6 +268,11 @@ class StoredKeys:
             done = {name: read(f"done {name}") for name in self.tasks}
             return RowKeys(read("ids"), read("content"), read("place"), read("flags"), done)
 
+    def give_back(self) -> None:
+        """What was looked at no longer counts as this process's memory; the system has it at hand still."""
+        if "_memory" in self.__dict__:
+            self._memory.madvise(mmap.MADV_DONTNEED)
+
     def release(self) -> None:
         """Lets go of what is held and mapped; it comes back when it is asked for."""
         for name in ("_memory", "_sorted", "_pairs", "ids", "flags"):

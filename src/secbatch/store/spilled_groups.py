@@ -8,36 +8,39 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from secbatch.store.filesystem import explain, make_folder
+from secbatch.store.filesystem import explain, make_folder, remove_file
 
 Group = tuple[Path, int, tuple[str, ...]]  # a part file, the number of a row group in it, and some of its columns
 
 
 class SpilledGroups:
-    """Files of row groups; no more than one of them is mapped into memory."""
+    """Files of row groups; no more than one of them is mapped into memory. Each is removed once its rows were taken."""
 
     def __init__(self, folder: Path) -> None:
         """`folder`: made when needed, removed by the caller."""
         self._folder = folder
         self._files: list[Path] = []
+        self._left: list[int] = []  # rows of each file that were not taken yet
         self._places: dict[Group, tuple[int, int]] = {}  # number of the file, and the group's first row in it
         self._mapped: tuple[int, pa.Table] | None = None
 
     def __contains__(self, group: Group) -> bool:
         return group in self._places
 
-    def add(self, groups: Mapping[Group, pa.Table]) -> None:
-        """Writes these, together if they have the same columns. Raises OutputError."""
+    def add(self, groups: Mapping[Group, tuple[pa.Table, int]]) -> None:
+        """Writes these, each with the number of its rows that were not taken yet, together if they have the same
+        columns. Raises OutputError."""
         alike: dict[str, list[Group]] = {}
-        for group, table in groups.items():
+        for group, (table, _) in groups.items():
             alike.setdefault(str(table.schema), []).append(group)
         for members in alike.values():
             path, start = self._folder / f"{len(self._files)}.arrow", 0
-            self._write(path, (groups[group] for group in members))
+            self._write(path, (groups[group][0] for group in members))
             for group in members:
                 self._places[group] = len(self._files), start
-                start += groups[group].num_rows
+                start += groups[group][0].num_rows
             self._files.append(path)
+            self._left.append(sum(groups[group][1] for group in members))
 
     @staticmethod
     def _write(path: Path, tables: Iterable[pa.Table]) -> None:
@@ -59,7 +62,13 @@ class SpilledGroups:
                     self._mapped = number, pa.ipc.open_file(file).read_all()
             except OSError as error:
                 raise explain(error, self._files[number]) from None
-        return self._mapped[1].take(pa.array(rows + start))
+        taken = self._mapped[1].take(pa.array(rows + start))
+        self._left[number] -= len(rows)
+        if self._left[number] <= 0:  # one that is asked for twice is read from its part again
+            self.release()
+            remove_file(self._files[number])
+            self._places = {group: place for group, place in self._places.items() if place[0] != number}
+        return taken
 
     def release(self) -> None:
         """Lets go of the file that is mapped; it comes back when it is asked for."""
