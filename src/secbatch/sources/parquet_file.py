@@ -16,6 +16,7 @@ from secbatch.sources.reading_faults import is_the_machines
 from secbatch.sources.shard import Reject
 from secbatch.sources.signatures import no_parquet
 from secbatch.sources.streams import UnreadableFileError
+from secbatch.sources.used_values import has_dictionary, with_used_values
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -255,13 +256,13 @@ def decoded(parquet: "pq.ParquetFile", group: int, most: int) -> "Iterator[pa.Re
     whatever they hold come first. Where the group is said to have more text than rows like those before would make,
     larger ones follow, nobody knows where: fewer, the fewer rows are left for it.
     """
-    growing = [place for place, field in enumerate(parquet.schema_arrow) if not _has_dictionary(field.type)]
+    growing = [place for place, field in enumerate(parquet.schema_arrow) if not has_dictionary(field.type)]
     told = parquet.metadata.row_group(group)
     first = FIRST_BYTES // max(1, told.total_byte_size)
     names, text_bytes = ([], 0) if first else _texts(told, [parquet.schema_arrow.names[place] for place in growing])
     seen_rows = seen_bytes = 0
     for batch in parquet.iter_batches(batch_size=max(1, min(most, first)), row_groups=[group]):
-        yield batch
+        yield with_used_values(batch)
         seen_rows, seen_bytes = seen_rows + batch.num_rows, seen_bytes + batch.select(names).nbytes
         fit = batch.num_rows * BATCH_BYTES // max(1, batch.select(growing).nbytes)
         bound = most
@@ -281,14 +282,6 @@ def _texts(group: "pq.RowGroupMetaData", names: list[str]) -> tuple[list[str], i
             found[name] = True
             size += column.total_uncompressed_size
     return list(found), size
-
-
-def _has_dictionary(kind: "pa.DataType") -> bool:
-    """Whether values of this type share texts, at any depth: each batch has them once, of however many rows it is."""
-    import pyarrow as pa
-
-    inside = [kind.field(place).type for place in range(kind.num_fields)] if pa.types.is_nested(kind) else []
-    return bool(pa.types.is_dictionary(kind)) or any(map(_has_dictionary, inside))
 
 
 def joined(batches: "Iterator[pa.RecordBatch]", rows: int) -> "Iterator[pa.Table]":
