@@ -225,6 +225,31 @@ def test_invalid_text_inside_a_list_costs_its_row_only(tmp_path):
     assert "row 2, column 'l': not valid UTF-8" in shard.errors[1]
 
 
+@pytest.mark.parametrize("kept", ["text", "ordered", "list", "struct"])
+@pytest.mark.parametrize("used", [True, False])
+def test_a_dictionary_with_invalid_text_costs_the_rows_that_use_it_only(tmp_path, kept, used):
+    raw = pa.array([b"low", b"caf\xe9", b"high"], pa.binary())
+    texts = pa.StringArray.from_buffers(3, raw.buffers()[1], raw.buffers()[2])
+    places = pa.array([0, 2, None, 1 if used else 2, 0], pa.int32())
+    column = pa.DictionaryArray.from_arrays(places, texts, ordered=kept == "ordered")
+    if kept == "list":
+        column = pa.ListArray.from_arrays(pa.array(range(6), pa.int32()), column)
+    elif kept == "struct":
+        column = pa.StructArray.from_arrays([column], names=["d"])
+    (shard,) = shards_of(parquet(tmp_path, "t.parquet", pa.table({"n": range(5), "c": column})))
+    values = shard.table.column("c")
+    shard.table.validate(full=True)  # nor is the invalid value left where no row uses it
+    assert shard.table.schema.types == [pa.int64(), column.type]
+    inside = {"list": lambda text: [text], "struct": lambda text: {"d": text}}.get(kept, lambda text: text)
+    fourth = None if used else inside("high")
+    assert values.to_pylist() == [inside("low"), inside("high"), inside(None), fourth, inside("low")]
+    assert list(shard.errors) == ([3] if used else [])
+    if used:
+        assert "row 4, column 'c': not valid UTF-8" in shard.errors[3]
+    if kept == "ordered":
+        assert values.chunk(0).dictionary.to_pylist() == ["low", "high"]
+
+
 def test_a_row_with_two_faults_names_both_and_how_to_mend_them(tmp_path):
     big = pa.array([2**60 + 1, 1])
     parquet(tmp_path, "0.parquet", {"a": big, "b": big})

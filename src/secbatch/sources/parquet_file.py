@@ -16,7 +16,7 @@ from secbatch.sources.reading_faults import is_the_machines
 from secbatch.sources.shard import Reject
 from secbatch.sources.signatures import no_parquet
 from secbatch.sources.streams import UnreadableFileError
-from secbatch.sources.used_values import has_dictionary, with_used_values
+from secbatch.sources.used_values import has_dictionary, renumbered, with_used_values, with_used_values_only
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -227,18 +227,32 @@ def _valid_text(values: "pa.Array") -> "tuple[pa.Array, list[int]]":
     """`values` with null for each entry that is not valid UTF-8, and the positions of those."""
     import pyarrow as pa
 
+    shared = has_dictionary(values.type)
+
     def valid(start: int, stop: int) -> bool:
         part = values.slice(start, stop - start)
         if len(part) < len(values) and pa.types.is_nested(values.type):
             part = part.take(pa.array(np.arange(len(part))))  # a slice still holds, and validates, all children
+            part = with_used_values_only(part) if shared else part
         try:
             part.validate(full=True)
         except pa.ArrowInvalid:
             return False
         return True
 
+    if not shared:
+        bad = failing(len(values), valid)
+        return (without(values, bad) if bad else values), bad
+    if valid(0, len(values)):
+        return values, []
+    if pa.types.is_dictionary(values.type):
+        _, wrong = _valid_text(values.dictionary)
+        result = renumbered(values, np.setdiff1d(np.arange(len(values.dictionary)), wrong))
+        lost = result.is_null().to_numpy(zero_copy_only=False) & values.is_valid().to_numpy(zero_copy_only=False)
+        return result, np.flatnonzero(lost).tolist()
+    values = with_used_values_only(values)
     bad = failing(len(values), valid)
-    return (without(values, bad) if bad else values), bad
+    return (with_used_values_only(without(values, bad)) if bad else values), bad
 
 
 def batch_rows(group: "pq.RowGroupMetaData") -> int:

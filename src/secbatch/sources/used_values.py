@@ -1,5 +1,6 @@
 """Columns of places in a dictionary (a pandas categorical, say) with the values that their rows use, and no others."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,10 +29,27 @@ def with_used_values(batch: "pa.RecordBatch") -> "pa.RecordBatch":
 
     if not any(map(has_dictionary, batch.schema.types)):
         return batch
-    return pa.RecordBatch.from_arrays([_used(column) for column in batch.columns], schema=batch.schema)
+    return pa.RecordBatch.from_arrays([_changed(column, _smaller) for column in batch.columns], schema=batch.schema)
 
 
-def _used(values: "pa.Array") -> "pa.Array":
+def with_used_values_only(values: "pa.Array") -> "pa.Array":
+    """The same values; of dictionaries of any size, at any depth, the used values alone."""
+    return _changed(values, _used)
+
+
+def renumbered(values: "pa.DictionaryArray", keep: np.ndarray) -> "pa.DictionaryArray":
+    """`values` with those of their dictionary at `keep` (ascending) alone, null where another one was."""
+    import pyarrow as pa
+
+    kind = values.type
+    places = values.indices.fill_null(0).to_numpy()
+    present = values.indices.is_valid().to_numpy(zero_copy_only=False) & np.isin(places, keep)
+    indices = pa.array(np.where(present, np.searchsorted(keep, places), 0), kind.index_type, mask=~present)
+    return pa.DictionaryArray.from_arrays(indices, values.dictionary.take(pa.array(keep)), ordered=kind.ordered)
+
+
+def _changed(values: "pa.Array", change: "Callable[[pa.DictionaryArray], pa.DictionaryArray]") -> "pa.Array":
+    """`values` with all dictionaries, at any depth, as `change` makes them."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -39,34 +57,31 @@ def _used(values: "pa.Array") -> "pa.Array":
     if not has_dictionary(kind):
         return values
     if pa.types.is_dictionary(kind):
-        return _of_dictionary(values)
+        return change(values)
     missing = values.is_null()
     if pa.types.is_struct(kind):
-        parts = [_used(values.field(place)) for place in range(kind.num_fields)]
+        parts = [_changed(values.field(place), change) for place in range(kind.num_fields)]
         return pa.StructArray.from_arrays(parts, fields=list(kind), mask=missing)
     if pa.types.is_fixed_size_list(kind):
         inside = values.values.slice(values.offset * kind.list_size, len(values) * kind.list_size)
-        return pa.FixedSizeListArray.from_arrays(_used(inside), type=kind, mask=missing)
+        return pa.FixedSizeListArray.from_arrays(_changed(inside, change), type=kind, mask=missing)
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind)):
         return values
     first = values.offsets[0]
     offsets = pc.subtract(values.offsets, first)
     of_rows = slice(first.as_py(), values.offsets[-1].as_py())
     if pa.types.is_map(kind):
-        keys, items = _used(values.keys[of_rows]), _used(values.items[of_rows])
+        keys, items = _changed(values.keys[of_rows], change), _changed(values.items[of_rows], change)
         return pa.MapArray.from_arrays(offsets, keys, items, type=kind, mask=missing)
-    return type(values).from_arrays(offsets, _used(values.values[of_rows]), type=kind, mask=missing)
+    return type(values).from_arrays(offsets, _changed(values.values[of_rows], change), type=kind, mask=missing)
 
 
-def _of_dictionary(values: "pa.DictionaryArray") -> "pa.DictionaryArray":
-    import pyarrow as pa
-
-    held, kind = values.dictionary, values.type
-    if kind.ordered or len(held) <= len(values) or held.nbytes <= LEAST_BYTES:
+def _smaller(values: "pa.DictionaryArray") -> "pa.DictionaryArray":
+    held = values.dictionary
+    if values.type.ordered or len(held) <= len(values) or held.nbytes <= LEAST_BYTES:
         return values
-    present = values.indices.is_valid().to_numpy(zero_copy_only=False)
-    used, places = np.unique(values.indices.drop_null().to_numpy(), return_inverse=True)
-    renumbered = np.zeros(len(values), np.int64)
-    renumbered[present] = places
-    indices = pa.array(renumbered, kind.index_type, mask=~present)
-    return pa.DictionaryArray.from_arrays(indices, held.take(pa.array(used)))
+    return _used(values)
+
+
+def _used(values: "pa.DictionaryArray") -> "pa.DictionaryArray":
+    return renumbered(values, np.unique(values.indices.drop_null().to_numpy()))
