@@ -335,6 +335,17 @@ def test_rows_of_one_size_are_decoded_in_batches_that_grow(tmp_path):
     assert sizes[0] < 64 and set(sizes[4:-1]) == {1024}
 
 
+def test_the_schema_of_many_columns_is_made_once_for_a_row_group(tmp_path, monkeypatch):
+    path = parquet(tmp_path, "t.parquet", {f"c{n}": [n, n] for n in range(50)})
+    monkeypatch.setattr(parquet_file, "FIRST_BYTES", 1)  # no row group is a small one
+    made = []
+    schema = pq.ParquetFile.schema_arrow.fget
+    monkeypatch.setattr(pq.ParquetFile, "schema_arrow", property(lambda file: made.append(1) or schema(file)))
+    with pq.ParquetFile(path) as file:
+        assert sum(batch.num_rows for batch in decoded(file, 0, 1024)) == 2
+    assert len(made) == 1  # once one for each column
+
+
 def test_large_rows_behind_short_ones_of_their_row_group_are_decoded_few_at_a_time(tmp_path):
     texts = [f"{n}" for n in range(20_000)] + ["x" * (2 << 20)] * 80
     options = {"use_dictionary": False, "compression": "none", "write_batch_size": 1}  # a page for each large one

@@ -270,10 +270,11 @@ def decoded(parquet: "pq.ParquetFile", group: int, most: int) -> "Iterator[pa.Re
     whatever they hold come first. Where the group is said to have more text than rows like those before would make,
     larger ones follow, nobody knows where: fewer, the fewer rows are left for it.
     """
-    growing = [place for place, field in enumerate(parquet.schema_arrow) if not has_dictionary(field.type)]
+    schema = parquet.schema_arrow  # made anew each time it is asked for
+    growing = [place for place, field in enumerate(schema) if not has_dictionary(field.type)]
     told = parquet.metadata.row_group(group)
     first = FIRST_BYTES // max(1, told.total_byte_size)
-    names, text_bytes = ([], 0) if first else _texts(told, [parquet.schema_arrow.names[place] for place in growing])
+    names, text_bytes = ([], 0) if first else _texts(told, [schema.field(place).name for place in growing])
     seen_rows = seen_bytes = 0
     for batch in parquet.iter_batches(batch_size=max(1, min(most, first)), row_groups=[group]):
         yield with_used_values(batch)
