@@ -7,6 +7,7 @@ import pytest
 from mapped_memory import needs_smaps, resident
 
 from secbatch.store import present
+from secbatch.store.digest_pairs import find_pairs
 from secbatch.store.present import KEPT, Present, Winners, place_of
 
 
@@ -31,7 +32,7 @@ def filled(folder: Path, shards: int, rows: int) -> tuple[Present, dict[int, tup
 
 def found(winners: Winners, numbers: list[int]) -> dict[int, tuple[int, int]]:
     places = winners.find(identities(np.array(numbers)))
-    entries = np.asarray(winners.entry)[places]
+    entries = winners.entries(places)
     pairs = zip((entries >> np.uint64(32)).tolist(), place_of(entries).tolist(), strict=True)
     return {number: pair for number, place, pair in zip(numbers, places, pairs, strict=True) if place >= 0}
 
@@ -75,11 +76,21 @@ def test_rows_in_files_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 @needs_smaps
-def test_what_was_looked_up_is_given_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_is_looked_up_does_not_stay_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(present, "IN_MEMORY", 99)
-    collected, last = filled(tmp_path, shards=7, rows=100)
-    winners = collected.winners()
-    for _ in range(2):  # what is looked up comes back
-        assert found(winners, list(range(300))) == last and resident(tmp_path) > 0
-        winners.give_back()
-        assert resident(tmp_path) == 0
+    monkeypatch.setattr(present, "LOOKED_AT", 1 << 13)
+    collected, numbers = Present(tmp_path), np.arange(1 << 17)
+    collected.add(0, identities(numbers), identities(numbers[:0]))
+    winners, most = collected.winners(), 0
+
+    def watched(*asked: np.ndarray) -> np.ndarray:
+        nonlocal most
+        found = find_pairs(*asked)
+        most = max(most, resident(tmp_path))
+        return found
+
+    monkeypatch.setattr(present, "find_pairs", watched)
+    mixed = np.random.default_rng(0).permutation(numbers)
+    assert (place_of(winners.entries(winners.find(identities(mixed)))) == mixed).all()
+    assert 0 < most < 24 * len(numbers) / 2
+    assert resident(tmp_path) == 0

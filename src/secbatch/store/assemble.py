@@ -74,7 +74,6 @@ class Assembly:
         for part in base:
             assert winners is not None
             self._from_base(part, winners, removed, replaced_sources, standing.get(part.name), result)
-            winners.give_back()
         for checkpoint in checkpoints:
             self._from_checkpoint(checkpoint, winners, result)
         if winners is not None:
@@ -95,7 +94,7 @@ class Assembly:
         places = winners.find(np.asarray(keys.ids))
         present = places >= 0
         stays = np.zeros(keys.rows, bool)
-        stays[present] = (winners.entry[places[present]] & KEPT) != 0
+        stays[present] = (winners.entries(places[present]) & KEPT) != 0
         replaced = self._replaced_in_base(part, places, winners)
         replaced_kept = stays & replaced
         present &= ~replaced
@@ -173,7 +172,7 @@ class Assembly:
         candidates = np.flatnonzero(places >= 0)
         if self.sentences and len(winners.lost) and len(candidates):
             names = _names(self.layout.parts / part.files[0], candidates)
-            found[candidates] = of_earlier_shards(names, shard_of(winners.entry[places[candidates]]), winners)
+            found[candidates] = of_earlier_shards(names, shard_of(winners.entries(places[candidates])), winners)
         return found
 
     def _moved(self, part: Part, keys: StoredKeys, absent: np.ndarray, sources: Sequence[str]) -> np.ndarray:

@@ -31,5 +31,5 @@ def of_earlier_shards(names: pa.ChunkedArray, shards: np.ndarray, winners: Winne
     """bool [n]: sentences of these shards (int64 [n]) whose documents begin anew in a later shard."""
     places = winners.find(first_sentences(names))
     found = places >= 0
-    found[found] = shard_of(winners.entry[places[found]]) > shards[found]
+    found[found] = shard_of(winners.entries(places[found])) > shards[found]
     return found

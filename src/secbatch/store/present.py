@@ -1,5 +1,6 @@
 """Who is in this run's input: 24 bytes a row, in memory while they are few and in files otherwise."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from secbatch.store.mapped import MappedNumbers
 IN_MEMORY = 1 << 20  # rows held before they are spilled
 BUCKETS = 256  # files; each is sorted in memory, so it holds a 256th of the rows
 SPILL_ROWS = 1 << 17  # rows that wait for the files once these are in use
+LOOKED_AT = 1 << 20  # rows of files that are in memory at a time while some are looked up: 16 MiB
 ROW = np.dtype([("id", np.uint64), ("rest", np.uint64), ("entry", np.uint64)])
 KEPT = np.uint64(1)  # the lowest bit of an entry: the row stands in the base version already, as it is
 
@@ -41,12 +43,27 @@ class Winners:
 
     def find(self, ids: np.ndarray) -> np.ndarray:
         """int64 [n]: the place of each identity (uint64 [n, 2]) in `ids`, -1 for one that is not in the input."""
-        return find_pairs(self.ids, self.rest, ids)
+        found = np.empty(len(ids), np.int64)
+        for some in self._stretches(ids[:, 0]):
+            found[some] = find_pairs(self.ids, self.rest, ids[some])
+        return found
 
-    def give_back(self) -> None:
-        """What was looked at no longer counts as this process's memory."""
-        for numbers in self.mapped:
-            numbers.give_back(0, len(numbers.values))
+    def entries(self, places: np.ndarray) -> np.ndarray:
+        """uint64 [n]: the entries at these places (int64 [n])."""
+        entries = np.empty(len(places), np.uint64)
+        for some in self._stretches(places):
+            entries[some] = self.entry[places[some]]
+        return entries
+
+    def _stretches(self, keys: np.ndarray) -> Iterator[np.ndarray | slice]:
+        """Positions of `keys` [n], of which neighbours are looked up together; files are let go of in between."""
+        if not self.mapped:
+            yield slice(None)
+            return
+        for some in np.array_split(np.argsort(keys), -(-len(self.ids) // LOOKED_AT)):
+            yield some
+            for numbers in self.mapped:
+                numbers.give_back(0, len(numbers.values))
 
     def lost_in_base(self, ids: np.ndarray) -> np.ndarray:
         """bool [n]: an earlier row with that identity is the one that stands in the base."""

@@ -74,7 +74,7 @@ class StandIns:
         rows = np.flatnonzero(_among(ids[:, 0], among))
         found = self.winners.find(ids[rows])
         there = found >= 0
-        rows = rows[there][(self.winners.entry[found[there]] & KEPT) == 0]
+        rows = rows[there][(self.winners.entries(found[there]) & KEPT) == 0]
         return rows[~self._whole(part, rows)]
 
     def _rows(self, contents: np.ndarray) -> np.ndarray:
@@ -90,7 +90,8 @@ class StandIns:
             rows = np.empty(len(at), made)
             rows["content"], rows["place"] = ids[at, 0], np.asarray(keys.column("place"))[at]
             rows["part"], rows["row"], rows["whole"], rows["absent"] = number, at, self._whole(part, at), names < 0
-            rows["kept"] = (names >= 0) & ((self.winners.entry[names] & KEPT) != 0)
+            rows["kept"] = names >= 0
+            rows["kept"][names >= 0] = (self.winners.entries(names[names >= 0]) & KEPT) != 0
             found.append(rows)
             keys.release()
         return np.concatenate(found)
@@ -102,7 +103,7 @@ class StandIns:
         stops = np.searchsorted(self.winners.ids, contents, side="right")
         counts = stops - starts
         named = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
-        entry = np.asarray(self.winners.entry[named])
+        entry = self.winners.entries(named)
         named, entry = named[(entry & KEPT) == 0], entry[(entry & KEPT) == 0]
         place, shards = np.empty(len(entry), np.uint64), shard_of(entry)
         order = np.argsort(shards, kind="stable")
