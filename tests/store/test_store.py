@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from secbatch.errors import JobError, OutputError, OutputHeldError, UnfitOutputError
-from secbatch.store import ledger_errors
+from secbatch.store import ledger_errors, spilled_groups
 from secbatch.store import parts as part_files
 from secbatch.store.durable_files import write_atomically
 from secbatch.store.filesystem import check_output_place
@@ -35,6 +35,7 @@ from secbatch.store.partitions import (
     with_partitions,
 )
 from secbatch.store.parts import RowGroups, read_part, write_tables
+from secbatch.store.spilled_groups import SpilledGroups
 from secbatch.store.versions import prune, publish
 
 
@@ -436,3 +437,17 @@ def test_row_groups_in_scratch_go_once_their_rows_were_taken(tmp_path: Path, mon
     assert not list((tmp_path / "scratch").iterdir())
     again = groups.take(tmp_path / "3.parquet", np.array([7, 5, 1100]), ["a"])  # rows that are asked for twice
     assert again.equals(table.take(pa.array([7, 5, 1100])))
+
+
+def test_a_row_group_in_scratch_that_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table({"a": [1, 2, 3]})
+    spilled, group = SpilledGroups(tmp_path / "scratch"), (tmp_path / "a.parquet", 0, ("a",))
+    spilled.add({group: (table, 3)})
+
+    def refused(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(spilled_groups, "remove_file", refused)
+    assert spilled.take(group, np.array([2, 0])).to_pylist() == [{"a": 3}, {"a": 1}]
+    with pytest.raises(OutputError, match=r"0\.arrow"):
+        spilled.take(group, np.array([1]))

@@ -66,7 +66,10 @@ class SpilledGroups:
         self._left[number] -= len(rows)
         if self._left[number] <= 0:  # one that is asked for twice is read from its part again
             self.release()
-            remove_file(self._files[number])
+            try:
+                remove_file(self._files[number])
+            except OSError as error:
+                raise explain(error, self._files[number]) from None
             self._places = {group: place for group, place in self._places.items() if place[0] != number}
         return taken
 
