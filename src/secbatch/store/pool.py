@@ -88,6 +88,7 @@ class Pool:
         self._last = 0  # where the last rows were found
 
     def keys(self, number: int) -> StoredKeys:
+        """Those of a part; what was looked at of another part's no longer counts as memory."""
         last = next(reversed(self._open), number)
         if last != number:
             self._open[last].give_back()
