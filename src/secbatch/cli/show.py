@@ -16,11 +16,11 @@ from secbatch.store.layout import Layout, rejects_beside
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.dataset as ds
 
 SHOWN_CHARACTERS = 2000
 SHOWN_LABELS = 5
-# For a few rows nothing more is read than they take: Arrow would have gigabytes of the rows behind them in memory.
-_NO_FURTHER = {"fragment_readahead": 1, "batch_readahead": 1}
 _FULLEST = {
     "fill-mask": "_predictions",
     "classify": "_scores",
@@ -79,7 +79,7 @@ def _read(output: Path, rows: int, rejected: bool) -> "tuple[pa.Table, dict[str,
             raise InputError(f"'{output}' holds no results of secbatch; give the output of `secbatch run` or `enrich`.")
         wanted = pc.field("secbatch_status") == "rejected" if rejected else None
         there = dataset.count_rows(filter=wanted)
-        table = dataset.head(min(rows, there), filter=wanted, **_NO_FURTHER)
+        table = _first(dataset, min(rows, there), wanted)
         return table, tasks_of(footer, table.schema), there
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, OSError) and refuses_to_read(error):
@@ -118,7 +118,24 @@ def _unparseable(output: Path, rows: int) -> tuple[list[dict[str, Any]], int]:
     if not files:
         return [], 0
     dataset = ds.dataset([str(file) for file in files], format="parquet")
-    return dataset.head(max(0, rows), **_NO_FURTHER).to_pylist(), dataset.count_rows()
+    return _first(dataset, max(0, rows)).to_pylist(), dataset.count_rows()
+
+
+def _first(dataset: "ds.Dataset", rows: int, wanted: "pc.Expression | None" = None) -> "pa.Table":
+    """So many rows, row group by row group: a scan of all has gigabytes of those behind them in memory."""
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+
+    schema, found, left = dataset.schema, [], rows
+    for fragment in dataset.get_fragments(filter=wanted):
+        if left <= 0:
+            break
+        for group in fragment.split_by_row_group(filter=wanted, schema=schema):
+            found.append(ds.Scanner.from_fragment(group, schema=schema, filter=wanted).head(left))
+            left -= found[-1].num_rows
+            if left <= 0:
+                break
+    return pa.concat_tables([schema.empty_table(), *found])
 
 
 def _latest_run(output: Path) -> str:
