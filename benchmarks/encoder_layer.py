@@ -18,9 +18,9 @@ import transformers
 from encoder_model import HIDDEN, LAYERS, WIDE
 from gemm import INNER, OUTER, ROWS
 
+from secbatch.freed_memory import keep_freed_memory
 from secbatch.models.device import choose
 from secbatch.models.encoder_bert import PackedBert
-from secbatch.models.freed_memory import keep_freed_memory
 from secbatch.models.linear import Linear
 from secbatch.models.packed import Block
 from secbatch.models.packed_attention import attend

@@ -4,7 +4,7 @@ Runs of 20,000, 200,000, 1,000,000 and 2,000,000 rows with a model that costs no
 its peak memory, its rows a second from the first finished shard to the last (so without imports and loading), and the
 seconds of a second run, for which nothing is left to do. With --real the model is a RoBERTa of two layers of 64 with
 random weights, and everything runs as in any job. With --night the figures are of a second run too, in a process of its
-own: of the same rows in another order, or with one more task.
+own: of the same rows in another order, with one more task, or of ten times as many of which the first run had a tenth.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from secbatch.runner import run_job
 
 WORDS = ("malware", "host", "domain", "user", "server", "file", "mail", "script", "group", "key")
 SIZES = (20_000, 200_000, 1_000_000, 2_000_000)
+NIGHTS = ("shuffled", "task", "grown")
 
 
 def write_rows(path: Path, rows: int, partitions: int = 1, different: float = 1.0) -> None:
@@ -145,7 +146,7 @@ def main() -> None:
     parser.add_argument("--different", type=float, default=1.0, help="share of sentences that no earlier one is like")
     parser.add_argument("--like", choices=sorted(SETTINGS), default="gpu", help="sizes as on that device")
     parser.add_argument("--real", action="store_true", help="a small model with weights; sizes as on this machine")
-    parser.add_argument("--night", choices=("shuffled", "task"), help="measure a second run; what is other in it")
+    parser.add_argument("--night", choices=NIGHTS, help="measure a second run; what is other in it")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
     if options.night and (options.real or options.partitions > 1 or options.task != "fill-mask"):
@@ -159,18 +160,22 @@ def main() -> None:
             # A pool of one, anew for each size: what fails or dies there ends this process with its failure.
             with ProcessPoolExecutor(1, mp_context=processes) as child:
                 settings = options.like, options.task, options.partitions, options.different, options.real
-                last = child.submit(one_run, folder, rows, *settings).result()
+                first_rows = rows // 10 if options.night == "grown" else rows
+                last = child.submit(one_run, folder, first_rows, *settings).result()
             if options.night:
-                if options.night == "shuffled":
-                    with ProcessPoolExecutor(1, mp_context=processes) as child:  # one starts with this one's peak
-                        child.submit(shuffle_rows, Path(folder) / "rows.csv").result()
+                source = Path(folder) / "rows.csv"
+                with ProcessPoolExecutor(1, mp_context=processes) as child:  # one starts with this one's peak
+                    if options.night == "shuffled":
+                        child.submit(shuffle_rows, source).result()
+                    elif options.night == "grown":
+                        child.submit(write_rows, source, rows, 1, options.different).result()
                 with ProcessPoolExecutor(1, mp_context=processes) as child:
                     night = child.submit(one_night, folder, rows, options.like, options.night).result()
                 last |= {f"night_{name}": figure for name, figure in night.items()}
             found.append(last)
             memory, rate, seconds = last["peak_mib"], last["rows_per_second"], last["seconds"]
             print(
-                f"{rows:>10,}{memory:>10,.0f} MiB{rate:>10,.0f}{last['device_us']:>15.1f}{seconds:>10.1f} s"
+                f"{first_rows:>10,}{memory:>10,.0f} MiB{rate:>10,.0f}{last['device_us']:>15.1f}{seconds:>10.1f} s"
                 f"{last['again_seconds']:>8.1f} s",
                 flush=True,
             )

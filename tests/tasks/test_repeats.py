@@ -125,7 +125,7 @@ GROWN = """
 import sys
 from pathlib import Path
 import numpy as np
-from secbatch.models.freed_memory import keep_freed_memory
+from secbatch.freed_memory import keep_freed_memory
 from secbatch.tasks.repeats import Repeats
 
 def resident():

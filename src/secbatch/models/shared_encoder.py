@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from secbatch.freed_memory import keep_freed_memory
 from secbatch.models.batch_runner import BatchReport, BatchRunner, default_token_budget
 from secbatch.models.device import Compute
 from secbatch.models.encoder import HiddenStates, MaskedLM, ModelHead, hidden_states
 from secbatch.models.first_forward import FirstForwardError, first_forward
-from secbatch.models.freed_memory import keep_freed_memory
 from secbatch.models.heads import SequenceHead, TokenHead, trial_pairs
 from secbatch.models.load import LoadedModel, check_vocabulary, load_model
 from secbatch.models.packed_encoder import PackedEncoder
