@@ -4,6 +4,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from secbatch.errors import SecbatchError, cause
+
 
 @contextmanager
 def quiet_matplotlib() -> Iterator[None]:
@@ -15,3 +17,16 @@ def quiet_matplotlib() -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
+
+
+def check_matplotlib() -> None:
+    """Raises SecbatchError where its import fails: it reads settings of the user's, which may be none."""
+    with quiet_matplotlib():
+        try:
+            import matplotlib  # noqa: F401
+        except (OSError, ValueError) as error:
+            raise SecbatchError(
+                f"matplotlib, which draws the plots, cannot be loaded with the settings that it finds ({cause(error)});"
+                " mend MPLBACKEND, or the file matplotlibrc (of the working directory, MATPLOTLIBRC, MPLCONFIGDIR, the"
+                " home)"
+            ) from None

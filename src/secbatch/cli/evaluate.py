@@ -13,6 +13,7 @@ from secbatch.cli.figures import check_json_file, predicting, write_json
 from secbatch.cli.terminal import bold, printable, sentence
 from secbatch.errors import InputError, JobError
 from secbatch.extras import check_extra
+from secbatch.quiet_matplotlib import check_matplotlib
 from secbatch.working_folder import check_working_folder
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ def _check_installed(objective: str, plot: bool) -> None:
     check_extra(f"--objective {objective}", needed.get(objective, []), "finetune")
     if plot:
         check_extra("--plot", ["matplotlib"], "finetune")
+        check_matplotlib()
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from secbatch.models.resolve import resolve
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.threads import restored_threads
 from secbatch.models.transformers_calls import import_transformers
+from secbatch.quiet_matplotlib import check_matplotlib
 from secbatch.run_identity import now
 from secbatch.store.filesystem import explain
 from secbatch.store.lock import hold
@@ -140,10 +141,14 @@ def refuse_others(job: FinetuneJob, folder: ModelFolder, done: dict[str, Any] | 
 
 
 def check_output(job: FinetuneJob) -> ModelFolder:
-    """The output folder. Raises JobError and OutputError where no model can go, JobError for missing libraries."""
+    """The output folder. Raises JobError and OutputError where no model can go, JobError for missing libraries.
+
+    SecbatchError where the curve could not be drawn, which is done when all is learned.
+    """
     check_extra("a training", ["sklearn", "nervaluate", "matplotlib"], "finetune")
     if job.hyperparameters.lora:
         check_extra("hyperparameters.lora", ["peft"], "lora")
+    check_matplotlib()
     folder = ModelFolder(job.output)
     folder.check_ours()
     return folder
