@@ -146,3 +146,26 @@ def test_a_record_that_no_training_wrote_is_said(tmp_path: Path) -> None:
         (tmp_path / RECORD).write_text(text)
         with pytest.raises(OutputError, match=r"training\.json' (cannot be read|is no record of a training)"):
             ModelFolder(str(tmp_path)).record()
+
+
+@pytest.mark.parametrize("name", ["..", "../data", "", "a\0b", "_training", 7, None])
+def test_a_record_has_no_others_files_removed(name: object, tmp_path: Path) -> None:
+    """Whoever made a model says in it which files are the model's: they go when another takes its place."""
+    path = tmp_path / "models" / "topics"
+    put(path, *ONE)
+    for file in (RECORD, "_training/files.json"):
+        kept = (path / file).read_bytes() if file == RECORD else None
+        names = [*ONE, name]
+        (path / file).write_text(json.dumps({"files": names} if file == RECORD else names))
+        with pytest.raises(OutputError, match=r"is no record of a training|is not as a training wrote it"):
+            put(path, *SHARDED)
+        assert (path / ONE[0]).is_file()
+        if kept:
+            (path / file).write_bytes(kept)
+
+
+def test_an_empty_record_is_no_model_to_train_over(tmp_path: Path) -> None:
+    for text in ("null", '{"files": null}', '{"files": "model.safetensors"}'):
+        (tmp_path / RECORD).write_text(text)
+        with pytest.raises(OutputError, match=r"training\.json' is no record of a training"):
+            ModelFolder(str(tmp_path)).record()

@@ -185,6 +185,28 @@ def test_a_model_that_is_not_as_it_was_written_is_not_taken_for_done(
     assert finetune(asked, overwrite=True).trained and file.read_bytes() == content
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("finished", None),
+        ("best_epoch", "2"),
+        ("steps", 1.5),
+        ("base", []),
+        ("metrics", []),
+        ("metrics", {"dev": None}),
+    ],
+)
+def test_a_record_that_was_changed_is_not_taken_for_the_models(
+    key: str, value: object, whole: FinetuneResult, tiny: Tiny, tmp_path: Path
+) -> None:
+    asked = spec(tiny, tmp_path, "out")
+    file = shutil.copytree(whole.folder, tmp_path / "out") / "training.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(OutputError, match=rf"but not its record \(training.json: {key}[^)]*\) as written: damaged, or"):
+        finetune(asked)
+    assert finetune(asked, overwrite=True).trained and not finetune(asked).trained
+
+
 def test_another_number_of_threads_is_said(tiny: Tiny, tmp_path: Path) -> None:
     asked = iter(range(100))
     with pytest.raises(Interrupted):

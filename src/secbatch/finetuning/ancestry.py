@@ -33,6 +33,21 @@ class _Training(_Told):
 _Base.model_rebuild()
 
 
+class _Weighed(_Base):
+    weights_hash: str
+
+
+class _Finished(_Training):
+    """What is told of it when it is asked for again, or compared with another."""
+
+    finished: str
+    best_epoch: int
+    steps: int
+    tokens: int
+    seconds: float
+    base: _Weighed
+
+
 def trained_record(folder: Path) -> dict[str, Any] | None:
     """What a training of ours left in a model's folder; None for a model that came about in another way."""
     try:
@@ -41,3 +56,12 @@ def trained_record(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError, ValidationError):
         return None
     return record
+
+
+def not_as_written(record: dict[str, Any]) -> str | None:
+    """A key of the record of a finished training that cannot be as it was written, None where all may be."""
+    try:
+        _Finished.model_validate(record)
+    except ValidationError as error:
+        return ".".join(map(str, error.errors()[0]["loc"]))
+    return None

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from secbatch.errors import JobError, OutputError, UnfitOutputError
-from secbatch.finetuning.ancestry import RECORD
+from secbatch.finetuning.ancestry import RECORD, not_as_written
 from secbatch.finetuning.checkpoint import Checkpoints
 from secbatch.home import expanded
 from secbatch.models.content_hash import CONFIG_FILES, TOKENIZER_FILES, tokenizer_hash, weights_hash
@@ -52,21 +52,24 @@ class ModelFolder:
     def record(self) -> dict[str, Any] | None:
         """What the finished training left, or None. Raises OutputError when it cannot be read."""
         path = self.path / RECORD
+        if not path.is_file():
+            return None
         value = _read(path)
-        if value is not None and not isinstance(value, dict):
+        if not isinstance(value, dict) or not _are_names(value.get("files", [])):
             raise OutputError(f"'{path}' is no record of a training; choose another output.")
         return value
 
     def lost(self, record: dict[str, Any]) -> str | None:
         """A file that the model of `record` had and has no more, or None: of weights, configuration or tokenizer."""
-        names = [Path(str(name)).name for name in record.get("files") or ()]
-        needed = [name for name in names if name in _OF_A_MODEL or name.endswith(_WEIGHTS)]
+        needed = [name for name in record.get("files", ()) if name in _OF_A_MODEL or name.endswith(_WEIGHTS)]
         return next((name for name in needed if not (self.path / name).is_file()), None)
 
     def changed(self, record: dict[str, Any]) -> str | None:
         """What of the model is not as it was written, or None. Raises ModelError for a file that cannot be read."""
         if weights_hash(self.path) != record.get("weights_hash"):
             return "weights or configuration"
+        if other := not_as_written(record):
+            return f"record ({RECORD}: {other})"
         written = record.get("tokenizer_hash")  # of a training by an earlier release there is none
         return "tokenizer" if written and tokenizer_hash(self.path) != written else None
 
@@ -131,8 +134,10 @@ class ModelFolder:
 
     def _files_before(self) -> set[str]:
         """Names of files that another model, or a part of one, may have here."""
-        names = [*(self.record() or {}).get("files", ()), *(_read(self.work / MOVED) or ())]
-        return {name for given in names if (name := Path(str(given)).name)}
+        noted = _read(self.work / MOVED) or []
+        if not _are_names(noted):
+            raise OutputError(f"'{self.work / MOVED}' is not as a training wrote it; choose another output.")
+        return {*(self.record() or {}).get("files", ()), *noted}
 
     def _note_files(self, names: set[str]) -> None:
         note = self.work / MOVED
@@ -140,6 +145,14 @@ class ModelFolder:
         temporary.write_text(json.dumps(sorted(names)), encoding="utf-8")
         sync_file(temporary)
         rename(temporary, note)
+
+
+def _are_names(values: Any) -> bool:
+    """Whether these are entries of a model's folder: what a record names is removed for another model's sake."""
+    return isinstance(values, list) and all(
+        isinstance(name, str) and name.isprintable() and name == Path(name).name and name not in {"", "..", UNFINISHED}
+        for name in values
+    )
 
 
 def _sync_entry(path: Path) -> None:
