@@ -9,7 +9,7 @@ import pytest
 from fake_task import install
 from nights import LINES, job, write
 
-from secbatch import finished_shards
+from secbatch import finished_shards, running
 from secbatch.publishing import Publisher
 from secbatch.runner import run_job
 
@@ -83,13 +83,13 @@ def test_a_run_gives_memory_back_once_its_shards_are_through(tmp_path: Path, mon
         return publish(self, *given, final=final, **more)
 
     monkeypatch.setattr(Publisher, "publish", seen)
-    monkeypatch.setattr(finished_shards, "give_back_freed_memory", lambda: events.append("given back"))
+    monkeypatch.setattr(running, "forget", lambda folder: events.append("forgotten"))
+    monkeypatch.setattr(running, "give_back_freed_memory", lambda: events.append("given back"))
     monkeypatch.setattr(finished_shards, "PUBLISH_SECONDS", 0.0)
     monkeypatch.chdir(tmp_path)
     install(monkeypatch)
     write("a.csv", "id,text,note", *LINES)
     monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda *_: (10,))
     run_job(job())
-    assert events[-2:] == ["given back", "final"]
-    assert events.count("given back") == 1
-    assert "first" in events  # versions that are shown on the way
+    assert events[-4:] == ["forgotten", "given back", "final", "forgotten"]
+    assert set(events[:-4]) == {"first"}  # versions that are shown on the way

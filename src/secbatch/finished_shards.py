@@ -4,7 +4,6 @@ import threading
 import time
 from contextlib import nullcontext
 
-from secbatch.freed_memory import give_back_freed_memory
 from secbatch.publishing import Publisher
 from secbatch.reporting import Reporter
 from secbatch.reuse import KeptRows
@@ -101,8 +100,6 @@ class FinishedShards:
     def publish(self, final: bool) -> None:
         """Shows readers what is done. `final`: nothing more comes, so the base's rows are settled, too."""
         begin = time.monotonic()
-        if final:
-            give_back_freed_memory()  # of shards; row groups that are put together would come on top of it
         broken = self.rejects.broken_files if final else set()
         files = [file.path for file in self.setup.source.files] if final and self.lookup.read_whole else []
         with self.ahead.paused() if self.ahead else nullcontext(()) as on_their_way:

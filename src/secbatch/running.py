@@ -15,6 +15,7 @@ from secbatch.errors import (
     interrupt_behind,
 )
 from secbatch.finished_shards import FinishedShards
+from secbatch.freed_memory import give_back_freed_memory
 from secbatch.job import Job
 from secbatch.output_checks import check_mode, check_settings, settings
 from secbatch.pacing import ShardSizes
@@ -221,12 +222,15 @@ class Run:
         publisher = Publisher(job, self.layout, self.ledger, self.run, reuse, setup.worker, about)
         publisher.metadata = footer(setup)
         with ExitStack() as stack:
-            stack.callback(forget, self.layout.checkpoints)
+            stack.callback(forget, self.layout.checkpoints)  # where it fails
             stack.callback(reuse.close)
             stack.callback(setup.worker.abandon)  # what a failure has left on its way
             ahead = stack.enter_context(writer) if (writer := publisher.parts_ahead()) else None
             finished = FinishedShards(context, lookup, publisher, ahead, self.reporter)
             ShardStages(context, lookup, finished, poison, about, publisher.metadata).work()
+            # No shard is to come. Row groups that are put together to parts would come on top of what shards took.
+            forget(self.layout.checkpoints)
+            give_back_freed_memory()
             rejects = context.rejects
             rejects.flush()
             self.result.unparseable, self.result.unreadable_files = rejects.count, len(rejects.broken_files)
