@@ -139,7 +139,7 @@ def _origin(resolved: ResolvedModel, model: str) -> str:
         return f"{resolved.hub_id}@{resolved.revision}"
     if resolved.promoted:
         return f"{model}@{resolved.promoted}"
-    return str(resolved.folder)
+    return os.fsencode(resolved.folder).decode(errors="backslashreplace")  # JSON takes no name that is not UTF-8
 
 
 def _entry(action: str, version: str, source: str, note: str) -> Promotion:

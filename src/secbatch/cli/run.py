@@ -16,7 +16,7 @@ from secbatch.cli.terminal import printable
 from secbatch.cli.watch import Watch
 from secbatch.run_options import RunOptions, next_time
 from secbatch.thread_limit import check_threads
-from secbatch.working_folder import check_working_folder
+from secbatch.working_folder import check_working_folder, check_working_folder_name
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -204,6 +204,7 @@ def run_watched(
     with Watch(log_format) as watch, Interruptible():
         watch.started(job=job.name, version=secbatch.__version__, output=str(single_file or job.output.path))
         check_working_folder()  # before the imports, which need one, and start threads
+        check_working_folder_name()
         check_threads()
         # Imported in here so that Ctrl-C during the slow imports is an interrupt like any other.
         from secbatch.runner import run_job
@@ -223,6 +224,7 @@ def run_watched(
 
 def _show_plan(job: "Job", limit: int | None) -> None:
     check_working_folder()
+    check_working_folder_name()
     check_threads()
     from secbatch.planning import plan_job
 

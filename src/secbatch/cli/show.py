@@ -13,6 +13,7 @@ from secbatch.errors import InputError, JobError, counted
 from secbatch.no_python_object import NO_OBJECT
 from secbatch.store.filesystem import explain_read, refuses_to_read
 from secbatch.store.layout import Layout, rejects_beside
+from secbatch.working_folder import check_working_folder, check_working_folder_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,6 +36,9 @@ _FULLEST = {
 @click.option("--models", "with_models", is_flag=True, help="Also which model gave each row its results, in which run.")
 def show(output: str, rows: int, rejected: bool, with_models: bool) -> int:
     """Print results from the output folder (or .parquet file) OUT."""
+    if not Path(output).is_absolute():
+        check_working_folder()
+        check_working_folder_name()
     table, tasks, there = _read(Path(output), rows, rejected)
     found = _objects(table)
     blocks = [list(_lines(row, texts, tasks)) for row, texts in zip(found, _texts(table, tasks), strict=True)]
