@@ -224,6 +224,24 @@ def test_what_is_known_of_a_loaded_model_is_said(counter: Counter, monkeypatch: 
     assert "it is slow here" not in plan_job(job(up="text")).notices  # nothing is to be done, nothing is loaded
 
 
+def test_a_faster_precision_is_named_where_nobody_has_chosen_one(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write({1: "word"})
+    monkeypatch.setattr("secbatch.models.device.cpu_has_amx_bf16", lambda: False)
+    monkeypatch.setattr("secbatch.models.device._cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    asked = job(up="text")
+
+    def named(asked: Job) -> bool:
+        return any("bfloat16 is up to twice as fast" in text for text in plan_job(asked).notices)
+
+    assert named(asked)
+    assert not named(asked.model_copy(update={"precision": "float32"}))
+    result = run_job(asked)
+    assert not any("bfloat16" in text for text in result.notices)
+    assert not named(asked)  # nothing is to be done
+
+
 def test_a_caller_gets_its_threads_back(counter: Counter, more_threads: int) -> None:
     write({1: "word"})
     for work in (plan_job, run_job):

@@ -11,6 +11,7 @@ import numpy as np
 from secbatch import run_identity, runner
 from secbatch.identity import Identities
 from secbatch.job import Job, check_job
+from secbatch.models.device import faster_precision
 from secbatch.models.threads import restored_threads
 from secbatch.output_checks import check_mode, check_place, check_settings
 from secbatch.pacing import LARGEST, ShardSizes
@@ -138,6 +139,8 @@ def _planned(job: Job, layout: Layout, run: str, limit: int | None, scratch: Pat
     if cost:
         loaded = [text for task in setup.worker.tasks.values() for text in task.notices]
         plan.notices += [text for text in dict.fromkeys(loaded) if text not in plan.notices]
+        if job.precision == "auto" and "float32" in setup.worker.precisions.values():  # of a task computed here
+            plan.notices += faster_precision(setup.compute)
         plan.probed_rows = cost.rows
         plan.seconds = counting + cost.loading + cost.seconds
         plan.tokens = cost.tokens

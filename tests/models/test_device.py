@@ -62,6 +62,23 @@ def test_bfloat16_without_hardware_is_allowed_and_said(monkeypatch: pytest.Monke
     assert "float32 is faster here" in compute.notices[0]
 
 
+@pytest.mark.parametrize(
+    ("flags", "amx", "precision", "told"),
+    [
+        ({"avx512_bf16"}, False, "auto", True),
+        ({"avx512_bf16"}, False, "bfloat16", False),
+        ({"avx512_bf16", "amx_bf16"}, True, "auto", False),
+        (set(), False, "auto", False),
+    ],
+)
+def test_where_bfloat16_is_faster_and_not_chosen(
+    monkeypatch: pytest.MonkeyPatch, flags: set[str], amx: bool, precision: str, told: bool
+) -> None:
+    monkeypatch.setattr(device, "_cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(device, "cpu_has_amx_bf16", lambda: amx)
+    assert bool(device.faster_precision(choose("cpu", precision))) == told
+
+
 def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SecbatchError, match=r"device: cuda:1 was asked for.*use device: cpu"):

@@ -133,6 +133,19 @@ def _cpu_flags() -> frozenset[str]:
     return frozenset(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
 
 
+def faster_precision(compute: Compute) -> tuple[str, ...]:
+    """What a user should know whose `auto` became float32 on a CPU that multiplies bfloat16 without AMX.
+
+    `auto` leaves it: AMX gains many times as much speed, and this does for the same loss of digits.
+    """
+    if compute.device != "cpu" or compute.dtype != "float32" or "avx512_bf16" not in _cpu_flags():
+        return ()
+    return (
+        "precision: bfloat16 is up to twice as fast on this CPU (it has AVX512-BF16); results differ a little from"
+        " float32's, and rows that are done are computed again",
+    )
+
+
 def cpu_has_amx_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 tiles (Intel AMX) and the system lets us."""
     import torch
