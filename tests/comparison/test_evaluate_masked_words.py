@@ -76,6 +76,9 @@ def test_the_command(models: list[str], data: str, capsys: pytest.CaptureFixture
     first = Path("again.svg").read_bytes()
     assert _run(["evaluate", models[0], "--data", data, *columns, "--plot", "again.svg"]) == 0
     assert Path("again.svg").read_bytes() == first
+    assert "<!-- fill-mask, 3 rows of 2 groups; bars: 95% intervals -->" in first.decode()
+    assert _run(["evaluate", models[0], "--data", data, *columns, "--plot", "none.svg", "--samples", "0"]) == 0
+    assert "<!-- fill-mask, 3 rows of 2 groups -->" in Path("none.svg").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -55,11 +55,9 @@ def _plot(evaluation: Evaluation, path: Path) -> None:
         if parts:
             _by_part(axes[1], evaluation, parts)
         groups = "" if evaluation.groups is None else f" of {counted(evaluation.groups, 'group')}"
-        figure.suptitle(
-            f"{evaluation.objective}, {counted(evaluation.rows, 'row')}{groups};"
-            f" bars: {evaluation.confidence:.0%} intervals",
-            fontsize=10,
-        )
+        drawn = any(one.low is not None for model in evaluation.models for one in model.figures.values())
+        bars = f"; bars: {evaluation.confidence:.0%} intervals" if drawn else ""
+        figure.suptitle(f"{evaluation.objective}, {counted(evaluation.rows, 'row')}{groups}{bars}", fontsize=10)
         if count > 1:
             figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(count, 4))
         try:
