@@ -168,6 +168,13 @@ def test_a_file_of_data_is_no_job(tmp_path: Path) -> None:
         ("    text: sentence", "    text: sentence\n    top_k: 2.5", 10, "it must be a whole number (given: 2.5)"),
         ("  path: out", "  path: ''", 15, "it is empty; name a folder"),
         ("  path: out", "  path: out/{date}", 15, "{date} stands for nothing there; only {run_date} does"),
+        ("  path: out", "  path: 'out/{run_date:%Y/%m}'", 15, "{run_date:%Y/%m} stands for nothing there; only {run"),
+        (
+            "  path: out",
+            "  path: 'out/{ run_date }'",
+            15,
+            "{ run_date } stands for nothing there; only {run_date} does",
+        ),
         ("  path: out", "  path: out\n  path: two", 16, "stands twice"),
         ("  path: out", "  path: out\nmax_rejects: lots", 16, "max_rejects must be a count"),
         ("  path: out", "  path: out\n  mode: add", 16, "'output.mode' is wrong: it must be 'incremental', "),

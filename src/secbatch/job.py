@@ -66,7 +66,7 @@ class Output(Strict):
     def _known_place(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("it is empty; name a folder")
-        unknown = [place for place in re.findall(r"\{[A-Za-z_-]+\}", value) if place != RUN_DATE]
+        unknown = [place for place in re.findall(r"\{ *[A-Za-z_-]+ *(?:[:!.\[][^{}]*)?\}", value) if place != RUN_DATE]
         if unknown:
             raise ValueError(f"{unknown[0]} stands for nothing there; only {RUN_DATE} does, the day of the run")
         if not value.startswith("~"):
