@@ -177,7 +177,7 @@ class Chat(TaskBase):
             whole = False
         if not whole or any(c.isspace() or not c.isprintable() for c in value):
             raise ValueError("endpoint must be an address such as http://host:8000/v1")
-        if "@" in address.netloc or address.query or address.fragment:
+        if "@" in address.netloc or "?" in value or "#" in value:
             raise ValueError(
                 "endpoint must hold no user, password or parameters; a key belongs into an environment variable,"
                 " named in api_key_env"

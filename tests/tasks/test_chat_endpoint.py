@@ -841,6 +841,8 @@ def test_a_key_on_an_open_line_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"endpoint": "http://gpu-7:port/v1"}, "address such as"),
         ({"endpoint": "http://user:secret@gpu-7/v1"}, "api_key_env"),
         ({"endpoint": "http://gpu-7/v1?key=secret"}, "api_key_env"),
+        ({"endpoint": "http://gpu-7/v1?"}, "no user, password or parameters"),
+        ({"endpoint": "http://gpu-7/v1#"}, "no user, password or parameters"),
         ({"concurrency": 0}, "greater than or equal to 1"),
         ({"endpoint": None, "concurrency": 4}, "concurrency has no effect without endpoint"),
         ({"endpoint": None, "api_key_env": "KEY"}, "api_key_env has no effect without endpoint"),
