@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from secbatch import file_size_limit
 from secbatch.errors import JobError, ModelError, UnfitModelError, cause
 from secbatch.models import registry
 from secbatch.models.catalog import CATALOG
@@ -25,7 +26,7 @@ from secbatch.models.content_hash import tokenizer_hash, unreadable, weight_file
 from secbatch.models.registry import Promotion, RegisteredName
 from secbatch.models.resolve import resolve
 from secbatch.models.resolved import ResolvedModel
-from secbatch.store.filesystem import rename, sync_file, sync_folder
+from secbatch.store.filesystem import SHORT_OF_FILES, rename, sync_file, sync_folder
 
 WAIT_SECONDS = 120.0  # for another promotion, which copies gigabytes at most
 # Beside the weights: configuration, tokenizer, model card and its figures. Checkpoints and pickles stay behind.
@@ -270,7 +271,11 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ModelError(f"the disk of the registry '{path}' is full; free space and promote again") from None
-        raise ModelError(
-            f"the registry '{path}' cannot be written ({error.strerror or error}); mend its rights, or name another"
-            " folder in SECBATCH_MODELS"
-        ) from None
+        if file_size_limit.refused(error, path):
+            raise file_size_limit.beyond_limit(f"A file of the registry '{path}'") from None
+        mend = "name another folder in SECBATCH_MODELS"
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            mend = f"mend its rights, or {mend}"
+        elif error.errno in SHORT_OF_FILES:
+            mend = "let the process have more open files (ulimit -n)"
+        raise ModelError(f"the registry '{path}' cannot be written ({error.strerror or error}); {mend}") from None

@@ -1,15 +1,19 @@
 """Promoted models: what a name means, and what is refused."""
 
+import errno
 import json
+import os
+import resource
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from tiny_models import make_bert
 
 from secbatch.cli.main import _run
-from secbatch.errors import JobError, ModelError
+from secbatch.errors import JobError, ModelError, OutputError
 from secbatch.models.content_hash import weights_hash
 from secbatch.models.registry import kept_versions, registered, registered_names, registry_folder, version_folder
 from secbatch.models.resolve import at_hand, pull, resolve
@@ -183,6 +187,28 @@ def test_a_model_that_cannot_be_read_is_not_the_registrys_fault(
     shutil.rmtree(source)
     with pytest.raises(ModelError, match=r"model file .*source cannot be read \(No such file or directory\)"):
         promote("tram", str(source))
+    assert registered("tram") is None and not kept_versions("tram")
+
+
+def test_a_registry_that_cannot_be_written_is_told_with_what_mends_it(
+    models: list[Path], registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, most))
+    try:
+        with pytest.raises(OutputError, match=r"A file of the registry '.*' would become larger .* \(ulimit -f"):
+            promote("tram", str(models[0]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    for number, mend in (
+        (errno.EACCES, r"Permission denied\); mend its rights, or name another folder in SECBATCH_MODELS"),
+        (errno.EIO, r"Input/output error\); name another folder in SECBATCH_MODELS"),
+        (errno.EMFILE, r"Too many open files\); let the process have more open files \(ulimit -n"),
+    ):
+        refusal = Mock(side_effect=OSError(number, os.strerror(number)))
+        with monkeypatch.context() as patched, pytest.raises(ModelError, match=mend):
+            patched.setattr("secbatch.promotion._copy", refusal)
+            promote("tram", str(models[0]))
     assert registered("tram") is None and not kept_versions("tram")
 
 
