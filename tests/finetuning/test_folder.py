@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from secbatch.errors import OutputError
+from secbatch.errors import OutputError, UnfitOutputError
 from secbatch.finetuning import checkpoint, folder
 from secbatch.finetuning.ancestry import RECORD
 from secbatch.finetuning.checkpoint import Checkpoints
@@ -169,3 +169,21 @@ def test_an_empty_record_is_no_model_to_train_over(tmp_path: Path) -> None:
         (tmp_path / RECORD).write_text(text)
         with pytest.raises(OutputError, match=r"training\.json' is no record of a training"):
             ModelFolder(str(tmp_path)).record()
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "model", "compared"])
+def test_a_link_in_the_working_folder_is_refused_first(name: str, tmp_path: Path) -> None:
+    (tmp_path / "out" / "_training").mkdir(parents=True)
+    (tmp_path / "out" / "_training" / name).symlink_to(tmp_path)
+    with pytest.raises(UnfitOutputError, match=f"_training/{name}' is a link; put a folder in its place, or choose"):
+        ModelFolder(str(tmp_path / "out")).check_ours()
+
+
+def test_a_working_folder_of_another_file_system_is_refused_first(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "_training").symlink_to("/proc")
+    with pytest.raises(UnfitOutputError, match=r"_training' is on another file system than '.*out', between which no"):
+        ModelFolder(str(tmp_path / "out")).check_ours()
+    (tmp_path / "out" / "_training").unlink()
+    (tmp_path / "out" / "_training").symlink_to(tmp_path)
+    ModelFolder(str(tmp_path / "out")).check_ours()

@@ -14,7 +14,7 @@ from secbatch.extras import check_extra
 from secbatch.finetune_job import Base, FinetuneJob
 from secbatch.finetuning.ancestry import RECORD, trained_record
 from secbatch.finetuning.dataset import Dataset, load_dataset
-from secbatch.finetuning.folder import ModelFolder
+from secbatch.finetuning.folder import COMPARED, ModelFolder
 from secbatch.finetuning.identity import fingerprint
 from secbatch.finetuning.lack_of_memory import told_where_memory_runs_out
 from secbatch.finetuning.reporting import Silent, TrainingReporter
@@ -120,7 +120,7 @@ def compared_job(job: FinetuneJob) -> FinetuneJob | None:
     """The same training from `model.compare`; its model stays in the working folder until this one is finished."""
     if job.model.compare is None:
         return None
-    output = str(ModelFolder(job.output).work / "compared")
+    output = str(ModelFolder(job.output).work / COMPARED)
     return job.model_copy(update={"model": Base(base=job.model.compare), "output": output})
 
 

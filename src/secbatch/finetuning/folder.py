@@ -23,6 +23,7 @@ from secbatch.store.filesystem import (
 CONFIG = "config.json"
 _WEIGHTS = (".safetensors", ".safetensors.index.json")
 _OF_A_MODEL = frozenset({*CONFIG_FILES, *TOKENIZER_FILES})
+_CHECKPOINTS, _STAGING, COMPARED = _WORK = ("checkpoints", "model", "compared")  # folders in the working folder
 MOVED = "files.json"  # in the working folder: names that a model's files have, or had, while one takes another's place
 
 
@@ -37,10 +38,21 @@ class ModelFolder:
             raise UnfitOutputError(f"Output '{self.path}' is a file; name a folder.")
         self.work = self.path / UNFINISHED
         self.lock = self.work / "lock"
-        self.checkpoints = Checkpoints(self.work / "checkpoints")
+        self.checkpoints = Checkpoints(self.work / _CHECKPOINTS)
 
     def check_ours(self) -> None:
-        """Raises JobError for a folder with files that no training wrote: they would be overwritten."""
+        """Raises JobError for a folder with files that no training wrote: they would be overwritten.
+
+        UnfitOutputError where folders could not be removed, or files not be moved, when all is learned.
+        """
+        for place in (self.work / name for name in _WORK):
+            if place.is_symlink():
+                raise UnfitOutputError(f"'{place}' is a link; put a folder in its place, or choose another output.")
+        if self.work.is_dir() and self.work.stat().st_dev != self.path.stat().st_dev:
+            raise UnfitOutputError(
+                f"'{self.work}' is on another file system than '{self.path}', between which no file is moved; put a"
+                " folder in its place, or choose another output."
+            )
         if not self.path.is_dir() or self.work.is_dir() or (self.path / RECORD).is_file():
             return
         strange = sorted(entry.name for entry in self.path.iterdir())
@@ -87,7 +99,7 @@ class ModelFolder:
 
     def staging(self) -> Path:
         """An empty folder to write the model to."""
-        folder = self.work / "model"
+        folder = self.work / _STAGING
         if folder.exists():
             remove_tree(folder)
         make_folder(folder)
@@ -125,7 +137,7 @@ class ModelFolder:
         """Removes what a finished training needs no more; also of one that was killed before it came to that."""
         try:
             self.checkpoints.clear()
-            for entry in (self.work / "model", self.work / "compared"):
+            for entry in (self.work / _STAGING, self.work / COMPARED):
                 if entry.exists():
                     remove_tree(entry)
             (self.work / MOVED).unlink(missing_ok=True)
