@@ -8,9 +8,9 @@ themselves. A first run finds nothing done; a second one over the same rows find
 all new, a tenth as many, which are looked for in every part.
 """
 
+import argparse
 import resource
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -100,8 +100,11 @@ def anonymous() -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", type=int, nargs="*", default=[1_000_000])
+    options = parser.parse_args()
     print("        rows  identity     run  µs/row  keys bytes/row  anonymous MiB  peak MiB")
-    for rows in map(int, sys.argv[1:] or ["1000000"]):
+    for rows in options.rows:
         for ids in (("id",), ()):
             folder = Path(tempfile.mkdtemp(prefix="secbatch-bench-"))
             parts: list[Stored] = []
