@@ -182,8 +182,7 @@ def test_megabytes_are_tokenised_in_pieces(tagger: Made, monkeypatch: pytest.Mon
     found = windowed(["a", text, "", "b"], tokenizer)
     covered = [text[start:end] for start, end in zip(found.starts[1:-1], found.ends[1:-1], strict=True)]
     assert found.counts.tolist() == [1, len(found.ids) - 2, 0, 1]
-    assert "".join(dict.fromkeys(text.split())) == "".join(dict.fromkeys("".join(covered).split())) or covered
-    assert sum(map(len, covered)) >= len(text.replace(" ", "").replace("\n", ""))
+    assert "".join("".join(covered).split()) == "".join(text.split())
 
 
 def test_nothing_to_do_no_spans_and_doubles(tagger: Made) -> None:
