@@ -26,6 +26,7 @@ from secbatch.store.filesystem import check_output_place
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
 from secbatch.store.ledger_records import Part
+from secbatch.store.ledger_schema import SCHEMA_VERSION
 from secbatch.store.lock import hold, holder
 from secbatch.store.partitions import (
     NULL_PARTITION,
@@ -180,10 +181,16 @@ def test_a_group_shares_an_output_where_umask_says_so(tmp_path: Path) -> None:
     assert modes == dict.fromkeys(("lock", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"), 0o660)
 
 
+def test_a_change_of_the_ledger_is_on_the_disk_before_what_rests_on_it(tmp_path: Path) -> None:
+    full = 2
+    with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
+        assert ledger._connection.execute("PRAGMA synchronous").fetchone() == (full,)
+
+
 def test_a_newer_ledger_is_refused_and_a_broken_one_named(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     ledger = Ledger(path)
-    ledger._connection.execute("PRAGMA user_version = 99")
+    ledger._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     ledger.close()
     with pytest.raises(OutputError, match="newer secbatch"):
         Ledger(path)
