@@ -361,6 +361,23 @@ def test_a_ledger_that_a_killed_run_has_left_is_open(counter: Counter) -> None:
     assert not any("damaged" in text for text in run_job(job(input=WITH_ID)).notices)
 
 
+def test_a_damaged_index_of_a_ledger_that_a_killed_run_has_left_is_noticed(counter: Counter) -> None:
+    two_nights(counter, input=WITH_ID)
+    left = Ledger(LEDGER)
+    left.fix_setting("a", "b")
+    name = left.parts()[-1].name
+    root, size = (
+        left._connection.execute(statement).fetchone()[0]
+        for statement in ("SELECT rootpage FROM sqlite_master WHERE name LIKE '%index_parts%'", "PRAGMA page_size")
+    )
+    left._connection.close()
+    flip(LEDGER, LEDGER.read_bytes().index(name.encode(), (root - 1) * size) + 2)
+    write("c.csv", "id,text,note", "4,later,", "y,newer,")
+    result = run_job(job(input=WITH_ID))
+    assert any("The ledger was damaged (" in text for text in result.notices)
+    assert texts() == expected()
+
+
 @pytest.mark.parametrize("kind", ["keys/*.keys", "parts/*.parquet", "versions"])
 def test_what_may_not_be_read_is_not_to_be_removed(
     counter: Counter, kind: str, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,12 @@ def test_nothing_is_shown_or_cleared_at_a_place_that_is_another_output_s(counter
             change()
     assert files() == before
     ledger.close()
+
+
+def test_nothing_is_written_into_a_ledger_that_was_moved(counter: Counter) -> None:
+    run_job(job(input=WITH_ID))
+    with closing(Ledger(Layout(Path("out")).ledger)) as ledger:
+        Path("out").rename("moved")
+        with pytest.raises(OutputError, match="'out' was moved or removed"):
+            ledger.start_run("another", "{}", "2026-01-01T00:00:00+00:00")
+        assert not ledger.knows_run("another")
