@@ -138,6 +138,20 @@ def test_what_a_stopped_run_has_done_outlasts_the_ledger(counter: Counter) -> No
     assert done(counter, input=WITH_ID) == 100 - reached and len(rows()) == 100
 
 
+def test_a_night_that_was_stopped_goes_on_as_that_night(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES[:30])
+    first = run_job(job(input=WITH_ID))
+    write("b.csv", "id,text,note", *LINES[30:])
+    with interrupted_after(30 + 20):
+        run_job(job(input=WITH_ID))
+    with closing(Ledger.read_only(LEDGER)) as ledger:
+        stopped = ledger.newest_run()
+    assert stopped is not None and stopped.run != first.run
+    result = run_job(job(input=WITH_ID))
+    assert result.run == stopped.run and result.reused >= 20
+    assert rows().set_index("secbatch_id")["secbatch_run"].value_counts().to_dict() == {first.run: 30, result.run: 70}
+
+
 def test_a_ledger_made_anew_knows_what_the_dataset_was_made_with(counter: Counter) -> None:
     write("a.csv", "id,text,note", *LINES)
     run_job(job(input=WITH_ID))

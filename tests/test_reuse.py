@@ -18,7 +18,9 @@ from secbatch.run_options import RunOptions
 from secbatch.runner import RunResult, run_job
 from secbatch.store.assemble import Assembled, Assembly
 from secbatch.store.filesystem import link_durably
+from secbatch.store.layout import Layout
 from secbatch.store.merge import Merger
+from secbatch.store.rollback import list_versions
 
 
 @pytest.fixture
@@ -117,6 +119,7 @@ def test_superseded_rows_are_not_done_again_each_night(counter: Counter) -> None
     write("b.csv", "id,text,note", "7,other word 7,", "8,other word 8,")
     result = run_job(job(input=WITH_ID))  # the earlier rows stand in the dataset until now
     assert (result.read, result.superseded, result.rows_in_dataset) == (102, 2, 100)
+    assert [version.rows for version in list_versions(Layout(Path("out")))] == [100, 100, 100]
 
 
 def test_rows_stand_in_the_order_of_the_input_whatever_the_names_of_their_parts(
