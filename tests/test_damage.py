@@ -318,7 +318,7 @@ def test_parts_of_an_earlier_version_that_are_others_are_not_taken_from(counter:
     assert texts() == expected()
 
 
-@pytest.mark.parametrize("value", ['["id"]', '"input"', "upper text", "finished", "in/*.csv"])
+@pytest.mark.parametrize("value", ['["id"]', '"input"', "upper text", "finished", "in/*.csv", "rejected INTEGER"])
 def test_a_flipped_bit_in_a_value_of_the_ledger_is_noticed(counter: Counter, value: str) -> None:
     two_nights(counter, input=WITH_ID)
     ledger = STORE / "ledger.sqlite"
@@ -348,6 +348,17 @@ def test_no_table_of_the_ledger_changes_unnoticed(counter: Counter, table: str) 
         ledger.execute(f"UPDATE {table} SET {CHANGES[table]} WHERE rowid = ?", newest)
     assert any("The ledger was damaged (" in text for text in run_job(job(input=WITH_ID)).notices)
     assert rows()["id"].is_unique and len(rows()) == 101
+
+
+@pytest.mark.parametrize("table", ["shard_rows", "checkpoints"])
+def test_nor_do_those_of_a_run_that_was_stopped(counter: Counter, table: str) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    with interrupted_after(40):
+        run_job(job(input=WITH_ID))
+    with closing(sqlite3.connect(LEDGER)) as ledger, ledger:
+        assert ledger.execute(f"UPDATE {table} SET rows = rows + 1 WHERE shard = 0").rowcount == 1
+    assert any("The ledger was damaged (" in text for text in run_job(job(input=WITH_ID)).notices)
+    assert rows()["id"].is_unique and len(rows()) == 100
 
 
 def test_a_ledger_that_a_killed_run_has_left_is_open(counter: Counter) -> None:

@@ -1,6 +1,7 @@
 """Tables of earlier runs in the columns of this one."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ def test_rows_are_marked_whatever_row_group_they_are_in(tmp_path: Path) -> None:
     made = pa.concat_tables(piece.tables(table.schema))
     assert made.column("secbatch_status").to_pylist() == ["ok", "rejected", "removed", "ok", "removed"]
     assert np.concatenate(list(piece.key_blocks("flags"))).tolist() == [0, 1, REMOVED, 0, 1 | REMOVED]
+    assert piece.identity() != replace(piece, marked=None).identity()  # a part of either has a name of its own
 
 
 def test_rows_that_stand_for_others_have_their_places_whatever_row_group_they_are_in(tmp_path: Path) -> None:

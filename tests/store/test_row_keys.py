@@ -1,5 +1,6 @@
 """Row keys as they are written."""
 
+import os
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +60,15 @@ def test_a_file_that_was_cut_is_damaged_also_without_a_checksum(left: float, tmp
     path.write_bytes(UNSUMMED + b"\x7f" * 8 + written[len(UNSUMMED) + 8 :])  # a head of more bytes than there can be
     with pytest.raises(DamagedKeysError):
         StoredKeys(path)
+
+
+def test_a_file_that_is_cut_once_it_is_open_gives_no_keys(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    write_keys(path, random_keys(100), {}, "part keys")
+    stored = StoredKeys(path)
+    os.truncate(path, 2000)
+    with pytest.raises(DamagedKeysError):
+        stored.read(50, 100)
 
 
 def test_an_order_that_names_rows_that_are_not_there_is_damage(tmp_path: Path) -> None:
