@@ -659,6 +659,20 @@ def test_the_line_that_tells_excel_the_delimiter_is_no_header(tmp_path, end):
     assert source_of(tmp_path / "b.csv").schema.names == ["sep=x", "text"]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_blank_lines_behind_the_line_that_tells_excel_the_delimiter(tmp_path, end):
+    path = written(tmp_path, "t.csv", end.join(["", "sep=;", "", "", "id;text", "1;a", ""]))
+    assert table_of(shards_of(path)).to_pylist() == [{"id": "1", "text": "a"}]
+
+
+@pytest.mark.parametrize("line", ["sep=;", '"sep=;"'])
+def test_a_long_header_behind_the_line_that_tells_excel_the_delimiter(tmp_path, line):
+    names = [f"a_name_of_some_length_{number}" for number in range(5000)]  # 130 KB, more than is looked at first
+    path = written(tmp_path, "t.csv", f"{line}\n{';'.join(names)}\n{';'.join('1' * 5000)}\n")
+    table = table_of(shards_of(path))
+    assert (table.column_names, table.num_rows) == (names, 1)
+
+
 @pytest.mark.parametrize("first", ["", "q"])
 def test_a_quote_that_is_left_over_in_a_row_whose_first_line_is_a_piece_of_one(tmp_path, first):
     path = written(tmp_path, "t.csv", f'a,b\n1,2\n"{first}\nw,",x"\n3,4\n')

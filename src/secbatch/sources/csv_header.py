@@ -76,15 +76,10 @@ def read_layout(file: InputFile, delimiter: str | None, encoding: str | None) ->
 
 def _layout(file: InputFile, text: bytes, named: bytes | None, codec: str, marked: bool) -> CsvLayout:
     line_end = _line_end(text, named)
-    start = 0
-    while True:  # blank lines before the header
-        stop, following = line_stop(text, start, Dialect(b",", line_end))
-        if text[start:stop].strip() or following == stop:
-            break
-        start = following
+    start, stop, following = _first_line(text, 0, line_end)
     said = EXCEL_DELIMITER.match(text, start, stop)
     if said:
-        start = following
+        start, _, _ = _first_line(text, following, line_end)
     chosen = named or (said[1] if said else _most_frequent(text, start))
     dialect = Dialect(chosen, line_end)
     record = parse_record(text, start, dialect, HEADER_LIMIT)
@@ -103,6 +98,15 @@ def _layout(file: InputFile, text: bytes, named: bytes | None, codec: str, marke
     header_only = len(text) < FIRST_LOOK and not text[record.end :].strip()
     digest = header_digest(text[: record.end])
     return CsvLayout(tuple(names), dialect, record.end, named is None, header_only, notices, digest)
+
+
+def _first_line(text: bytes, start: int, line_end: bytes) -> tuple[int, int, int]:
+    """Where the first line from `start` on that is not blank starts and stops, and where the next one starts."""
+    while True:
+        stop, following = line_stop(text, start, Dialect(b",", line_end))
+        if text[start:stop].strip() or following == stop:
+            return start, stop, following
+        start = following
 
 
 def _named(file: InputFile, names: list[str]) -> tuple[list[str], tuple[str, ...]]:
@@ -144,6 +148,9 @@ def _outside_quotes(text: bytes, delimiter: bytes | None, start: int = 0) -> "li
 def _has_whole_header(text: bytes, delimiter: bytes | None) -> bool:
     start = len(text) - len(text.lstrip())
     outside = _outside_quotes(text, delimiter, start)
+    if outside and EXCEL_DELIMITER.match(text, start, outside[-1][0]):
+        start = len(text) - len(text[outside[-1][0] :].lstrip())
+        outside = _outside_quotes(text, delimiter, start)
     # A CR at the very end may be half of a CRLF.
     return bool(outside) and outside[-1][1] in (LF, CR) and outside[-1][0] + 1 < len(text)
 
