@@ -68,15 +68,45 @@ def apply_rules(
 
 def narrow(settings: GenerationSettings, scores: Tensor) -> Tensor:
     """Temperature, top-k, top-p and min-p of scores [R, V] for sampling; a token cut off becomes -inf."""
+    return _cut(settings, _tempered(settings, scores))
+
+
+def narrow_to_some(settings: GenerationSettings, scores: Tensor) -> tuple[Tensor, Tensor | None]:
+    """As `narrow`, but without most of what top-k cuts off.
+
+    Scores [R, C] and the tokens that they are of, [R, C] ascending; None: those of all tokens, as they stand.
+    """
+    scores = _tempered(settings, scores)
+    tokens = _some_tokens(settings, scores)
+    return _cut(settings, scores if tokens is None else scores.gather(1, tokens)), tokens
+
+
+def _tempered(settings: GenerationSettings, scores: Tensor) -> Tensor:
+    return scores if settings.temperature == 1.0 else scores / settings.temperature
+
+
+def _some_tokens(settings: GenerationSettings, scores: Tensor) -> Tensor | None:
+    """All tokens that top-k leaves of scores [R, V], with others where a row has fewer: [R, C] ascending; None: all."""
+    most = scores.shape[1] // 8
+    if not 0 < settings.top_k <= most or scores.device.type != "cpu":  # asking a GPU would wait for it
+        return None
+    values, places = largest(scores, settings.top_k)
+    left = int(torch.count_nonzero(scores >= values[:, -1:], dim=-1).max())
+    if left > most:  # where rules forbid nearly all
+        return None
+    if left > settings.top_k:  # top-k leaves the equals of its last one, too
+        places = largest(scores, left)[1]
+    return places.sort(dim=-1).values
+
+
+def _cut(settings: GenerationSettings, scores: Tensor) -> Tensor:
     # beam search needs one token beside the end tokens to go on with
     keep = len(settings.end_tokens) + 1 if settings.num_beams > 1 else 1
-    if settings.temperature != 1.0:
-        scores = scores / settings.temperature
     if settings.top_k > 0:
         count = min(max(settings.top_k, keep), scores.shape[-1])
         scores = scores.masked_fill(scores < scores.topk(count).values[:, -1:], -math.inf)
     if settings.top_p < 1.0:
-        ascending, order = scores.sort(dim=-1)
+        ascending, order = scores.sort(dim=-1, stable=True)  # which of equals are cut depends on no others
         cut = ascending.softmax(-1).cumsum(-1) <= 1 - settings.top_p
         cut[:, -keep:] = False
         scores = scores.masked_fill(torch.zeros_like(cut).scatter(1, order, cut), -math.inf)

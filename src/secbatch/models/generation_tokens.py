@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from secbatch.models.generation_loop import Loop
-from secbatch.models.generation_scores import apply_rules, narrow
+from secbatch.models.generation_scores import apply_rules, narrow_to_some
 from secbatch.models.generation_steps import NO_TOKEN
 
 
@@ -30,10 +30,12 @@ class TokenLoop(Loop):
         self.broken |= ~self.done & ~(scores.amax(-1) < math.inf)  # amax hands on NaN
         apply_rules(self.settings, scores, self.history, self.count, self.facts)
         if self.settings.do_sample:
-            cumulated = narrow(self.settings, scores).double().softmax(-1).cumsum(-1)  # [B, V]
+            scores, some = narrow_to_some(self.settings, scores)  # [B, V] or fewer
+            cumulated = scores.double().softmax(-1).cumsum(-1)
             place = self.count.clamp(max=self.draws.shape[1] - 1)[:, None]
             draw = self.draws.gather(1, place) * cumulated[:, -1:]
             tokens = torch.searchsorted(cumulated, draw, right=True)[:, 0].clamp(max=scores.shape[1] - 1)
+            tokens = tokens if some is None else some.gather(1, tokens[:, None])[:, 0]
         else:
             tokens = scores.argmax(-1)
         self.history = torch.cat([self.history, tokens[:, None]], 1)
