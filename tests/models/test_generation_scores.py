@@ -71,7 +71,7 @@ def test_a_row_without_numbers_leaves_others_what_they_are_drawn_from() -> None:
     expected = narrow_to_some(sampling(top_k=20), scores)[0]
     scores[1] = math.nan
     some, tokens = narrow_to_some(sampling(top_k=20), scores)
-    assert tokens is not None and 0 <= int(tokens.min()) and int(tokens.max()) < 3000
+    assert tokens is not None and int(tokens.min()) >= 0 and int(tokens.max()) < 3000
     assert torch.equal(some[[0, 2]], expected[[0, 2]])
 
 
