@@ -140,12 +140,17 @@ def _origin(resolved: ResolvedModel, model: str) -> str:
         return f"{resolved.hub_id}@{resolved.revision}"
     if resolved.promoted:
         return f"{model}@{resolved.promoted}"
-    return os.fsencode(resolved.folder).decode(errors="backslashreplace")  # JSON takes no name that is not UTF-8
+    return _as_text(str(resolved.folder))
+
+
+def _as_text(name: str) -> str:
+    """What the system gives need not be UTF-8, and JSON takes nothing else."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _entry(action: str, version: str, source: str, note: str) -> Promotion:
     try:
-        user = getpass.getuser()
+        user = _as_text(getpass.getuser())
     except (KeyError, OSError):  # a container's user without a name
         user = f"user {os.getuid()}"
     moment = datetime.now(UTC).isoformat(timespec="seconds")

@@ -56,8 +56,8 @@ def test_a_model_in_a_folder_whose_name_is_not_utf_8_is_promoted(tmp_path: Path)
     with resources.as_file(resources.files("secbatch.builtin") / "mlm") as model:
         shutil.copytree(model, folder)
     secbatch = [sys.executable, "-m", "secbatch", "models"]
-    environment = os.environ | {"SECBATCH_MODELS": str(tmp_path / "models")}
+    environment = os.environ | {"SECBATCH_MODELS": str(tmp_path / "models"), "LOGNAME": os.fsdecode(b"\xe9mile")}
     for command in (["promote", "topics=."], ["history", "topics"]):
         done = subprocess.run([*secbatch, *command], cwd=folder, env=environment, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
-    assert rf"from {tmp_path}/caf\xe9  <- current" in done.stdout
+    assert rf" by \xe9mile from {tmp_path}/caf\xe9  <- current" in done.stdout
