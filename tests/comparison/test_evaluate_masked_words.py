@@ -1,6 +1,7 @@
 """Fill-mask on a labelled file: which rank the right word has, checked against the task's own predictions."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,23 @@ def test_a_place_that_may_not_be_written_is_said_before_any_work(
     seen = capsys.readouterr()
     assert seen.err == "Error: 'figures.png' may not be written; mend its rights, or name another place.\n"
     assert not seen.out and not Path("figures.png").exists()
+
+
+def test_files_and_tables_are_not_lost_with_each_other(
+    models: list[str], data: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both come at the end of all that work: a reader goes (`| head`), or a disk is full."""
+    evaluated = ["evaluate", models[0], "--data", data, "--objective", "fill-mask", "--text", "text", "--label", "word"]
+    compared = ["models", "diff", *models, "--input", data, "--text", "text"]
+    for number, command in enumerate((evaluated, compared)):
+        with suppress(OSError), Path("/dev/full").open("w", buffering=1) as full, monkeypatch.context() as patched:
+            patched.setattr("sys.stdout", full)
+            assert _run([*command, "--json", f"{number}.json"]) == 1
+        assert json.loads(Path(f"{number}.json").read_text())
+        capsys.readouterr()
+        assert _run([*command, "--json", "/dev/full"]) == 1
+        seen = capsys.readouterr()
+        assert "Error: '/dev/full' cannot be written (No space left on device)." in seen.err and "fill-mask" in seen.out
 
 
 def test_rows_that_give_no_example_can_be_skipped(data: str) -> None:

@@ -143,14 +143,16 @@ def evaluate(
             evaluation = measure(question, models, names, compute, samples, seed, progress)
     for notice in evaluation.notices:
         click.echo(sentence(notice), err=True)
-    if json_file != "-":
-        from secbatch.cli.evaluation_tables import print_tables
+    try:  # before the tables, whose reader may have seen enough (`| head`), and these whatever becomes of the files
+        if json_file:
+            write_json(json_file, evaluation.as_json())
+        if plot_file:
+            plot.plot(evaluation, Path(plot_file))
+    finally:
+        if json_file != "-":
+            from secbatch.cli.evaluation_tables import print_tables
 
-        print_tables(evaluation)
-    if json_file:
-        write_json(json_file, evaluation.as_json())
-    if plot_file:
-        plot.plot(evaluation, Path(plot_file))
+            print_tables(evaluation)
     return 0
 
 

@@ -71,10 +71,12 @@ def diff(
         found = diff_models((first, second), (one, other), kind, sample, path, compute, seed, progress)
     for notice in found.notices:
         click.echo(sentence(notice), err=True)
-    if json_file != "-":
-        _print(found)
-    if json_file:
-        write_json(json_file, found.as_json())
+    try:  # before what is printed, whose reader may have seen enough (`| head`), and that whatever becomes of the file
+        if json_file:
+            write_json(json_file, found.as_json())
+    finally:
+        if json_file != "-":
+            _print(found)
     return 0
 
 
