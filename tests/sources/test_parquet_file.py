@@ -399,6 +399,22 @@ def test_views_are_read_as_plain_text_and_bytes(tmp_path):
     assert split.column("b").to_pylist() == [b"\xff", b"\xff", None, b"y" * 100]
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_views_in_one_file_are_plain_text_and_bytes_in_another(tmp_path, first):
+    def rows(text, binary, whole):
+        types = {"b": binary, "l": pa.list_(text), "m": pa.map_(pa.string(), binary), "n": pa.list_(whole)}
+        values = {"b": [b"\xff" * 40], "l": [["a", "b" * 40]], "m": [[("k", b"x")]], "n": [[None]]}
+        return pa.table({name: pa.array(values[name], kind) for name, kind in types.items()})
+
+    tables = [rows(pa.string_view(), pa.binary_view(), pa.null()), rows(pa.large_string(), pa.binary(), pa.int64())]
+    for name, table in zip(("a.parquet", "b.parquet"), (tables[first], tables[1 - first]), strict=True):
+        parquet(tmp_path, name, table)
+    table = table_of(shards_of(tmp_path))
+    assert [str(table.schema.field(name).type) for name in "bl"] == ["binary", "list<element: large_string>"]
+    assert table.schema.field("n").type.value_type == pa.int64()
+    assert table.to_pylist() == [*tables[0].to_pylist(), *tables[1].to_pylist()]
+
+
 def test_tensors_are_read_as_the_lists_that_they_are_stored_as(tmp_path):
     tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(12, dtype=np.float32).reshape(3, 2, 2))
     path = parquet(tmp_path, "t.parquet", pa.table({"n": [1, 2, 3], "t": tensors}))

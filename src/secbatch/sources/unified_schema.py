@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 OUTPUTS_COLUMN = "secbatch_id"  # a column that each output has, and no input
 
 
-def plain_type(kind: "pa.DataType") -> "pa.DataType":
-    """`kind` with string for the null type, and string and binary for their views, at any depth.
+def plain_type(kind: "pa.DataType", null: "pa.DataType | None" = None) -> "pa.DataType":
+    """`kind` with `null`, else string, for the null type, and string and binary for their views, at any depth.
 
     Views are another layout of the same values in memory; Arrow cannot take rows from them. Nor does it size types
     like UUID inside others, which become what they are stored as, nor join no rows of tensors. Places in a dictionary
@@ -24,17 +24,19 @@ def plain_type(kind: "pa.DataType") -> "pa.DataType":
     import pyarrow as pa
 
     def inner(field: "pa.Field") -> "pa.Field":
-        plain = field.type if pa.types.is_dictionary(field.type) else plain_type(field.type)
+        plain = field.type if pa.types.is_dictionary(field.type) else plain_type(field.type, null)
         return field.with_type(plain.storage_type if isinstance(plain, pa.BaseExtensionType) else plain)
 
-    if pa.types.is_null(kind) or pa.types.is_string_view(kind):
+    if pa.types.is_null(kind):
+        return null or pa.string()
+    if pa.types.is_string_view(kind):
         return pa.string()
     if isinstance(kind, pa.FixedShapeTensorType):
         return kind.storage_type
     if pa.types.is_binary_view(kind):
         return pa.binary()
     if pa.types.is_dictionary(kind):
-        return pa.dictionary(pa.int32(), plain_type(kind.value_type), kind.ordered)
+        return pa.dictionary(pa.int32(), plain_type(kind.value_type, null), kind.ordered)
     if pa.types.is_list(kind):
         return pa.list_(inner(kind.value_field))
     if pa.types.is_large_list(kind):
@@ -106,7 +108,8 @@ def common_type(one: "pa.DataType", other: "pa.DataType") -> "pa.DataType | None
     if one == other:
         return one
     one, other = (t.value_type if pa.types.is_dictionary(t) else t for t in (one, other))
-    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    one, other = (plain_type(t, null=pa.null()) for t in (one, other))
+    texts = (pa.types.is_string, pa.types.is_large_string)
     if all(any(is_text(t) for is_text in texts) for t in (one, other)):
         return pa.large_string() if pa.large_string() in (one, other) else pa.string()
     try:
