@@ -37,7 +37,7 @@ from secbatch.store.partitions import (
 )
 from secbatch.store.parts import RowGroups, read_part, write_tables
 from secbatch.store.spilled_groups import SpilledGroups
-from secbatch.store.versions import prune, publish
+from secbatch.store.versions import link_name, part_name, prune, publish
 
 
 def write_part(folder: Path, name: str, table: pa.Table, partition_by: tuple[str, ...]) -> tuple[str, ...]:
@@ -87,6 +87,14 @@ def test_publishing_again_after_a_crash_before_the_ledger(tmp_path: Path, monkey
     prune(layout, ledger)
     assert pd.read_parquet(layout.data)["text"].tolist() == ["x"]
     assert [p.name for p in layout.versions.iterdir()] == ["000002"]
+
+
+@pytest.mark.parametrize("folder", ["", "day=1/"])
+def test_links_are_sorted_as_their_parts_stand_and_tell_their_names(folder: str) -> None:
+    links = [link_name(position, f"{folder}part.parquet") for position in (0, 2, 10, 999_999)]
+    assert links == sorted(links)
+    links.append(link_name(1_000_000, f"{folder}part.parquet"))
+    assert {part_name(Path(link)) for link in links} == {f"{folder}part"}
 
 
 def test_partition_folders_are_read_back_with_their_values(tmp_path: Path) -> None:
