@@ -122,6 +122,16 @@ def test_superseded_rows_are_not_done_again_each_night(counter: Counter) -> None
     assert [version.rows for version in list_versions(Layout(Path("out")))] == [100, 100, 100]
 
 
+def test_a_later_row_takes_the_place_of_its_own_earlier_one_in_each_partition(counter: Counter) -> None:
+    output = {"path": "out", "partition_by": ["note"]}
+    write("a.csv", "id,text,note", *(f"{n},word {n},kind {n % 3}" for n in range(100)))
+    write("b.csv", "id,text,note", *(f"{n},later word {n},kind {n % 2}" for n in range(0, 100, 5)))
+    for again in (False, True):
+        assert done(counter, input=WITH_ID, output=output) == (0 if again else 120)
+        texts = [f"later word {n}" if n % 5 == 0 else f"word {n}" for n in range(100)]
+        assert sorted(rows()["text"]) == sorted(texts) and rows()["id"].is_unique
+
+
 def test_rows_stand_in_the_order_of_the_input_whatever_the_names_of_their_parts(
     counter: Counter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
