@@ -3,11 +3,14 @@
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from secbatch.errors import UnfitOutputError
 from secbatch.store.pieces import ROW, SOURCE, Moved, Piece, conformed
 from secbatch.store.row_keys import REMOVED, RowKeys, StoredKeys, write_keys
 
@@ -24,6 +27,12 @@ def test_ten_times_the_columns_take_about_ten_times_as_long() -> None:
 
     few = min(seconds(2_000) for _ in range(3))
     assert min(seconds(20_000) for _ in range(2)) < 40 * few
+
+
+@pytest.mark.parametrize("values", [["seven"], [[7]], [{"a": 7}]])
+def test_columns_that_do_not_convert_are_a_sentence(values: list[Any]) -> None:
+    with pytest.raises(UnfitOutputError, match=r"Column 'n' is int64 now but .* in rows kept from earlier runs"):
+        conformed(pa.table({"n": values}), pa.schema([("n", pa.int64())]))
 
 
 def test_rows_are_marked_whatever_row_group_they_are_in(tmp_path: Path) -> None:
