@@ -154,6 +154,13 @@ def test_a_rejected_row_that_is_gone_goes_where_nothing_but_its_place_named_it(c
     assert len(rows()) == 8
 
 
+def test_rejected_rows_that_stay_as_they_are_are_counted_each_night(counter: Counter) -> None:
+    given = {"input": {**WITH_ID, "types": {"note": "int64"}}, "max_rejects": "100%"}
+    write("a.csv", "id,text,note", "1,word 1,1", "2,word 2,two", ",word 3,3")
+    assert [run_job(job(**given)).rejected for _ in range(3)] == [2, 2, 2]
+    assert [done(counter, **given) for _ in range(3)] == [0, 0, 0]
+
+
 def test_rejected_rows_that_a_later_one_replaces_are_not_done_again_each_night(counter: Counter) -> None:
     given = {"input": WITH_ID, "max_rejects": "100%"}
     write("a.csv", "id,text,note", *LINES, "x,poison,", "3,poison,")
