@@ -113,6 +113,21 @@ def test_so_do_those_of_a_run_that_had_turned_the_link_and_written_nothing_more(
     assert len(rows()) == 101
 
 
+def test_those_of_a_run_that_had_not_turned_the_link_were_seen_by_nobody(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.csv", HEAD, *LINES[:50])
+    run_job(job(input=WITH_ID))
+    write("b.csv", HEAD, *LINES[50:])
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(versions, "swap_link", interrupted)
+        run_job(job(input=WITH_ID))
+    Path("in/b.csv").unlink()
+
+    assert done(counter, input=WITH_ID) == 0
+    assert sorted(rows()["id"], key=int) == [str(n) for n in range(50)]
+
+
 def test_a_rollback_after_it_that_is_killed_comes_to_its_end(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
     write("a.csv", HEAD, *LINES[:50])
     run_job(job(input=WITH_ID))
