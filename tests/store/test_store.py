@@ -83,10 +83,23 @@ def test_publishing_again_after_a_crash_before_the_ledger(tmp_path: Path, monkey
         patch.setattr(Ledger, "add_version", crash)
         with pytest.raises(KeyboardInterrupt):
             publish(layout, ledger, "run", [made], "now")
+    (layout.root / ".data.tmp").symlink_to("nowhere")  # as another crash has left them
+    (layout.parts / ".q.parquet.tmp").write_bytes(b"PAR1")
     assert publish(layout, ledger, "run", [made], "now") == 2
     prune(layout, ledger)
     assert pd.read_parquet(layout.data)["text"].tolist() == ["x"]
     assert [p.name for p in layout.versions.iterdir()] == ["000002"]
+    assert [p.name for p in layout.parts.iterdir()] == ["p.parquet"]
+
+
+def test_what_somebody_has_put_in_the_place_of_the_link_meanwhile_is_left_there(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    with closing(Ledger(layout.ledger)) as ledger:
+        made = part(layout, "p", ["x"])
+        layout.data.write_text("mine")
+        with pytest.raises(UnfitOutputError, match="was not made by secbatch"):
+            publish(layout, ledger, "run", [made], "now")
+    assert layout.data.read_text() == "mine"
 
 
 @pytest.mark.parametrize("folder", ["", "day=1/"])
@@ -159,8 +172,9 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
         ]
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    lock.write_text(lock.read_text() + " a longer note")
     with hold(lock):
-        pass
+        assert (holder(lock) or {})["process"] == os.getpid()
 
 
 def test_a_lock_that_its_holder_removes_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
