@@ -74,11 +74,11 @@ def test_the_versions_that_were_gone_back_from_stay_and_can_be_shown_again(count
 
 def test_the_same_job_again_brings_the_newest_input_back(counter: Counter) -> None:
     night(day="1,a")
-    night(day="1,b")
+    night(day="1,b\n2,c")
     roll_back(OUT)
     before = counter.rows
-    night(day="1,b")
-    assert shown() == {"1": "B"} and counter.rows == before  # what had been computed is still at hand
+    night(day="1,b\n2,c")
+    assert shown() == {"1": "B", "2": "C"} and counter.rows == before  # what had been computed is still at hand
 
 
 def test_what_cannot_be_gone_back_to_is_one_sentence(counter: Counter) -> None:
