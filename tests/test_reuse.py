@@ -21,6 +21,7 @@ from secbatch.store.filesystem import link_durably
 from secbatch.store.layout import Layout
 from secbatch.store.merge import Merger
 from secbatch.store.rollback import list_versions
+from secbatch.store.versions import KEPT_VERSIONS
 
 
 @pytest.fixture
@@ -130,6 +131,19 @@ def test_a_later_row_takes_the_place_of_its_own_earlier_one_in_each_partition(co
         assert done(counter, input=WITH_ID, output=output) == (0 if again else 120)
         texts = [f"later word {n}" if n % 5 == 0 else f"word {n}" for n in range(100)]
         assert sorted(rows()["text"]) == sorted(texts) and rows()["id"].is_unique
+
+
+def test_superseded_rows_that_the_input_no_longer_has_are_not_kept_beside_the_others(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    write("b.csv", "id,text,note", "7,other word 7,")
+    put_aside = Path("out/_secbatch/parts/_superseded")
+    done(counter, input=WITH_ID)
+    assert len(list(put_aside.iterdir())) == 1
+    write("a.csv", "id,text,note", *LINES[:7], *LINES[8:])
+    for night in range(KEPT_VERSIONS):
+        write("c.csv", "id,text,note", f"new,term {night},")
+        done(counter, input=WITH_ID)
+    assert not put_aside.exists() and len(rows()) == 101
 
 
 def test_rows_stand_in_the_order_of_the_input_whatever_the_names_of_their_parts(
