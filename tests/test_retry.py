@@ -204,3 +204,26 @@ def test_a_first_run_that_has_just_started_holds_the_output(
         assert _run(["retry", "out"]) == 75
         assert "Another run holds output 'out'" in capsys.readouterr().err
     assert _run(["retry", "out"]) in (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [("/gone", "(No such file or directory)"), ("a\0b", "(embedded null"), ("\ud800", "('utf-8' codec can't encode")],
+)
+def test_a_working_folder_that_the_record_names_and_nobody_can_enter(
+    folder: str, said: str, counter: Counter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(["run", "job.yaml"]) == 3
+    (record,) = (file for file in Path("out/_secbatch/runs").glob("*.json") if file.name != "latest.json")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"folder": folder}))
+    capsys.readouterr()
+    assert _run(["retry", "out"]) == 2
+    told = capsys.readouterr().err
+    assert "that folder cannot be entered" in told and said in told and "name its file with --job" in told
+
+
+def test_a_record_that_was_damaged_names_no_folder(counter: Counter) -> None:
+    assert _run(["run", "job.yaml"]) == 3
+    for file in Path("out/_secbatch/runs").glob("*.json"):
+        file.write_text("[" * 100_000)
+    assert _run(["retry", "out"]) == 3

@@ -166,6 +166,39 @@ def test_other_ends(counter: Counter, capsys: pytest.CaptureFixture[str], monkey
         assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "place"),
+    [
+        ("counts", {"read": 3}, "counts.enriched"),
+        ("counts", None, "counts"),
+        ("output", [], "output"),
+        ("exit_code", "x", "exit_code"),
+        ("started", 5, "started"),
+        ("seconds", "long", "seconds"),
+    ],
+)
+def test_a_record_that_was_changed(
+    key: str, value: object, place: str, counter: Counter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(["run", "job.yaml"]) == 3
+    latest = Path("out/_secbatch/runs/latest.json")
+    latest.write_text(json.dumps(json.loads(latest.read_text()) | {key: value}))
+    capsys.readouterr()
+    assert _run(["status", "out"]) == 2
+    assert f"latest.json' is no record of a run ({place} is not as written); run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("models", [5, [], "x", {"up": None}, {"up": {}}, {"up": {"model": 5}}, {"up": ["model"]}])
+def test_models_of_a_record_that_was_changed(
+    models: object, counter: Counter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(["run", "job.yaml"]) == 3
+    for file in Path("out/_secbatch/runs").glob("*.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"models": models}))
+    assert _run(["show", "out", "--models", "--rows", "1"]) == 0
+    assert "has left no record" in capsys.readouterr().out
+
+
 def test_a_record_that_may_not_be_read_is_no_reason_to_run_again(
     counter: Counter, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,5 +64,5 @@ def _folder(layout: Layout, run: str) -> Path | None:
     try:
         record = json.loads((layout.runs / f"{run}.json").read_text(encoding="utf-8"))
         return Path(record["folder"])
-    except (OSError, ValueError, KeyError, TypeError):  # the run was killed
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # the run was killed, or its record damaged
         return None

@@ -6,12 +6,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from secbatch.errors import EXIT_FAILURE, EXIT_HELD, EXIT_INTERRUPTED, EXIT_OK, InputError
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
 from secbatch.store.ledger_records import Run
 from secbatch.store.lock import holder
 from secbatch.store.progress import read_progress
+
+
+class _Told(BaseModel):
+    """What is told of a run, as its record has it."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Counts(_Told):
+    read: int
+    enriched: int
+    reused: int
+    rejected: int
+    unparseable: int
+    rows_in_dataset: int
+
+
+class _Shown(_Told):
+    version: int | None
+
+
+class _Record(_Told):
+    run: str
+    state: str
+    exit_code: int
+    error: str | None
+    started: str
+    finished: str
+    seconds: float
+    counts: _Counts
+    output: _Shown
 
 
 @dataclass(frozen=True)
@@ -30,7 +63,7 @@ def read_status(layout: Layout) -> Status:
     if not layout.internal.is_dir():
         raise InputError(f"'{layout.root}' holds no output of secbatch; give the output folder of a run.")
     held_by = holder(layout.lock)
-    last = read_record(layout.runs / "latest.json")
+    last = _latest(layout.runs / "latest.json")
     if held_by is not None:
         return Status("running", EXIT_HELD, held_by, _progress_of_holder(layout, held_by), last)
     newest = _newest_run_without_record(layout, last)
@@ -47,7 +80,7 @@ def read_status(layout: Layout) -> Status:
         return Status("died", EXIT_FAILURE, None, mine or known, last)
     if last is None:
         return Status("none", EXIT_OK, None, None, None)
-    return Status(str(last["state"]), int(last["exit_code"]), None, None, last)
+    return Status(last["state"], last["exit_code"], None, None, last)
 
 
 def _progress_of_holder(layout: Layout, held_by: dict[str, Any]) -> dict[str, Any] | None:
@@ -70,6 +103,18 @@ def read_record(path: Path) -> dict[str, Any] | None:
         raise InputError(f"'{path}' cannot be read ({error}); run the job again.") from None
     if not isinstance(record, dict) or not {"run", "state", "exit_code", "started"} <= record.keys():
         raise InputError(f"'{path}' is no record of a run; run the job again.")
+    return record
+
+
+def _latest(path: Path) -> dict[str, Any] | None:
+    """As `read_record`; what is told of the run is there, and is of its type."""
+    record = read_record(path)
+    try:
+        if record is not None:
+            _Record.model_validate(record)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise InputError(f"'{path}' is no record of a run ({place} is not as written); run the job again.") from None
     return record
 
 

@@ -37,9 +37,10 @@ class Origins:
         try:
             record = json.loads((self._runs / f"{run}.json").read_text(encoding="utf-8"))
             found: dict[str, Any] = record["models"]
-        except (OSError, ValueError, KeyError, TypeError):  # killed before it could write one
-            return None
-        return found
+            each = [model["model"] for model in found.values()]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None  # killed before it could write one, or it was damaged
+        return found if all(isinstance(name, str) for name in each) else None
 
 
 def _told(model: Mapping[str, Any]) -> str:

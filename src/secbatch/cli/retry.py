@@ -10,7 +10,7 @@ import click
 from secbatch.cli import options
 from secbatch.cli.measured import Measured
 from secbatch.cli.run import load, run_watched
-from secbatch.errors import InputError
+from secbatch.errors import InputError, cause
 from secbatch.run_options import RunOptions
 
 
@@ -47,8 +47,9 @@ def _go_to(folder: Path, measured: Measured) -> None:
     measured.stay()
     try:
         os.chdir(folder)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the second for what no folder can be called
+        reason = error.strerror if isinstance(error, OSError) else cause(error)
         raise InputError(
             f"The job was run in '{folder}', where its paths start, and that folder cannot be entered "
-            f"({error.strerror}); name its file with --job."
+            f"({reason}); name its file with --job."
         ) from None
