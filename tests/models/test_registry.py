@@ -100,10 +100,10 @@ def _damaged(folder: Path, how: str) -> None:
         shutil.copyfile(file, copy)
         file.unlink()
         file.symlink_to(copy)
-    elif how == "lock":
+    elif how in ("lock", "lock that is no text"):
         lock = folder.with_name(f"{folder.name}.lock.json")
         values = json.loads(lock.read_text())
-        values["files"]["config.json"]["sha256"] = "0" * 64
+        values["files"]["config.json"]["sha256"] = "0" * 64 if how == "lock" else "\ud800"
         lock.write_text(json.dumps(values))
     elif how == "no lock":
         folder.with_name(f"{folder.name}.lock.json").unlink()
@@ -117,6 +117,7 @@ def _damaged(folder: Path, how: str) -> None:
         ("added", r"chat_template\.jinja was added to"),
         ("linked", r"config\.json in .* was changed"),
         ("lock", "not the lock file that it was promoted with"),
+        ("lock that is no text", "not the lock file that it was promoted with"),
         ("no lock", r"lock\.json is missing"),
     ],
 )
@@ -312,6 +313,10 @@ def test_a_broken_record_is_one_sentence(
     promote("tram", str(models[0]))
     promote("other", str(models[1]))
     record = registry / "tram" / "name.json"
+    promoted = json.loads(record.read_text())
+    record.write_text(json.dumps(promoted | {"history": []}))
+    assert _run(["models", "list"]) == 0
+    assert "name.json is not the record of a promoted model tram" in capsys.readouterr().out
     record.write_text("{}")
     with pytest.raises(ModelError, match="no record of a promoted model"):
         resolve("tram")

@@ -118,7 +118,7 @@ def registered(name: str) -> RegisteredName | None:
     versions = (record.current, *record.earlier)
     told = [*versions, *(value for entry in history for value in asdict(entry).values())]
     hashes = map(_HASH_START.fullmatch, versions)
-    if record.name != name or not all(isinstance(value, str) for value in told) or not all(hashes):
+    if record.name != name or not history or not all(isinstance(value, str) for value in told) or not all(hashes):
         raise ModelError(f"{path} is not the record of a promoted model {name}; move it away and promote it again")
     return record
 
@@ -176,9 +176,10 @@ def check(name: str, version: str) -> None:
         raise ModelError(f"{called} is incomplete: {path if folder.is_dir() else folder} is missing; {advice}")
     try:
         files = {file: str(about["sha256"]) for file, about in locked["files"].items()}
-    except (AttributeError, KeyError, TypeError):
-        files = {}
-    if version_of(files) != version:
+        promoted = version_of(files) == version
+    except (AttributeError, KeyError, TypeError, UnicodeEncodeError):
+        promoted = False
+    if not promoted:
         raise ModelError(
             f"{called} is not to be trusted: {path} is not the lock file that it was promoted with; {advice}"
         )
