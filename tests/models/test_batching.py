@@ -1,5 +1,7 @@
 """Batch plans."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,6 +24,18 @@ def test_every_row_is_in_one_batch_within_the_budget(lengths: np.ndarray, budget
         assert cost <= budget or len(rows) == 1
 
 
+@given(lengths, st.integers(1, 200), st.booleans(), st.integers(1, 20))
+def test_rows_cost_what_the_model_fills_them_up_to(
+    lengths: np.ndarray, budget: int, padded: bool, multiple: int
+) -> None:
+    plan = plan_batches(lengths, budget, padded=padded, multiple=multiple)
+    order = np.concatenate([*plan, []]).astype(int)
+    assert order.tolist() == sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    for rows in plan:
+        costs = np.array([math.ceil(length / multiple) * multiple for length in lengths[rows]])
+        assert (len(rows) * costs.max() if padded else costs.sum()) <= budget or len(rows) == 1
+
+
 @given(lengths, st.integers(1, 200))
 def test_longest_first_and_stable(lengths: np.ndarray, budget: int) -> None:
     order = np.concatenate([*plan_batches(lengths, budget), []]).astype(int)
@@ -39,6 +53,15 @@ def test_a_gpu_gets_larger_batches_than_a_cpu() -> None:
         for device, dtype in (("cpu", "bfloat16"), ("cpu", "float32"), ("cuda:0", "float32"), ("cuda:1", "bfloat16"))
     ]
     assert budgets == [4 * BLOCK_TOKENS, 4 * BLOCK_TOKENS, 65_536, 65_536]
+
+
+def test_a_narrow_models_own_forward_gets_more_tokens_than_a_wide_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    def budget(width: int, threads: int = 1) -> int:
+        monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+        return default_token_budget(Compute("cpu", "float32", "a CPU"), in_blocks=False, width=width)
+
+    assert [budget(width) for width in (0, 4, 64, 128, 256, 768)] == [512, 2048, 2048, 2048, 1024, 512]
+    assert [budget(64, threads) for threads in (2, 16)] == [4096, 8192]
 
 
 def test_a_batch_has_blocks_for_each_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,6 +234,24 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on(
     assert report.tokens == 95 and runner.token_budget == 25
 
 
+def test_half_of_what_ran_out_of_memory_is_half_of_what_the_model_fills_it_up_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("secbatch.models.memory_patience.pause", lambda seconds, over: None)
+    runner = BatchRunner(CPU, token_budget=160)
+    runner.multiple = 16
+    done = np.zeros(12)
+
+    def work(rows: np.ndarray, batch: TokenSequences) -> Iterator[Made]:
+        if len(rows) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        yield Made(done, rows, torch.ones(len(rows)))
+
+    report = runner.run(TokenSequences.of([[1, 2]] * 12), True, work)
+    assert done.all() and not report.errors
+    assert runner.token_budget == 80
+
+
 @pytest.mark.parametrize("lasting", [False, True])
 def test_memory_that_another_takes_for_a_moment_costs_a_moment(lasting: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what is larger than all that went through is blamed at once."""

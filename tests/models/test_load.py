@@ -386,6 +386,7 @@ LONGROPE = {"rope_type": "longrope", "original_max_position_embeddings": 5}
         *({"text_config": part} for part in ({}, 5)),
         {"attention_type": "block_sparse"},  # without the numbers of BigBird's blocks
         {"rope_parameters": {"a": LONGROPE, "b": LONGROPE | {"original_max_position_embeddings": "x"}}},
+        *({"model_type": "longformer", "attention_window": window} for window in (0, [], [0, -2], "wide")),
     ],
 )
 def test_values_of_a_configuration_that_transformers_takes_as_they_are(wrong: dict[str, object], folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Tasks of one model: each gets what it gets alone, and common texts go through the model once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from tiny_models import bert_tokenizer, resolved
+from transformers import AutoModel, LEDConfig, LongformerConfig
 
 from secbatch.errors import ModelError
 from secbatch.models import shared_encoder
 from secbatch.models.batch_runner import default_token_budget
+from secbatch.models.configuration import load_config
 from secbatch.models.device import Compute, choose
 from secbatch.models.encoder_generic import StockEncoder
 from secbatch.models.first_forward import FirstForwardError
+from secbatch.models.requests import Request, all_states
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import SharedEncoder
+from secbatch.models.transfer import Made
 from secbatch.task_specs import Embed, FillMask
 from secbatch.tasks.embed import EmbedTask
 from secbatch.tasks.encoder_task import compute_together
@@ -200,10 +205,35 @@ def test_a_models_own_forward_gets_small_batches(tiny: Tiny, kind: str, in_block
         else:
             encoder.need_states()
         encoder.load()
-        assert encoder.token_budget == default_token_budget(CPU, in_blocks)
+        width = load_config(encoder.model).hidden_size
+        assert encoder.token_budget == default_token_budget(CPU, in_blocks, width)
     assert default_token_budget(CPU, False) < default_token_budget(CPU, True)
     gpu = Compute("cuda:0", "bfloat16", "a GPU")
     assert default_token_budget(gpu, False) == default_token_budget(gpu, True)
+
+
+@pytest.mark.parametrize("kind", ["longformer", "led"])
+def test_a_model_that_fills_texts_up_to_its_window_gets_as_many_as_then_fit(kind: str, tmp_path: Path) -> None:
+    """Of short ones a batch had as many as if they stayed short: gigabytes for a hundred of them."""
+    small: dict[str, Any] = {"vocab_size": 300, "num_hidden_layers": 2, "attention_window": [16, 8]}
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 66}
+    halves = {f"{part}_{name}": 2 for part in ("encoder", "decoder") for name in ("layers", "attention_heads")}
+    config = LongformerConfig(**small, **sizes) if kind == "longformer" else LEDConfig(**small, d_model=32, **halves)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    bert_tokenizer().save_pretrained(tmp_path)
+    encoder = SharedEncoder(resolved(tmp_path), CPU)
+    encoder.need_states()
+    encoder.load()
+    encoder.token_budget = 64
+    seen = []
+
+    def consume(rows: np.ndarray, sequences: TokenSequences, states: torch.Tensor) -> Iterator[Made]:
+        seen.append((len(rows), int(sequences.lengths.max())))
+        return iter(())
+
+    texts = TokenSequences.of([[7] * length for length in (3, 20, 3, 3, 2, 16, 3, 17)])
+    encoder.run([Request(texts, all_states, consume)])
+    assert seen == [(2, 20), (4, 16), (2, 3)]
 
 
 def test_a_budget_that_is_smaller_already_stays(tiny: Tiny) -> None:

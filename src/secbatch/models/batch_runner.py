@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from secbatch.errors import Interrupted
-from secbatch.models.batching import plan_batches
+from secbatch.models.batching import filled_up, plan_batches
 from secbatch.models.device import Compute
 from secbatch.models.memory_patience import MemoryPatience, Next
 from secbatch.models.out_of_memory import give_back, is_out_of_memory
@@ -34,7 +34,7 @@ class BatchReport:
             flight.land()
 
 
-def default_token_budget(compute: Compute, in_blocks: bool = True) -> int:
+def default_token_budget(compute: Compute, in_blocks: bool = True, width: int = 0) -> int:
     """Tokens of one batch: on a GPU some 25 or 50 ms of work, on a CPU what was measured to go through the layers best.
 
     A batch on a GPU is begun by some 200 calls, whatever its size, while other threads want Python's interpreter, too:
@@ -42,12 +42,14 @@ def default_token_budget(compute: Compute, in_blocks: bool = True) -> int:
 
     `in_blocks`: the model's path goes without padding, and on a CPU cuts a batch into blocks by itself
     (packed_encoder.py). A model's own forward does not: what a large batch makes in a layer leaves the processors'
-    caches before the next operation wants it.
+    caches before the next operation wants it. `width`: of its states, 0 where that is not known; of narrow ones more
+    tokens stay there, and what surrounds an operation costs as much as the operation.
     """
     if compute.device.startswith("cuda"):
         return 131_072 if in_blocks and compute.memory >= LARGE_MEMORY else 65_536
     if not in_blocks:
-        return min(512 * torch.get_num_threads(), 8_192)
+        tokens = max(512, min(262_144 // width, 2_048)) if width else 512
+        return min(tokens * torch.get_num_threads(), 8_192)
     return max(8_192, 1_024 * torch.get_num_threads())  # two blocks for each thread at least (packed.block_size)
 
 
@@ -56,6 +58,7 @@ class BatchRunner:
 
     def __init__(self, compute: Compute, token_budget: int | None = None) -> None:
         self.token_budget = token_budget or default_token_budget(compute)
+        self.multiple = 1  # of tokens, to which the model itself fills up a batch: as of `plan_batches`
         self._transfer = Transfer(compute.device)
         self._abandoned = False
         self._patience = MemoryPatience(compute.description, abandoned=self._is_abandoned)
@@ -82,7 +85,8 @@ class BatchRunner:
         report.errors = dict.fromkeys(np.flatnonzero(lengths == 0).tolist(), "the tokenizer leaves nothing of the text")
 
         def planned(rows: np.ndarray) -> deque[np.ndarray]:
-            return deque(rows[plan] for plan in plan_batches(lengths[rows], self.token_budget, padded=padded))
+            plans = plan_batches(lengths[rows], self.token_budget, padded=padded, multiple=self.multiple)
+            return deque(rows[plan] for plan in plans)
 
         work_done, all_tokens = work_in_hand(), int(lengths.sum())
         pending, last = planned(np.flatnonzero(lengths)), False
@@ -94,8 +98,9 @@ class BatchRunner:
                 raise Interrupted("Interrupted between two batches")
             rows = pending.popleft()
             batch = sequences.select(rows)
-            longest, tokens = int(lengths[rows[0]]), len(batch.ids)
-            size = longest, len(rows) * longest if padded else tokens
+            costs, tokens = filled_up(lengths[rows], self.multiple), len(batch.ids)
+            longest = int(costs[0])
+            size = longest, len(rows) * longest if padded else int(costs.sum())
             try:
                 with torch.inference_mode():
                     report.flights += self._transfer.take(work(rows, batch))

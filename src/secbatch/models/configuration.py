@@ -79,6 +79,15 @@ def changes_beyond(config: Any) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
+def filling(config: Any) -> int:
+    """The tokens to a multiple of which a model fills up a batch by itself: 1 for all but Longformer and its kin.
+
+    They look at tokens a window at a time (Beltagy et al. 2020, arXiv:2004.05150): 3 tokens cost 512.
+    """
+    window = config.attention_window if config.model_type in ("longformer", "led") else 1
+    return max(window) if isinstance(window, list) else int(window)
+
+
 def _check(config: Any) -> None:
     """Raises, whatever it is, for what transformers takes as it stands and is looked at here."""
     names, problem = config.architectures, getattr(config, "problem_type", None)
@@ -89,6 +98,8 @@ def _check(config: Any) -> None:
     if not hasattr(text_config(config), "model_type"):
         raise ValueError("text_config is no configuration")
     changes_beyond(config)
+    if filling(config) < 1:
+        raise ValueError("attention_window is no number of tokens")
 
 
 def _read_json(resolved: ResolvedModel, name: str) -> dict[str, Any]:

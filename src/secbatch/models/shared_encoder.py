@@ -10,6 +10,7 @@ import torch
 
 from secbatch.freed_memory import keep_freed_memory
 from secbatch.models.batch_runner import BatchReport, BatchRunner, default_token_budget
+from secbatch.models.configuration import filling, load_config, text_config
 from secbatch.models.device import Compute
 from secbatch.models.encoder import HiddenStates, MaskedLM, ModelHead, hidden_states
 from secbatch.models.first_forward import FirstForwardError, first_forward
@@ -132,7 +133,11 @@ class SharedEncoder:
         slower = self.compute.remarks_on_attention(path.head_width for path in packed)
         self.notices = tuple(dict.fromkeys((*self.notices, *slower)))
         in_blocks = len(packed) == len(paths)
-        self.token_budget = min(self.token_budget, default_token_budget(self._used, in_blocks))
+        config = load_config(self.model)
+        width = getattr(text_config(config), "hidden_size", None)
+        budget = default_token_budget(self._used, in_blocks, width if isinstance(width, int) else 0)
+        self.token_budget = min(self.token_budget, budget)
+        self._runner.multiple = filling(config)
         self._loaded = True
 
     def _bring(self) -> None:
