@@ -1,6 +1,7 @@
 """Fill-mask on a labelled file: which rank the right word has, checked against the task's own predictions."""
 
 import json
+import resource
 from contextlib import suppress
 from pathlib import Path
 
@@ -116,6 +117,21 @@ def test_a_place_that_may_not_be_written_is_said_before_any_work(
     seen = capsys.readouterr()
     assert seen.err == "Error: 'figures.png' may not be written; mend its rights, or name another place.\n"
     assert not seen.out and not Path("figures.png").exists()
+
+
+@pytest.mark.parametrize("file", [["--json", "out.json"], ["--plot", "out.png"]])
+def test_a_limit_on_the_size_of_files_is_named(
+    file: list[str], models: list[str], data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", models[0], "--data", data, "--objective", "fill-mask", "--text", "text", "--label", "word"]
+    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, most))
+    try:
+        code = _run([*command, *file])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
+    assert code == 1
+    assert f"Error: '{file[1]}' would become larger than the 100 bytes that the system" in capsys.readouterr().err
 
 
 def test_files_and_tables_are_not_lost_with_each_other(

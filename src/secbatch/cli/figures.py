@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from secbatch import file_size_limit
 from secbatch.cli.terminal import printable
 from secbatch.errors import SecbatchError
 
@@ -48,4 +49,6 @@ def write_json(path: str, figures: dict[str, Any]) -> None:
     try:
         Path(path).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
+        if too_large := file_size_limit.refused(error, path):
+            raise too_large from None
         raise SecbatchError(f"'{path}' cannot be written ({error.strerror or error})") from None

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secbatch import file_size_limit
 from secbatch.comparison.evaluation import Evaluation
 from secbatch.errors import JobError, OutputError, counted
 from secbatch.evaluation.bootstrap import Interval
@@ -63,6 +64,8 @@ def _plot(evaluation: Evaluation, path: Path) -> None:
         try:
             figure.savefig(path, dpi=150, metadata=_undated(path))
         except OSError as error:
+            if too_large := file_size_limit.refused(error, path):
+                raise too_large from None
             raise OutputError(f"'{path}' cannot be written ({error.strerror or error})") from None
 
 
