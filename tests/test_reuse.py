@@ -133,6 +133,14 @@ def test_a_later_row_takes_the_place_of_its_own_earlier_one_in_each_partition(co
         assert sorted(rows()["text"]) == sorted(texts) and rows()["id"].is_unique
 
 
+def test_an_earlier_row_that_comes_afterwards_is_done_once(counter: Counter) -> None:
+    write("b.csv", "id,text,note", *LINES)
+    done(counter, input=WITH_ID)
+    write("a.csv", "id,text,note", "7,older word 7,")
+    assert [done(counter, input=WITH_ID) for _ in range(3)] == [1, 0, 0]
+    assert sorted(rows()["text"]) == sorted(f"word {n}" for n in range(100))
+
+
 def test_superseded_rows_that_the_input_no_longer_has_are_not_kept_beside_the_others(counter: Counter) -> None:
     write("a.csv", "id,text,note", *LINES)
     write("b.csv", "id,text,note", "7,other word 7,")
