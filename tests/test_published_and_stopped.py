@@ -172,6 +172,25 @@ def test_each_publication_of_the_resumed_run_has_it(counter: Counter, monkeypatc
     assert len(shown) > 4 and all(shown)
 
 
+def test_a_dataset_that_is_overwritten_is_shown_until_all_of_the_new_one_is_there(
+    counter: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.csv", HEAD, *LINES)
+    run_job(job())
+    shown, publish = [], versions.publish
+
+    def noted(*arguments: Any, **named: Any) -> int:
+        number = publish(*arguments, **named)
+        shown.append(len(rows()))
+        return number
+
+    monkeypatch.setattr("secbatch.publishing.publish", noted)
+    monkeypatch.setattr("secbatch.finished_shards.PUBLISH_SECONDS", 0.0)
+    write("a.csv", HEAD, *(f"{n},term {n},note" for n in range(200)))
+    run_job(job(output={"path": "out", "mode": "overwrite"}))
+    assert shown == [200]
+
+
 def test_a_row_that_was_edited_meanwhile_stands_there_once(counter: Counter) -> None:
     first_run_stopped_after(7, 30, input=WITH_ID)
     write("a.csv", HEAD, "3,another text,note", "200,a new row,note")

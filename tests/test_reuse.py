@@ -1,5 +1,6 @@
 """Row by row: what is done is never done again, whatever else of the input changes."""
 
+import gzip
 import random
 from pathlib import Path
 from typing import Any
@@ -344,6 +345,17 @@ def test_a_truncated_file_stops_the_run_and_an_edited_one_does_not(counter: Coun
     write("a.csv", "id,text,note", *(line.upper() for line in LINES))
     run_job(job())
     assert len(rows()) == 100 and rows()["text"].str.startswith("WORD").all()
+
+
+def test_rows_behind_the_place_where_a_file_breaks_off_stay(counter: Counter) -> None:
+    lines = [f"{n},{random.Random(n).randbytes(40).hex()},note {n}" for n in range(100)]
+    packed = gzip.compress("\n".join(["id,text,note", *lines]).encode())
+    Path("in").mkdir()
+    for content in (packed, packed[: len(packed) // 2]):
+        Path("in/a.csv.gz").write_bytes(content)
+        result = run_job(job(input__path="in", max_rejects="100%"))
+        assert sorted(rows()["id"], key=int) == [str(n) for n in range(100)]
+    assert 0 < result.read < 100
 
 
 def test_a_part_of_the_input_removes_nothing(counter: Counter) -> None:
