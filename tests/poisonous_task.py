@@ -18,7 +18,10 @@ ENDS = {
 
 
 class PoisonousTask(UpperTask):
-    """Texts that are keys of ENDS end the process; so do `left` and `right`, where they are computed together."""
+    """Texts that are keys of ENDS end the process; so do `left` and `right`, where they are computed together.
+
+    `twice` ends that of the run, and the first that tries the row.
+    """
 
     conversation_column: str | None = None
 
@@ -36,6 +39,12 @@ class PoisonousTask(UpperTask):
                 ENDS[text]()
         if {"left", "right"} <= set(texts):
             os.abort()
+        if "twice" in texts:
+            deaths = Path(self.log).with_name("deaths")
+            with deaths.open("a") as file:
+                file.write("x")
+            if deaths.stat().st_size <= 2:
+                os.abort()
         return super().compute(encoded)
 
 

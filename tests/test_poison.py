@@ -170,6 +170,12 @@ def test_kills_from_outside_reject_nothing(
     assert run().rejected == 0 and rejected() == {} and len(pd.read_parquet("out/data")) == len(lines)
 
 
+def test_a_row_that_ends_one_process_and_not_the_next_is_no_poison(place: Path) -> None:
+    write("a.csv", "id,text", "one,twice")
+    died(-signal.SIGABRT)
+    assert run().rejected == 0 and rejected() == {} and (place / "deaths").read_text() == "xxx"
+
+
 def test_memory_running_out_counts_where_the_kernel_says_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write("a.csv", "id,text", "0,small", "big,memory")
     died(-signal.SIGKILL)
