@@ -353,7 +353,8 @@ def test_rows_behind_the_place_where_a_file_breaks_off_stay(counter: Counter) ->
     Path("in").mkdir()
     for content in (packed, packed[: len(packed) // 2]):
         Path("in/a.csv.gz").write_bytes(content)
-        result = run_job(job(input__path="in", max_rejects="100%"))
+        output = {"path": "out", "removed": "drop", "max_removed": "100%"}
+        result = run_job(job(input__path="in", max_rejects="100%", output=output))
         assert sorted(rows()["id"], key=int) == [str(n) for n in range(100)]
     assert 0 < result.read < 100
 
