@@ -492,9 +492,11 @@ def test_a_column_that_does_not_do_is_named_with_the_task(column: str) -> None:
 
 
 @pytest.mark.parametrize("flush", [100, 32 << 20])  # spilled to disk, and held in memory
+@pytest.mark.parametrize("read", [3, 19, 16_384])  # rows at a time: the last one alone, or all
 def test_the_later_row_of_the_input_counts_in_whichever_conversation_and_shard(
-    flush: int, monkeypatch: pytest.MonkeyPatch
+    read: int, flush: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("secbatch.preparing.LARGEST", read)
     monkeypatch.setattr("secbatch.sources.grouped.FLUSH_BYTES", flush)
     monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (2, 2, 0))
     Path("in").mkdir()

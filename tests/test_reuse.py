@@ -359,6 +359,14 @@ def test_rows_behind_the_place_where_a_file_breaks_off_stay(counter: Counter) ->
     assert 0 < result.read < 100
 
 
+def test_rows_that_a_new_task_was_computed_for_are_of_that_run(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES, "blank,,")
+    first = run_job(job(input=WITH_ID))
+    task = {"type": "fill-mask", "model": "fake"}
+    result = run_job(job(input=WITH_ID, tasks={"up": {**task, "text": "text"}, "more": {**task, "text": "note"}}))
+    assert result.run != first.run and set(rows().query("id != 'blank'")["secbatch_run"]) == {result.run}
+
+
 def test_a_part_of_the_input_removes_nothing(counter: Counter) -> None:
     write("a.csv", "id,text,note", *LINES)
     drop = removed("drop", max_removed="100%")
