@@ -53,7 +53,8 @@ ARCHITECTURES: dict[str, tuple[PretrainedConfig, list[str]]] = {
     "positions by the mask": (BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4), ["pads"]),
     "keys and a convolution": (Lfm2Config(**SMALL, **HEADS, layer_types=["conv", "full_attention"]), ["pads"]),
     "keys and a state in one layer": (FalconH1Config(**SMALL, **HEADS, **STATE), ["pads"]),
-    "a state that padding changes": (MambaConfig(**SMALL, state_size=4), []),
+    "a state alone": (MambaConfig(**SMALL, state_size=4), ["pads"]),
+    "columns that padding moves": (MistralConfig(**SMALL, **HEADS, index_topk=4), []),
     RWKV: (RwkvConfig(**SMALL, context_length=64), ["stock"]),
     "steps of its own kind": (
         CpmAntConfig(**SMALL, num_attention_heads=4, dim_head=8, dim_ff=64, prompt_length=4, prompt_types=4),

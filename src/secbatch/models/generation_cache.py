@@ -28,6 +28,12 @@ def joins(cache: Any) -> bool:
     return type(cache) is DynamicCache and all(map(_is_known, cache.layers))
 
 
+def keeps_no_keys(cache: Any) -> bool:
+    """Whether it holds nothing but a state, as Mamba's: padding has been kept out of it, no column is to be hidden."""
+    layers = cache.layers if type(cache) is DynamicCache else []
+    return bool(layers) and all(type(layer) is getattr(cache_utils, "LinearAttentionLayer", None) for layer in layers)
+
+
 def _is_known(layer: Any) -> bool:
     known = any(type(layer) is getattr(cache_utils, name, None) for name in _LAYERS)
     return known and all(isinstance(getattr(layer, name, {}), dict) for name in _STATES)

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from secbatch.models.generation_cache import joined, joins
+from secbatch.models.generation_cache import joined, joins, keeps_no_keys
 
 NO_TOKEN = -1  # in tables of ids whose rows differ in length
 
@@ -209,6 +209,8 @@ class DecoderSteps:
         return logits[rows]
 
     def step(self, tokens: Tensor) -> Tensor:
+        if keeps_no_keys(self.cache):  # its model takes a mask as one of the new tokens
+            self.mask = None
         if self.mask is not None:
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], 1)
         self.positions = self.positions[:, -1:] + 1
