@@ -45,6 +45,21 @@ def test_the_best_of_all_spans_are_found_in_their_order(tokens: int, values: int
     assert list(zip(found.starts.tolist(), found.ends.tolist(), strict=True)) == wanted
 
 
+def test_as_many_spans_as_are_wanted_where_white_space_is_tokens_of_its_own() -> None:
+    words, _ = one_window(20)
+    spaces = replace(words, starts=words.starts + 3, ends=words.ends + 1)
+    windows = replace(
+        one_window(40)[0],
+        starts=np.stack([words.starts, spaces.starts], axis=1).ravel(),
+        ends=np.stack([words.ends, spaces.ends], axis=1).ravel(),
+    )
+    logits = np.random.default_rng(0).standard_normal((41, 2)).astype(np.float32)
+    logits[1:] = np.repeat(logits[1::2], 2, axis=0)  # a space is as good an end as the word before it
+    found = best_answers(windows, logits, ["abc " * 20], 50, LONGEST, None)
+    assert found.counts.tolist() == [50]
+    assert len(set(zip(found.starts.tolist(), found.ends.tolist(), strict=True))) == 50
+
+
 def test_of_a_long_window_few_spans_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
     partition, lexsort = np.partition, np.lexsort

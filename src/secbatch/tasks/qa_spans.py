@@ -15,7 +15,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from secbatch.models.question_windows import QuestionWindows
 from secbatch.models.sequences import spans
 
-SPARE = 8  # spans beyond those that are wanted: some differ in white space alone
+SPARE = 8  # spans beyond those that are wanted: some differ in white space alone,
+ALIKE = 4  # and so many of them where it is tokens of its own: with and without it, before and after
 BLOCK = 1 << 15  # tokens whose spans are looked at together
 
 
@@ -75,7 +76,7 @@ def _best_of_pairs(
     owners = np.repeat(np.arange(len(contexts)), windows.counts)
     empty = _least_sure(logits[windows.null], owners, windows.counts)
     total = _totals(windows, logits, owners, empty)
-    found, sums = _best_of_windows(windows, logits, top_k + SPARE, longest)
+    found, sums = _best_of_windows(windows, logits, max(top_k + SPARE, top_k * ALIKE), longest)
     found[:, 0] = owners[found[:, 0]]
     order = np.lexsort((found[:, 2], found[:, 1], -sums, found[:, 0]))  # of equal sums the earlier and shorter
     counts, starts, ends, chosen = _as_written(found[order], windows, contexts, top_k)
