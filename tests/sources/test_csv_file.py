@@ -447,6 +447,8 @@ def test_header_faults(tmp_path):
         InputError, match=r"looks like UTF-16 without a byte order mark; say `input.encoding: utf-16-le`"
     ):
         source_of(written(tmp_path, "u.csv", "id,text\n1,a\n".encode("utf-16-le")))
+    with pytest.raises(InputError, match=r"has no byte order mark, as utf-16 needs; name utf-16-le or utf-16-be in"):
+        source_of(written(tmp_path, "v.csv", "id,text\n1,a\n".encode("utf-16-le")), encoding="utf-16")
     with pytest.raises(InputError, match=r"header that is not valid UTF-8.*cp1252"):
         source_of(written(tmp_path, "c.csv", b"id,caf\xe9\n1,a\n"))
     with pytest.raises(InputError, match="is a zip archive or an Excel workbook"):
