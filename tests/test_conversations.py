@@ -14,13 +14,13 @@ import pytest
 from fake_task import Counter, UpperTask, install
 
 from secbatch import probing
-from secbatch.errors import InputError
+from secbatch.errors import InputError, JobError
 from secbatch.job import Job
 from secbatch.planning import plan_job
 from secbatch.run_options import RunOptions
 from secbatch.runner import run_job
 from secbatch.store.pool import Pool
-from secbatch.task_specs import Chat, FillMask
+from secbatch.task_specs import Chat, Conversation, FillMask
 from secbatch.tasks.chat_history import Turn
 from secbatch.tasks.chat_reply import Reply
 from secbatch.tasks.registry import build_task
@@ -488,6 +488,15 @@ def test_a_column_that_does_not_do_is_named_with_the_task(column: str) -> None:
     given = job(id_columns=("text",))
     given = given.model_copy(update={"input": given.input.model_copy(update={"path": "in/*.parquet"})})
     with pytest.raises(InputError, match=rf"^tasks.answer.conversation.{column}: a column of type struct"):
+        run_job(given)
+
+
+def test_two_ways_to_group_conversations_are_refused() -> None:
+    write({"a": ["first"]})
+    given = job()
+    other = given.tasks["answer"].model_copy(update={"conversation": Conversation(id="text", order="turn")})
+    given = given.model_copy(update={"tasks": {**given.tasks, "other": other}})
+    with pytest.raises(JobError, match="Two chat tasks group conversations by different columns"):
         run_job(given)
 
 
