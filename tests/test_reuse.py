@@ -379,6 +379,14 @@ def test_a_part_of_the_input_removes_nothing(counter: Counter) -> None:
     assert result.rows_in_dataset == 101 and rows().set_index("id")["text"]["0"] == "newer"
 
 
+def test_nor_does_it_without_ids(counter: Counter) -> None:
+    write("a.csv", "id,text,note", *LINES)
+    run_job(job())
+    write("a.csv", "id,text,note", *LINES[:2])
+    result = run_job(job(input__path="in/a.csv"), options=RunOptions(partial=True))
+    assert (result.read, result.rows_in_dataset) == (2, 100)
+
+
 @pytest.mark.parametrize("first", ["poison", "good"])
 def test_what_a_task_did_for_a_row_that_another_one_rejects_serves_equal_rows(counter: Counter, first: str) -> None:
     tasks = {
