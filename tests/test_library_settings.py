@@ -36,6 +36,15 @@ def test_the_library_and_its_variables_are_named(
     assert value in run.stderr and f"{variable}" in run.stderr.rsplit("mend or unset the variable", 1)[1]
 
 
+@pytest.mark.parametrize("library", ["sklearn", "joblib"])
+def test_libraries_of_figures(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{library.upper()}_NUMBER", "much")
+    with pytest.raises(ValueError, match="much") as raised:
+        exec("int('much')", {"__name__": f"{library}.parts"})  # as a module of it does while it is loaded
+    told = str(library_settings.refused(raised.value))
+    assert told.startswith(f"library {library} cannot be loaded") and f"(there are {library.upper()}_NUMBER)" in told
+
+
 def test_other_errors_are_none_of_a_librarys_settings() -> None:
     for error in (ValueError("x"), TypeError("x")):
         try:

@@ -5,7 +5,13 @@ import traceback
 
 from secbatch.errors import SecbatchError, cause
 
-_PREFIXES = {"huggingface_hub": "HF_", "torch": "TORCH", "transformers": "TRANSFORMERS"}
+_PREFIXES = {
+    "huggingface_hub": "HF_",
+    "joblib": "JOBLIB_",
+    "sklearn": "SKLEARN_",
+    "torch": "TORCH",
+    "transformers": "TRANSFORMERS",
+}
 
 
 def refused(error: BaseException) -> SecbatchError | None:
