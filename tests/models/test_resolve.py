@@ -175,6 +175,35 @@ def test_a_proxy_that_cannot_be(tmp_path: Path, proxy: str, reason: str) -> None
     assert "ModelError: model securebert" in said and reason in said and "S3CRET" not in said
 
 
+@pytest.mark.parametrize("content", [None, b"none"])
+def test_certificates_that_are_not_there(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "company.pem"
+    if content:
+        file.write_bytes(content)
+    code = "from secbatch.models.resolve import resolve; resolve('securebert')"
+    environment = {
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "HF_HOME": str(tmp_path),
+        "HF_ENDPOINT": "https://127.0.0.1:9",
+        "SSL_CERT_FILE": str(file),
+    }
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    said = run.stderr.splitlines()[-1]
+    assert "ModelError: model securebert" in said and "certificates that SSL_CERT_FILE names cannot be read" in said
+
+
+def test_a_cache_in_a_home_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's user may have neither a name nor HOME."""
+    for name in ("HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.setattr(constants, name, "~nobody-here/cache")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    assert not at_hand("securebert")
+    with pytest.raises(ModelError, match=r"HF_HOME\) '~nobody-here/cache' begins with '~', which is no home here"):
+        pull("securebert")
+
+
 def test_a_misspelt_catalog_name(cache: Path) -> None:
     with pytest.raises(ModelError, match=r"did you mean 'securebert'\?"):
         resolve("securbert")

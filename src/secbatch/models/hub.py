@@ -2,12 +2,14 @@
 
 import os
 import re
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from secbatch.errors import ModelError, SecbatchError, UnfitModelError, cause
+from secbatch.home import expanded
 from secbatch.models.content_hash import weight_files
 from secbatch.models.proxies import by_proxy
 from secbatch.patience import patiently
@@ -37,7 +39,7 @@ def cached_snapshot(hub_id: str, revision: str) -> Snapshot | None:
     with _quiet():
         try:
             folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
-        except (LocalEntryNotFoundError, OSError, ValueError):
+        except (LocalEntryNotFoundError, OSError, ValueError, RuntimeError):  # the last: a user without a home
             return None
     try:
         files = weight_files(folder)
@@ -65,6 +67,7 @@ def download(hub_id: str, revision: str) -> Snapshot:
 
     if _offline():
         raise HubUnreachableError("HF_HUB_OFFLINE is set")
+    expanded(constants.HF_HUB_CACHE, "the cache of models (HF_HOME)", ModelError)
     with _quiet():
         try:
             facts = patiently(
@@ -95,6 +98,8 @@ def download(hub_id: str, revision: str) -> Snapshot:
         except SecbatchError:  # an interrupt
             raise
         except Exception as error:
+            if named := _certificates(error):
+                raise HubUnreachableError(f"certificates that {named} names cannot be read: {cause(error)}") from None
             # Transport errors: their classes belong to whichever HTTP client huggingface_hub uses.
             if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
                 raise ModelError(
@@ -123,6 +128,14 @@ def _may_pass(error: Exception) -> bool:
         return False  # the cache's disk
     transport = type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3"))
     return transport or isinstance(error, OSError | LocalEntryNotFoundError)
+
+
+def _certificates(error: Exception) -> str | None:
+    """The variable that names certificates, where `error` comes of their file: it names none, unlike a cache's disk."""
+    missing = isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError) and error.filename is None
+    if not missing and not isinstance(error, ssl.SSLError):
+        return None
+    return next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), None)
 
 
 def _wanted(names: list[str]) -> list[str]:
