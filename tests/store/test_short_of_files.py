@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from nights import LINES, done, job, rows, write
 from secbatch.errors import OutputError
 from secbatch.finished_shards import FinishedShards
 from secbatch.runner import run_job
+from secbatch.store.ledger import Ledger
 from secbatch.store.row_keys import StoredKeys
 
 LACKS = {errno.EMFILE: "let the process have more open files", errno.ENOMEM: "see what has taken the memory"}
@@ -65,3 +67,18 @@ def test_checkpoints_of_a_run_that_goes_on_are_kept(lack: int, tmp_path: Path, m
             run_job(job())
     run_job(job())
     assert counter.rows == len(rows()) == 100
+
+
+def test_a_ledger_for_which_there_are_no_open_files_left(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path).close()
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for look in (Ledger, Ledger.read_only):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
+        try:
+            with pytest.raises(
+                OutputError, match=r"\.sqlite' cannot be .*; let the process have more open files \(ulimi"
+            ):
+                look(path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))

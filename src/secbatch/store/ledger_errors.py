@@ -1,12 +1,15 @@
 """What SQLite says of the ledger, as a sentence that tells what to do."""
 
 import errno
+import os
 import sqlite3
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from secbatch.errors import OutputError
 from secbatch.file_size_limit import beyond_limit, size_limit
+from secbatch.store.filesystem import SHORT_OF_FILES
 
 # By SQLite's result codes, of which the low byte is the kind.
 _REMEDIES = {
@@ -46,6 +49,8 @@ def explain(error: sqlite3.Error, path: Path, action: str) -> OutputError:
             " work is kept and reused."
         )
     remedy = _REMEDIES.get(kind, "see to the file and its disk, and run again")
+    if kind == sqlite3.SQLITE_CANTOPEN and _short_of_files():
+        remedy = "let the process have more open files (ulimit -n), and run again"
     return OutputError(f"The ledger '{path}' cannot be {action} ({error}); {remedy}.")
 
 
@@ -56,6 +61,17 @@ def _over_quota(path: Path) -> bool:
             file.write(bytes(_STEP))
     except OSError as error:
         return error.errno == errno.EDQUOT
+    return False
+
+
+def _short_of_files() -> bool:
+    """Whether the process may not open three files more: a ledger, its log, and the log's index."""
+    with ExitStack() as opened:
+        try:
+            for _ in range(3):
+                opened.enter_context(Path(os.devnull).open("rb"))
+        except OSError as error:
+            return error.errno in SHORT_OF_FILES
     return False
 
 
