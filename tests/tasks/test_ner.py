@@ -182,6 +182,7 @@ def test_megabytes_are_tokenised_in_pieces(tagger: Made, monkeypatch: pytest.Mon
     found = windowed(["a", text, "", "b"], tokenizer)
     covered = [text[start:end] for start, end in zip(found.starts[1:-1], found.ends[1:-1], strict=True)]
     assert found.counts.tolist() == [1, len(found.ids) - 2, 0, 1]
+    assert np.unique(found.owners).tolist() == [0, 1, 2, 3]
     assert "".join("".join(covered).split()) == "".join(text.split())
 
 
