@@ -78,10 +78,11 @@ def prepare() -> None:
     secbatch.finished_shards.PUBLISH_SECONDS = 0.3  # type: ignore[misc]
 
 
-def slowly(compute: Callable[..., Any], seconds: float) -> Callable[..., Any]:
-    """A device batch takes its time, in steps between which Python gets to work."""
+def slowly(compute: Callable[..., Any], seconds: float, begun: int) -> Callable[..., Any]:
+    """A device batch takes its time, in steps between which Python gets to work. `begun`: a pipe that is told."""
 
     def slow(self: UpperTask, encoded: Any) -> Any:
+        os.write(begun, b".")
         for _ in range(int(seconds / 0.01)):
             time.sleep(0.01)
         return compute(self, encoded)
@@ -113,7 +114,7 @@ class Forked:
         os.kill(self._process, signal.SIGKILL)
 
 
-def child(request: dict[str, Any], seen: Seen) -> int:
+def child(request: dict[str, Any], seen: Seen, begun: int) -> int:
     os.chdir(request["folder"])
     secbatch.run_identity.new_run_id = lambda: unused(request["run"])
     kill = request.get("kill")
@@ -127,7 +128,7 @@ def child(request: dict[str, Any], seen: Seen) -> int:
 
     faults.install(visit)
     if request.get("slow"):
-        UpperTask.compute = slowly(UpperTask.compute, request["slow"])  # type: ignore[method-assign]
+        UpperTask.compute = slowly(UpperTask.compute, request["slow"], begun)  # type: ignore[method-assign]
     secbatch.trial.start = Forked().start
     try:
         with Interruptible():
@@ -152,14 +153,19 @@ def main() -> None:
         request = json.loads(line)
         seen.clear()
         begin = time.monotonic()
+        at_work, begun = os.pipe()
         process = os.fork()
         if not process:
             try:
-                code = child(request, seen)
+                code = child(request, seen, begun)
             except BaseException:
                 sys.excepthook(*sys.exc_info())
                 code = 98
             os._exit(code)
+        os.close(begun)
+        if request.get("slow"):
+            os.read(at_work, 1)  # a busy machine may take its time until there
+        os.close(at_work)
         if request.get("after") is not None:
             time.sleep(random.Random(request["seed"]).uniform(0, request["after"]))
             os.kill(process, request.get("signal", signal.SIGKILL))

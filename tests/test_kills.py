@@ -125,7 +125,7 @@ def test_a_kill_amid_a_rollback(corpus: Corpus, place: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_told_to_stop_does_so_at_once(corpus: Corpus, place: Path, number: int) -> None:
     """Amid a batch of 60 seconds, after some that were quick."""
-    folder = copied(corpus.first, place / "stopped")
+    folder = copied(corpus.first, place / f"stopped{number}")
     corpus.server.run(folder, "tonight", kill=["checkpoint: before the write", 4])
     begin = time.monotonic()
     request = {"after": 3.0, "seed": 1, "signal": number, "slow": 60.0, "expect": 130}
