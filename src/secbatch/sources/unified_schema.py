@@ -77,7 +77,8 @@ def unify(
                 fields[field.name] = (both, file)
     kinds = {name: kind for name, (kind, _) in fields.items()}
     for name, before in (earlier or {}).items():
-        if name in kinds and common_type(kinds[name], before) == before:
+        # Equal types may have other names in them, as lists in files have for their values: the input's stand.
+        if name in kinds and plain_type(kinds[name]) != before == common_type(kinds[name], before):
             kinds[name] = before
     return pa.schema([pa.field(name, plain_type(kind)) for name, kind in kinds.items()])
 
