@@ -56,22 +56,25 @@ ended.set()
 """
 
 
+def before_and_after(code: str) -> tuple[int, int]:
+    """What a process of its own prints, behind whether its C library can do that."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    can, before, after = done.stdout.split()
+    if can == "False":
+        pytest.skip("another C library")
+    return int(before), int(after)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's mallopt")
 def test_memory_is_used_again_without_page_faults() -> None:
-    done = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True, check=True)
-    kept, first, then = done.stdout.split()
-    if kept == "False":
-        pytest.skip("another C library")
-    assert int(then) < 1000 < int(first)
+    first, then = before_and_after(COUNT)
+    assert then < 1000 < first
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc_trim")
 def test_what_a_thread_has_freed_goes_back_to_the_system() -> None:
-    done = subprocess.run([sys.executable, "-c", GIVEN_BACK], capture_output=True, text=True, check=True)
-    given, before, after = done.stdout.split()
-    if given == "False":
-        pytest.skip("another C library")
-    assert int(before) - int(after) > 80
+    before, after = before_and_after(GIVEN_BACK)
+    assert before - after > 80
 
 
 def test_a_run_gives_memory_back_once_its_shards_are_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
