@@ -566,6 +566,12 @@ def test_several_carriage_returns_before_a_line_feed_are_one_line_end(tmp_path):
     assert [list(row.values()) for row in table_of(shards).to_pylist()] == [["1", "x"], ["2", "q\r\r\ns"], ["3", "z"]]
 
 
+@pytest.mark.parametrize("last", ["3,cd", '"3","cd"', '"3",cd\r'])
+def test_a_file_that_is_cut_between_carriage_return_and_line_feed(tmp_path, last):
+    shards = shards_of(written(tmp_path, "t.csv", f"a,b\r\n1,2\r\n{last}\r"))
+    assert (table_of(shards).to_pylist(), rejects_of(shards)) == ([{"a": "1", "b": "2"}, {"a": "3", "b": "cd"}], [])
+
+
 @pytest.mark.parametrize(
     ("bad", "good"),
     [

@@ -34,6 +34,8 @@ class Cursor:
         self.ended = not more
         self.text = self.text[self.place :] + more
         self.place = 0
+        if self.ended and self.dialect.line_end == b"\n":
+            self.text = self.text.rstrip(b"\r")  # half of the CRLF of a file that was cut there
 
     def advance(self, count: int) -> None:
         stop = self.place + count
