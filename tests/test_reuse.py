@@ -206,6 +206,15 @@ def test_rejected_rows_that_a_later_one_replaces_are_not_done_again_each_night(c
     assert counter.rows == 113 + 2  # now they are asked for
 
 
+def test_a_rejected_row_that_a_later_one_replaces_is_done_once_for_each_change(counter: Counter) -> None:
+    given = {"input": WITH_ID, "max_rejects": "100%"}
+    write("b.csv", "id,text,note", *LINES, "x,later,")
+    for note in ("one", "two", "one"):  # no task reads it, but the row that was rejected is another one
+        write("a.csv", "id,text,note", f"x,poison,{note}")
+        run_job(job(**given))
+        assert done(counter, **given) == 0
+
+
 def test_replaced_rows_of_an_earlier_release_are_there_without_what_was_wrong_with_them(
     counter: Counter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from secbatch.store.ledger_records import Checkpoint, Part
 from secbatch.store.merge import Merger
 from secbatch.store.parts_ahead import PartsAhead
 from secbatch.store.present import Winners
+from secbatch.store.row_keys import REJECTED
 from secbatch.store.versions import folder_name, link_name, prune, publish, shown_folder
 from secbatch.worker import Worker
 
@@ -187,7 +188,7 @@ class Publisher:
         return np.array_equal(self._results(known), self._results(made))
 
     def _results(self, parts: Sequence[Part]) -> np.ndarray:
-        """uint64 [n, 3 + 2 for each task], sorted: whose results the parts hold, and what of."""
+        """uint64 [n, 5 + 2 for each task], sorted: whose results the parts hold, and what of."""
         found = []
         for part in parts:
             keys = self.reuse.open_keys(part)
@@ -195,7 +196,9 @@ class Publisher:
                 np.asarray(keys.column(f"done {name}")) if name in part.tasks else np.zeros((keys.rows, 2), np.uint64)
                 for name in self._tasks
             ]
-            found.append(np.hstack([np.asarray(keys.ids), keys.flags[:, None].astype(np.uint64), *tasks]))
+            flags = keys.flags[:, None].astype(np.uint64)
+            rejected = np.where(flags & REJECTED, keys.array("content"), 0)  # only as it was is it so again
+            found.append(np.hstack([np.asarray(keys.ids), flags, rejected, *tasks]))
             keys.release()
         rows = np.concatenate(found)
         return rows[np.lexsort(rows.T)]

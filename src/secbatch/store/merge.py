@@ -190,6 +190,8 @@ def _digest_of_keys(keys: PieceKeys) -> str:
     for name in ("ids", "flags", *(f"done {task}" for task in keys.tasks)):
         for block in keys.blocks(name):
             digest.update(np.ascontiguousarray(block).data)
+    for flags, content in zip(keys.blocks("flags"), keys.blocks("content"), strict=True):
+        digest.update(content[(flags & REJECTED) != 0].data)  # which tells whether they are rejected again
     return digest.hexdigest()[:24]
 
 
