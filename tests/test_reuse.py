@@ -215,6 +215,15 @@ def test_a_rejected_row_that_a_later_one_replaces_is_done_once_for_each_change(c
         assert done(counter, **given) == 0
 
 
+def test_a_rejected_row_that_a_later_one_replaces_is_not_done_again_for_the_order_of_columns(counter: Counter) -> None:
+    given = {"input": WITH_ID, "max_rejects": "100%"}
+    write("a.csv", "id,text,note", *LINES, "x,poison,one")
+    write("b.csv", "id,text,note", *(f"y{n},more," for n in range(10)), "x,later,")
+    run_job(job(**given))
+    write("a.csv", "note,text,id", *(",".join(reversed(line.split(","))) for line in LINES), "one,poison,x")
+    assert [done(counter, **given) for _ in range(2)] == [0, 0]
+
+
 def test_replaced_rows_of_an_earlier_release_are_there_without_what_was_wrong_with_them(
     counter: Counter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -282,7 +282,6 @@ class Pool:
             for name, wanted in alike:
                 found[found] = (stored.column(name)[rows[found]] == wanted[left[found]]).all(axis=1)
             found[found] = (stored.flags[rows[found]] & ~UNANSWERED) == REJECTED
-            found &= stored.about.get("schema") == self._schema
             if found.any() and self._is_sound(number) and _has_errors(part.file):
                 for name in keys.done:
                     match.part[name][left[found]] = number
