@@ -240,3 +240,26 @@ def test_of_a_large_row_the_reader_holds_nothing_beside_its_columns(tmp_path):
     tracemalloc.stop()
     assert numbers == [0, 1, 2, 3]
     assert python < size  # what was read of the next row: not this one's line, its pieces and its object
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("b.jsonl.gz", b"plain", "holds no gzip data, as its name says"),
+        ("b.jsonl.gz", gzip.compress(gzip.compress(b"{}", mtime=0), mtime=0), "is compressed twice"),
+        ("b.jsonl", b"PK\x03\x04" + bytes(100), "is a zip archive"),
+        ("b.jsonl", lines({"a": 3}).encode("utf-16-le"), "looks like UTF-16"),
+        ("b.jsonl", b"\n \n", "is empty"),
+    ],
+)
+def test_a_file_that_is_not_among_those_that_decide_columns_may_be_unreadable(
+    tmp_path, monkeypatch, name, content, reason
+):
+    monkeypatch.setattr(jsonl_columns, "SAMPLE_BYTES", 10)
+    for path in ("a.jsonl", "c.jsonl"):
+        written(tmp_path, path, lines({"a": 1}, {"a": 2}))
+    path = written(tmp_path, name, content)
+    shards = shards_of(tmp_path)
+    assert table_of(shards).column("a").to_pylist() == [1, 2, 1, 2]
+    [reject] = rejects_of(shards)
+    assert reject.whole_file and reject.source == str(path) and reject.reason.startswith(f"the file {reason}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SAMPLE_BYTES = 8 << 20  # of the whole input that decide columns and types
 SAMPLE_BYTES_A_FILE = 1 << 20
+FIRST_LOOK = 1 << 16  # bytes of a file that is not among these
 MANY_COLUMNS, LEAST_FILLED = 2_000, 0.02  # more columns than that, of which less is filled, are no table
 
 
@@ -77,16 +78,21 @@ def as_text(value: Any) -> str | None:
     return json.dumps(value, ensure_ascii=False)
 
 
-def sample(files: Sequence[InputFile], encoding: str | None) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Objects from the start of the files, and for each file of which nothing can be read the reason."""
+def sample(
+    files: Sequence[InputFile], encoding: str | None
+) -> tuple[list[dict[str, Any]], dict[str, str], frozenset[str]]:
+    """Objects from the start of the files, for each file of which nothing can be read the reason, and the files that
+    were not looked at, as those before them have enough."""
     objects: list[dict[str, Any]] = []
     unreadable: dict[str, str] = {}
+    left: list[str] = []
     budget = SAMPLE_BYTES
     for file in files:
         if file.size == 0:
             unreadable[file.path] = "is empty: it has 0 bytes"
             continue
         if budget <= 0:
+            left.append(file.path)
             continue
         try:
             text = opened(file, partial(_start, file, encoding, min(budget, SAMPLE_BYTES_A_FILE)))
@@ -100,28 +106,43 @@ def sample(files: Sequence[InputFile], encoding: str | None) -> tuple[list[dict[
                     objects.append(parse_line(line))
                 except BadLineError:
                     continue  # the reader rejects it with its line number
-    return objects, unreadable
+    return objects, unreadable, frozenset(left)
+
+
+def check_start(file: InputFile, encoding: str | None) -> None:
+    """Raises UnreadableFileError for a file of which nothing can be read."""
+    stream = Utf8Stream(file, encoding)
+    try:
+        _first_text(stream, FIRST_LOOK)
+    finally:
+        stream.close()
 
 
 def _start(file: InputFile, encoding: str | None, size: int) -> bytes:
     """About `size` bytes of a file's text, one whole line at least. Raises UnreadableFileError where there is none."""
     stream = Utf8Stream(file, encoding)
     try:
-        text = stream.read(size)
-        while text and not text.strip():  # blank lines
-            text = stream.read(size)
-        if not text.strip():
-            raise UnreadableFileError(
-                f"{stream.failure}; fetch the file again" if stream.failure else "is empty: it has only blank lines"
-            )
-        if not stream.recoded:
-            refuse_wide_encoding(text)
+        text = _first_text(stream, size)
         text += _rest_of_line(stream, text)
         if stream.failure and b"\n" not in text:
             raise UnreadableFileError(f"{stream.failure}; fetch the file again")
         return text
     finally:
         stream.close()
+
+
+def _first_text(stream: Utf8Stream, size: int) -> bytes:
+    """About `size` bytes of text behind blank lines. Raises UnreadableFileError where there is none."""
+    text = stream.read(size)
+    while text and not text.strip():  # blank lines
+        text = stream.read(size)
+    if not text.strip():
+        raise UnreadableFileError(
+            f"{stream.failure}; fetch the file again" if stream.failure else "is empty: it has only blank lines"
+        )
+    if not stream.recoded:
+        refuse_wide_encoding(text)
+    return text
 
 
 def _rest_of_line(stream: Utf8Stream, text: bytes) -> bytes:

@@ -8,11 +8,11 @@ import numpy as np
 from secbatch.errors import shown
 from secbatch.sources.columns import conversion_error, failing, from_text, note
 from secbatch.sources.input_file import InputFile
-from secbatch.sources.jsonl_columns import as_text, kind_of_value
+from secbatch.sources.jsonl_columns import as_text, check_start, kind_of_value
 from secbatch.sources.jsonl_lines import BLANK, BadLineError, lines, parse_line
-from secbatch.sources.piece import BLOCK, RECORD_LIMIT, Piece, reject_piece
+from secbatch.sources.piece import BLOCK, RECORD_LIMIT, Piece, reject_piece, unreadable_piece
 from secbatch.sources.shard import Reject
-from secbatch.sources.streams import Utf8Stream, broken_off
+from secbatch.sources.streams import UnreadableFileError, Utf8Stream, broken_off
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,12 +30,15 @@ class JsonlReader:
         schema: "pa.Schema",
         declared: "Mapping[str, pa.DataType]",
         encoding: str | None,
+        looked_at: bool = True,
     ) -> None:
+        """`looked_at`: the file's start was read when the input was listed; else it may turn out to be unreadable."""
         self.file = file
         self.schema = schema
         self.declared = declared
         self._known = frozenset(schema.names)
         self._encoding = encoding
+        self._looked_at = looked_at
         self._stream: Utf8Stream | None = None
         self._consumed = 0  # bytes of text
 
@@ -43,6 +46,12 @@ class JsonlReader:
         return self._stream.position(self._consumed) if self._stream else 0
 
     def pieces(self) -> Iterator[Piece]:
+        if not self._looked_at:
+            try:
+                check_start(self.file, self._encoding)
+            except UnreadableFileError as error:
+                yield unreadable_piece(self.file.path, str(error), self.schema)
+                return
         self._stream = stream = Utf8Stream(self.file, self._encoding)
         self._consumed = number = line_number = 0
         offset = stream.skipped

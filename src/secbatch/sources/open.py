@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from secbatch.errors import InputChangedError, InputError, JobError
 from secbatch.job import Input
 from secbatch.sources import csv_file, csv_header, jsonl_columns, jsonl_file, parquet_file, unified_schema
 from secbatch.sources.columns import check_known, column_types
 from secbatch.sources.input_file import InputFile
 from secbatch.sources.paths import find_files, settled
-from secbatch.sources.piece import Piece, Reader, reject_piece
+from secbatch.sources.piece import Piece, Reader, unreadable_piece
 from secbatch.sources.sentence_rows import SentenceRows
 from secbatch.sources.shard import Shard
 from secbatch.sources.slicing import slice_pieces
@@ -35,8 +33,7 @@ class _Unreadable:
     reason: str
 
     def pieces(self, schema: "pa.Schema") -> Iterator[Piece]:
-        reject = reject_piece(self.file.path, f"the file {self.reason}", b"", None, None, whole_file=True)
-        yield Piece(self.file.path, schema.empty_table(), np.empty(0, np.int64), rejects=[reject])
+        yield unreadable_piece(self.file.path, self.reason, schema)
 
 
 @dataclass(frozen=True)
@@ -245,7 +242,7 @@ def _delimiter_notices(layouts: "list[tuple[InputFile, csv_header.CsvLayout]]") 
 
 
 def _jsonl(spec: Input, files: tuple[InputFile, ...], declared: "dict[str, pa.DataType]") -> _Contents:
-    objects, unreadable = jsonl_columns.sample(files, spec.encoding)
+    objects, unreadable, left = jsonl_columns.sample(files, spec.encoding)
     looked: list[InputFile | _Unreadable] = [
         _Unreadable(file, unreadable[file.path]) if file.path in unreadable else file for file in files
     ]
@@ -260,7 +257,9 @@ def _jsonl(spec: Input, files: tuple[InputFile, ...], declared: "dict[str, pa.Da
     if not schema.names:
         raise InputError(f"{files[0].path}: the objects at the start of the input are empty: there are no columns")
     readers = [
-        x if isinstance(x, _Unreadable) else jsonl_file.JsonlReader(file, schema, declared, spec.encoding)
+        x
+        if isinstance(x, _Unreadable)
+        else jsonl_file.JsonlReader(file, schema, declared, spec.encoding, file.path not in left)
         for file, x in zip(files, looked, strict=True)
     ]
     return _Contents(schema, tuple(readers), tuple(_unreadable_notices(looked)))

@@ -11,7 +11,7 @@ from secbatch.errors import InputChangedError, InputError, cause, shown
 from secbatch.no_python_object import NO_OBJECT
 from secbatch.sources.columns import conversion_error, convert, failing, note, without
 from secbatch.sources.input_file import InputFile
-from secbatch.sources.piece import RECORD_LIMIT, Piece, reject_piece, rows_bytes
+from secbatch.sources.piece import RECORD_LIMIT, Piece, reject_piece, rows_bytes, unreadable_piece
 from secbatch.sources.reading_faults import is_the_machines
 from secbatch.sources.shard import Reject
 from secbatch.sources.signatures import no_parquet
@@ -170,8 +170,7 @@ class ParquetReader:
                 f"is corrupt after row {self._done} ({cause(error)}); rows before this place "
                 "are kept, fetch the file again for the rest"
             )
-            reject = reject_piece(self.file.path, f"the file {reason}", b"", None, None, whole_file=True)
-            yield Piece(self.file.path, self.schema.empty_table(), np.empty(0, np.int64), rejects=[reject])
+            yield unreadable_piece(self.file.path, reason, self.schema)
 
     def _piece(self, table: "pa.Table") -> Piece:
         import pyarrow as pa

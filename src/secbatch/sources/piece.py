@@ -53,3 +53,11 @@ def reject_piece(
 ) -> Reject:
     """A Reject whose raw text is cut at RAW_LIMIT."""
     return Reject(file, reason, line, offset, bytes(raw[:RAW_LIMIT]), whole_file)
+
+
+def unreadable_piece(file: str, reason: str, schema: "pa.Schema") -> Piece:
+    """A piece without rows: the file itself is the reject. `reason`: ends a sentence that starts with the file."""
+    import numpy as np
+
+    reject = reject_piece(file, f"the file {reason}", b"", None, None, whole_file=True)
+    return Piece(file, schema.empty_table(), np.empty(0, np.int64), rejects=[reject])
