@@ -393,6 +393,24 @@ def test_a_firewall_that_takes_a_text_for_an_attack_does_not_end_the_run(
     assert done.errors == {place: f"Task 'answer': the endpoint refuses it (HTTP {status})."}
 
 
+def test_texts_that_a_firewall_refuses_at_one_time_do_not_wait_for_each_other(server: Server) -> None:
+    """Each would ask the shortest question for itself, one after another, and hold its place meanwhile."""
+    together = threading.Barrier(8)
+
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        if last(body).startswith("attack"):
+            together.wait(20)
+            return 403, b"<html>"
+        if last(body) == "Hello":
+            time.sleep(0.3)
+        return 200, said("fine")
+
+    server.script = script
+    done = run(task(server.url, concurrency=8), question=[f"attack {n}" for n in range(8)])
+    assert done.errors == dict.fromkeys(range(8), "Task 'answer': the endpoint refuses it (HTTP 403).")
+    assert sum(last(body) == "Hello" for body in server.bodies) <= 3
+
+
 @pytest.mark.parametrize(
     "refusal",
     [

@@ -48,6 +48,7 @@ class Session:
         self._doubt = asyncio.Lock()
         self._throttle = Throttle(endpoint.concurrency)
         self._answered = -math.inf  # monotonic time of its last answer
+        self._assured = -math.inf  # monotonic time at which it was last asked the shortest question, and worked
         self._limit_name = "max_tokens"
         self._not_before = 0.0  # monotonic time: the server has asked for a pause
         self._connections = Connections(endpoint.url, key)
@@ -86,9 +87,15 @@ class Session:
         return pause(number, failure)
 
     async def _check_alive(self, body: dict[str, Any], reason: str) -> None:
-        """Raises ModelError unless the endpoint answers the shortest question there is, asked as `body` is."""
+        """Raises ModelError unless the endpoint answers the shortest question there is, asked as `body` is.
+
+        Those who wait for their turn to ask it take the answer that one of them gets.
+        """
         messages = [{"role": "user", "content": "Hello"}]
+        doubted = time.monotonic()
         async with self._doubt:
+            if self._assured >= doubted:
+                return
             outcome: Outcome = Failure(reason)
             for number in range(ASSURANCES):
                 if number and isinstance(outcome, Failure):
@@ -108,6 +115,7 @@ class Session:
             raise ModelError(
                 f"endpoint {self.endpoint.url} does not work ({reason}); what is done is kept: run again when it does"
             )
+        self._assured = begin
 
     async def _try(self, body: dict[str, Any]) -> Outcome:
         while (wait := self._not_before - time.monotonic()) > 0:
