@@ -254,6 +254,23 @@ def test_a_slow_answer_is_tried_again(server: Server) -> None:
     assert answers(done) == ["now"] and len(server.bodies) == 2
 
 
+def test_a_record_of_tls_that_is_damaged_on_its_way_is_tried_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = httpx2.AsyncHTTPTransport.handle_async_request
+    damage = [ssl.SSLError(1, "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC] decryption failed or bad record mac")]
+
+    async def damaged(transport: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> httpx2.Response:
+        response = await asked(transport, request)
+        if damage:
+            raise damage.pop()  # as the client hands it on
+        return response
+
+    monkeypatch.setattr(httpx2.AsyncHTTPTransport, "handle_async_request", damaged)
+    done = run(task(server.url), question=["a", "b"])
+    assert answers(done) == ["to a", "to b"] and done.errors == {} and len(server.bodies) == 3
+
+
 def test_connections_are_kept(server: Server) -> None:
     server.script = lambda server, body: (time.sleep(0.02) or 200, said("yes"))
     done = run(task(server.url, concurrency=4), question=[f"q{n}" for n in range(40)])

@@ -7,6 +7,7 @@ its reason, or the endpoint as a whole, which ends the run: nothing is lost, a r
 import asyncio
 import math
 import random
+import ssl
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -176,7 +177,7 @@ class Session:
             return Failure(self._shown(str(problem) or type(problem).__name__) + by_proxy(self.endpoint.url))
         except httpx.InvalidURL as problem:
             raise ModelError(f"endpoint {self.endpoint.url} is no address ({cause(problem)})") from None
-        except httpx.HTTPError as problem:
+        except (httpx.HTTPError, ssl.SSLError) as problem:  # the second: a record that was damaged on its way
             return Failure(self._shown(str(problem)) or type(problem).__name__)
         outcome = judged(response.status_code, response.headers, bytes(content))
         if isinstance(outcome, Failure | Refusal):
