@@ -361,6 +361,21 @@ def test_retry_after_is_honoured(server: Server) -> None:
     assert times[1] - times[0] >= 1
 
 
+def test_requests_that_wait_for_their_turn_keep_to_a_pause_that_others_are_asked_for(server: Server) -> None:
+    times: list[float] = []
+
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        with server.guard:
+            times.append(time.monotonic())
+            return (429, b"") if len(times) <= 12 else (200, said("now"))
+
+    server.script, server.retry_after = script, "1"
+    done = run(task(server.url, concurrency=8, retries=6), question=[f"q{n}" for n in range(8)])
+    assert answers(done) == ["now"] * 8 and len(times) == 20
+    # eight, and after a second four of them, which leaves four others waiting
+    assert times[12] - times[11] > 0.8
+
+
 def test_pauses_grow_within_bounds() -> None:
     pauses = [[pause(number, Failure("")) for _ in range(50)] for number in (0, 3, 40)]
     assert all(0.25 <= pause <= 0.5 for pause in pauses[0])

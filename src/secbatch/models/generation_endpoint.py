@@ -119,9 +119,10 @@ class Session:
         self._assured = begin
 
     async def _try(self, body: dict[str, Any]) -> Outcome:
-        while (wait := self._not_before - time.monotonic()) > 0:
-            await asyncio.sleep(wait * random.uniform(1.0, 1.1))
         async with self._throttle:
+            # Only now: while it waited for its turn, others may have been asked for a pause.
+            while (wait := self._not_before - time.monotonic()) > 0:
+                await asyncio.sleep(wait * random.uniform(1.0, 1.1))
             outcome = await self._named(body)
         if isinstance(outcome, Completion) and outcome.text is not None:
             self._answered = time.monotonic()
