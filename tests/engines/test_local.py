@@ -1,3 +1,4 @@
+import _thread
 import threading
 import time
 import weakref
@@ -117,6 +118,21 @@ def test_what_was_computed_before_an_interrupt_is_finished() -> None:
     with pytest.raises(KeyboardInterrupt):
         LocalEngine((item for item in range(10)), compute, done.append).run()
     assert done == [0, 1, 2, 3, 4]
+
+
+def test_an_interrupt_while_the_last_is_finished_gives_it_up() -> None:
+    given_up, waited = threading.Event(), list[bool]()
+
+    def finish(item: int) -> None:
+        if item == 2:
+            _thread.interrupt_main()
+            waited.append(given_up.wait(5))  # for what a server has still to answer
+            raise Interrupted("nobody wants it any more")
+
+    engine = LocalEngine((item for item in range(3)), lambda item: item, finish, give_up=lambda reason: given_up.set())
+    with pytest.raises(KeyboardInterrupt):
+        engine.run()
+    assert waited == [True]
 
 
 def test_after_an_interrupt_nothing_more_is_begun_while_the_last_is_finished() -> None:

@@ -65,6 +65,8 @@ class LocalEngine(Generic[Encoded, Computed]):
                 del item  # what was encoded is not held while the computed waits
                 self._put(self._to_finish, computed)
                 del computed
+            self._to_finish.end()
+            wait_until(lambda: last.name in self._over or bool(self._failures))
         except BaseException as reason:
             self._interrupted.set()
             self._give_up(reason)
