@@ -1,5 +1,6 @@
 """Shards on their way through encoding, the device, columns and checkpoints."""
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext
@@ -25,12 +26,16 @@ from secbatch.store.ledger_records import Checkpoint
 from secbatch.store.row_keys import REJECTED, UNANSWERED, RowKeys
 from secbatch.task_keys import after_unanswered
 from secbatch.task_specs import writes_here
+from secbatch.tasks.base import RemoteTask
 from secbatch.worker import Enriched, Work
 
 SHARDS_AHEAD = 1  # read and looked up while the one before is tokenised
 WRITERS = 2  # checkpoints that are written at a time: their bytes are on their way while the next are encoded
 TELL_SECONDS = 1.0  # between two looks at how far the shards are that are underway
 CUDA_WRITERS = 4  # two were at work all the time beside a GPU that makes 70,000 vectors a second
+# Shards that others work on at a time. A server may take minutes for an answer, and all tries of a row a quarter of an
+# hour: the shards after it go on meanwhile. They are small where answers are slow, and all of them may be in memory.
+ASKED = 32
 # Of rows that are underway, as they were read: from there on no more are, until some of them are durable. Each lies in
 # memory several times. With a GPU that is what as many shards of SHARD_BYTES take as have something to do at a time.
 HELD_BYTES, CUDA_HELD_BYTES = 256 << 20, 512 << 20
@@ -63,6 +68,7 @@ class ShardStages:
         self._held: dict[int, int] = {}  # bytes of the rows of each shard that is underway
         self._most_held = CUDA_HELD_BYTES if self._cuda else HELD_BYTES
         self._loaded = False
+        self._given_up = math.inf  # the first shard whose results were not waited for any more
         self._landed = 0.0  # monotonic time at which the results of the last shard were there
 
     def work(self) -> None:
@@ -75,6 +81,7 @@ class ShardStages:
             end=lambda: self.writing.finish(),
             give_up=self._give_up,
             waiting=2 if self._cuda else 1,
+            landing=ASKED if all(isinstance(task, RemoteTask) for task in self.worker.tasks.values()) else None,
         )
         turns = short_turns() if self._cuda else nullcontext()
         telling = NowAndThen(self.finished.tell, TELL_SECONDS, "tell")
@@ -187,7 +194,11 @@ class ShardStages:
             known, self._one_is_through = item.checkpoint, True
             self.writing.give(lambda: known, lambda done: self._durable(shard, kept, done))
             return
-        enriched, key = item.enriched or self._finished(item.work, item.began, item.ended), item.key
+        try:
+            enriched, key = item.enriched or self._finished(item.work, item.began, item.ended), item.key
+        except Interrupted:
+            self._given_up = min(self._given_up, shard)
+            raise
         self._one_is_through = True
         del item  # nothing else of it is held while writers are waited for
         self.writing.give(
@@ -198,7 +209,8 @@ class ShardStages:
     def _durable(
         self, shard: int, kept: KeptRows, checkpoint: Checkpoint | None, enriched: Enriched | None = None
     ) -> None:
-        self.finished.add(shard, kept, checkpoint, enriched)
+        if shard < self._given_up:  # those after it are checkpoints for the next try, which takes shards in their order
+            self.finished.add(shard, kept, checkpoint, enriched)
         self._held.pop(shard, None)
 
     def _finished(self, work: Work, began: float, ended: float) -> Enriched:

@@ -120,6 +120,26 @@ def test_what_was_computed_before_an_interrupt_is_finished() -> None:
     assert done == [0, 1, 2, 3, 4]
 
 
+def test_what_was_computed_after_what_an_interrupt_gives_up_is_finished() -> None:
+    given_up, done = threading.Event(), list[int]()
+
+    def compute(item: int) -> int:
+        if item == 4:
+            raise KeyboardInterrupt
+        return item
+
+    def finish(item: int) -> None:
+        if item == 1:
+            assert given_up.wait(5)
+            raise Interrupted("nobody wants it any more")
+        done.append(item)
+
+    items = (item for item in range(10))
+    with pytest.raises(KeyboardInterrupt):
+        LocalEngine(items, compute, finish, give_up=lambda reason: given_up.set(), landing=4).run()
+    assert done == [0, 2, 3]
+
+
 def test_an_interrupt_while_the_last_is_finished_gives_it_up() -> None:
     given_up, waited = threading.Event(), list[bool]()
 

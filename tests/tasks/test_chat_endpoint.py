@@ -1,5 +1,6 @@
 """Chat through an endpoint, against a server of this test's own on 127.0.0.1."""
 
+import _thread
 import asyncio
 import json
 import logging
@@ -706,6 +707,35 @@ def test_the_server_is_kept_busy_over_the_ends_of_shards(
     assert late.is_set() and (result.enriched, result.shards) == (12, 3)
     assert table()["answer"].tolist() == [f"to q{n}" for n in range(12)]
     assert not [thread for thread in threading.enumerate() if thread.name == "endpoint"]
+
+
+def test_a_slow_row_does_not_hold_up_the_shards_after_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nor is what was answered meanwhile lost where the run is interrupted before it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (4,))
+    late, answer = threading.Event(), server.script
+
+    def script(server: Server, body: dict[str, Any]) -> tuple[int, Any]:
+        if last(body) == "q0":
+            late.wait(20)
+        if last(body) == "q42":
+            time.sleep(0.5)  # by then those before it have been answered
+            _thread.interrupt_main()
+            late.wait(20)
+        return answer(server, body)
+
+    server.script = script
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job(server, rows=48, concurrency=3))
+    late.set()
+    server.script = answer
+    server.bodies.clear()
+    result = run_job(job(server, rows=48, concurrency=3))
+    assert (result.exit_code, result.rejected) == (0, 0)
+    assert result.reused >= 36 and len(server.bodies) == 48 - result.reused  # all but the first shard and the last two
+    assert table()["answer"].tolist() == [f"to q{n}" for n in range(48)]
 
 
 def test_each_answer_is_told_while_others_are_waited_for(server: Server) -> None:

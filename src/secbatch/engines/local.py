@@ -30,15 +30,17 @@ class LocalEngine(Generic[Encoded, Computed]):
         end: Callable[[], None] = lambda: None,
         give_up: Callable[[BaseException], None] = lambda reason: None,
         waiting: int = 1,
+        landing: int | None = None,
     ) -> None:
         """`encoded` is drawn on the encoding thread, so that it may do that stage's work. On the finishing thread
         `idle` is called now and then while it waits, and `end` when nothing more comes to it. `give_up(reason)` is
         called on the thread of a stage that has raised: what the others wait for may not be wanted any more. `waiting`:
-        shards that wait between two stages: one hides jitter, and each costs memory."""
+        shards that wait between two stages: one hides jitter, and each costs memory. `landing`: the same of those that
+        wait to be finished, which others may still work on."""
         self._encoded, self._compute, self._finish = encoded, compute, finish
         self._idle, self._end, self._give_up = idle, end, give_up
         self._to_compute: BoundedQueue[Encoded] = BoundedQueue(waiting)
-        self._to_finish: BoundedQueue[Computed] = BoundedQueue(waiting)
+        self._to_finish: BoundedQueue[Computed] = BoundedQueue(landing or waiting)
         self._stopped = threading.Event()
         self._interrupted = threading.Event()
         self._failures: list[BaseException] = []
@@ -109,7 +111,12 @@ class LocalEngine(Generic[Encoded, Computed]):
         while (item := self._get(self._to_finish, self._idle)) is not None:
             given = [item]
             del item
-            self._finish(given.pop())  # which alone holds it, and may let go of it early
+            try:
+                self._finish(given.pop())  # which alone holds it, and may let go of it early
+            except Interrupted:
+                if not self._interrupted.is_set():
+                    raise
+                # It was given up. What was begun after it may be there as a whole.
         self._end()
 
     def _put(self, target: "BoundedQueue[Item]", item: Item) -> bool:
