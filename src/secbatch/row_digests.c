@@ -1,6 +1,6 @@
 /* The Python module secbatch.row_digests, of Python's limited API but where threads are free of a global lock (setup.py):
-   BLAKE2b of 128 bits, without a key, of many values at a time (Aumasson et al. 2013; RFC 7693). Python's own takes one
-   value a call, and keeps the interpreter from the threads that feed a GPU meanwhile. Columns come as the addresses of
+   BLAKE2b of 128 bits, without a key, of many values or rows at a time (Aumasson et al. 2013; RFC 7693). Python's own
+   takes one a call, and keeps the interpreter from the threads that feed a GPU meanwhile. Columns come as addresses of
    Arrow's buffers: what they must be like is checked in row_hash.py, which alone calls it. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -12,9 +12,9 @@
 #error "words are read as they lie in memory; without this module digests are Python's own"
 #endif
 
-/* Raised with every change of what `column` takes or means: row_hash.py knows the same number, so that it calls no code
-   that an earlier installation left. */
-#define INTERFACE 1
+/* Raised with every change of what `column` and `rows` take or mean: row_hash.py knows the same number, so that it calls
+   no code that an earlier installation left. */
+#define INTERFACE 2
 
 #define BLOCK 128
 #define DIGEST 16
@@ -64,18 +64,39 @@ static void compress(uint64_t state[8], const void *block, uint64_t counted, int
         state[i] ^= v[i] ^ v[i + 8];
 }
 
-static void digest(const char *value, uint64_t length, char *out)
+/* What is digested comes in pieces; the last block waits for the next one, since it may be the last of all. */
+struct text {
+    uint64_t state[8], done;
+    size_t held;
+    char block[BLOCK];
+};
+
+static void begin(struct text *t)
 {
-    uint64_t state[8], done = 0;
-    char rest[BLOCK] = {0};
-    memcpy(state, INITIAL, sizeof state);
-    state[0] ^= 0x01010000u ^ DIGEST; /* no key, no tree, so many bytes */
-    for (; length - done > BLOCK; done += BLOCK)
-        compress(state, value + done, done + BLOCK, 0);
-    if (length > done)
-        memcpy(rest, value + done, length - done);
-    compress(state, rest, length, 1);
-    memcpy(out, state, DIGEST);
+    memcpy(t->state, INITIAL, sizeof t->state);
+    t->state[0] ^= 0x01010000u ^ DIGEST; /* no key, no tree, so many bytes */
+    t->done = t->held = 0;
+}
+
+static void add(struct text *t, const char *piece, uint64_t length)
+{
+    while (length > BLOCK - t->held) {
+        size_t missing = BLOCK - t->held;
+        if (missing < BLOCK)
+            memcpy(t->block + t->held, piece, missing);
+        compress(t->state, missing < BLOCK ? t->block : piece, t->done += BLOCK, 0);
+        piece += missing, length -= missing, t->held = 0;
+    }
+    if (length)
+        memcpy(t->block + t->held, piece, length);
+    t->held += length;
+}
+
+static void finish(struct text *t, char *out)
+{
+    memset(t->block + t->held, 0, BLOCK - t->held);
+    compress(t->state, t->block, t->done + t->held, 1);
+    memcpy(out, t->state, DIGEST);
 }
 
 struct column {
@@ -85,6 +106,11 @@ struct column {
     int64_t size, first, count;
     int wide; /* offsets have 64 bits, not 32 */
 };
+
+static int is_null(const struct column *c, int64_t place)
+{
+    return c->valid && !(c->valid[place / 8] >> place % 8 & 1);
+}
 
 static int64_t offset(const struct column *c, int64_t place)
 {
@@ -96,22 +122,83 @@ static int64_t offset(const struct column *c, int64_t place)
 }
 
 /* Returns whether offsets lead out of the values. */
+static int value(const struct column *c, int64_t place, const char **start, uint64_t *length)
+{
+    int64_t from = offset(c, place), to = offset(c, place + 1);
+    *start = c->values + from, *length = (uint64_t)(to - from);
+    return from < 0 || to < from || to > c->size;
+}
+
+/* As `value`. */
 static int fill(const struct column *c, const char *of_null, char *out)
 {
+    struct text t;
+    const char *start;
+    uint64_t length;
     for (int64_t place = c->first; place < c->first + c->count; place++, out += DIGEST) {
-        if (c->valid && !(c->valid[place / 8] >> place % 8 & 1)) {
+        if (is_null(c, place)) {
             memcpy(out, of_null, DIGEST);
             continue;
         }
-        int64_t start = offset(c, place), end = offset(c, place + 1);
-        if (start < 0 || end < start || end > c->size)
+        if (value(c, place, &start, &length))
             return 1;
-        digest(c->values + start, (uint64_t)(end - start), out);
+        begin(&t), add(&t, start, length), finish(&t, out);
+    }
+    return 0;
+}
+
+/* Its decimal digits and a colon. */
+static void add_length(struct text *t, uint64_t length)
+{
+    char digits[24], *first = digits + sizeof digits;
+    *--first = ':';
+    do
+        *--first = (char)('0' + length % 10);
+    while (length /= 10);
+    add(t, first, (uint64_t)(digits + sizeof digits - first));
+}
+
+struct named {
+    struct column column;
+    const char *label;
+    Py_ssize_t label_length;
+};
+
+/* As `value`. */
+static int fill_rows(const struct named *columns, Py_ssize_t width, int64_t count, char *out)
+{
+    struct text t;
+    const char *start;
+    uint64_t length;
+    for (int64_t row = 0; row < count; row++, out += DIGEST) {
+        begin(&t);
+        for (const struct named *n = columns; n < columns + width; n++) {
+            int64_t place = n->column.first + row;
+            add(&t, n->label, (uint64_t)n->label_length);
+            if (is_null(&n->column, place)) {
+                add(&t, "null:", 5);
+                continue;
+            }
+            if (value(&n->column, place, &start, &length))
+                return 1;
+            add_length(&t, length);
+            add(&t, start, length);
+        }
+        finish(&t, out);
     }
     return 0;
 }
 
 #define AT(address) ((void *)(uintptr_t)(address))
+
+static PyObject *done(int failed)
+{
+    if (failed) {
+        PyErr_SetString(PyExc_ValueError, "A column's offsets lead out of its values.");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
 
 static PyObject *column(PyObject *module, PyObject *arguments)
 {
@@ -134,16 +221,50 @@ static PyObject *column(PyObject *module, PyObject *arguments)
     Py_BEGIN_ALLOW_THREADS
     failed = fill(&c, of_null, AT(out));
     Py_END_ALLOW_THREADS
-    if (failed) {
-        PyErr_SetString(PyExc_ValueError, "A column's offsets lead out of its values.");
+    return done(failed);
+}
+
+static int named_column(PyObject *of, struct named *n)
+{
+    unsigned long long values, offsets, valid;
+    long long size, first;
+    if (!PyArg_ParseTuple(of, "y#KKKLL", &n->label, &n->label_length, &values, &offsets, &valid, &size, &first))
+        return 0;
+    n->column = (struct column){AT(values), AT(offsets), AT(valid), size, first, 0, 1};
+    return 1;
+}
+
+static PyObject *rows(PyObject *module, PyObject *arguments)
+{
+    PyObject *of; /* immutable: while others run Python, labels stay */
+    long long count;
+    unsigned long long out;
+    int failed;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "O!LK", &PyTuple_Type, &of, &count, &out))
         return NULL;
-    }
-    Py_RETURN_NONE;
+    Py_ssize_t width = PyTuple_Size(of);
+    struct named *columns = PyMem_Calloc((size_t)width + 1, sizeof *columns);
+    if (!columns)
+        return PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < width; i++)
+        if (!named_column(PyTuple_GetItem(of, i), columns + i)) {
+            PyMem_Free(columns);
+            return NULL;
+        }
+    Py_BEGIN_ALLOW_THREADS
+    failed = fill_rows(columns, width, count, AT(out));
+    Py_END_ALLOW_THREADS
+    PyMem_Free(columns);
+    return done(failed);
 }
 
 static PyMethodDef methods[] = {
     {"column", column, METH_VARARGS,
      "((values, offsets, validity or 0, out), (bytes of values, first, count), offsets of 64 bits, digest of a null)"},
+    {"rows", rows, METH_VARARGS,
+     "(of each column, with offsets of 64 bits: (label, values, offsets, validity or 0, bytes of values, first), rows,"
+     " out): of what is, for each column, its label, the length of the value or 'null', a colon and the value"},
     {NULL, NULL, 0, NULL},
 };
 
