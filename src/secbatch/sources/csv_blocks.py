@@ -32,7 +32,7 @@ def scan(window: bytes, width: int, dialect: Dialect) -> Block:
     or invalid UTF-8, and before one that is not closed by a line end.
     """
     data = np.frombuffer(window, dtype=np.uint8)
-    separators, clean, quoting = _separators(data, window, dialect)
+    separators, clean, doubled = _separators(data, window, dialect)
     ends_line = data[separators] == dialect.line_end[0]
     last = int(np.flatnonzero(ends_line)[-1]) + 1 if ends_line.any() else 0
     clean = clean and last > 0
@@ -62,12 +62,12 @@ def scan(window: bytes, width: int, dialect: Dialect) -> Block:
     end = int(separators[record_last[-1]]) + 1
     kept = record_first[~blank]
     fields = kept[:, None] + np.arange(width)[None, :]  # [rows, width] indices of separators
-    return Block(_columns(window, data, starts[fields], stops[fields], quoting), len(kept), end, clean)
+    return Block(_columns(window, data, starts[fields], stops[fields], doubled), len(kept), end, clean)
 
 
-def _separators(data: np.ndarray, window: bytes, dialect: Dialect) -> tuple[np.ndarray, bool, bool]:
+def _separators(data: np.ndarray, window: bytes, dialect: Dialect) -> tuple[np.ndarray, bool, np.ndarray | None]:
     """(positions of delimiters and line ends outside quotes, up to the first unusual quote; whether there is no
-    such quote; whether any field is quoted).
+    such quote; positions of doubled quotes, or None where no field is quoted).
 
     Quotes are usual when each opening one starts a field and each closing one ends a field; a doubled quote
     reads as a closing and an opening one side by side.
@@ -75,17 +75,18 @@ def _separators(data: np.ndarray, window: bytes, dialect: Dialect) -> tuple[np.n
     delimiter, line_end = dialect.delimiter[0], dialect.line_end[0]
     structural = (data == delimiter) | (data == line_end)
     if window.find(b'"') < 0:
-        return np.flatnonzero(structural), True, False
+        return np.flatnonzero(structural), True, None
     quotes = np.flatnonzero(data == QUOTE)
     before = data[quotes - 1]
     at_start = (before == delimiter) | (before == line_end) | (quotes == 0)
     if not at_start.any():  # 5" disk: no field is quoted, the quotes are ordinary characters
-        return np.flatnonzero(structural), True, False
+        return np.flatnonzero(structural), True, None
     separators = np.flatnonzero(structural)
     separators = separators[np.searchsorted(quotes, separators) & 1 == 0]  # those outside quotes
     opening, closing = quotes[0::2], quotes[1::2]
     starts_field = at_start[0::2].copy()
-    starts_field[1:] |= opening[1:] == closing[: len(opening) - 1] + 1
+    doubled = opening[1:] == closing[: len(opening) - 1] + 1
+    starts_field[1:] |= doubled
     after_at = closing + 1
     known = after_at < len(data)  # a quote that ends the window waits for what follows
     after = data[np.minimum(after_at, len(data) - 1)]
@@ -94,9 +95,9 @@ def _separators(data: np.ndarray, window: bytes, dialect: Dialect) -> tuple[np.n
         next_at = np.minimum(after_at + 1, len(data) - 1)
         ends_field |= (after == CR) & (data[next_at] == line_end) & (after_at + 1 < len(data))
     unusual = np.concatenate([opening[~starts_field], closing[~(ends_field & known)]])
-    if not len(unusual):
-        return separators, True, True
-    return separators[: int(np.searchsorted(separators, unusual.min()))], False, True
+    if len(unusual):
+        separators = separators[: int(np.searchsorted(separators, unusual.min()))]
+    return separators, not len(unusual), opening[1:][doubled]
 
 
 def _without_cr(
@@ -129,7 +130,9 @@ def _first_invalid_utf8(window: bytes, stop: int) -> int | None:
     return None
 
 
-def _columns(window: bytes, data: np.ndarray, starts: np.ndarray, stops: np.ndarray, quoting: bool) -> "list[pa.Array]":
+def _columns(
+    window: bytes, data: np.ndarray, starts: np.ndarray, stops: np.ndarray, doubled: np.ndarray | None
+) -> "list[pa.Array]":
     """String columns from the bounds of their fields, int64 [rows, width], without a loop over rows.
 
     The window is read as one long array of strings: field, gap, field, gap…; a column is every n-th of them.
@@ -138,13 +141,14 @@ def _columns(window: bytes, data: np.ndarray, starts: np.ndarray, stops: np.ndar
     import pyarrow.compute as pc
 
     rows, width = starts.shape
-    doubled = False
+    unescaped: set[int] = set()  # columns with doubled quotes
     starts, stops = starts.ravel(), stops.ravel()
-    if quoting:
+    if doubled is not None:
+        fields = np.searchsorted(stops, doubled, side="right")
+        unescaped = set((fields[fields < len(stops)] % width).tolist())
         quoted = (stops > starts) & (data[np.minimum(starts, len(data) - 1)] == QUOTE)
         starts = starts + quoted
         stops = stops - quoted
-        doubled = window.find(b'""') >= 0
     bounds = np.zeros(2 * len(starts) + 1, dtype=np.int32)
     bounds[0:-1:2] = starts
     bounds[1::2] = stops
@@ -154,5 +158,5 @@ def _columns(window: bytes, data: np.ndarray, starts: np.ndarray, stops: np.ndar
     columns = []
     for column in range(width):
         values = strings.take(pa.array(every + 2 * column))
-        columns.append(pc.replace_substring(values, '""', '"') if doubled else values)
+        columns.append(pc.replace_substring(values, '""', '"') if column in unescaped else values)
     return columns
