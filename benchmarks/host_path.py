@@ -1,6 +1,6 @@
 """What everything around the model costs: python benchmarks/host_path.py [--rows N] [--tokenizer DIR] …
 
-A CSV file goes through `run_job` to Parquet with a model that costs nothing and gives 10 predictions a row (or a vector
+A file goes through `run_job` to Parquet with a model that costs nothing and gives 10 predictions a row (or a vector
 of 768 numbers, `--task embed`); beside it, in the same run, the tokenizer's own `encode_batch_fast` on the same
 sentences. Prints the ratio of the two, where the processor's time goes, and how busy a pretended device is kept.
 """
@@ -23,8 +23,9 @@ from unittest.mock import patch
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # this and the next as the command line has them
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
+from exports import FORMATS, write_export
 from null_model import PREDICTIONS, NullDevice, model_folder, null_tasks, tokenizer_of
-from sentences import distinct_sentences, write_csv
+from sentences import distinct_sentences
 
 from secbatch.job import Input, Job, Output
 from secbatch.reporting import Reporter
@@ -43,7 +44,7 @@ STAGE_ROWS = 60_000  # of the run that shows stages
 # Where the time of a stage is spent; a stage inside another counts for itself alone.
 STAGES: dict[str, tuple[str, ...]] = {
     "set-up": ("secbatch.running:set_up",),
-    "read CSV": ("secbatch.sources.open:Source.shards",),
+    "read": ("secbatch.sources.open:Source.shards",),
     "names of rows": ("secbatch.identity:Identities.name",),
     "look up what is done": ("secbatch.reuse:Reuse.look", "secbatch.reuse:Reuse.key", "secbatch.reuse:Reuse.work"),
     "render, distinct": ("secbatch.tasks.text:DistinctTexts.of", "secbatch.tasks.text:TextSource.render"),
@@ -221,9 +222,9 @@ def breakdown(source: Path, model: Path, like: str, rows: int, task: str) -> tup
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     sentences = distinct_sentences(options.sentences, options.rows)
     some = sentences[:: max(1, len(sentences) // STAGE_ROWS)]
-    files = {name: folder / f"{name}.csv" for name in ("all", "some", "few")}
+    files = {name: folder / f"{name}.{options.format}" for name in ("all", "some", "few")}
     for file, texts in zip(files.values(), (sentences, some, sentences[:3000]), strict=True):
-        write_csv(file, texts)
+        write_export(file, texts, options.columns)
     model, like = model_folder(options.tokenizer, folder / "model"), options.like
     run(files["few"], model, like, NullDevice(), task=options.task)  # imports, and what is loaded once
     alone, path = (0.0, 0.0, 0), (0.0, 0.0)
@@ -237,6 +238,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     run(files["all"], model, "steady", pretended, task=options.task)
     return {
         "rows": len(sentences),
+        "format": options.format,
+        "columns": options.columns,
         "tokens_per_sentence": result.tokens / len(sentences),
         "cores": os.cpu_count(),
         "like": like,
@@ -252,10 +255,13 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def show(found: dict[str, Any]) -> None:
     alone, path, device = found["tokenizer_alone"], found["host_path"], found["pretended_device"]
-    print(f"{found['rows']:,} sentences of {found['tokens_per_sentence']:.0f} tokens, {found['cores']} cores")
+    beside = f", {found['columns']} columns beside them" if found["columns"] else ""
+    print(
+        f"{found['rows']:,} sentences of {found['tokens_per_sentence']:.0f} tokens in {found['format']}{beside}, {found['cores']} cores"
+    )
     print(f"{'':28}{'sentences/s':>12}{'CPU µs/row':>12}")
     print(f"{'encode_batch_fast alone':28}{alone['rows_per_second']:>12,.0f}{alone['cpu_us_per_row']:>12.1f}")
-    print(f"{'CSV to Parquet, null model':28}{path['rows_per_second']:>12,.0f}{path['cpu_us_per_row']:>12.1f}")
+    print(f"{'file to Parquet, null model':28}{path['rows_per_second']:>12,.0f}{path['cpu_us_per_row']:>12.1f}")
     print(f"{'ratio':28}{found['ratio']:>12.0%}{found['cpu_ratio']:>12.0%}")
     print(f"\nWhere the processor's time goes (one after another; set-up, once: {found['set_up_seconds']:.1f} s)")
     for stage, spent in found["cpu_us_per_row"].items():
@@ -271,6 +277,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--tokenizer", type=Path, help="folder with a tokenizer's files; the built-in one if left out")
     parser.add_argument("--sentences", type=Path, help="one sentence a line; the bundled reports if left out")
+    parser.add_argument("--columns", type=int, default=0, help="so many more, as an export of alerts has them")
+    parser.add_argument("--format", choices=FORMATS, default="csv", help="of the input")
     parser.add_argument("--task", choices=TASKS, default="fill-mask")
     parser.add_argument("--like", choices=sorted(SETTINGS), default="gpu", help="sizes as on that device")
     parser.add_argument("--repeats", type=int, default=1, help="the best of so many counts")

@@ -1,6 +1,7 @@
 """Sentences to measure with: a file's, or the bundled reports' with each word masked in turn."""
 
 import csv
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 
@@ -40,14 +41,16 @@ def distinct_sentences(file: Path | None, rows: int) -> list[str]:
     raise AssertionError("unreachable")
 
 
-def write_csv(path: Path, sentences: list[str]) -> None:
-    """A file as an analyst has it: report, line, date and sentence."""
+def write_csv(path: Path, sentences: list[str], more: Mapping[str, list[str]] | None = None) -> None:
+    """A file as an analyst has it: report, line, date and sentence; and `more` columns."""
+    more = more or {}
     with path.open("w", newline="", encoding="utf-8") as target:
         writer = csv.writer(target)
-        writer.writerow(["report_id", "line", "report_date", "sentence"])
-        for place, text in enumerate(sentences):
+        writer.writerow(["report_id", "line", "report_date", "sentence", *more])
+        for place, (text, *others) in enumerate(zip(sentences, *more.values(), strict=True)):
             report, line = divmod(place, 25)
-            writer.writerow([f"{report:06d}", line + 1, f"2025-{report % 12 + 1:02d}-{report % 28 + 1:02d}", text])
+            date = f"2025-{report % 12 + 1:02d}-{report % 28 + 1:02d}"
+            writer.writerow([f"{report:06d}", line + 1, date, text, *others])
 
 
 def _lines(file: Path) -> list[str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SAMPLE_BYTES = 8 << 20  # of the whole input that decide columns and types
 SAMPLE_BYTES_A_FILE = 1 << 20
 FIRST_LOOK = 1 << 16  # bytes of a file that is not among these
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 MANY_COLUMNS, LEAST_FILLED = 2_000, 0.02  # more columns than that, of which less is filled, are no table
 
 
@@ -75,7 +76,7 @@ def as_text(value: Any) -> str | None:
     """A JSON value as text: strings as they are, everything else as JSON."""
     if value is None or isinstance(value, str):
         return value
-    return json.dumps(value, ensure_ascii=False)
+    return _ENCODER.encode(value)
 
 
 def sample(

@@ -1,6 +1,7 @@
 """JSON Lines: one object a line; the columns and their types are settled before the first row is read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,7 +37,9 @@ class JsonlReader:
         self.file = file
         self.schema = schema
         self.declared = declared
+        self._names = schema.names
         self._known = frozenset(schema.names)
+        self._pick = itemgetter(*schema.names) if len(schema.names) > 1 else None
         self._encoding = encoding
         self._looked_at = looked_at
         self._stream: Utf8Stream | None = None
@@ -55,7 +58,8 @@ class JsonlReader:
         self._stream = stream = Utf8Stream(self.file, self._encoding)
         self._consumed = number = line_number = 0
         offset = stream.skipped
-        rows: list[dict[str, Any]] = []
+        rows: list[Sequence[Any]] = []  # values in the order of the schema: of a column they lie far apart in memory
+        unknown: dict[int, str] = {}  # place in `rows` -> a key that is no column
         numbers: list[int] = []
         rejects: list[Reject] = []
         waiting = 0  # bytes of the lines in `rows`
@@ -79,48 +83,62 @@ class JsonlReader:
                 try:
                     if length > RECORD_LIMIT:
                         raise BadLineError(f"the line is longer than {RECORD_LIMIT >> 20} MiB")
-                    rows.append(parse_line(line, stream.recoded_from))
+                    row = parse_line(line, stream.recoded_from)
+                    if not row.keys() <= self._known:
+                        unknown[len(rows)] = next(key for key in row if key not in self._known)
+                    rows.append(self._values(row))
                     numbers.append(number)
                     waiting += length
+                    del row
                 except BadLineError as error:
                     raw = stream.as_stored(line)
                     rejects.append(reject_piece(self.file.path, str(error), raw, line_number, here))
                 del line  # nothing of a large row is held beside its columns while the next one waits
                 if len(rows) >= most or waiting >= BLOCK or len(rejects) >= PIECE_ROWS // 8:
-                    piece = self._piece(rows, numbers, rejects)
-                    rows, numbers, rejects, waiting = [], [], [], 0
+                    piece = self._piece(rows, unknown, numbers, rejects)
+                    rows, unknown, numbers, rejects, waiting = [], {}, [], [], 0
                     yield piece
                     del piece
             if rows or rejects:
-                yield self._piece(rows, numbers, rejects)
+                yield self._piece(rows, unknown, numbers, rejects)
         finally:
             stream.close()
 
-    def _piece(self, rows: list[dict[str, Any]], numbers: list[int], rejects: list[Reject]) -> Piece:
+    def _values(self, row: dict[str, Any]) -> Sequence[Any]:
+        if self._pick:
+            try:
+                values: tuple[Any, ...] = self._pick(row)  # a third of the time of one after another
+                return values
+            except KeyError:
+                pass
+        return [row.get(name) for name in self._names]
+
+    def _piece(
+        self, rows: list[Sequence[Any]], unknown: dict[int, str], numbers: list[int], rejects: list[Reject]
+    ) -> Piece:
         import pyarrow as pa
 
         errors: dict[int, str] = {}
         columns = []
-        for field in self.schema:
-            values = [row.get(field.name) for row in rows]
+        by_column = zip(*rows, strict=True) if rows else [()] * len(self.schema)
+        for field, values in zip(self.schema, by_column, strict=True):
             column, bad = self._column(values, field)
             for place in bad:
                 sentence = conversion_error(self.file.path, numbers[place], field.name, values[place], field.type)
                 note(errors, place, sentence)
             columns.append(column)
-        for place, row in enumerate(rows):
-            if not row.keys() <= self._known:
-                extra = shown(next(key for key in row if key not in self._known))
-                note(
-                    errors,
-                    place,
-                    f"{self.file.path}, row {numbers[place]}: key '{extra}' is not among the columns found at "
-                    f"the start of the input; declare it, for example `input.types: {{{extra}: string}}`",
-                )
+        for place, key in unknown.items():
+            extra = shown(key)
+            note(
+                errors,
+                place,
+                f"{self.file.path}, row {numbers[place]}: key '{extra}' is not among the columns found at "
+                f"the start of the input; declare it, for example `input.types: {{{extra}: string}}`",
+            )
         table = pa.Table.from_arrays(columns, schema=self.schema)
         return Piece(self.file.path, table, np.array(numbers, dtype=np.int64), errors, rejects)
 
-    def _column(self, values: list[Any], field: "pa.Field") -> "tuple[pa.Array, list[int]]":
+    def _column(self, values: Sequence[Any], field: "pa.Field") -> "tuple[pa.Array, list[int]]":
         import pyarrow as pa
 
         found = set(map(type, values)) - {type(None)}
@@ -171,7 +189,7 @@ def _fitting(value: Any, kind: "pa.DataType") -> tuple[bool, Any]:
     return fits, value if fits else None
 
 
-def _text_array(texts: list[str | None]) -> "tuple[pa.Array, list[int]]":
+def _text_array(texts: Sequence[str | None]) -> "tuple[pa.Array, list[int]]":
     """Text as a string column; lone surrogates (JSON's \\ud800 can write them) have no UTF-8 form: null."""
     import pyarrow as pa
 

@@ -35,9 +35,11 @@ def parse_line(line: bytes, recoded_from: str | None = None) -> dict[str, Any]:
         raise BadLineError(f"the line is not usable JSON ({kind})") from None
     if not isinstance(value, dict):
         raise BadLineError('the line is not a JSON object; each line must be one object {"column": value, …}')
-    if line.count(b"[") + line.count(b"{") > DEEPEST and _nested_deeper(value, DEEPEST):
+    # Most lines are flat, without backslashes: one byte is looked for in a tenth of the time of counting, or of two.
+    nested = b"[" in line or line.find(b"{", line.find(b"{") + 1) > 0
+    if nested and line.count(b"[") + line.count(b"{") > DEEPEST and _nested_deeper(value, DEEPEST):
         raise BadLineError("the line is not usable JSON (nested too deeply)")
-    if b"\\u" in line:
+    if b"\\" in line and b"\\u" in line:
         _refuse_half_characters(value)
     return value
 
