@@ -256,9 +256,8 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def show(found: dict[str, Any]) -> None:
     alone, path, device = found["tokenizer_alone"], found["host_path"], found["pretended_device"]
     beside = f", {found['columns']} columns beside them" if found["columns"] else ""
-    print(
-        f"{found['rows']:,} sentences of {found['tokens_per_sentence']:.0f} tokens in {found['format']}{beside}, {found['cores']} cores"
-    )
+    tokens = f"{found['rows']:,} sentences of {found['tokens_per_sentence']:.0f} tokens"
+    print(f"{tokens} in {found['format']}{beside}, {found['cores']} cores")
     print(f"{'':28}{'sentences/s':>12}{'CPU µs/row':>12}")
     print(f"{'encode_batch_fast alone':28}{alone['rows_per_second']:>12,.0f}{alone['cpu_us_per_row']:>12.1f}")
     print(f"{'file to Parquet, null model':28}{path['rows_per_second']:>12,.0f}{path['cpu_us_per_row']:>12.1f}")
