@@ -285,6 +285,20 @@ def test_answers_to_prompts_that_are_trimmed_in_another_way_than_before_are_not_
     assert alone.fingerprint() != history.fingerprint()
 
 
+def test_answers_given_after_thoughts_that_the_template_leaves_out_are_not_taken_over(
+    llama: Path, tmp_path: Path
+) -> None:
+    """Single questions had none before them."""
+    folder, columns = tmp_path / "llama", ("question", "thread", "turn")
+    shutil.copytree(llama, folder)
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m['content'].split('</think>')[-1] }}{% endfor %}"
+    )
+    conversation = {"id": "thread", "order": "turn"}
+    alone, history = (build(folder, columns, conversation=one)._model for one in (None, conversation))
+    assert alone.fingerprint() != history.fingerprint()
+
+
 def test_a_task_can_be_sent_to_another_process(blenderbot: Path) -> None:
     task = build(blenderbot, generation=SHORT)
     expected = answers(run(task, question=QUESTIONS))

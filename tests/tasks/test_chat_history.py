@@ -18,6 +18,23 @@ LLAMA_3 = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n\n' + m['content'] | trim + '<|im_end|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n\n' }}{% endif %}"
 )
+QWEN_3 = (
+    "{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m['role'] == 'user' %}"
+    "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
+    "{% for m in messages %}{% set content = m['content'] %}{% set thoughts = '' %}"
+    "{% if m['role'] == 'assistant' and '</think>' in content %}"
+    "{% set thoughts = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}"
+    "{% set content = content.split('</think>')[-1].lstrip('\n') %}{% endif %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' }}{% if thoughts and loop.index0 > ns.last %}"
+    "{{ '<think>\n' + thoughts + '\n</think>\n\n' }}{% endif %}{{ content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+DEEPSEEK = (
+    "{% for m in messages %}{% set content = m['content'] %}{% if m['role'] == 'assistant' %}"
+    "{% if '</think>' in content %}{% set content = content.split('</think>')[-1] %}{% endif %}"
+    "{{ '<|im_start|>' + content + '<|im_end|>' }}{% else %}{{ '<|im_start|>' + content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|><think>\n' }}{% endif %}"
+)
 CONVERSATION = [
     Turn("What is DDoS?", "A distributed denial of service attack."),
     Turn("Naïve question: 北京 🙂, evil[.]com?\nTwo  lines", "Rate limiting, filtering."),
@@ -73,6 +90,28 @@ def test_white_space_goes_where_the_template_takes_it(user: str, assistant: str)
         f"{{% else %}}{{{{ ' ' + {assistant} + ' ' }}}}{{% endif %}}{{% endfor %}}"
     )
     turns = [Turn("  What is DDoS? \n", "\n An attack.  "), Turn(" How can we prevent it?\t")]
+    assert renderer(hf).render([turns])[0].tokens == template_ids(hf, turns)
+
+
+@pytest.mark.parametrize("template", [QWEN_3, DEEPSEEK, DEEPSEEK.replace("[-1]", "[-1] | trim"), LLAMA_3])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<think>\nIt asks for an attack.\n</think>\n\n  A flood.",
+        "It asks.</think>\n\nA flood.",
+        "<think>\n\n</think>\n\nA <think>second</think>flood.",
+        "<think>\nIt asks, and then",
+        "It asks.\n</think>",
+        "A flood.",
+    ],
+)
+def test_thoughts_of_earlier_answers_are_left_out_where_the_template_leaves_them_out(
+    template: str, answer: str
+) -> None:
+    """As those of Qwen 3 and DeepSeek-R1 do."""
+    hf = chat_tokenizer()
+    hf.chat_template = template
+    turns = [Turn("What is DDoS?", answer), Turn("Why?", answer), Turn("How can we prevent it?")]
     assert renderer(hf).render([turns])[0].tokens == template_ids(hf, turns)
 
 

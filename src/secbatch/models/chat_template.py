@@ -42,6 +42,9 @@ class ChatTemplate:
             raise ModelError(f"model {model}: {problem}") from None
         self._special: dict[str, Any] = hf.special_tokens_map
 
+    def mentions(self, text: str) -> bool:
+        return text in self._template
+
     def render(self, messages: Sequence[dict[str, Any]]) -> str:
         """With the beginning of an answer at its end.
 

@@ -9,6 +9,7 @@ import itertools
 import json
 import re
 import secrets
+import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,6 +28,8 @@ CHARACTERS_PER_TOKEN = 64
 # with another one. This is Blenderbot's format, as published in the chat_template of facebook/blenderbot-3B
 # and as transformers' conversational pipeline had it.
 BEFORE_ANSWER, BEFORE_QUESTION = "  ", "   "
+
+END_OF_THOUGHTS = "</think>"  # where the answer of a reasoning model begins
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class ChatRenderer:
         # Some templates trim what is put in, at both ends or at one, often of one role alone: then it is trimmed
         # here, as the frame is rendered without it.
         self._trims = {role: self._trimmed_ends(role) for role in ("system", "user", "assistant")}
+        # Taken from an answer's start once the thoughts before it are left out; None: the template leaves none out.
+        self.after_thoughts = self._after_thoughts()
         # Of code version 1, which trimmed both ends of everything or nothing: see `trims`.
         self._trimmed_all = self._template is not None and " x " not in self._apply(
             [{"role": "user", "content": " x "}]
@@ -150,7 +155,7 @@ class ChatRenderer:
         for turn in turns:
             contents.append(self.prompt.replace("{text}", turn.question))
             if turn.answer is not None:
-                contents.append(turn.answer)
+                contents.append(self._without_thoughts(turn.answer))
         if self._template is None:
             text = contents[0]
             for place, content in enumerate(contents[1:], 1):
@@ -193,6 +198,27 @@ class ChatRenderer:
                 return False, False
             raise
         return "\vzq" not in text, "zq\v" not in text
+
+    def _after_thoughts(self) -> str | None:
+        """The characters that the template takes from an earlier answer's start, once it has left out the thoughts."""
+        if self._template is None or not self._template.mentions(END_OF_THOUGHTS):
+            return None
+        answer = "\n\n\n\v\nzqa"  # more line feeds than a template writes itself
+        contents = {"user": "x", "assistant": f"zqt{END_OF_THOUGHTS}{answer}"}
+        try:
+            text = self._apply([{"role": one, "content": contents[one]} for one in ("user", "assistant", "user")])
+        except ModelError:  # as in `_trimmed_ends`
+            return None
+        if "zqt" in text or "zqa" not in text:
+            return None
+        if answer in text:
+            return ""
+        return "\n" if answer.lstrip("\n") in text else string.whitespace
+
+    def _without_thoughts(self, answer: str) -> str:
+        if self.after_thoughts is None or END_OF_THOUGHTS not in answer:
+            return answer
+        return answer.rpartition(END_OF_THOUGHTS)[2].lstrip(self.after_thoughts)
 
     def _trimmed(self, content: str, role: str) -> str:
         start, end = self._trims[role]

@@ -58,6 +58,8 @@ class ChatModel(TextGenerator):
         }
         if trims := self._renderer.trims(self._spec.conversation is not None):
             facts["trims"] = trims
+        if self._spec.conversation is not None and self._renderer.after_thoughts is not None:
+            facts["after_thoughts"] = self._renderer.after_thoughts
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def render(self, conversations: Sequence[Sequence[Turn]]) -> list[Rendered]:
