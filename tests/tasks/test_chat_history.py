@@ -56,6 +56,17 @@ def messages(turns: list[Turn], system: str | None = None) -> list[dict[str, str
     return out
 
 
+# As meta-llama/Llama-2-7b-chat-hf has it: the first question is trimmed with the system message in front of it.
+LLAMA_2_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{% set told = messages[1:] %}{% set system = messages[0]['content'] %}"
+    "{% else %}{% set told = messages %}{% set system = false %}{% endif %}{% for m in told %}"
+    "{% set content = m['content'] %}{% if loop.index0 == 0 and system != false %}"
+    "{% set content = '<<SYS>>\n' + system + '\n<</SYS>>\n\n' + m['content'] %}{% endif %}{% if m['role'] == 'user' %}"
+    "{{ '[INST] ' + content.strip() + ' [/INST]' }}{% else %}{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}"
+    "{% endfor %}"
+)
+
+
 def template_ids(hf: Any, turns: list[Turn], system: str | None = None) -> list[int]:
     out = hf.apply_chat_template(messages(turns, system), add_generation_prompt=True, return_dict=True)
     return list(out["input_ids"])
@@ -93,6 +104,24 @@ def test_white_space_goes_where_the_template_takes_it(user: str, assistant: str)
     assert renderer(hf).render([turns])[0].tokens == template_ids(hf, turns)
 
 
+@pytest.mark.parametrize("system", [None, "  Be brief. "])
+def test_white_space_goes_at_the_places_where_the_template_takes_it(system: str | None) -> None:
+    hf = chat_tokenizer()
+    hf.chat_template = LLAMA_2_SYSTEM
+    turns = [Turn("  What is DDoS? \n", "\n An attack.  "), Turn(" How can we prevent it?\t", " So. "), Turn(" Why? ")]
+    for count in (1, 2, 3):
+        some = [*turns[: count - 1], Turn(turns[count - 1].question)]
+        assert renderer(hf, system=system).render([some])[0].tokens == template_ids(hf, some, system)
+
+
+def test_a_template_may_write_contents_in_another_way() -> None:
+    """Then nothing that is tried on it is left between them."""
+    hf = chat_tokenizer()
+    hf.chat_template = "{% for m in messages %}{{ '<|im_start|>' + m['content'] | tojson }}{% endfor %}"
+    turns = [CONVERSATION[0], Turn("How can we prevent it?")]
+    assert renderer(hf).render([turns])[0].tokens == template_ids(hf, turns)
+
+
 @pytest.mark.parametrize("template", [QWEN_3, DEEPSEEK, DEEPSEEK.replace("[-1]", "[-1] | trim"), LLAMA_3])
 @pytest.mark.parametrize(
     "answer",
@@ -116,20 +145,29 @@ def test_thoughts_of_earlier_answers_are_left_out_where_the_template_leaves_them
 
 
 @pytest.mark.parametrize(
-    ("template", "history", "trims"),
+    ("template", "system", "history", "trims"),
     [
-        (LLAMA_2, False, {}),  # questions are left alone, as they always were
-        (LLAMA_2, True, {"user": (False, False), "assistant": (True, True)}),
-        (LLAMA_3, True, {}),  # all is trimmed, as it always was
-        ("{{ '[INST] ' + (messages[0]['content'] | trim) + ' [/INST]' }}", False, {"user": (True, True)}),
+        (LLAMA_2, None, False, {}),  # questions are left alone, as they always were
+        (LLAMA_2, None, True, {"user": (False, False), "assistant": (True, True)}),
+        (LLAMA_3, None, True, {}),  # all is trimmed, as it always was
+        (LLAMA_3, "Be brief.", True, {}),
+        (LLAMA_2_SYSTEM, None, True, {"user": (True, True), "assistant": (True, True)}),
+        (LLAMA_2_SYSTEM, "Be brief.", False, {"system": (False, False), "user": (False, True)}),
+        (
+            LLAMA_2_SYSTEM,
+            "Be brief.",
+            True,
+            {"system": (False, False), "user": (True, True), "assistant": (True, True), "first": (False, True)},
+        ),
+        ("{{ '[INST] ' + (messages[0]['content'] | trim) + ' [/INST]' }}", None, False, {"user": (True, True)}),
     ],
 )
 def test_prompts_that_are_no_others_than_before_keep_their_answers(
-    template: str, history: bool, trims: dict[str, tuple[bool, bool]]
+    template: str, system: str | None, history: bool, trims: dict[str, tuple[bool, bool]]
 ) -> None:
     hf = chat_tokenizer()
     hf.chat_template, hf.bos_token = template, "<|endoftext|>"
-    assert renderer(hf).trims(history) == trims
+    assert renderer(hf, system=system).trims(history) == trims
 
 
 def test_a_template_may_want_contents_in_parts() -> None:

@@ -50,6 +50,14 @@ class Rendered:
     error: str | None = None
 
 
+@dataclass(frozen=True)
+class Frame:
+    """A template's text around contents."""
+
+    parts: tuple[str | int, ...]  # an int stands for the content of that number
+    trims: tuple[tuple[bool, bool], ...]  # of each content: whether white space is taken from its start, and its end
+
+
 class ChatRenderer:
     """Renders conversations for one model, each within `limit` tokens."""
 
@@ -70,12 +78,12 @@ class ChatRenderer:
             )
         if self._template is None and system is not None:
             raise JobError(f"system: model {model} has no chat template and so no place for a system message")
-        self._frames: dict[int, tuple[str | int, ...]] = {}  # by number of contents; kept, as rendering is slow
+        self._frames: dict[int, Frame] = {}  # by number of contents; kept, as rendering is slow
         # Templates of models that also take images may want contents in parts.
         self._in_parts = self._template is not None and not self._shows("zq", False) and self._shows("zq", True)
-        # Some templates trim what is put in, at both ends or at one, often of one role alone: then it is trimmed
-        # here, as the frame is rendered without it.
-        self._trims = {role: self._trimmed_ends(role) for role in ("system", "user", "assistant")}
+        self._fewest = 1 if system is None else 2  # contents
+        if self._template is not None:
+            self._frame(self._fewest)
         # Taken from an answer's start once the thoughts before it are left out; None: the template leaves none out.
         self.after_thoughts = self._after_thoughts()
         # Of code version 1, which trimmed both ends of everything or nothing: see `trims`.
@@ -89,8 +97,18 @@ class ChatRenderer:
         Then the prompts are those of releases that knew nothing else, and what was answered to them stays done.
         `history`: whether answers are put in, too.
         """
-        roles = ["user", *(["system"] if self.system is not None else []), *(["assistant"] if history else [])]
-        trims = {role: self._trims[role] for role in roles}
+        if self._template is None:
+            return {}
+        trims = dict(zip(self._roles(), self._frame(self._fewest).trims, strict=False))
+        if history:
+            try:
+                places = self._frame(self._fewest + 2).trims
+            except ModelError:  # a template for single questions; said where there is an answer to put in
+                trims["assistant"] = False, False
+            else:
+                trims = dict(zip(self._roles(), places, strict=False))
+                if places[self._fewest - 1] != trims["user"]:  # Llama 2, which puts the system message before it
+                    trims["first"] = places[self._fewest - 1]
         return {} if set(trims.values()) == {(self._trimmed_all, self._trimmed_all)} else trims
 
     def render(self, conversations: Sequence[Sequence[Turn]]) -> list[Rendered]:
@@ -161,43 +179,36 @@ class ChatRenderer:
             for place, content in enumerate(contents[1:], 1):
                 text += (BEFORE_ANSWER if place % 2 else BEFORE_QUESTION) + content
             return text
-        contents = [self._trimmed(content, role) for content, role in zip(contents, self._roles(), strict=False)]
-        parts = self._frame(len(contents))
-        return "".join(part if isinstance(part, str) else contents[part] for part in parts)
+        frame = self._frame(len(contents))
+        contents = [_trimmed(content, *ends) for content, ends in zip(contents, frame.trims, strict=True)]
+        return "".join(part if isinstance(part, str) else contents[part] for part in frame.parts)
 
-    def _frame(self, count: int) -> tuple[str | int, ...]:
+    def _frame(self, count: int) -> Frame:
         """The template's text around `count` contents, with its special tokens under their secret names.
 
-        An int stands for the content of that number.
+        Some templates trim what is put in, at both ends or at one, often of one role or at one place alone: then it is
+        to be trimmed as well.
         """
         if count in self._frames:
             return self._frames[count]
         marks = [f"zq{secrets.token_hex(8)}x{number}qz" for number in range(count)]
-        text = self._apply([{"role": role, "content": mark} for role, mark in zip(self._roles(), marks, strict=False)])
+        text = self._with_contents(marks)
         if marks[-1] not in text:
             raise ModelError(f"model {self.model}: its chat template leaves out the question")
         place_of = {mark: place for place, mark in enumerate(marks)}
         parts = re.split("(" + "|".join(marks) + ")", text)
-        frame = tuple(place_of[part] if part in place_of else self._trusted(part) for part in parts)
-        self._frames[count] = frame
+        blank = self._with_contents([f"\v{mark}\f" for mark in marks])  # white space that no template writes itself
+        self._frames[count] = frame = Frame(
+            tuple(place_of[part] if part in place_of else self._trusted(part) for part in parts),
+            tuple((f"\v{mark}" not in blank, f"{mark}\f" not in blank) for mark in marks),
+        )
         return frame
+
+    def _with_contents(self, contents: list[str]) -> str:
+        return self._apply([{"role": role, "content": one} for role, one in zip(self._roles(), contents, strict=False)])
 
     def _roles(self) -> Iterator[str]:
         return itertools.chain(["system"] if self.system is not None else [], itertools.cycle(["user", "assistant"]))
-
-    def _trimmed_ends(self, role: str) -> tuple[bool, bool]:
-        """Whether the template takes white space away from the start, and from the end, of what `role` says."""
-        if self._template is None or (role == "system" and self.system is None):
-            return False, False
-        roles = {"system": ["system", "user"], "user": ["user"], "assistant": ["user", "assistant", "user"]}[role]
-        told = "\vzq\v"  # a vertical tab is white space that no template writes itself
-        try:
-            text = self._apply([{"role": one, "content": told if one == role else "x"} for one in roles])
-        except ModelError:
-            if role == "assistant":  # a template for single questions; said where there is an answer to put in
-                return False, False
-            raise
-        return "\vzq" not in text, "zq\v" not in text
 
     def _after_thoughts(self) -> str | None:
         """The characters that the template takes from an earlier answer's start, once it has left out the thoughts."""
@@ -207,7 +218,7 @@ class ChatRenderer:
         contents = {"user": "x", "assistant": f"zqt{END_OF_THOUGHTS}{answer}"}
         try:
             text = self._apply([{"role": one, "content": contents[one]} for one in ("user", "assistant", "user")])
-        except ModelError:  # as in `_trimmed_ends`
+        except ModelError:  # a template for single questions, as in `trims`
             return None
         if "zqt" in text or "zqa" not in text:
             return None
@@ -219,11 +230,6 @@ class ChatRenderer:
         if self.after_thoughts is None or END_OF_THOUGHTS not in answer:
             return answer
         return answer.rpartition(END_OF_THOUGHTS)[2].lstrip(self.after_thoughts)
-
-    def _trimmed(self, content: str, role: str) -> str:
-        start, end = self._trims[role]
-        content = content.lstrip() if start else content
-        return content.rstrip() if end else content
 
     def _trusted(self, text: str) -> str:
         for name in sorted(self._secret, key=len, reverse=True):
@@ -246,6 +252,11 @@ class ChatRenderer:
         if self._in_parts:
             given = [one | {"content": [{"type": "text", "text": one["content"]}]} for one in messages]
         return self._template.render(given)
+
+
+def _trimmed(content: str, start: bool, end: bool) -> str:
+    content = content.lstrip() if start else content
+    return content.rstrip() if end else content
 
 
 def _with_marks_special(backend: Tokenizer) -> Tokenizer:
