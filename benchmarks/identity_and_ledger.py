@@ -51,7 +51,7 @@ def shards(rows: int, first: int = 0) -> Iterator[Shard]:
 
 def keyed(identified: Identified) -> RowKeys:
     tasks: Any = {name: Reads() for name in FINGERPRINTS}
-    done = task_keys(tasks, FINGERPRINTS, identified.shard.table, [])
+    done = task_keys(tasks, FINGERPRINTS, identified.shard.table, identified.keys, [])
     flags = np.zeros(len(identified.keys), np.uint8)
     return RowKeys(identified.keys, identified.content, identified.place, flags, done)
 

@@ -50,6 +50,15 @@ class UpperTask:
         return TaskColumns({self.name: pc.if_else(done, computed, None)}, errors, tokens=len(computed))
 
 
+class DrawnTask(UpperTask):
+    """Adds the row's identity to the text, as it decides an answer that is drawn by chance."""
+
+    samples = True
+
+    def encode(self, table: pa.Table, ids: pa.Array, usable: pa.Array) -> Any:
+        return pc.binary_join_element_wise(super().encode(table, ids, usable), ids, " ")
+
+
 def install(monkeypatch: pytest.MonkeyPatch) -> Counter:
     """Makes every task of every job an UpperTask, and every model one that is at hand."""
     counter = Counter()

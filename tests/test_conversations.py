@@ -43,6 +43,7 @@ class ChattyModel:
     """Answers with a digest of all that it sees, which are the last turns that fit."""
 
     notices: tuple[str, ...] = ()
+    samples = False
     tokens = padding = 0
 
     def __init__(self, *_: Any) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_task import Counter, install_in, interrupted_after
+from fake_task import Counter, DrawnTask, install_in, interrupted_after
 from mapped_memory import needs_smaps, resident
 from nights import LINES, WITH_ID, done, job, rows, write
 
@@ -62,6 +62,23 @@ def test_a_column_that_no_task_reads_costs_nothing(counter: Counter, names: list
     found = rows()
     assert sorted(found["note"]) == sorted(f"remark {n}" for n in range(100)) and len(found) == 100
     assert (found["up"] == found["text"].str.upper()).all()
+
+
+def test_what_is_drawn_by_chance_is_each_row_s_own(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of equal rows came first, and whatever stood there in between: as if all came in one night."""
+    monkeypatch.setattr("secbatch.worker.build_task", lambda name, spec, *rest: DrawnTask(name, spec, counter))
+    write("a.csv", "id,text,note", "1,word,", "2,word,")
+    assert done(counter, input=WITH_ID) == 2
+    write("a.csv", "id,text,note", "1,word,", "2,other,", "3,word,")
+    assert done(counter, input=WITH_ID) == 2
+    write("b.csv", "id,text,note", "2,word,changed", "3,word,changed")
+    assert done(counter, input=WITH_ID) == 0
+    assert rows().set_index("id")["up"].to_dict() == {"1": "WORD 1", "2": "WORD 2", "3": "WORD 3"}
+    for keys in Path("out/_secbatch/keys").glob("*.keys"):
+        keys.unlink()
+    write("b.csv", "id,text,note", "3,word,", "2,word,", "4,word,")
+    assert done(counter, input=WITH_ID) == 1
+    assert rows().set_index("id")["up"].to_dict() == {str(n): f"WORD {n}" for n in range(1, 5)}
 
 
 def test_renamed_split_and_shuffled_files_cost_nothing(counter: Counter) -> None:

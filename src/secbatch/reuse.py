@@ -141,7 +141,7 @@ class Reuse:
         shard = identified.shard
         rejected = list(shard.errors)
         worker = self._worker
-        done = task_keys(worker.tasks, worker.fingerprints, shard.table, rejected)
+        done = task_keys(worker.tasks, worker.fingerprints, shard.table, identified.keys, rejected)
         flags = np.zeros(shard.num_rows, np.uint8)
         keys = RowKeys(identified.keys, identified.content, identified.place, flags, done)
         talks = {name: talk for name, task in worker.tasks.items() if (talk := in_conversations(task))}
@@ -319,7 +319,8 @@ class Reuse:
         }
         flags = ((status == "rejected") * REJECTED | (status == "removed") * REMOVED).astype(np.uint8)
         source = table.column("secbatch_source").combine_chunks().dictionary_encode()
-        done = task_keys(tasks, self._worker.fingerprints, table, [])
+        ids = _id_digests(table.column("secbatch_id").to_pylist(), by_content=not self._about["id"])
+        done = task_keys(tasks, self._worker.fingerprints, table, ids, [])
         for name, task in tasks.items():
             # Others may have stood there when the task was new, and never have had it.
             done[name][_without([table.column(field.name) for field in task.fields])] = 0
@@ -330,7 +331,7 @@ class Reuse:
                     self._say_that_turns_are_asked_again(stored.keys)
                 done[name][turns] = 0
         keys = RowKeys(
-            _id_digests(table.column("secbatch_id").to_pylist(), by_content=not self._about["id"]),
+            ids,
             hash_content(table.select(known)),
             hash_places(source, table.column("secbatch_row").combine_chunks()),
             flags,

@@ -1,4 +1,7 @@
-"""What of a row decides a task's result: the columns it reads, the turns before it, the task's fingerprint."""
+"""What of a row decides a task's result: the columns it reads, the turns before it, the task's fingerprint.
+
+Where results are drawn by chance, the row's identity as well: it is the seed.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,14 +9,17 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from secbatch.row_hash import hash_columns
-from secbatch.tasks.base import ConversationTask, Task
+from secbatch.row_hash import hash_columns, mixed
+from secbatch.tasks.base import ConversationTask, SamplingTask, Task
 
 
 def task_keys(
-    tasks: Mapping[str, Task], fingerprints: Mapping[str, str], table: pa.Table, rejected: list[int]
+    tasks: Mapping[str, Task], fingerprints: Mapping[str, str], table: pa.Table, ids: np.ndarray, rejected: list[int]
 ) -> dict[str, np.ndarray]:
-    """task -> uint64 [n, 2]. The same key means the same result; zeros where no task may use the row."""
+    """task -> uint64 [n, 2]. The same key means the same result; zeros where no task may use the row.
+
+    `ids`: uint64 [n, 2], digests of the rows' identities.
+    """
     read: dict[tuple[str, ...], np.ndarray] = {}  # tasks that read the same columns share the hashing
     keys = {}
     usable = np.ones(table.num_rows, bool)
@@ -23,6 +29,8 @@ def task_keys(
         if columns not in read:
             read[columns] = hash_columns(table, list(columns))
         inputs = read[columns]
+        if isinstance(task, SamplingTask) and task.samples:
+            inputs = mixed(inputs, ids[:, 0])
         together = conversation_column(task)
         if together:
             inputs = _with_history(inputs, table.column(together), usable)

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 from secbatch.errors import JobError, ModelError
 from secbatch.models.device import Compute
 from secbatch.task_specs import Chat
-from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.base import SamplingTask, TaskColumns
 from secbatch.tasks.chat import ChatTask
 from secbatch.tasks.chat_conversation import Conversation
 from secbatch.tasks.chat_model import ChatModel
@@ -134,6 +134,7 @@ def test_a_question_of_an_earlier_shard_is_not_asked_again(blenderbot: Path, lla
 def test_sampled_answers_are_not_remembered(blenderbot: Path, tmp_path: Path) -> None:
     task = build(blenderbot, scratch=tmp_path, generation={"do_sample": True, "num_beams": 1})
     assert run(task, question=["Phishing?"]).tokens == run(task, question=["Phishing?"]).tokens > 0
+    assert isinstance(task, SamplingTask) and task.samples and not build(blenderbot).samples
 
 
 CONVERSATION = {"conversation": {"id": "thread", "order": "turn"}, "columns": ("question", "thread", "turn")}

@@ -18,7 +18,7 @@ from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.tokenizer import TextTokenizer
 from secbatch.task_specs import Seq2Seq
-from secbatch.tasks.base import TaskColumns
+from secbatch.tasks.base import SamplingTask, TaskColumns
 from secbatch.tasks.generated_text import clean
 from secbatch.tasks.seq2seq import Seq2SeqTask
 
@@ -163,6 +163,7 @@ def test_sampling_depends_on_seed_and_row_alone(tiny: Tiny) -> None:
     together = run(task, text=TEXTS).columns["summary"].to_pylist()
     apart = run(task, [False] * 2 + [True] + [False] * 3, text=TEXTS).columns["summary"].to_pylist()
     assert apart[2] == together[2]
+    assert isinstance(task, SamplingTask) and task.samples and not build(tiny("bart")).samples
     other = build(tiny("bart"), generation=sampling | {"seed": 1})
     assert run(other, text=TEXTS).columns["summary"].to_pylist() != together
 

@@ -114,6 +114,16 @@ class RememberingTask(Protocol):
 
 
 @runtime_checkable
+class SamplingTask(Protocol):
+    """A task that may draw what it gives by chance."""
+
+    @property
+    def samples(self) -> bool:
+        """Whether a row's identity decides its result as well, as the seed of random numbers of its own."""
+        ...
+
+
+@runtime_checkable
 class RemoteTask(Task, Protocol):
     """A task that others compute: `compute` is `ask`, and waiting until there may be room for another shard."""
 

@@ -27,6 +27,9 @@ class Renders(Protocol):
     @property
     def remembers(self) -> bool: ...  # whether equal questions are asked once in a run
 
+    @property
+    def samples(self) -> bool: ...  # whether answers are drawn by chance, each with its row's own random numbers
+
     def fingerprint(self) -> str: ...
 
     def load(self) -> None: ...

@@ -71,6 +71,10 @@ class ChatRows:
         return self._conversation is None and self._renders.remembers
 
     @property
+    def samples(self) -> bool:
+        return self._renders.samples
+
+    @property
     def conversation_column(self) -> str | None:
         """Rows that follow each other with one value in it are answered together, in order."""
         return self._conversation.id if self._conversation else None

@@ -83,6 +83,10 @@ class Seq2SeqTask:
     def remembers(self) -> bool:
         return self._model.remembers
 
+    @property
+    def samples(self) -> bool:
+        return self._model.samples
+
     def fingerprint(self) -> str:
         facts = {
             **self._model.facts(),

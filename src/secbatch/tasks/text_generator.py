@@ -82,6 +82,11 @@ class TextGenerator:
         """Whether equal prompts are generated for once in a run."""
         return self._repeats.remembers
 
+    @property
+    def samples(self) -> bool:
+        """Whether texts are drawn by chance, each with its row's own random numbers."""
+        return self.settings.do_sample
+
     def facts(self) -> dict[str, Any]:
         """What decides the text that follows given token ids, as plain JSON values."""
         resolved = self._resolved
