@@ -209,7 +209,7 @@ def test_a_layer_that_cannot_be_fused_is_left_alone(tmp_path: Path, monkeypatch:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("no such layer")
 
-    monkeypatch.setattr("secbatch.models.head_on_states._Fused", Broken)
+    monkeypatch.setattr("secbatch.models.head_on_states.LaidOut", Broken)
     loaded = load_model(model, "sequence-classification", CPU)
     head = SequenceHead(loaded, load_tokenizer(model), CPU)
     assert head.hidden is not None and not head.batch_free

@@ -21,7 +21,7 @@ from secbatch.models.generation_settings import GenerationSettings
 from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps, Steps
 from secbatch.models.generation_stock import generate_alone
 from secbatch.models.generation_tokens import TokenLoop
-from secbatch.models.generation_trial import batched_way
+from secbatch.models.generation_trial import batched_way, lay_out
 from secbatch.models.memory_patience import MemoryPatience, Next
 from secbatch.models.out_of_memory import give_back, is_out_of_memory
 from secbatch.work_done import work_in_hand
@@ -65,7 +65,7 @@ class Generator:
         tokens, and what it raises then is not caught; `check_settings` comes first.
 
         `tokenizer`: transformers' tokenizer, which only `stop_strings` of a model's generation config needs.
-        `owned`: nobody else uses the model, so that weights that are laid out anew need not be kept twice.
+        `owned`: nobody else uses the model, so that on a CPU its weights can be laid out anew, and are not kept twice.
         """
         self.model, self.settings, self.tokenizer = model, settings, tokenizer
         self.encoder_decoder = bool(model.config.is_encoder_decoder)
@@ -78,6 +78,8 @@ class Generator:
         self.pads = True  # whether a batch may hold prompts of different lengths
         self._beyond = changes_beyond(model.config)
         if not (self.stock or self.refills):
+            if owned and model.device.type == "cpu":
+                lay_out(model)
             way = batched_way(model, self._stock_steps)
             self.stock, self.pads = way == "alone", way == "padded"
 

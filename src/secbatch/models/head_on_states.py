@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from secbatch.models.linear import Linear, has_blocked_layers
+from secbatch.models.laid_out import LaidOut, can_be_laid_out
 
 
 class _Given(nn.Module):
@@ -59,19 +59,6 @@ class HeadOnStates:
             self._given.__dict__["given"] = None
 
 
-class _Fused(nn.Module):
-    """A linear layer with its weights laid out once (see `Linear`), and the same bits for a row in any batch."""
-
-    def __init__(self, layer: nn.Linear) -> None:
-        super().__init__()
-        self._linear = Linear.of(layer)
-        self._width = layer.out_features
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        return self._linear(rows).view(*x.shape[:-1], self._width)
-
-
 class FusedHead:
     """The linear layers of a model's head, changed in place for ones with the layout for inference."""
 
@@ -86,7 +73,7 @@ class FusedHead:
         leaves = [leaf for parent, name, _ in parts for leaf in getattr(parent, name).modules()]
         # Whether a row's result is the same, bit for bit, in any batch: all else that has weights treats rows apart.
         self.batch_free = all(
-            isinstance(leaf, _Fused | nn.LayerNorm) or not list(leaf.parameters(recurse=False)) for leaf in leaves
+            isinstance(leaf, LaidOut | nn.LayerNorm) or not list(leaf.parameters(recurse=False)) for leaf in leaves
         )
 
     def undo(self) -> None:
@@ -95,9 +82,9 @@ class FusedHead:
 
     def _fuse(self, parent: nn.Module, name: str, part: nn.Module) -> None:
         if isinstance(part, nn.Linear):
-            if part.weight.device.type == "cpu" and has_blocked_layers(part.weight.dtype):
+            if can_be_laid_out(part):
                 self._changed.append((parent, name, part))
-                setattr(parent, name, _Fused(part))
+                setattr(parent, name, LaidOut(part))
         else:
             for inner, child in list(part.named_children()):
                 self._fuse(part, inner, child)

@@ -22,7 +22,7 @@ class Linear:
         """`weight`: [out, in], `bias`: [out]."""
         self._bias = bias
         self._blocked = weight.device.type == "cpu" and has_blocked_layers(weight.dtype)
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, LAYOUT_ROWS) if self._blocked else weight
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, LAYOUT_ROWS) if self._blocked else weight
 
     @classmethod
     def of(cls, *modules: torch.nn.Linear) -> "Linear":
@@ -35,24 +35,24 @@ class Linear:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self._blocked:
             return self._pointwise(x, "none", "")
-        return F.linear(x, self._weight, self._bias)
+        return F.linear(x, self.weight, self._bias)
 
     def gelu(self, x: torch.Tensor) -> torch.Tensor:
         """The exact GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415) of the product."""
         if self._blocked:
             return self._pointwise(x, "gelu", "none")
-        return F.gelu(F.linear(x, self._weight, self._bias))
+        return F.gelu(F.linear(x, self.weight, self._bias))
 
     def plus(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """The product and `residual` [T, out], added up."""
         if self._blocked:
             fused = torch.ops.mkldnn._linear_pointwise.binary
-            total: torch.Tensor = fused(x, residual, self._weight, self._bias, "add")
+            total: torch.Tensor = fused(x, residual, self.weight, self._bias, "add")
             return total
-        return F.linear(x, self._weight, self._bias).add_(residual)
+        return F.linear(x, self.weight, self._bias).add_(residual)
 
     def _pointwise(self, x: torch.Tensor, function: str, algorithm: str) -> torch.Tensor:
-        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, function, [], algorithm)
+        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self._bias, function, [], algorithm)
         return result
 
 
