@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from tiny_models import bert_tokenizer, resolved
+from tiny_models import bert_tokenizer, make_fine_tuned, resolved
 from transformers import AutoModel, LEDConfig, LongformerConfig
 
 from secbatch.errors import ModelError
@@ -19,7 +19,8 @@ from secbatch.models.configuration import load_config
 from secbatch.models.device import Compute, choose
 from secbatch.models.encoder_generic import StockEncoder
 from secbatch.models.first_forward import FirstForwardError
-from secbatch.models.requests import Request, all_states
+from secbatch.models.heads import SequenceHead
+from secbatch.models.requests import HeadKind, Request, all_states
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.shared_encoder import SharedEncoder
@@ -234,6 +235,29 @@ def test_a_model_that_fills_texts_up_to_its_window_gets_as_many_as_then_fit(kind
     texts = TokenSequences.of([[7] * length for length in (3, 20, 3, 3, 2, 16, 3, 17)])
     encoder.run([Request(texts, all_states, consume)])
     assert seen == [(2, 20), (4, 16), (2, 3)]
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert", "distilbert", "electra", "mpnet"])
+@pytest.mark.parametrize("head", ["SequenceClassification", "TokenClassification", "QuestionAnswering"])
+def test_weights_of_layers_are_not_kept_twice(tmp_path: Path, kind: str, head: str) -> None:
+    kinds: dict[str, HeadKind] = {
+        "SequenceClassification": "sequence-classification",
+        "TokenClassification": "token-classification",
+        "QuestionAnswering": "question-answering",
+    }
+    encoder = SharedEncoder(resolved(make_fine_tuned(tmp_path, kind, head)), CPU)
+    encoder.need_head(kinds[head])
+    encoder.load()
+    made: Any = encoder._heads[kinds[head]]
+    linear = {
+        n: m for n, m in made._model.base_model.named_modules() if type(m) is torch.nn.Linear and "pooler" not in n
+    }
+    assert linear and {layer.weight.device.type for layer in linear.values()} == {"meta"}
+    sequences = encoder.tokenizer.encode(["a text of some words", "two"])
+    with torch.inference_mode():
+        own = (sequences,) if isinstance(made, SequenceHead) else ()
+        logits = made.logits_of(made.states(sequences, made.wanted(sequences) if own else None), *own)
+    assert bool(logits.isfinite().all())
 
 
 def test_a_budget_that_is_smaller_already_stays(tiny: Tiny) -> None:

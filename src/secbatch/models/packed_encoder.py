@@ -102,6 +102,18 @@ class PackedEncoder(ABC, Generic[Layer]):
         return x
 
 
+def let_go_of_layers(base: Any) -> None:
+    """Frees the linear layers of a base model (transformers' module) whose packed encoder has their weights itself.
+
+    Nobody calls the base model any more. Its pooler stays, as a part of the head.
+    """
+    pooler = getattr(base, "pooler", None)
+    kept = set() if pooler is None else set(pooler.modules())
+    for module in base.modules():
+        if isinstance(module, torch.nn.Linear) and module not in kept:
+            module.to("meta")
+
+
 def _streams(tokens: list[int]) -> int:
     """How many streams may share blocks of so many tokens, and none is left with one when the others are through.
 

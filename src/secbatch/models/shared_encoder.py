@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from secbatch.freed_memory import keep_freed_memory
+from secbatch.freed_memory import give_back_freed_memory, keep_freed_memory
 from secbatch.models.batch_runner import BatchReport, BatchRunner, default_token_budget
 from secbatch.models.configuration import filling, load_config, text_config
 from secbatch.models.device import Compute
@@ -16,7 +16,7 @@ from secbatch.models.encoder import HiddenStates, MaskedLM, ModelHead, hidden_st
 from secbatch.models.first_forward import FirstForwardError, first_forward
 from secbatch.models.heads import SequenceHead, TokenHead, trial_pairs
 from secbatch.models.load import LoadedModel, check_vocabulary, load_model
-from secbatch.models.packed_encoder import PackedEncoder
+from secbatch.models.packed_encoder import PackedEncoder, let_go_of_layers
 from secbatch.models.pairs import PairFrame
 from secbatch.models.requests import HeadKind, Request, own_report, share_of, united
 from secbatch.models.resolved import ResolvedModel
@@ -138,6 +138,8 @@ class SharedEncoder:
         budget = default_token_budget(self._used, in_blocks, width if isinstance(width, int) else 0)
         self.token_budget = min(self.token_budget, budget)
         self._runner.multiple = filling(config)
+        if self.compute.device == "cpu":  # weights as they were read
+            give_back_freed_memory()
         self._loaded = True
 
     def _bring(self) -> None:
@@ -151,6 +153,8 @@ class SharedEncoder:
             if self.root is not self and head.hidden is not None:
                 head.hidden = self.root._states()
                 head.packed = head.hidden.packed
+            if isinstance(head.hidden, PackedEncoder):
+                let_go_of_layers(loaded.model.base_model)
             if self._needs_states and head.hidden is not None and _is_the_encoder(loaded.model.base_model):
                 self._hidden = self._hidden or head.hidden
         if self._needs_states and self.root is not self:
