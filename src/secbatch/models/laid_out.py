@@ -1,5 +1,7 @@
 """The linear layers of a transformers module, changed in place for ones with the layout for inference (linear.py)."""
 
+from typing import TypeGuard
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -40,7 +42,7 @@ class LaidOut(nn.Module):
         return layer
 
 
-def can_be_laid_out(module: nn.Module) -> bool:
+def can_be_laid_out(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether it is a linear layer on a CPU with such a layout, and not one that computes in another way."""
     return type(module) is nn.Linear and module.weight.device.type == "cpu" and has_blocked_layers(module.weight.dtype)
 
