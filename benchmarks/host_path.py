@@ -124,6 +124,7 @@ class OneAfterAnother:
         end: Callable[[], None],
         give_up: Callable[[BaseException], None],
         waiting: int,
+        landing: int | None,
     ) -> None:
         self._encoded, self._compute, self._finish, self._end = encoded, compute, finish, end
 

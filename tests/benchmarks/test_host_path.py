@@ -31,6 +31,14 @@ def test_the_host_path_is_measured_stage_by_stage(
     assert 0 < found["pretended_device"]["busy_share"] <= 1
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
+def test_wide_rows_are_measured(benchmark: Callable[..., None], tmp_path: Path, kind: str) -> None:
+    figures = tmp_path / "figures.json"
+    benchmark("host_path.py", "--rows", "300", "--columns", "9", "--format", kind, "--json", figures)
+    found = json.loads(figures.read_text())
+    assert (found["rows"], found["columns"], found["format"]) == (300, 9, kind) and found["cpu_us_per_row"]["read"] > 0
+
+
 @pytest.mark.parametrize(("model", "sizes"), [([], [300]), (["--real"], [40, 80])])
 def test_memory_and_growth_are_measured_in_processes_of_their_own(
     benchmark: Callable[..., None], tmp_path: Path, model: list[str], sizes: list[int], monkeypatch: pytest.MonkeyPatch

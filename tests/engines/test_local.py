@@ -140,6 +140,7 @@ def test_what_was_computed_after_what_an_interrupt_gives_up_is_finished() -> Non
     assert done == [0, 2, 3]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_the_last_is_finished_gives_it_up() -> None:
     given_up, waited = threading.Event(), list[bool]()
 

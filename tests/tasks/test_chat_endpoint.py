@@ -709,6 +709,7 @@ def test_the_server_is_kept_busy_over_the_ends_of_shards(
     assert not [thread for thread in threading.enumerate() if thread.name == "endpoint"]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_slow_row_does_not_hold_up_the_shards_after_it(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@
 import _thread
 import pickle
 import re
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -234,12 +233,11 @@ def test_a_changed_reference_computes_its_task_alone(
     assert all(np.array_equal(a, b) for a, b in zip(after["vec"], before["vec"], strict=True))
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_the_wait_for_memory_of_a_reference(
-    tiny: Tiny, reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    tiny: Tiny, reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its vectors are made while models are loaded, on a thread that no signal reaches."""
-    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let it be ignored in the background
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, interrupt))
     monkeypatch.chdir(tmp_path)
     pd.DataFrame({"text": TEXTS}).to_csv("in.csv", index=False)
     near = {"type": "similarity", "model": str(tiny("bert").folder), "text": "text"}
