@@ -13,6 +13,7 @@ from secbatch.models.batch_runner import BatchRunner
 from secbatch.models.device import choose
 from secbatch.models.encoder import MaskedLM, hidden_states
 from secbatch.models.encoder_generic import StockEncoder, over_real_tokens
+from secbatch.models.laid_out import LaidOut
 from secbatch.models.linear import Linear, has_blocked_layers
 from secbatch.models.load import LoadedModel, load_model
 from secbatch.models.packed import ROWS
@@ -45,16 +46,32 @@ def random_sequences(vocabulary: int) -> TokenSequences:
 )
 def test_hidden_states_equal_those_of_each_sequence_alone(tiny: Tiny, kind: str, is_packed: bool) -> None:
     base = load_model(tiny(kind), "encoder", CPU).model
-    path = hidden_states(base, 0, CPU)
-    assert path.packed is is_packed
     sequences = random_sequences(base.config.vocab_size)
     with torch.inference_mode():
-        got = path(sequences)
         alone = [
             base(input_ids=torch.from_numpy(sequences[row].astype(np.int64))[None])[0][0]
             for row in range(len(sequences))
         ]
-    assert torch.allclose(got, torch.cat(alone), atol=1e-5, rtol=0)
+    path = hidden_states(base, 0, CPU)
+    assert path.packed is is_packed
+    with torch.inference_mode():
+        assert torch.allclose(path(sequences), torch.cat(alone), atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(not has_blocked_layers(torch.float32), reason="torch lays out no weights here")
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_model_without_a_path_of_its_own_gets_the_layout_where_it_gives_the_same(
+    tiny: Tiny, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, kept = (load_model(tiny("albert"), "encoder", CPU).model for _ in range(2))
+    if not fits:
+        forward = LaidOut.forward
+        monkeypatch.setattr(LaidOut, "forward", lambda self, x: forward(self, x).flip(-1))
+    path, sequences = hidden_states(base, 0, CPU), random_sequences(base.config.vocab_size)
+    assert {type(m) for m in base.modules()} & {torch.nn.Linear, LaidOut} == {LaidOut if fits else torch.nn.Linear}
+    with torch.inference_mode():
+        wanted = StockEncoder(kept, 0, "cpu", pad=True)(sequences)
+        assert torch.allclose(path(sequences), wanted, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("block", [1, packed.BLOCK_TOKENS])

@@ -15,6 +15,7 @@ from secbatch.models import encoder_bert, encoder_deberta, encoder_modernbert, e
 from secbatch.models.configuration import changes_beyond, padding_id, padding_moves_tokens
 from secbatch.models.device import Compute
 from secbatch.models.encoder_generic import StockEncoder, over_real_tokens
+from secbatch.models.laid_out import lay_out
 from secbatch.models.load import LoadedModel
 from secbatch.models.masked_lm_head import MaskedLMHead
 from secbatch.models.masked_lm_head_packed import PackedMaskedLMHead
@@ -45,7 +46,8 @@ def hidden_states(base: Any, pad_id: int, compute: Compute, sample: TokenSequenc
     """The fastest path for a base model that gives what its own forward gives for each sequence alone.
 
     `sample`: what it is tried on, longest first; without it, sequences of any tokens.
-    Of a sequence-to-sequence model, it is the encoder's hidden states.
+    Of a sequence-to-sequence model, it is the encoder's hidden states. On a CPU a model without a path of its own has
+    its linear layers changed for ones in the layout for inference.
     """
     encoder = base.get_encoder() if base.config.is_encoder_decoder else base
     sample = trial_sequences(base) if sample is None else sample
@@ -56,10 +58,13 @@ def hidden_states(base: Any, pad_id: int, compute: Compute, sample: TokenSequenc
         places = np.arange(0, len(sample.ids), 4)
         if agrees(fast(sample, places), wanted[torch.from_numpy(places)], compute):
             return fast
-    if padding_moves_tokens(base.config):
-        return alone
-    padded = StockEncoder(encoder, pad_id, compute.device, pad=True)
-    return padded if undisturbed(padded(sample), wanted, compute) else alone
+    slow = alone
+    if not padding_moves_tokens(base.config):
+        padded = StockEncoder(encoder, pad_id, compute.device, pad=True)
+        slow = padded if undisturbed(padded(sample), wanted, compute) else alone
+    if compute.device == "cpu":
+        lay_out(encoder, lambda: agrees(slow(sample), wanted, compute))
+    return slow
 
 
 def _fast_path(base: Any, device: str) -> HiddenStates | None:

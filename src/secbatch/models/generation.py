@@ -21,7 +21,7 @@ from secbatch.models.generation_settings import GenerationSettings
 from secbatch.models.generation_steps import DecoderSteps, EncoderDecoderSteps, Steps
 from secbatch.models.generation_stock import generate_alone
 from secbatch.models.generation_tokens import TokenLoop
-from secbatch.models.generation_trial import batched_way, lay_out
+from secbatch.models.generation_trial import batched_way, lay_out_layers
 from secbatch.models.memory_patience import MemoryPatience, Next
 from secbatch.models.out_of_memory import give_back, is_out_of_memory
 from secbatch.work_done import work_in_hand
@@ -79,7 +79,7 @@ class Generator:
         self._beyond = changes_beyond(model.config)
         if not (self.stock or self.refills):
             if owned and model.device.type == "cpu":
-                lay_out(model)
+                lay_out_layers(model)
             way = batched_way(model, self._stock_steps)
             self.stock, self.pads = way == "alone", way == "padded"
 

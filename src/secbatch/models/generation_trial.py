@@ -14,7 +14,7 @@ from torch import Tensor
 
 from secbatch.models.configuration import padding_moves_tokens
 from secbatch.models.generation_steps import NoKeysAndValuesError, Steps
-from secbatch.models.laid_out import LaidOutLayers
+from secbatch.models.laid_out import REFUSALS, lay_out
 from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.transformers_calls import quiet
 from secbatch.models.trial_tokens import trial_tokens
@@ -26,8 +26,6 @@ STEPS = 3  # new tokens of a trial
 LONG, SHORT = 7, 2  # tokens of its prompts; a convolution over tokens looks back on 4 as a rule
 # Of what distinguishes the scores of tokens: rounding stays well below, a wrong way is far above.
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3}
-# What a model raises that is laid out in another way.
-_REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -40,24 +38,20 @@ class _Alone:
 
 
 @torch.inference_mode()
-def lay_out(model: Any) -> None:
+def lay_out_layers(model: Any) -> None:
     """Gives its linear layers the layout for inference, where it then still writes what it wrote before.
 
     `model`: nobody else uses it. What `generate` raises before, is raised.
     """
     prompt = trial_tokens(model, LONG).tolist()
     before = _alone(model, prompt)
-    layers = LaidOutLayers(model)
-    try:
+
+    def same() -> bool:
         after = _alone(model, prompt)
         steps = 1 + int((after.tokens == before.tokens)[:-1].cumprod(0).sum())  # a near tie may fall another way
-        same = _close(after.logits[:steps], before.logits[:steps], _TOLERANCE[model.dtype])
-    except _REFUSALS as error:
-        if is_out_of_memory(error):
-            raise
-        same = False
-    if not same:
-        layers.undo()
+        return _close(after.logits[:steps], before.logits[:steps], _TOLERANCE[model.dtype])
+
+    lay_out(model, same)
 
 
 @torch.inference_mode()
@@ -98,7 +92,7 @@ def _alone(model: Any, prompt: list[int]) -> _Alone:
 def _agree(steps: Callable[[int], Steps], rows: list[_Alone], dtype: torch.dtype) -> bool:
     try:
         return _same(steps(2 * LONG), rows, _TOLERANCE[dtype])
-    except _REFUSALS as error:
+    except REFUSALS as error:
         if is_out_of_memory(error):
             raise
         return False

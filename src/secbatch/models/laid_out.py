@@ -1,5 +1,6 @@
 """The linear layers of a transformers module, changed in place for ones with the layout for inference (linear.py)."""
 
+from collections.abc import Callable
 from typing import TypeGuard
 
 import torch
@@ -7,8 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from secbatch.models.linear import Linear, has_blocked_layers
+from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.packed import ROWS
 
+# What a model raises whose modules are laid out in another way than is expected.
+REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 FEW = 64  # rows from which on filling them up to a multiple of ROWS costs little; see packed.py
 
 
@@ -45,6 +49,22 @@ class LaidOut(nn.Module):
 def can_be_laid_out(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether it is a linear layer on a CPU with such a layout, and not one that computes in another way."""
     return type(module) is nn.Linear and module.weight.device.type == "cpu" and has_blocked_layers(module.weight.dtype)
+
+
+def lay_out(module: nn.Module, same: Callable[[], bool]) -> None:
+    """Gives the module's linear layers the layout for inference, unless `same` says no, or raises, after it.
+
+    `same`: whether the module gives what it gave before. Raises what says that memory runs out.
+    """
+    layers = LaidOutLayers(module)
+    try:
+        kept = same()
+    except REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
+        kept = False
+    if not kept:
+        layers.undo()
 
 
 class LaidOutLayers:
