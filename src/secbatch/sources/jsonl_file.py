@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from secbatch.errors import shown
 from secbatch.sources.columns import conversion_error, failing, from_text, note
 from secbatch.sources.input_file import InputFile
+from secbatch.sources.jsonl_block import fits_arrow, scan
 from secbatch.sources.jsonl_columns import as_text, check_start, kind_of_value
 from secbatch.sources.jsonl_lines import BLANK, BadLineError, lines, parse_line
 from secbatch.sources.piece import BLOCK, RECORD_LIMIT, Piece, reject_piece, unreadable_piece
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
 
 PIECE_ROWS = 8_192
 CELLS = 4 << 20  # of one piece at most
+MOST_CAREFUL_PIECES = 32  # until the fast path is tried again
+
+
+class _Line(NamedTuple):
+    text: bytes  # without its end
+    length: int  # bytes of the text of the file
+    number: int  # of the row
+    line: int
+    offset: int | None
 
 
 class JsonlReader:
@@ -44,6 +54,8 @@ class JsonlReader:
         self._looked_at = looked_at
         self._stream: Utf8Stream | None = None
         self._consumed = 0  # bytes of text
+        self._fits_arrow = fits_arrow(schema)
+        self._refused = self._careful_pieces = 0  # pieces that the fast path has refused in a row; that are not tried
 
     def position(self) -> int:
         return self._stream.position(self._consumed) if self._stream else 0
@@ -58,12 +70,10 @@ class JsonlReader:
         self._stream = stream = Utf8Stream(self.file, self._encoding)
         self._consumed = number = line_number = 0
         offset = stream.skipped
-        rows: list[Sequence[Any]] = []  # values in the order of the schema: of a column they lie far apart in memory
-        unknown: dict[int, str] = {}  # place in `rows` -> a key that is no column
-        numbers: list[int] = []
-        rejects: list[Reject] = []
-        waiting = 0  # bytes of the lines in `rows`
+        waiting: list[_Line] = []
+        held = 0  # bytes of these
         most = max(1, min(PIECE_ROWS, CELLS // max(1, len(self.schema))))
+        broken: list[Reject] = []
         try:
             for line, whole, length in lines(stream):
                 line_number += 1
@@ -71,38 +81,65 @@ class JsonlReader:
                 offset += length
                 self._consumed += length
                 if not whole and stream.failure:
-                    rejects.append(
-                        reject_piece(
-                            self.file.path, broken_off(stream.failure), line, line_number, here, whole_file=True
-                        )
-                    )
+                    why = broken_off(stream.failure)
+                    broken.append(reject_piece(self.file.path, why, line, line_number, here, whole_file=True))
                     break
                 if not line.strip(BLANK):
                     continue
                 number += 1
-                try:
-                    if length > RECORD_LIMIT:
-                        raise BadLineError(f"the line is longer than {RECORD_LIMIT >> 20} MiB")
-                    row = parse_line(line, stream.recoded_from)
-                    if not row.keys() <= self._known:
-                        unknown[len(rows)] = next(key for key in row if key not in self._known)
-                    rows.append(self._values(row))
-                    numbers.append(number)
-                    waiting += length
-                    del row
-                except BadLineError as error:
-                    raw = stream.as_stored(line)
-                    rejects.append(reject_piece(self.file.path, str(error), raw, line_number, here))
+                waiting.append(_Line(line, length, number, line_number, here))
+                held += length
                 del line  # nothing of a large row is held beside its columns while the next one waits
-                if len(rows) >= most or waiting >= BLOCK or len(rejects) >= PIECE_ROWS // 8:
-                    piece = self._piece(rows, unknown, numbers, rejects)
-                    rows, unknown, numbers, rejects, waiting = [], {}, [], [], 0
+                if len(waiting) >= most or held >= BLOCK:
+                    piece = self._piece(waiting, stream)
+                    held = 0
                     yield piece
                     del piece
-            if rows or rejects:
-                yield self._piece(rows, unknown, numbers, rejects)
+            if waiting or broken:
+                piece = self._piece(waiting, stream)
+                piece.rejects += broken
+                yield piece
         finally:
             stream.close()
+
+    def _piece(self, waiting: "list[_Line]", stream: Utf8Stream) -> Piece:
+        """Of the lines, which it takes out of the list."""
+        if self._careful_pieces:
+            self._careful_pieces -= 1
+        elif waiting and self._fits_arrow:
+            table = scan([line.text for line in waiting], self.schema)
+            if table is not None:
+                numbers = np.fromiter((line.number for line in waiting), np.int64, len(waiting))
+                waiting.clear()
+                self._refused = 0
+                return Piece(self.file.path, table, numbers)
+            self._refused += 1
+            self._careful_pieces = min(2**self._refused, MOST_CAREFUL_PIECES)
+        return self._carefully(waiting, stream)
+
+    def _carefully(self, waiting: "list[_Line]", stream: Utf8Stream) -> Piece:
+        """Line by line, with Python's parser."""
+        rows: list[Sequence[Any]] = []  # values in the order of the schema: of a column they lie far apart in memory
+        unknown: dict[int, str] = {}  # place in `rows` -> a key that is no column
+        numbers: list[int] = []
+        rejects: list[Reject] = []
+        waiting.reverse()
+        while waiting:
+            line = waiting.pop()
+            try:
+                if line.length > RECORD_LIMIT:
+                    raise BadLineError(f"the line is longer than {RECORD_LIMIT >> 20} MiB")
+                row = parse_line(line.text, stream.recoded_from)
+                if not row.keys() <= self._known:
+                    unknown[len(rows)] = next(key for key in row if key not in self._known)
+                rows.append(self._values(row))
+                numbers.append(line.number)
+                del row
+            except BadLineError as error:
+                raw = stream.as_stored(line.text)
+                rejects.append(reject_piece(self.file.path, str(error), raw, line.line, line.offset))
+            del line
+        return self._typed(rows, unknown, numbers, rejects)
 
     def _values(self, row: dict[str, Any]) -> Sequence[Any]:
         if self._pick:
@@ -113,7 +150,7 @@ class JsonlReader:
                 pass
         return [row.get(name) for name in self._names]
 
-    def _piece(
+    def _typed(
         self, rows: list[Sequence[Any]], unknown: dict[int, str], numbers: list[int], rejects: list[Reject]
     ) -> Piece:
         import pyarrow as pa
