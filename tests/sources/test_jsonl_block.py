@@ -1,13 +1,14 @@
 """The fast path of JSON Lines: what it takes is what the careful parser makes of it, and it takes no more."""
 
 import json
+import tracemalloc
 
 import pyarrow as pa
 import pytest
 from helpers import rejects_of, shards_of, table_of, written
 
 from secbatch.sources import jsonl_file
-from secbatch.sources.jsonl_block import fits_arrow, scan
+from secbatch.sources.jsonl_block import LONGEST, fits_arrow, scan
 from secbatch.sources.jsonl_lines import parse_line
 
 SCHEMA = pa.schema({"t": pa.string(), "i": pa.int64(), "f": pa.float64(), "b": pa.bool_()})
@@ -72,6 +73,15 @@ def test_clean_lines_are_what_python_makes_of_them() -> None:
 def test_all_else_is_left_to_the_careful_parser(lines: list[bytes]) -> None:
     assert scan([GOOD, GOOD], SCHEMA).to_pylist() == [json.loads(GOOD)] * 2
     assert scan([GOOD, *lines, GOOD], SCHEMA) is None
+
+
+def test_long_lines_are_not_copied_for_it() -> None:
+    lines = [b'{"t":"' + b"x" * (LONGEST // 2) + b'"}'] * 2
+    tracemalloc.start()
+    assert scan(lines, SCHEMA) is None
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < LONGEST // 2
 
 
 @pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.int32(), pa.decimal128(10, 2)], ids=str)

@@ -35,12 +35,14 @@ def scan(lines: Sequence[bytes], schema: "pa.Schema") -> "pa.Table | None":
     import pyarrow as pa
     from pyarrow import json
 
+    if sum(map(len, lines)) > LONGEST:
+        return None
     # Then no object goes over a line's end: within one nothing that starts so can follow what ends so. Each line has an
     # object or more, and as many rows as lines are one each.
     if not all(line.startswith(b"{") and line.endswith((b"}", b"}\r")) for line in lines):
         return None
     text = b"\n".join(lines)
-    if len(text) > LONGEST or b"\0" in text or (b"\\" in text and _HALF.search(text)):  # it would end at the NUL
+    if b"\0" in text or (b"\\" in text and _HALF.search(text)):  # it would end at the NUL
         return None
     if not text.isascii():
         try:
