@@ -272,29 +272,20 @@ def test_the_fingerprint_follows_what_decides_an_answer(blenderbot: Path, llama:
     assert build(other, columns=columns).fingerprint() not in prints
 
 
-def test_answers_to_prompts_that_are_trimmed_in_another_way_than_before_are_not_taken_over(
-    llama: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    "content",
+    [
+        "m['content'] | trim if m['role'] == 'assistant' else m['content']",  # its white space was put in
+        "m['content'].split('</think>')[-1]",  # its thoughts were
+    ],
+)
+def test_answers_after_answers_that_are_put_in_otherwise_than_before_are_not_taken_over(
+    content: str, llama: Path, tmp_path: Path
 ) -> None:
-    """One answer's white space was put in: it is no other model, nor another template, that makes the difference."""
+    """It is no other model, nor another template, that makes the difference; single questions had none before them."""
     folder, columns = tmp_path / "llama", ("question", "thread", "turn")
     shutil.copytree(llama, folder)
-    (folder / "chat_template.jinja").write_text(
-        "{% for m in messages %}{{ m['content'] | trim if m['role'] == 'assistant' else m['content'] }}{% endfor %}"
-    )
-    conversation = {"id": "thread", "order": "turn"}
-    alone, history = (build(folder, columns, conversation=one)._model for one in (None, conversation))
-    assert alone.fingerprint() != history.fingerprint()
-
-
-def test_answers_given_after_thoughts_that_the_template_leaves_out_are_not_taken_over(
-    llama: Path, tmp_path: Path
-) -> None:
-    """Single questions had none before them."""
-    folder, columns = tmp_path / "llama", ("question", "thread", "turn")
-    shutil.copytree(llama, folder)
-    (folder / "chat_template.jinja").write_text(
-        "{% for m in messages %}{{ m['content'].split('</think>')[-1] }}{% endfor %}"
-    )
+    (folder / "chat_template.jinja").write_text(f"{{% for m in messages %}}{{{{ {content} }}}}{{% endfor %}}")
     conversation = {"id": "thread", "order": "turn"}
     alone, history = (build(folder, columns, conversation=one)._model for one in (None, conversation))
     assert alone.fingerprint() != history.fingerprint()
