@@ -6,6 +6,7 @@ architecture in transformers costs speed and never results.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,17 +43,24 @@ class HiddenStates(Protocol):
 
 
 @torch.inference_mode()
-def hidden_states(base: Any, pad_id: int, compute: Compute, sample: TokenSequences | None = None) -> HiddenStates:
+def hidden_states(
+    base: Any,
+    pad_id: int,
+    compute: Compute,
+    sample: TokenSequences | None = None,
+    wanted: torch.Tensor | None = None,
+) -> HiddenStates:
     """The fastest path for a base model that gives what its own forward gives for each sequence alone.
 
-    `sample`: what it is tried on, longest first; without it, sequences of any tokens.
+    `sample`: what it is tried on, longest first; without it, sequences of any tokens. `wanted`: what the model's own
+    forward gives for it, [T, hidden], where that is known.
     Of a sequence-to-sequence model, it is the encoder's hidden states. On a CPU a model without a path of its own has
     its linear layers changed for ones in the layout for inference.
     """
     encoder = base.get_encoder() if base.config.is_encoder_decoder else base
     sample = trial_sequences(base) if sample is None else sample
     alone = StockEncoder(encoder, pad_id, compute.device, pad=False)
-    wanted = alone(sample)
+    wanted = alone(sample) if wanted is None else wanted
     fast = _fast_path(base, compute.device)
     if fast is not None and agrees(fast(sample), wanted, compute):
         places = np.arange(0, len(sample.ids), 4)
@@ -151,6 +159,10 @@ class ModelHead(ABC):
         beyond = changes_beyond(self._model.config)
         return over_real_tokens(self._forward, sequences, self._pad_id, self._device, pad, beyond)
 
+    def _own_states(self, sample: TokenSequences) -> Callable[[], torch.Tensor]:
+        """[T, hidden] from the base model's own forward, once."""
+        return cache(lambda: StockEncoder(self._model.base_model, self._pad_id, self._device, pad=False)(sample))
+
     @abstractmethod
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor, **types: torch.Tensor) -> torch.Tensor:
         """[B, L, width] from the model's own forward of `ids` [B, L]."""
@@ -165,10 +177,11 @@ class MaskedLM(ModelHead):
         self.vocabulary = vocabulary_size(loaded.model)
         sample = trial_sequences(loaded.model)
         whole = self._full(sample, pad=False)
-        self._head = self._head_alone(sample, whole, compute)
+        states = self._own_states(sample)
+        self._head = self._head_alone(states, whole, compute)
         if self._head is not None:
             self._fused = isinstance(self._head, PackedMaskedLMHead)
-            self.hidden = hidden_states(loaded.model.base_model, pad_id, compute)
+            self.hidden = hidden_states(loaded.model.base_model, pad_id, compute, sample, states())
             self.packed = self.hidden.packed
         else:
             self.packed = not undisturbed(self._full(sample, pad=True), whole, compute)
@@ -195,16 +208,15 @@ class MaskedLM(ModelHead):
         logits: torch.Tensor = self._model(input_ids=ids, attention_mask=mask, **types).logits
         return logits
 
-    def _head_alone(self, sample: TokenSequences, whole: torch.Tensor, compute: Compute) -> Head | None:
+    def _head_alone(self, states: Callable[[], torch.Tensor], whole: torch.Tensor, compute: Compute) -> Head | None:
         """The head by itself, if it gives the model's own logits when it sees chosen positions only."""
         if self._model.config.is_encoder_decoder:
             return None
-        places = torch.arange(1, len(sample.ids), 3, device=self._device)
-        base = StockEncoder(self._model.base_model, self._pad_id, self._device, pad=False)
+        places = torch.arange(1, len(whole), 3, device=self._device)
         for kind in (PackedMaskedLMHead, MaskedLMHead):
             try:
                 head: Head = kind(self._model)
-                apart = head(base(sample)[places])
+                apart = head(states()[places])
             except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
                 if is_out_of_memory(error):
                     raise

@@ -13,7 +13,6 @@ import torch
 from secbatch.models.configuration import padding_id, text_config
 from secbatch.models.device import Compute
 from secbatch.models.encoder import ModelHead, hidden_states, trial_sequences, undisturbed
-from secbatch.models.encoder_generic import StockEncoder
 from secbatch.models.head_on_states import FusedHead, HeadOnStates
 from secbatch.models.load import LoadedModel
 from secbatch.models.pairs import PairFrame
@@ -43,16 +42,16 @@ class TokenHead(ModelHead):
         self.labels = int(whole.shape[-1])
         self._head: HeadOnStates | None = None
         places = torch.arange(1, len(sample.ids), 3, device=self._device)
+        states = self._own_states(sample)
 
         def alone() -> bool:
             head = HeadOnStates(self._model)
-            states = StockEncoder(self._model.base_model, self._pad_id, self._device, pad=False)(sample)
-            return _error(_token_logits(head(states[places][None]))[0], whole[places], compute) <= 1
+            return _error(_token_logits(head(states()[places][None]))[0], whole[places], compute) <= 1
 
         if not self._model.config.is_encoder_decoder and _holds(alone):
             self._fused = _fuse(self._model, alone)
             self._head = HeadOnStates(self._model)
-            self.hidden = hidden_states(self._model.base_model, self._pad_id, compute, sample)
+            self.hidden = hidden_states(self._model.base_model, self._pad_id, compute, sample, states())
             self.packed = self.hidden.packed
         else:
             self.packed = not _holds(lambda: undisturbed(self._full(sample, pad=True), whole, compute))
@@ -82,16 +81,16 @@ class SequenceHead(ModelHead):
         whole = _pooled(everywhere, sample, "first")
         self.labels = int(whole.shape[-1])
         self._head: HeadOnStates | None = None
-        self._pooling = pooling = self._find_pooling(sample, whole, compute)
+        states = self._own_states(sample)
+        self._pooling = pooling = self._find_pooling(states, sample, whole, compute)
         if pooling is not None:
-            base = StockEncoder(self._model.base_model, self._pad_id, self._device, pad=False)
 
             def alone() -> bool:
-                pooled = _pooled(base(sample), sample, pooling)
+                pooled = _pooled(states(), sample, pooling)
                 return _error(self._of_pooled(pooled), whole, compute) <= 1
 
             self._fused = _fuse(self._model, alone)
-            self.hidden = hidden_states(self._model.base_model, self._pad_id, compute, sample)
+            self.hidden = hidden_states(self._model.base_model, self._pad_id, compute, sample, states())
             self.packed = self.hidden.packed
         else:
             # Where its padding is another token than the tokenizer's, a decoder's last token would be among that.
@@ -116,7 +115,9 @@ class SequenceHead(ModelHead):
         logits: torch.Tensor = self._head(states[:, None]).logits  # as sequences of one token
         return logits
 
-    def _find_pooling(self, sample: TokenSequences, whole: torch.Tensor, compute: Compute) -> Pooling | None:
+    def _find_pooling(
+        self, states: Callable[[], torch.Tensor], sample: TokenSequences, whole: torch.Tensor, compute: Compute
+    ) -> Pooling | None:
         """What of a sequence the head looks at: the kind that comes closest to the model's own logits, if close."""
         if self._model.config.is_encoder_decoder:
             return None
@@ -124,8 +125,7 @@ class SequenceHead(ModelHead):
         errors: dict[Pooling, float] = {}
         try:
             self._head = HeadOnStates(self._model)
-            states = StockEncoder(self._model.base_model, self._pad_id, self._device, pad=False)(sample)
-            errors = {kind: _error(self._of_pooled(_pooled(states, sample, kind)), whole, compute) for kind in kinds}
+            errors = {kind: _error(self._of_pooled(_pooled(states(), sample, kind)), whole, compute) for kind in kinds}
         except _NOT_ALONE:
             pass
         best = min(errors, key=lambda kind: errors[kind], default=None)

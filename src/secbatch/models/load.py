@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from secbatch.errors import ModelError, UnfitModelError, cause, counted
+from secbatch.models.bert_checkpoint import read_bert
 from secbatch.models.block_sparse import keep_block_sparse
 from secbatch.models.configuration import load_config, text_config
 from secbatch.models.content_hash import weight_files
@@ -19,7 +20,7 @@ from secbatch.models.transformers_calls import explained, quiet, read_weights
 class LoadedModel:
     """A model on its device, in evaluation mode."""
 
-    model: Any  # transformers.PreTrainedModel
+    model: Any  # transformers.PreTrainedModel, or what bert_modules.py has in its place
     config: Any  # transformers.PretrainedConfig
     notices: tuple[str, ...] = ()  # what a user should know, one sentence each
 
@@ -34,14 +35,18 @@ def load_model(resolved: ResolvedModel, kind: Kind, compute: Compute) -> LoadedM
     notices = weight_notices(resolved)
     with quiet():
         check_kind(resolved, config, kind)
-        model, info = read_weights(auto_class(config, kind), resolved, config, compute.torch_dtype)
-    _check_complete(resolved, kind, model, info)
+        model, info = read_bert(resolved, config, kind, compute.torch_dtype), None
+        if model is None:
+            model, info = read_weights(auto_class(config, kind), resolved, config, compute.torch_dtype)
+    if info is not None:
+        _check_complete(resolved, kind, model, info)
+        notices = (*notices, *_left_out_layers(resolved, model, info))
     model.eval().requires_grad_(False)
     if kind not in ("seq2seq", "causal"):
         text_config(model.config).use_cache = False  # of a decoder: nothing goes on from where a text ends
     bring_to_device(model, resolved, compute)
     keep_block_sparse(model)
-    return LoadedModel(model, config, (*notices, *_left_out_layers(resolved, model, info)))
+    return LoadedModel(model, config, notices)
 
 
 def bring_to_device(model: Any, resolved: ResolvedModel, compute: Compute) -> None:

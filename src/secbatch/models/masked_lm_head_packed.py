@@ -20,7 +20,7 @@ class PackedMaskedLMHead:
 
     def __init__(self, model: Any) -> None:
         """Raises AttributeError or TypeError for a model whose head is built in another way."""
-        dense, activation, norm, vocabulary = _parts(model)
+        dense, activation, norm, vocabulary = head_parts(model)
         self._dense, self._vocabulary = Linear.of(dense), _vocabulary(vocabulary)
         self._words = vocabulary.out_features
         self._activation = activation
@@ -50,7 +50,8 @@ def _vocabulary(layer: torch.nn.Linear) -> Linear:
     return Linear(weight, bias)
 
 
-def _parts(model: Any) -> tuple[Any, Callable[[torch.Tensor], torch.Tensor], Any, Any]:
+def head_parts(model: Any) -> tuple[Any, Callable[[torch.Tensor], torch.Tensor], Any, Any]:
+    """Dense layer, activation, norm, vocabulary. Raises AttributeError for a head that is built in another way."""
     if model.config.model_type == "modernbert":
         return model.head.dense, model.head.act, model.head.norm, model.decoder
     if model.config.model_type == "bert":

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers.activations import GELUActivation
 
 from secbatch.models import native
 from secbatch.models.sequences import TokenSequences
@@ -68,8 +67,8 @@ class Norm:
 
 def exact_gelu(activation: object) -> bool:
     """Whether a model's activation is the GELU that linear layers fuse."""
-    if isinstance(activation, GELUActivation):
-        return activation.act is F.gelu
+    if type(activation).__name__ == "GELUActivation":  # transformers', whose import brings in all of its modelling code
+        return getattr(activation, "act", None) is F.gelu
     return isinstance(activation, torch.nn.GELU) and activation.approximate == "none"
 
 

@@ -10,6 +10,7 @@ import torch
 
 from secbatch.freed_memory import give_back_freed_memory, keep_freed_memory
 from secbatch.models.batch_runner import BatchReport, BatchRunner, default_token_budget
+from secbatch.models.bert_modules import BaseModel
 from secbatch.models.configuration import filling, load_config, text_config
 from secbatch.models.device import Compute
 from secbatch.models.encoder import HiddenStates, MaskedLM, ModelHead, hidden_states
@@ -255,6 +256,8 @@ def _head(kind: HeadKind, loaded: LoadedModel, tokenizer: TextTokenizer, compute
 
 def _is_the_encoder(base: Any) -> bool:
     """Whether the base of a model with a head is what `AutoModel` makes of the same files."""
+    if isinstance(base, BaseModel):
+        return True
     from transformers import AutoModel
 
     kind: Any = AutoModel._model_mapping.get(type(base.config), None)

@@ -70,7 +70,7 @@ def read_weights(auto_class: Any, resolved: ResolvedModel, config: Any, dtype: "
     ModelError.
     """
     with explained(resolved, "its weights"), _without_adapter(resolved.folder) as folder:
-        _refuse_shards_of_training(resolved)
+        refuse_shards_of_training(resolved)
         _refuse_more_than_weights(resolved, auto_class, config)
         model, info = auto_class.from_pretrained(
             folder,
@@ -117,7 +117,7 @@ def _refuse_more_than_weights(resolved: ResolvedModel, auto_class: Any, config: 
         )
 
 
-def _refuse_shards_of_training(resolved: ResolvedModel) -> None:
+def refuse_shards_of_training(resolved: ResolvedModel) -> None:
     """Transformers reads what a distributed training has saved before the weights themselves, and tells of nothing."""
     shards = sorted(path.name for path in resolved.folder.iterdir() if _SHARD_OF_TRAINING.match(path.name))
     if shards:
