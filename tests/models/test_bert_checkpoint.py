@@ -176,6 +176,8 @@ def test_a_vocabulary_of_its_own_is_left_to_transformers(tmp_path: Path, change:
         {"pruned_heads": {"0": [1]}},
         {"quantization_config": {"quant_method": "bitsandbytes"}},
         {"num_attention_heads": 5},
+        {"num_attention_heads": 0},
+        {"num_attention_heads": -4},
         {"pad_token_id": None},
         {"pad_token_id": -1},
         {"pad_token_id": 40},

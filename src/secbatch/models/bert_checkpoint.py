@@ -65,7 +65,7 @@ def _known(config: Any) -> bool:
     if config.pad_token_id is None:
         return False
     places = min(config.vocab_size, config.max_position_embeddings)
-    divided = config.hidden_size % config.num_attention_heads == 0
+    divided = config.num_attention_heads > 0 and config.hidden_size % config.num_attention_heads == 0
     return bool(config.tie_word_embeddings) and divided and 0 <= config.pad_token_id < places
 
 
