@@ -19,6 +19,7 @@ from secbatch.models.configuration import load_config
 from secbatch.models.device import choose
 from secbatch.models.load import load_model
 from secbatch.models.model_kinds import AUTO_CLASSES, Kind
+from secbatch.models.packed_encoder import let_go_of_layers
 from secbatch.models.resolved import ResolvedModel
 
 CPU = choose("cpu", "float32")
@@ -199,6 +200,24 @@ def test_weights_in_several_files_are_left_to_transformers(tmp_path: Path) -> No
     theirs.save_pretrained(tmp_path, max_shard_size="20KB")
     assert plain(model, "masked-lm") is None
     assert load_model(model, "masked-lm", CPU).model.num_parameters() == theirs.num_parameters()
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+def test_the_layers_matrices_are_mapped_by_themselves_and_let_go_of(tmp_path: Path, pickled: bool) -> None:
+    model = saved(tmp_path, "roberta", "masked-lm")
+    path = tmp_path / "model.safetensors"
+    if pickled:
+        state = {name: tensor.clone() for name, tensor in load_file(path).items()}
+        path = path.rename(tmp_path / "pytorch_model.bin")
+        torch.save(state, path)
+
+    def mappings() -> int:
+        return Path("/proc/self/maps").read_text().count(str(path))
+
+    made = plain(model, "masked-lm")
+    assert mappings() == 2
+    let_go_of_layers(made.base_model)
+    assert mappings() == 1
 
 
 def test_a_run_does_not_import_modelling_code(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import resolved, roberta_tokenizer
-from transformers import AutoConfig, AutoModelForMaskedLM, MPNetConfig, MPNetModel
+from transformers import AutoConfig, MPNetConfig, MPNetModel
 from transformers.utils import logging
 
 from secbatch.errors import Interrupted, ModelError

@@ -41,7 +41,7 @@ def read_bert(resolved: ResolvedModel, config: Any, kind: Kind, dtype: torch.dty
         refuse_shards_of_training(resolved)
         with torch.device("meta"):  # takes no memory
             model: Any = _MODELS[kind](config)
-        tensors = _tensors(files[0])
+        tensors = _with_layers_apart(files[0])
         weights = None if tensors is None else _weights(tensors, model, config, kind)
         if weights is None:
             return None
@@ -67,6 +67,15 @@ def _known(config: Any) -> bool:
     places = min(config.vocab_size, config.max_position_embeddings)
     divided = config.num_attention_heads > 0 and config.hidden_size % config.num_attention_heads == 0
     return bool(config.tie_word_embeddings) and divided and 0 <= config.pad_token_id < places
+
+
+def _with_layers_apart(file: Path) -> Mapping[str, torch.Tensor] | None:
+    """As `_tensors`; the layers' matrices are mapped by themselves, and are let go of once they are laid out anew."""
+    tensors, again = _tensors(file), _tensors(file)
+    if tensors is None or again is None:
+        return None
+    matrices = {name: again[name] for name, tensor in tensors.items() if ".layer." in name and tensor.dim() == 2}
+    return {**tensors, **matrices}
 
 
 def _tensors(file: Path) -> Mapping[str, torch.Tensor] | None:
