@@ -1,7 +1,7 @@
 """BERT and RoBERTa as plain modules of torch, under the names that transformers gives their parts.
 
 Packed encoders are made of them and tried against them, as of and against transformers' own. To import the code in
-which those stand takes a third of a run's start.
+which those stand takes a fifth of a run's start.
 
 BERT: Devlin et al. 2018 (arXiv:1810.04805). RoBERTa: Liu et al. 2019 (arXiv:1907.11692).
 """
