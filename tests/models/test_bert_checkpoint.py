@@ -139,6 +139,10 @@ def two_biases(state: Tensors) -> None:
     state["lm_head.decoder.bias"] = state["lm_head.bias"] + 1
 
 
+def two_formats(state: Tensors) -> None:
+    state["lm_head.decoder.weight"] = state["roberta.embeddings.word_embeddings.weight"].half()
+
+
 def bare_and_not(state: Tensors) -> None:
     state["embeddings.word_embeddings.weight"] = state["roberta.embeddings.word_embeddings.weight"] + 1
 
@@ -154,7 +158,7 @@ def test_other_weights_are_left_to_transformers(tmp_path: Path, change: Callable
     assert plain(model, kind) is None
 
 
-@pytest.mark.parametrize("change", [two_vocabularies, two_biases])
+@pytest.mark.parametrize("change", [two_vocabularies, two_biases, two_formats])
 def test_a_vocabulary_of_its_own_is_left_to_transformers(tmp_path: Path, change: Callable[[Tensors], None]) -> None:
     model = saved(tmp_path, "roberta", "masked-lm")
     state = load_file(tmp_path / "model.safetensors")

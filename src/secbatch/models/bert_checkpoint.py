@@ -123,7 +123,7 @@ def _tied(found: dict[str, torch.Tensor], others: dict[str, torch.Tensor], confi
         if one is None:
             return False
         other = found.setdefault(name, one)
-        if other.data_ptr() != one.data_ptr() and not torch.equal(other, one):
+        if other.data_ptr() != one.data_ptr() and not (other.dtype == one.dtype and torch.equal(other, one)):
             return False
     return True
 
