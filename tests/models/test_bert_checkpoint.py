@@ -23,7 +23,7 @@ from secbatch.models.packed_encoder import let_go_of_layers
 from secbatch.models.resolved import ResolvedModel
 
 CPU = choose("cpu", "float32")
-KINDS: tuple[Kind, ...] = ("masked-lm", "sequence-classification", "token-classification", "encoder")
+HEADS: tuple[Kind, ...] = ("masked-lm", "sequence-classification", "token-classification", "question-answering")
 Tensors = dict[str, torch.Tensor]
 
 
@@ -38,7 +38,7 @@ def saved(folder: Path, family: str, kind: Kind, **changes: Any) -> ResolvedMode
             "max_position_embeddings": 40,
             "type_vocab_size": 2,
             "pad_token_id": 1,
-            "num_labels": 3,
+            "num_labels": 2 if kind == "question-answering" else 3,
             **changes,
         }
     )
@@ -63,11 +63,12 @@ def outputs(model: Any, family: str) -> torch.Tensor:
     mask = torch.ones_like(ids)
     ids[1, 5:], mask[1, 5:] = 1, 0
     types = {"token_type_ids": torch.randint(0, 2, ids.shape, generator=generator)} if family == "bert" else {}
-    first: torch.Tensor = model(input_ids=ids, attention_mask=mask, **types)[0]
+    output = model(input_ids=ids, attention_mask=mask, **types)
+    first: torch.Tensor = torch.stack(output[:2], -1) if "start_logits" in output else output[0]
     return first[mask.bool()] if first.dim() == 3 else first
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HEADS)
 @pytest.mark.parametrize("family", PREFIXES)
 def test_the_same_numbers_as_transformers(tmp_path: Path, family: str, kind: Kind) -> None:
     model = saved(tmp_path, family, kind)
@@ -195,6 +196,10 @@ def test_other_configurations_are_left_to_transformers(tmp_path: Path, change: d
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     assert plain(model, "masked-lm") is None
+
+
+def test_other_numbers_of_answers_are_left_to_transformers(tmp_path: Path) -> None:
+    assert plain(saved(tmp_path, "bert", "question-answering", num_labels=3), "question-answering") is None
 
 
 def test_weights_in_several_files_are_left_to_transformers(tmp_path: Path) -> None:

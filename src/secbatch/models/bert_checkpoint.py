@@ -12,7 +12,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from secbatch.models.bert_modules import ACTIVATIONS, PREFIXES, BaseModel, MaskedLM, SequenceClassifier, TokenClassifier
+from secbatch.models.bert_modules import (
+    ACTIVATIONS,
+    PREFIXES,
+    BaseModel,
+    MaskedLM,
+    QuestionAnswerer,
+    SequenceClassifier,
+    TokenClassifier,
+)
 from secbatch.models.content_hash import weight_files
 from secbatch.models.masked_lm_head_packed import head_parts
 from secbatch.models.model_kinds import Kind
@@ -24,6 +32,7 @@ _MODELS: dict[Kind, type[nn.Module]] = {
     "masked-lm": MaskedLM,
     "sequence-classification": SequenceClassifier,
     "token-classification": TokenClassifier,
+    "question-answering": QuestionAnswerer,
 }
 # Buffers of earlier versions, a pooler that no head asks for, and heads of other kinds.
 _NOT_ASKED_FOR = re.compile(
@@ -36,6 +45,8 @@ def read_bert(resolved: ResolvedModel, config: Any, kind: Kind, dtype: torch.dty
     """A model of bert_modules.py; None where transformers has to load it. Raises ModelError for broken files."""
     files = weight_files(resolved.folder)
     if kind not in _MODELS or len(files) != 1 or not _known(config):
+        return None
+    if kind == "question-answering" and config.num_labels != 2:
         return None
     with explained(resolved, "its weights"):
         refuse_shards_of_training(resolved)

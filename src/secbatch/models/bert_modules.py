@@ -1,4 +1,4 @@
-"""BERT and RoBERTa as plain modules of torch, under the names that transformers gives their parts.
+"""BERT and RoBERTa, with heads, as plain modules of torch, under the names that transformers gives their parts.
 
 Packed encoders are made of them and tried against them, as of and against transformers' own. To import the code in
 which those stand takes a fifth of a run's start.
@@ -14,6 +14,7 @@ from torch import nn
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     MaskedLMOutput,
+    QuestionAnsweringModelOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
@@ -189,6 +190,16 @@ class TokenClassifier(_WithHead):
     def forward(self, input_ids: torch.Tensor, **inputs: torch.Tensor) -> TokenClassifierOutput:
         states = self.base_model(input_ids=input_ids, **inputs)[0]
         return TokenClassifierOutput(logits=self.classifier(states))
+
+
+class QuestionAnswerer(_WithHead):
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.qa_outputs = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, input_ids: torch.Tensor, **inputs: torch.Tensor) -> QuestionAnsweringModelOutput:
+        starts, ends = self.qa_outputs(self.base_model(input_ids=input_ids, **inputs)[0]).unbind(-1)
+        return QuestionAnsweringModelOutput(start_logits=starts, end_logits=ends)
 
 
 def _embedding(entries: int, width: int) -> nn.Embedding:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from secbatch.errors import ModelError
+from secbatch.models.bert_modules import PREFIXES
 from secbatch.models.model_kinds import Kind, model_class
 from secbatch.models.tokenizer import TextTokenizer
 
@@ -60,6 +61,8 @@ class PairFrame:
 def _looks_at_types(hf: Any, config: Any, kind: Kind, largest: int) -> bool:
     if "token_type_ids" not in hf.model_input_names or getattr(config, "type_vocab_size", largest + 1) <= largest:
         return False
+    if config.model_type in PREFIXES:  # whose class need not be imported
+        return True
     return "token_type_ids" in inspect.signature(model_class(config, kind).forward).parameters
 
 
