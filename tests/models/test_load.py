@@ -165,10 +165,21 @@ def test_a_configuration_that_leads_to_another_is_refused(folder: Path) -> None:
         load_config(resolved(folder))
 
 
-def test_a_tokenizer_that_leads_to_another_is_refused(folder: Path) -> None:
-    shutil.copy(folder / "tokenizer.json", folder / "tokenizer.4.0.0.json")
-    edit(folder / "tokenizer_config.json", fast_tokenizer_files=["tokenizer.4.0.0.json"])
-    with pytest.raises(ModelError, match=r"its tokenizer_config\.json leads to other files \(fast_tokenizer_files\)"):
+@pytest.mark.parametrize(
+    ("key", "value"), [("fast_tokenizer_files", ["other.json"]), ("vocab", "other.json"), ("merges", "other.txt")]
+)
+def test_a_tokenizer_that_leads_to_another_is_refused(folder: Path, key: str, value: object) -> None:
+    edit(folder / "tokenizer_config.json", **{key: value})
+    with pytest.raises(ModelError, match=rf"its tokenizer_config\.json leads to other files \({key}\)"):
+        load_tokenizer(resolved(folder))
+
+
+def test_a_chat_template_that_takes_the_place_of_the_usual_one_is_refused(folder: Path) -> None:
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("tools")
+    load_tokenizer(resolved(folder))
+    (folder / "additional_chat_templates" / "default.jinja").write_text("another")
+    with pytest.raises(ModelError, match=r"default\.jinja would be read in place of its chat template"):
         load_tokenizer(resolved(folder))
 
 

@@ -73,15 +73,24 @@ def load_tokenizer(resolved: ResolvedModel) -> TextTokenizer:
 
 
 def _refuse_other_files(resolved: ResolvedModel) -> None:
-    """tokenizer_config.json can lead to another tokenizer.json, of which no hash is taken."""
+    """Files of which no hash is taken: those that tokenizer_config.json names, and a chat template beside the usual."""
+    template = resolved.folder / "additional_chat_templates" / "default.jinja"
+    if template.is_file():
+        raise ModelError(
+            f"model {resolved.name}: {template} would be read in place of its chat template; make it"
+            " chat_template.jinja if it is meant, or remove it"
+        )
     path = resolved.folder / "tokenizer_config.json"
     if not path.is_file():
         return
     with explained(resolved, "its tokenizer"):
-        if "fast_tokenizer_files" in json.loads(path.read_text(encoding="utf-8")):
+        names = json.loads(path.read_text(encoding="utf-8"))
+        leading = [key for key in ("vocab", "merges") if isinstance(names.get(key), str)]
+        if key := next(iter(leading), "fast_tokenizer_files" if "fast_tokenizer_files" in names else None):
             raise ModelError(
-                f"model {resolved.name}: its tokenizer_config.json leads to other files (fast_tokenizer_files), which"
-                " are not read; name the one that is meant tokenizer.json and remove the line from the file"
+                f"model {resolved.name}: its tokenizer_config.json leads to other files ({key}), which are not read;"
+                " give the file that is meant its usual name (tokenizer.json, vocab.txt, vocab.json, merges.txt) and"
+                " remove the line"
             )
 
 
