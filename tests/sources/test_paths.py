@@ -116,6 +116,9 @@ def test_formats_by_ending(tmp_path):
     found = find_files(str(tmp_path))
     assert len(found.files) == 1
     assert found.notices == (f"1 other file under '{tmp_path}' left out",)
+    assert find_files(f"file://{tmp_path}?secret_key=SECRET").notices == (
+        f"1 other file under 'file://{tmp_path}?secret_key=***' left out",
+    )
     written(tmp_path, "b.jsonl.gz", gzip.compress(b"{}"))
     with pytest.raises(InputError, match=r"several formats .csv, jsonl.; choose one"):
         find_files(str(tmp_path))

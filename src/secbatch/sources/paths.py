@@ -310,10 +310,10 @@ def _of_one_format(
             f"{what} has no file of a known format ({endings}; gz, zst and bz2 besides); for another ending name "
             f"a glob such as '*.txt' and {in_job_or_option('format', format_named or 'csv')}"
         )
-    skipped = len(known) - len(chosen) - twice
-    notices = [f"{counted(skipped, 'other file')} under '{path}' left out"] if skipped else []
+    skipped, named = len(known) - len(chosen) - twice, redacted(path)
+    notices = [f"{counted(skipped, 'other file')} under '{named}' left out"] if skipped else []
     if twice:
-        notices.append(f"{counted(twice, 'link')} under '{path}' to files that are read already left out")
+        notices.append(f"{counted(twice, 'link')} under '{named}' to files that are read already left out")
     join = "" if not shown or shown.endswith("/") else "/"
     files = tuple(
         input_file(f"{shown}{join}{relative}", info, format_named or str(format_), filesystem)
