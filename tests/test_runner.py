@@ -450,7 +450,7 @@ def test_a_file_does_not_take_the_place_of_its_input(counter: Counter) -> None:
     pq.write_table(pa.table({"text": ["word"]}), "in/a.parquet")
     for path in ("in/a.parquet", "in"):
         with pytest.raises(UnfitOutputError, match="a file of the input"):
-            run_into_file(job(input__path=path), Path("in/a.parquet"), limit=None, reporter=Silent())
+            run_into_file(job(input__path=path), Path("in/a.parquet"), reporter=Silent())
     assert pq.read_schema("in/a.parquet").names == ["text"]
 
 

@@ -13,7 +13,7 @@ from secbatch.extras import check_extra
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
-    from secbatch.runner import RunResult
+    from secbatch.run_result import RunResult
 
 STATES = ("read", "enriched", "reused", "superseded", "rejected", "unparseable")
 MOST_BYTES = 1 << 20  # of a file that a run has written, there are a few thousand

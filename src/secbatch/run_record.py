@@ -9,7 +9,7 @@ from secbatch.redaction import redacted_values
 
 if TYPE_CHECKING:
     from secbatch.job import Job
-    from secbatch.runner import RunResult
+    from secbatch.run_result import RunResult
 
 RUN_FILE_VERSION = 1  # raised when a key is taken away or changes its meaning; new keys do not raise it
 

@@ -13,7 +13,8 @@ from secbatch.job import Job
 from secbatch.reporting import Reporter
 from secbatch.run_date import with_run_date
 from secbatch.run_options import RunOptions
-from secbatch.runner import RunResult, run_job
+from secbatch.run_result import RunResult
+from secbatch.runner import run_job
 from secbatch.sources.paths import find_files
 from secbatch.store.durable_files import write_atomically
 from secbatch.store.filesystem import check_output_place, explain, remove_file
@@ -27,7 +28,6 @@ def run_into_file(
     job: Job,
     path: Path,
     *,
-    limit: int | None = None,
     options: RunOptions | None = None,
     reporter: Reporter,
     ended: Callable[[RunResult], None] | None = None,
@@ -44,7 +44,6 @@ def run_into_file(
     output = job.output.model_copy(update={"path": str(work)})
     return run_job(
         job.model_copy(update={"output": output}),
-        limit=limit,
         options=options,
         reporter=reporter,
         ended=ended,

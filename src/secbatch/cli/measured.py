@@ -11,7 +11,7 @@ from secbatch.cli.terminal import sentence
 from secbatch.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, SecbatchError
 
 if TYPE_CHECKING:
-    from secbatch.runner import RunResult
+    from secbatch.run_result import RunResult
 
 
 class Measured:

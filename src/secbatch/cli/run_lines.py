@@ -10,7 +10,7 @@ from secbatch.store.layout import rejects_beside
 
 if TYPE_CHECKING:
     from secbatch.job import Job
-    from secbatch.runner import RunResult
+    from secbatch.run_result import RunResult
 
 
 def run_lines(result: "RunResult", job: "Job", single_file: bool) -> list[tuple[str, str]]:
