@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from secbatch.models.sequences import TokenSequences
 from secbatch.models.tokenizer_panics import panics_told
-from secbatch.models.untrusted_text import MASK, untrusted_tokenizer
+from secbatch.models.untrusted_text import MASK, trusted, untrusted_tokenizer
 from secbatch.models.word_tokens import WordTokens, cuts_at_spaces
 
 # Texts tokenised at a time: enough for all cores, few enough that what the library makes of them stays small
@@ -148,9 +148,7 @@ class TextTokenizer:
         For text that the program itself wrote, such as the frame of a chat template; rows are put in
         afterwards.
         """
-        for name in sorted(self._secret, key=len, reverse=True):
-            text = text.replace(name, self._secret[name])
-        return text
+        return trusted(text, self._secret)
 
     def words(self, ids: np.ndarray) -> np.ndarray:
         """The word of each id, decoded and stripped: object array of str, of the shape of `ids`.

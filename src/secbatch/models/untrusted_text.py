@@ -48,6 +48,13 @@ def untrusted_tokenizer(backend: Tokenizer, mask_token: str | None) -> tuple[Tok
     return copy, secret
 
 
+def trusted(text: str, secret: Mapping[str, str]) -> str:
+    """`text` with each special token under its secret name."""
+    for name in sorted(secret, key=len, reverse=True):
+        text = text.replace(name, secret[name])
+    return text
+
+
 def _vocabulary(model: Mapping[str, Any]) -> set[str]:
     entries = model["vocab"]
     return set(entries) if isinstance(entries, dict) else {piece for piece, _ in entries}

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from secbatch.errors import JobError, ModelError, UnfitModelError
 from secbatch.models.chat_template import ChatTemplate, EndlessTemplateError
 from secbatch.models.tokenizer_panics import UntokenizableError, panics_told
-from secbatch.models.untrusted_text import untrusted_tokenizer
+from secbatch.models.untrusted_text import trusted, untrusted_tokenizer
 
 # More characters than any model's positions hold: what stands before them is never tokenised.
 CHARACTERS_PER_TOKEN = 64
@@ -199,7 +199,7 @@ class ChatRenderer:
         parts = re.split("(" + "|".join(marks) + ")", text)
         blank = self._with_contents([f"\v{mark}\f" for mark in marks])  # white space that no template writes itself
         self._frames[count] = frame = Frame(
-            tuple(place_of[part] if part in place_of else self._trusted(part) for part in parts),
+            tuple(place_of[part] if part in place_of else trusted(part, self._secret) for part in parts),
             tuple((f"\v{mark}" not in blank, f"{mark}\f" not in blank) for mark in marks),
         )
         return frame
@@ -230,11 +230,6 @@ class ChatRenderer:
         if self.after_thoughts is None or END_OF_THOUGHTS not in answer:
             return answer
         return answer.rpartition(END_OF_THOUGHTS)[2].lstrip(self.after_thoughts)
-
-    def _trusted(self, text: str) -> str:
-        for name in sorted(self._secret, key=len, reverse=True):
-            text = text.replace(name, self._secret[name])
-        return text
 
     def _shows(self, content: str, in_parts: bool) -> bool:
         """Whether the template shows a question's content when it is given in this form."""
