@@ -29,12 +29,17 @@ from secbatch.redaction import redacted, redacted_values
         ("https://hub/a of hf_abcdefghijklmnopSECRET", "https://hub/a of ***"),
         ("proxy http://me:SECRET@proxy:8080/ fails", "proxy http://***@proxy:8080/ fails"),
         ("http://:SECRET@host/", "http://***@host/"),
+        (
+            "no folder /work/s3:/KEY:SEC/RE+T=@b and 's3:/b?secret_key=SECRET'",
+            "no folder /work/s3:/***@b and 's3:/b?secret_key=***'",
+        ),
         # no secrets:
         ("hdfs://host:8020/mail/a@b.csv", "hdfs://host:8020/mail/a@b.csv"),
         ("s3://bucket/mail/a@b.csv", "s3://bucket/mail/a@b.csv"),
         ("mail me@example.org about x://y", "mail me@example.org about x://y"),
         ("password=in-a-row", "password=in-a-row"),
         ("a?b=c&d=e", "a?b=c&d=e"),
+        ("C:/mail/a@b.csv, C:/a.csv:5 and at 12:/3", "C:/mail/a@b.csv, C:/a.csv:5 and at 12:/3"),
     ],
 )
 def test_redacted(text: str, shown: str) -> None:

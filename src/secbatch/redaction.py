@@ -5,9 +5,10 @@ from typing import Any
 
 HIDDEN = "***"
 # From behind its scheme on: to look for a scheme in a long word, from each of its letters, takes its length squared.
-_URI = re.compile(r"(?<=[A-Za-z0-9+.-])://[^\s'\"<>`]*")
+# One slash: of what was given where a path is wanted, and became one.
+_URI = re.compile(r"(?<=[A-Za-z0-9+.-]):/[^\s'\"<>`]*")
 # user@ and user:password@. A password may hold slashes, as AWS keys do; what follows a port is a path.
-_USER = re.compile(r"(?<=://)(?:[^\s@:/?]*:(?!\d+(?:/|$))[^\s@?]*|[^\s@:/?]+)@")
+_USER = re.compile(r"(?<=:/)(/?)(?:[^\s@:/?]*:(?!\d+(?:/|$))[^\s@?]*|[^\s@:/?]+)@")
 _PARAMETER = re.compile(r"(?<=[?&;])([^=&;?\s]+)=([^&;\s]*)")
 # Parameters of a URI whose values tell where data lie, not who may read them.
 _PLAIN = {
@@ -28,7 +29,7 @@ def redacted(text: str) -> str:
 
     A parameter after `?` is kept only where its name is known to be harmless.
     """
-    if "://" in text:
+    if ":/" in text:
         text = _URI.sub(lambda uri: _redacted_uri(uri[0]), text)
     return _TOKENS.sub(HIDDEN, text)
 
@@ -36,7 +37,7 @@ def redacted(text: str) -> str:
 def _redacted_uri(uri: str) -> str:
     address, mark, query = uri.partition("?")
     users, at, host = address.rpartition("@")  # behind the last one there is none, however many `://` stand there
-    address = _USER.sub(f"{HIDDEN}@", users + at) + host
+    address = _USER.sub(rf"\1{HIDDEN}@", users + at) + host
     return address + _PARAMETER.sub(_redacted_parameter, mark + query)
 
 

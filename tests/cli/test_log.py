@@ -46,15 +46,18 @@ def test_a_run_from_start_to_summary(counter: Counter, capfd: pytest.CaptureFixt
         (["run", "absent.yaml", "--log-format", "json"], 2, "does not exist"),
         (["run", "--log-format=json", "job.yaml", "--wrong"], 2, "No such option"),
         (["run", "job.yaml", "--input", "gone.csv", "--log-format", "json"], 2, "gone.csv"),
+        (["run", "job.yaml", "s3://KEY:SECRET@bucket", "--log-format", "json"], 2, "argument (s3://***@bucket)"),
+        (["run", "job.yaml", "--output", "s3://KEY:SECRET@bucket", "--log-format", "json"], 2, "s3://***@bucket"),
     ],
 )
 def test_errors_are_events_too(
     arguments: list[str], code: int, words: str, counter: Counter, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert _run(arguments) == code
-    last = events(capfd.readouterr().err)[-1]
+    text = capfd.readouterr().err
+    last = events(text)[-1]
     assert (last["event"], last["level"], last["exit_code"]) == ("error", "error", code)
-    assert words in last["text"]
+    assert words in last["text"] and "SECRET" not in text
 
 
 def test_an_internal_failure_and_an_interrupt(

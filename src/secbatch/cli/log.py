@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from secbatch.cli.streams import unfailing
 from secbatch.cli.terminal import printable
+from secbatch.redaction import redacted_values
 
 _mutex = threading.Lock()
 _real: TextIO | None = None  # standard error itself, while other writing to it is turned into events
@@ -33,7 +34,9 @@ def emit(event: str, level: str = "info", **fields: Any) -> None:
     """Writes one event: `time` (ISO 8601, UTC), `level` (info, warning, error), `event`, and what it tells."""
     moment = datetime.now(UTC).isoformat(timespec="milliseconds")
     # ASCII only: what data hold must neither break the encoding of a log nor reach a terminal that shows it.
-    line = json.dumps({"time": moment, "level": level, "event": event, **fields}, ensure_ascii=True, default=str)
+    line = json.dumps(
+        {"time": moment, "level": level, "event": event, **redacted_values(fields)}, ensure_ascii=True, default=str
+    )
     with _mutex:
         stream = _real or sys.stderr
         stream.write(line + "\n")

@@ -73,11 +73,12 @@ def _dispatch(arguments: Sequence[str]) -> int:
         _refuse_undecodable(arguments)
         result = cli.main(args=list(arguments), prog_name="secbatch", standalone_mode=False)
     except click.ClickException as error:
+        text = redacted(error.format_message())
         if log.active():
-            return _fail(error.format_message(), error.exit_code)
+            return _fail(text, error.exit_code)
         if not isinstance(error, click.exceptions.NoArgsIsHelpError):  # which is the help, nothing else
             # As click shows it, but for names that a shell's `*` may have put there.
-            error = click.UsageError(printable(error.format_message()), getattr(error, "ctx", None))
+            error = click.UsageError(printable(text), getattr(error, "ctx", None))
         error.show()
         return error.exit_code
     except (Interrupted, KeyboardInterrupt, click.Abort) as error:
