@@ -232,6 +232,10 @@ def test_show_rejected_is_what_the_latest_run_could_not_parse(
     shown = capsys.readouterr().out
     assert "Rejected: in.csv line 3: 4 fields" in shown and "in.csv line 4" in shown
     assert "Text: 2,b,\\x1b[31mc,d" in shown
+    assert _run(["show", "out/data", "--rejected"]) == 0
+    assert capsys.readouterr().out == shown
+    assert _run(["show", "out/data/", "--models"]) == 0
+    assert "has left no record" not in capsys.readouterr().out
     assert _run(["show", "out", "--rejected", "--rows", "1"]) == 0
     some = capsys.readouterr()
     assert "in.csv line 4" not in some.out and some.err == "This is 1 of 2 rejects; --rows 2 shows all.\n"

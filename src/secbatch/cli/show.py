@@ -39,15 +39,16 @@ def show(output: str, rows: int, rejected: bool, with_models: bool) -> int:
     if not Path(output).is_absolute():
         check_working_folder()
         check_working_folder_name()
-    table, tasks, there = _read(Path(output), rows, rejected)
+    place = _output(Path(output))
+    table, tasks, there = _read(place, rows, rejected)
     found = _objects(table)
     blocks = [list(_lines(row, texts, tasks)) for row, texts in zip(found, _texts(table, tasks), strict=True)]
     if with_models:
-        origins = Origins(Path(output), table.schema.metadata)
+        origins = Origins(place, table.schema.metadata)
         for row, block in zip(found, blocks, strict=True):
             block.append(("Models", origins.told(row.get("secbatch_run"))))
     if rejected:
-        lines, more = _unparseable(Path(output), rows - len(blocks))
+        lines, more = _unparseable(place, rows - len(blocks))
         blocks += [_reject_lines(reject) for reject in lines]
         there += more
     if not blocks:
@@ -61,6 +62,12 @@ def show(output: str, rows: int, rejected: bool, with_models: bool) -> int:
         these = "This is" if len(blocks) == 1 else "These are"
         click.echo(f"{these} {len(blocks):,} of {there:,} rejects; --rows {there} shows all.", err=True)
     return 0
+
+
+def _output(given: Path) -> Path:
+    """The output also where its `data` is given, as other readers open it: records and rejects lie beside that."""
+    above = Layout(given.parent)
+    return given.parent if given == above.data and above.internal.is_dir() else given
 
 
 def _read(output: Path, rows: int, rejected: bool) -> "tuple[pa.Table, dict[str, dict[str, Any]], int]":
