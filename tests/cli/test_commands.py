@@ -291,6 +291,9 @@ def test_show_of_what_has_no_results(capsys: pytest.CaptureFixture[str]) -> None
     Path("begun/_secbatch").mkdir(parents=True)
     assert _run(["show", "begun"]) == 2
     assert "has no results yet" in capsys.readouterr().err
+    Path("many/out/_secbatch").mkdir(parents=True)
+    assert _run(["show", "many"]) == 2
+    assert "'many' holds outputs (out); name the one to show." in capsys.readouterr().err
     write("in.csv", "a,text\n")
     assert _run(["show", "in.csv"]) == 2
     assert "cannot be read as Parquet (" in (said := capsys.readouterr().err) and "give the output of" in said

@@ -9,7 +9,7 @@ import click
 from secbatch.cli.footer import read_footer, several_labels, tasks_of
 from secbatch.cli.origins import Origins
 from secbatch.cli.terminal import bold, printable
-from secbatch.errors import InputError, JobError, counted
+from secbatch.errors import InputError, JobError, counted, listed
 from secbatch.no_python_object import NO_OBJECT
 from secbatch.store.filesystem import explain_read, refuses_to_read
 from secbatch.store.layout import Layout, rejects_beside
@@ -81,6 +81,9 @@ def _read(output: Path, rows: int, rejected: bool) -> "tuple[pa.Table, dict[str,
         raise InputError(f"'{output}' does not exist; give the output folder or the .parquet file of a run.")
     if place == output and (output / "_secbatch").exists():
         raise InputError(f"'{output}' has no results yet: no run has finished its first shard.")
+    outputs = sorted(below.parent.name for below in place.glob("[!.]*/_secbatch"))
+    if outputs:  # read as one dataset, they would be rows of all in the columns of the first
+        raise InputError(f"'{output}' holds outputs ({listed(outputs)}); name the one to show.")
     try:
         place = place.resolve()  # the version of this moment, whatever is published meanwhile
         # Of a single file, folders such as day=5 above it are nobody's columns.
