@@ -102,11 +102,14 @@ def test_the_command(
     models: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("in.csv").write_text("text\n" + "".join(f'"{text}\x1b[31m"\n' for text in TEXTS))
-    assert _run(["models", "diff", *models, "--input", "in.csv", "--text", "text", "--json", "out.json"]) == 0
-    shown = capsys.readouterr().out
+    Path("in.csv").write_text("text\n" + "".join(f'"{text}\x1b[31m"\n' for text in TEXTS) + '"open\n')
+    place = f"file://{tmp_path}/in.csv?secret_key=SECRET"
+    assert _run(["models", "diff", *models, "--input", place, "--text", "text", "--json", "out.json"]) == 0
+    shown, said = capsys.readouterr()
     assert "one → two · fill-mask" in shown and "same_best_word" in shown and "\x1b[31m" not in shown
+    assert f"1 line of file://{tmp_path}/in.csv?secret_key=*** " in said and "SECRET" not in said
     found = json.loads(Path("out.json").read_text())
+    assert "SECRET" not in json.dumps(found) and found["input"].endswith("in.csv?secret_key=***")
     assert found["task"] == "fill-mask" and found["units"] == "masks" and len(found["models"]) == 2
     assert _run(["models", "diff", models[0], "nothing", "--input", "in.csv", "--text", "text"]) == 1
     assert _run(["models", "diff", *models, "--input", "in.csv", "--text", "txt"]) == 2

@@ -6,6 +6,8 @@ import unicodedata
 
 import click
 
+from secbatch.redaction import redacted
+
 _ENDLESS = re.compile(r"\S{1000,}")  # names of which a sentence shows the ends
 _SAFE_CONTROLS = re.compile(r"[\t\r\n]+")
 # Cc: C0 and C1 controls (escape sequences). Cf: invisible format characters, the bidirectional overrides among
@@ -23,8 +25,8 @@ def printable(text: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """`text` on one line, with a capital where it starts with a plain word, and a full stop."""
-    text = _ENDLESS.sub(lambda word: f"{word[0][:200]}…{word[0][-100:]}", printable(text).strip())
+    """`text` on one line and without secrets, with a capital where it starts with a plain word, and a full stop."""
+    text = _ENDLESS.sub(lambda word: f"{word[0][:200]}…{word[0][-100:]}", printable(redacted(text)).strip())
     word = re.match(r"[a-z]+(?=[ ,])", text)
     if word:
         text = text[0].upper() + text[1:]

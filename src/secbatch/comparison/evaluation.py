@@ -11,6 +11,7 @@ from secbatch.evaluation.bootstrap import CONFIDENCE, Interval, Resampling
 from secbatch.evaluation.tally import Figure, Tally
 from secbatch.labelled.examples import DataFile
 from secbatch.models.device import Compute
+from secbatch.redaction import redacted
 
 FEW = 10  # rows or groups: resamples of fewer are hardly different from each other
 SCHEMA = 1  # of the JSON; raised when a key changes its meaning
@@ -142,7 +143,7 @@ class Evaluation:
                 }
                 for one in self.differences
             ],
-            "notices": list(self.notices),
+            "notices": list(map(redacted, self.notices)),
             "device": self.device,
             "precision": self.precision,
         }

@@ -16,6 +16,7 @@ from secbatch.errors import JobError, ModelError
 from secbatch.models.configuration import load_config
 from secbatch.models.device import Compute
 from secbatch.models.resolve import resolve
+from secbatch.redaction import redacted
 
 SCHEMA = 1  # of the JSON; raised when a key changes its meaning
 Kind = Literal["fill-mask", "embed", "classify", "ner", "qa", "seq2seq"]
@@ -52,12 +53,12 @@ class ModelsDiff:
             "schema": SCHEMA,
             "task": self.kind,
             "models": [dict(one) for one in self.abouts],
-            "input": self.path,
+            "input": redacted(self.path),
             "rows": self.rows,
             "rows_of_input": self.rows_of_input,
             "seed": self.seed,
             **found,
-            "notices": list(self.notices),
+            "notices": list(map(redacted, self.notices)),
         }
 
 

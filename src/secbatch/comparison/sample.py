@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from secbatch.errors import InputError
+from secbatch.errors import InputError, counted
 from secbatch.job import Input
 from secbatch.sources.open import open_source
 from secbatch.tasks.text import TextSource, question_source
@@ -62,7 +62,7 @@ def sample_texts(
         raise InputError(f"no row of {path} has a {what} ({text}), so there is nothing to compare")
     notices = [*source.notices]
     if unreadable:
-        notices.append(f"{unreadable} lines of {path} cannot be read and are left out")
+        notices.append(f"{counted(unreadable, 'line')} of {path} that cannot be read left out")
     kept.sort()
     abouts = None if asked is None else [about for _, _, about, _ in kept]
     return Sample([body for _, body, _, _ in kept], [place for *_, place in kept], seen, tuple(notices), abouts)
