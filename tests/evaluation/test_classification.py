@@ -97,6 +97,25 @@ def test_thousands_of_labels_take_little_memory() -> None:
     )
 
 
+def test_a_label_of_megabytes_takes_no_more_for_each_row() -> None:
+    """As a quote that is never closed makes one: numpy would give each row as much."""
+    long = "a" * 1_000_000
+    tracemalloc.start()
+    try:
+        figures = single_label_figures(["b"] * 200 + [long], ["b"] * 201)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 20e6
+    assert [one.support for one in figures.by_label] == [1, 200]
+
+
+def test_labels_that_differ_by_a_nul_at_their_end_are_different() -> None:
+    figures = single_label_figures(["a", "a\0", "b"], ["a\0", "a\0", "b"])
+    assert figures.accuracy == pytest.approx(2 / 3)
+    assert [one.support for one in figures.by_label] == [1, 1, 1]
+
+
 def test_no_warnings_reach_a_user() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -14,7 +14,7 @@ import numpy as np
 from secbatch.evaluation import f_scores
 from secbatch.evaluation.tally import Figure, Tally, ratio
 
-NONE = "\0none"  # stands for "no label predicted" where scikit-learn wants one; no label can be it
+NONE = "\0none"  # the name of one column more, where scikit-learn wants several; no label can be it
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,18 @@ def single_label_figures(true: Sequence[str], predicted: Sequence[str | None]) -
     """`true` and `predicted`: one label a row; None where nothing was predicted, which counts as wrong."""
     from sklearn.metrics import accuracy_score
 
-    guesses = [NONE if label is None else label for label in predicted]
     labels = occurring([(label,) for label in true], [() if label is None else (label,) for label in predicted])
-    confusion = _confusion(true, predicted, labels)
-    return _figures(len(true), float(accuracy_score(true, guesses)), labels, true, guesses, confusion)
-
-
-def _confusion(true: Sequence[str], predicted: Sequence[str | None], labels: list[str]) -> np.ndarray:
-    """[n, 3], in the order of `labels`. Of thousands of labels a matrix would be gigabytes of zeros."""
+    # Numbers: numpy gives each text the room of the longest, and takes no notice of NULs at the end of one.
     place = {label: number for number, label in enumerate(labels)}
-    pairs = zip(true, predicted, strict=True)
-    times = Counter((place[right], place[guess]) for right, guess in pairs if guess is not None)
+    right = [place[label] for label in true]
+    guesses = [place[label] if label is not None else len(labels) for label in predicted]
+    confusion = _confusion(right, guesses, len(labels))
+    return _figures(len(true), float(accuracy_score(right, guesses)), labels, right, guesses, confusion)
+
+
+def _confusion(true: Sequence[int], predicted: Sequence[int], none: int) -> np.ndarray:
+    """[n, 3]; `none` stands for nothing predicted. Of thousands of labels a matrix would be gigabytes of zeros."""
+    times = Counter((right, guess) for right, guess in zip(true, predicted, strict=True) if guess != none)
     return np.array([(*cell, often) for cell, often in sorted(times.items())], np.int64).reshape(-1, 3)
 
 
@@ -84,8 +85,7 @@ def _figures(
 ) -> ClassificationFigures:
     from sklearn.metrics import precision_recall_fscore_support
 
-    chosen = list(range(len(labels))) if confusion is None else labels
-    how: dict[str, Any] = {"labels": chosen, "zero_division": 0}
+    how: dict[str, Any] = {"labels": list(range(len(labels))), "zero_division": 0}
     by_label = precision_recall_fscore_support(true, predicted, **how)
     micro, macro, weighted = (
         float(precision_recall_fscore_support(true, predicted, average=average, **how)[2])
