@@ -113,6 +113,9 @@ def test_lists_of_labels_in_some_rows_only_are_refused() -> None:
 def test_a_missing_group_is_malformed() -> None:
     with pytest.raises(InputError, match=r"row 2: the group \(doc\) is missing"):
         read_classification(write("a.csv", "text,label,doc\na,x,1\nb,x,\n"), "text", "label", group="doc")
+    without = write("b.csv", "text,doc\na,1\nb,\n,\n")  # a row without a text is passed over
+    with pytest.raises(InputError, match=r"row 2: the group \(doc\) is missing; mend the file"):
+        read_texts(without, "text", group="doc")
 
 
 def test_sentences_of_the_sources_name_the_keys_of_a_training_job() -> None:

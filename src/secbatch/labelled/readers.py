@@ -60,11 +60,15 @@ def read_texts(files: LabelledFiles, text: str, group: str | None = None) -> Lab
     """Texts without labels, for masked LM. Rows with an empty text are passed over: there is nothing to learn."""
     rows = read_table(files)
     texts, groups = rows.texts(text, "data.text"), _groups(rows, group)
-    examples = [
-        TextExample(body, (), groups[row], place)
-        for row, place in enumerate(rows.places)
-        if (body := texts[row]) is not None
-    ]
+    examples = []
+    for row, place in enumerate(rows.places):
+        body = texts[row]
+        if body is None:
+            continue
+        if group is not None and groups[row] is None:
+            rows.reject(row, f"the group ({group}) is missing")
+        else:
+            examples.append(TextExample(body, (), groups[row], place))
     return _labelled(rows, files, examples)
 
 
