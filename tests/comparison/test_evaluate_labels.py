@@ -137,6 +137,16 @@ def test_several_labels_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "confusion" not in told.more
 
 
+def test_sentences_without_a_document_are_drawn_each_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sentence = "Emotet\tB-Malware\n\n"
+    Path("alone.conll").write_text(3 * sentence)
+    Path("documents.conll").write_text(2 * ("-DOCSTART-\tO\n\n" + 2 * sentence))
+    groups = Entities(LabelledFiles("*.conll")).groups
+    assert groups is not None and len(set(groups)) == 3 + 2
+    assert Entities(LabelledFiles("alone.conll")).groups is None
+
+
 def test_ner_is_nervaluate_on_the_stock_pipelines_spans(
     taggers: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

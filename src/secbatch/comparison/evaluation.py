@@ -1,7 +1,7 @@
 """Models on a labelled file: figures with confidence intervals, model by model, and the differences between them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -45,7 +45,7 @@ class Objective(Protocol):
     parts_are: str  # what the parts are called: "label"; "" where there are none
     files: Sequence[DataFile]
     rows: int
-    groups: Sequence[str] | None
+    groups: Sequence[Hashable] | None
 
     @property
     def figures(self) -> Mapping[str, Figure]: ...

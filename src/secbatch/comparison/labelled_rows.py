@@ -1,6 +1,6 @@
 """What every objective has: rows of files, together in groups or each by itself."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from secbatch.comparison.predictions import Predicted, one_sentence
 from secbatch.comparison.trained_on import trained_on
@@ -13,7 +13,9 @@ class LabelledRows:
     def __init__(self, groups: Sequence[str | None], files: Sequence[DataFile], notices: Sequence[str]) -> None:
         """`groups`: one for each row, None for a row without. `notices`: what reading the files has to say."""
         self.rows = len(groups)
-        self.groups: Sequence[str] | None = [group or "" for group in groups] if any(groups) else None
+        self.groups: Sequence[Hashable] | None = None
+        if any(groups):  # a row without one, as of a CoNLL file without documents beside others, is one by itself
+            self.groups = [row if group is None else group for row, group in enumerate(groups)]
         self.files = files
         self._notices = tuple(notices)
 
