@@ -51,6 +51,31 @@ def test_groups_are_drawn_whole() -> None:
     assert len(set(totals[:, 0])) > 5
 
 
+def test_rows_that_add_the_same_count_each_in_their_group() -> None:
+    flags = np.array([1, 1, 0, 1, 0, 0, 0, 1], bool)
+    groups = ["x", "x", "x", "y", "y", "z", "z", "z"]
+    totals = Resampling(8, groups, samples=50, seed=2).totals(_right(flags))
+    drawn = np.random.default_rng(2).integers(0, 3, (50, 3))
+    rows, right = np.array([3, 2, 3])[drawn].sum(1), np.array([2, 1, 1])[drawn].sum(1)
+    assert np.array_equal(totals[:, :2], np.stack([rows, right], axis=1))
+
+
+def test_draws_are_the_same_however_many_fit_into_an_array(monkeypatch: pytest.MonkeyPatch) -> None:
+    tally = loss_tally(np.arange(30.0), np.ones(30))
+    whole = Resampling(30, samples=50, seed=4).totals(tally)
+    monkeypatch.setattr("secbatch.evaluation.bootstrap._DRAWN_AT_ONCE", 30 * 7)
+    assert np.array_equal(Resampling(30, samples=50, seed=4).totals(tally), whole)
+
+
+def test_an_interval_is_the_middle_of_the_draws() -> None:
+    tally = loss_tally(np.arange(30.0), np.ones(30))
+    resampling = Resampling(30)
+    drawn = PERPLEXITY["loss"](resampling.totals(tally))
+    found = _interval(resampling, PERPLEXITY["loss"], tally)
+    assert len(drawn) == 1000
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=1e-9)
+
+
 def test_rows_of_one_document_say_less_than_as_many_alone() -> None:
     flags = np.repeat(np.arange(20) % 2 == 0, 20)
     alone = _interval(Resampling(400), ACCURACY, _right(flags))

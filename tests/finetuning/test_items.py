@@ -45,6 +45,7 @@ def test_plans_hold_every_item_once_an_epoch_within_the_budget() -> None:
 def test_an_item_longer_than_the_budget_is_a_batch_of_its_own() -> None:
     assert [batch.tolist() for batch in plan_evaluation(np.array([4, 100, 5]), 16)] == [[1], [2, 0]]
     assert [part.tolist() for part in parts_of(np.arange(5), 2)] == [[0, 1, 2], [3, 4]]
+    assert [batch.tolist() for batch in plan_evaluation(np.array([8, 8, 8]), 16)] == [[0, 1], [2]]  # the budget is full
     assert len(parts_of(np.arange(1), 4)) == 1
 
 
@@ -127,6 +128,31 @@ def test_questions_frame_and_windows(kind: str, tmp_path: Path) -> None:
     assert item.ids.tolist() == wanted["input_ids"]
     if kind == "bert":
         assert item.types is not None and item.types.tolist() == wanted["token_type_ids"]
+
+
+def test_an_answer_is_learned_in_every_window_that_holds_it_whole(tiny: Tiny) -> None:
+    base = tiny("roberta")
+    objective, tokenizer = questions(base), load_tokenizer(base)
+    words = ["Ransomware", "encrypts", "files", "and", "demands", "payment", "from", "all", "of", "them"] * 4
+    context = " ".join(words)
+    for first in range(len(words) - 1):
+        start = len(" ".join(words[:first])) + (first > 0)
+        answer = Answer(" ".join(words[first : first + 2]), start)
+        items = objective.items([QuestionExample("What?", context, (answer,), None, PLACE)], tokenizer, 40)
+        for item in items:
+            inside = np.flatnonzero((item.places[:, 0] < start + len(answer.text)) & (item.places[:, 1] > start))
+            whole = len(inside) and item.places[0][0] <= start and item.places[-1][1] >= start + len(answer.text)
+            assert item.targets.tolist() == ([item.at[inside[0]], item.at[inside[-1]]] if whole else [0, 0])
+        assert any(item.targets[0] for item in items)
+
+
+def test_a_long_question_has_half_of_the_positions(tiny: Tiny) -> None:
+    base = tiny("roberta")
+    tokenizer = load_tokenizer(base)
+    asked = QuestionExample("What is it? " * 40, "A flood of packets. " * 20, (), None, PLACE)
+    items = questions(base).items([asked], tokenizer, 40)
+    before = {len(item.ids) - len(item.at) for item in items}
+    assert before == {4 + (40 - 4) // 2} and max(len(item.ids) for item in items) == 40  # <s> question </s></s> … </s>
 
 
 def test_no_answer_is_learned_and_looked_for_where_the_task_looks_for_it(tmp_path: Path) -> None:

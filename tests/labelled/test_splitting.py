@@ -35,6 +35,21 @@ def test_the_last_example_of_a_label_is_never_drawn() -> None:
         assert any(e.labels == ("rare",) for e in rest)
 
 
+def test_nor_is_the_last_of_one_label_among_several_or_the_last_of_several_examples() -> None:
+    several = [TextExample(f"t{i}", ("x", "rare") if i == 3 else ("x",), None, Place("a", i)) for i in range(20)]
+    twice = [example(i, "rare" if i in (3, 9) else "x", None) for i in range(20)]
+    for examples in (several, twice):
+        for seed in range(20):
+            rest, _ = split(examples, 0.8, seed)
+            assert any("rare" in e.labels for e in rest)
+
+
+def test_a_group_that_comes_no_nearer_to_the_share_is_left() -> None:
+    pairs = [example(i, "x", f"doc {i // 2}") for i in range(8)]
+    with pytest.raises(InputError, match=r"for 12\.5% of 8: the smallest has 2; .*raise data\.dev_fraction"):
+        split(pairs, 0.125, 0)  # two rows are as far from one as none
+
+
 def test_nothing_to_split() -> None:
     with pytest.raises(InputError, match=r"all 3 examples are of one group.*data\.dev"):
         split([example(i, "x", "doc") for i in range(3)], 0.5, 0)
