@@ -1,5 +1,6 @@
 """Batches, their order, windows over long texts, and masks."""
 
+import re
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,24 @@ def test_a_space_that_is_a_token_begins_the_word_behind_it(tiny: Tiny) -> None:
     assert tokenizer.hf.convert_ids_to_tokens(int(item.ids[1 + space])) == "Ġ"
     tags = [objective.tags[target] for target in item.targets]
     assert tags[space] == "B-File" and set(tags[space + 1 :]) >= {"I-File", "O"} and "B-File" not in tags[space + 1 :]
+
+
+@pytest.mark.parametrize("base", ["bert", "roberta"])
+def test_windows_and_pieces_of_a_long_text_fill_the_positions(base: str, tiny: Tiny) -> None:
+    tokenizer = load_tokenizer(tiny(base))
+    text = "Emotet ran " * 40
+    words = tuple((match.start(), match.end()) for match in re.finditer(r"\S+", text))
+    example = TokenExample(text, words, (Span(0, 6, "Malware"), Span(429, 432, "Malware")), None, PLACE)
+    tagged = Ner(["Malware"], "all", 0.0).items([example], tokenizer, 20)
+    pieces = MaskedWords(Masking(), tokenizer).items([TextExample(text, (), None, PLACE)], tokenizer, 20)
+    count = len(tokenizer.encode_with_offsets([text])[1])
+    for items in (tagged, pieces):
+        assert all(len(item.ids) == 20 for item in items[:-1]) and len(items[-1].ids) <= 20
+        assert all(item.ids[0] == tokenizer.before[0] and item.ids[-1] == tokenizer.after[0] for item in items)
+    assert sum(len(item.at) for item in pieces) == count
+    assert np.concatenate([item.places[:, 1] for item in tagged]).tolist() == list(range(count))
+    assert sum((item.targets == 1).sum() for item in tagged) == 2  # B-, each once
+    assert tagged[0].targets[0] == 1 and len(tagged) == 1 + -(-(count - 18) // (18 - 18 // 4))
 
 
 def questions(base: ResolvedModel, smoothing: float = 0.0) -> Questions:

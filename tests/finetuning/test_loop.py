@@ -100,6 +100,17 @@ def test_it_is_a_plain_loop(
         assert torch.allclose(kept[name], value, atol=3e-4 * float(value.abs().max()) + 1e-6), name
 
 
+@pytest.mark.parametrize("base", ["roberta", "distilbert"])
+def test_steps_have_dropout_and_figures_have_none(base: str, tiny: Tiny, tmp_path: Path, without_curve: None) -> None:
+    data, losses = classification_file(tmp_path / "a.csv"), set()
+    for share in (0.0, 0.5):
+        output = tmp_path / f"out {share}"
+        record = finetune(job("classify", tiny(base).folder, data, output, epochs=1, dropout=share)).record
+        losses.add(round(record["history"][0]["train_loss"], 4))
+        assert record["metrics"]["dev"] == record["history"][0]["dev"]
+    assert len(losses) == 2
+
+
 @pytest.mark.parametrize(
     ("metric", "patience", "values", "losses", "epochs", "best"),
     [

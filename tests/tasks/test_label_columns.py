@@ -70,3 +70,4 @@ def test_a_text_with_a_score_that_is_no_number_is_an_error() -> None:
     found = scored(recalled, np.zeros(3, bool), scores, BatchReport(9, 1), "m")
     assert set(found.errors) == {1, 2} and "model m gave scores that are no numbers" in found.errors[1]
     assert (found.tokens, found.padding) == (9, 1)
+    assert found.recalled is recalled and found.scores is scores and not found.truncated.any()
