@@ -111,12 +111,21 @@ def test_windows_and_pieces_of_a_long_text_fill_the_positions(base: str, tiny: T
     example = TokenExample(text, words, (Span(0, 6, "Malware"), Span(429, 432, "Malware")), None, PLACE)
     tagged = Ner(["Malware"], "all", 0.0).items([example], tokenizer, 20)
     pieces = MaskedWords(Masking(), tokenizer).items([TextExample(text, (), None, PLACE)], tokenizer, 20)
-    count = len(tokenizer.encode_with_offsets([text])[1])
+    sequences, offsets = tokenizer.encode_with_offsets([text])
+    count = len(offsets)
     for items in (tagged, pieces):
         assert all(len(item.ids) == 20 for item in items[:-1]) and len(items[-1].ids) <= 20
         assert all(item.ids[0] == tokenizer.before[0] and item.ids[-1] == tokenizer.after[0] for item in items)
-    assert sum(len(item.at) for item in pieces) == count
-    assert np.concatenate([item.places[:, 1] for item in tagged]).tolist() == list(range(count))
+    assert np.array_equal(np.concatenate([item.ids[item.at] for item in pieces]), sequences.ids)
+    numbers = np.concatenate([item.places for item in pieces])
+    # In the small vocabulary of RoBERTa the spaces are tokens of their own.
+    assert np.unique(numbers).tolist() == list(range(len(words) * {"bert": 1, "roberta": 2}[base]))
+    assert (np.diff(numbers) >= 0).all()
+    apart = MaskedWords(Masking(whole_words=False), tokenizer).items(
+        [TextExample(text, (), None, PLACE)], tokenizer, 20
+    )
+    for places in ([item.places for item in apart], [item.places[:, 1] for item in tagged]):
+        assert np.concatenate(places).tolist() == list(range(count))
     assert sum((item.targets == 1).sum() for item in tagged) == 2  # B-, each once
     assert tagged[0].targets[0] == 1 and len(tagged) == 1 + -(-(count - 18) // (18 - 18 // 4))
 
