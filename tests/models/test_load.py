@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from secbatch.errors import Interrupted, ModelError
 from secbatch.models.configuration import load_config
+from secbatch.models.content_hash import tokenizer_hash
 from secbatch.models.device import choose
 from secbatch.models.load import check_vocabulary, load_model
 from secbatch.models.resolve import resolve
@@ -255,6 +256,22 @@ def test_missing_tokenizer(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text("{}")
     with pytest.raises(ModelError, match=r"tiny takes images or sound .*no tokenizer .*; name a model of texts"):
         load_tokenizer(resolved(folder))
+
+
+@pytest.mark.parametrize("name", ["spm.model", "spiece.model", "sentencepiece.model"])
+def test_a_vocabulary_of_sentencepiece_alone(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """microsoft/deberta-v3-base is published so."""
+    hashed = tokenizer_hash(folder)
+    (folder / name).write_bytes(b"pieces")
+    assert tokenizer_hash(folder) != hashed
+    load_tokenizer(resolved(folder))  # by its tokenizer.json
+    for path in folder.glob("*token*"):
+        path.unlink()
+    for present in ("sentencepiece", "protobuf"):
+        monkeypatch.setattr(f"transformers.utils.is_{present}_available", lambda: False)
+        said = rf"model tiny: its tokenizer is {name} alone, which needs the packages sentencepiece and protobuf"
+        with pytest.raises(ModelError, match=said):
+            load_tokenizer(resolved(folder))
 
 
 def test_a_tokenizer_of_another_model(tiny: Tiny, folder: Path) -> None:

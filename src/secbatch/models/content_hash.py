@@ -12,15 +12,16 @@ from secbatch.errors import ModelError
 
 _SHA256_NAME = re.compile(r"[0-9a-f]{64}")
 _SHARD_NAME = re.compile(r"[\w.-][\w. -]{0,99}", re.ASCII)  # beside the index, never elsewhere
-# Any one of these holds a vocabulary.
-VOCABULARY_FILES = (
-    "tokenizer.json",
-    "vocab.json",
-    "vocab.txt",
+# A vocabulary as SentencePiece writes it (Kudo and Richardson 2018, arXiv:1808.06226), by the names models give it.
+SENTENCEPIECE_FILES = (
     "tokenizer.model",
     "spiece.model",
     "sentencepiece.bpe.model",
+    "spm.model",  # DeBERTa v2 and v3
+    "sentencepiece.model",  # RemBERT
 )
+# Any one of these holds a vocabulary.
+VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", *SENTENCEPIECE_FILES)
 TOKENIZER_FILES = (
     *VOCABULARY_FILES,
     "merges.txt",

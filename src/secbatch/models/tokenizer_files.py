@@ -7,7 +7,7 @@ from typing import Any
 from secbatch.address_space import check_address_space
 from secbatch.errors import ModelError
 from secbatch.models.configuration import load_config, padding_id, text_config
-from secbatch.models.content_hash import VOCABULARY_FILES
+from secbatch.models.content_hash import SENTENCEPIECE_FILES, VOCABULARY_FILES
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.tokenizer import TextTokenizer
 from secbatch.models.transformers_calls import explained, quiet
@@ -45,6 +45,7 @@ def load_tokenizer(resolved: ResolvedModel) -> TextTokenizer:
     with quiet():
         from transformers import AutoTokenizer
 
+        _refuse_unreadable_pieces(resolved)
         with explained(resolved, "its tokenizer"):
             hf = AutoTokenizer.from_pretrained(resolved.folder, trust_remote_code=False, local_files_only=True)
         if not hf.is_fast:
@@ -92,6 +93,22 @@ def _refuse_other_files(resolved: ResolvedModel) -> None:
                 " give the file that is meant its usual name (tokenizer.json, vocab.txt, vocab.json, merges.txt) and"
                 " remove the line"
             )
+
+
+def _refuse_unreadable_pieces(resolved: ResolvedModel) -> None:
+    """Without these packages transformers takes a vocabulary of SentencePiece's for one of tiktoken's."""
+    from transformers.utils import is_protobuf_available, is_sentencepiece_available
+
+    others = [name for name in VOCABULARY_FILES if name not in SENTENCEPIECE_FILES]
+    if any((resolved.folder / name).is_file() for name in others):
+        return
+    name = next(name for name in SENTENCEPIECE_FILES if (resolved.folder / name).is_file())
+    if not (is_sentencepiece_available() and is_protobuf_available()):
+        raise ModelError(
+            f"model {resolved.name}: its tokenizer is {name} alone, which needs the packages sentencepiece and protobuf"
+            " to be read; install them (pip install sentencepiece protobuf), or save the tokenizer with a"
+            " tokenizer.json where they are"
+        )
 
 
 def _lost_lstrip(resolved: ResolvedModel, hf: Any) -> bool:
