@@ -247,6 +247,17 @@ def test_folders(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             resolve(name, "v1")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "tokenizer.json", "config.json"])
+def test_a_clone_without_its_large_files(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(tiny("roberta").folder, tmp_path / "model"))
+    if name == "pytorch_model.bin":
+        (folder / "model.safetensors").unlink()
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 498818054\n"
+    (folder / name).write_text(pointer)
+    with pytest.raises(ModelError, match=rf"{name} only points to the real one, .*`git lfs pull`"):
+        resolve(str(folder))
+
+
 def test_hashes_follow_what_decides_results(tiny: Tiny, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny("roberta").folder, tmp_path / "model"))
     weights, tokenizer = weights_hash(folder), tokenizer_hash(folder)

@@ -12,6 +12,7 @@ from secbatch.errors import ModelError
 
 _SHA256_NAME = re.compile(r"[0-9a-f]{64}")
 _SHARD_NAME = re.compile(r"[\w.-][\w. -]{0,99}", re.ASCII)  # beside the index, never elsewhere
+_POINTER = b"version https://git-lfs.github.com/spec/"  # how a file begins that a clone without Git LFS has instead
 # A vocabulary as SentencePiece writes it (Kudo and Richardson 2018, arXiv:1808.06226), by the names models give it.
 SENTENCEPIECE_FILES = (
     "tokenizer.model",
@@ -91,7 +92,7 @@ def _combined(files: Iterable[Path]) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """sha256 of a file's content. Raises ModelError when it cannot be read."""
+    """sha256 of a file's content. Raises ModelError when it cannot be read, or only points to the content."""
     target = path.resolve()
     # The hub's cache names large files by their sha256, and links to them.
     if path.is_symlink() and target.parent.name == "blobs" and _SHA256_NAME.fullmatch(target.name):
@@ -119,4 +120,10 @@ def _known(path: Path, *identity: int) -> str:
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise ModelError(
+                f"model file {path} only points to the real one, which Git LFS has; run `git lfs pull` in its folder, or"
+                " fetch the model again"
+            )
+        file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()
