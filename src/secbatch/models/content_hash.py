@@ -122,8 +122,8 @@ def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         if file.read(len(_POINTER)) == _POINTER:
             raise ModelError(
-                f"model file {path} only points to the real one, which Git LFS has; run `git lfs pull` in its folder, or"
-                " fetch the model again"
+                f"model file {path} only points to the real one, which Git LFS has; run `git lfs pull` in its folder,"
+                " or fetch the model again"
             )
         file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()
