@@ -10,7 +10,7 @@ from pathlib import Path
 
 from secbatch.errors import ModelError, SecbatchError, UnfitModelError, cause
 from secbatch.home import expanded
-from secbatch.models.content_hash import weight_files
+from secbatch.models.content_hash import VOCABULARY_FILES, weight_files
 from secbatch.models.proxies import by_proxy
 from secbatch.patience import patiently
 
@@ -46,6 +46,8 @@ def cached_snapshot(hub_id: str, revision: str) -> Snapshot | None:
     except ModelError:  # half an index
         return None
     if not (folder / "config.json").is_file() or not files or not all(file.is_file() for file in files):
+        return None
+    if not any((folder / name).is_file() for name in VOCABULARY_FILES):  # another program wanted no tokenizer
         return None
     return Snapshot(folder, folder.name if folder.parent.name == "snapshots" else None)
 
