@@ -307,6 +307,7 @@ def test_what_the_hub_does_not_know_no_retry_brings(
 @pytest.mark.parametrize("safe", [True, False])
 def test_a_download_takes_one_set_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, safe: bool) -> None:
     names = ["config.json", "merges.txt", "pytorch_model.bin", "tf_model.h5", "onnx/model.safetensors", "evil.py"]
+    names += ["1_Pooling/config.json", "2_Dense/config.json"]
     names += ["model.safetensors", "model.fp16.safetensors", "consolidated.safetensors"] if safe else []
     asked: dict[str, object] = {}
 
@@ -320,7 +321,7 @@ def test_a_download_takes_one_set_of_weights(tmp_path: Path, monkeypatch: pytest
     snapshot = hub.download("a/b", "main")
     assert (snapshot.folder, snapshot.commit, asked["revision"]) == (tmp_path, COMMIT, COMMIT)
     weights = "model.safetensors" if safe else "pytorch_model.bin"
-    assert asked["allow_patterns"] == [weights, "config.json", "merges.txt"]
+    assert asked["allow_patterns"] == [weights, "1_Pooling/config.json", "config.json", "merges.txt"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Embeddings against the model's own hidden states."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +112,41 @@ def test_the_dimension_is_checked_before_any_work(tiny: Tiny) -> None:
 def test_what_a_row_takes_is_known_before_the_weights_are_there(tiny: Tiny) -> None:
     task = make_task(tiny("roberta"), pa.table({"text": TEXTS}))
     assert task.row_bytes == 64 * 4 and isinstance(task, WideTask)
+
+
+def publish(model: ResolvedModel, folder: Path, *modules: str, **pooling: Any) -> ResolvedModel:
+    """The model as sentence-transformers saves it, with `modules` after the first."""
+    shutil.copytree(model.folder, folder)
+    named = [(kind, f"{number}_{kind}" if number else "") for number, kind in enumerate(["Transformer", *modules])]
+    listed = [{"type": f"sentence_transformers.models.{kind}", "path": path} for kind, path in named]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 64, **pooling}))
+    return resolved(folder, "published")
+
+
+def test_other_vectors_than_those_a_model_was_published_with_are_said(tiny: Tiny, tmp_path: Path) -> None:
+    table = pa.table({"text": ["a"]})
+    assert make_task(tiny("bert"), table).notices == ()
+    flags = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    for number, own in enumerate([flags, {"pooling_mode": "cls"}, {"pooling_mode": ["cls"]}]):
+        model = publish(tiny("bert"), tmp_path / str(number), "Pooling", "Normalize", **own)
+        (said,) = make_task(model, table).notices
+        assert said.startswith("model published was published for sentence-transformers, which makes other vectors")
+        assert said.endswith(" (pooling: first; normalize: true)")
+        assert make_task(model, table, pooling="first", normalize=True).notices == ()
+    model = publish(tiny("bert"), tmp_path / "more", "Pooling", "Dense", pooling_mode_max_tokens=True)
+    (model.folder / "sentence_bert_config.json").write_text('{"max_seq_length": 32, "do_lower_case": true}')
+    prompts = '{"prompts": {"query": "query: "}, "default_prompt_name": "query"}'
+    (model.folder / "config_sentence_transformers.json").write_text(prompts)
+    (said,) = make_task(model, table).notices
+    assert said.endswith(
+        "(pooling max, which there is not here; a layer after it (Dense), which is not used here; the first 32 tokens"
+        " of a text instead of 64; texts in lower case; a prompt before each text)"
+    )
+    for broken in ("", "[1]", "{}", "[{}]", "[" * 100_000, '[{"type": "a.Pooling"}]', '[{"type": 1, "path": "../.."}]'):
+        (tmp_path / "0" / "modules.json").write_text(broken)
+        assert make_task(resolved(tmp_path / "0", "published"), table).notices == ()
 
 
 def test_the_fingerprint_follows_what_decides_results(tiny: Tiny) -> None:

@@ -141,14 +141,16 @@ def _certificates(error: Exception) -> str | None:
 
 
 def _wanted(names: list[str]) -> list[str]:
-    """Of a repository's files: text at its top, and safetensors weights; pickled ones if there are none."""
+    """Of a repository's files: text at its top, how vectors are pooled, and safetensors weights; pickled ones if there
+    are none."""
     top = [name for name in names if "/" not in name]
     # Beside them, repositories keep other precisions and other programs' copies of the same weights.
     whole = [name for name in top if name == "model.safetensors"]
     weights = whole or [name for name in top if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)]
     weights = weights or [name for name in top if name.startswith("pytorch_model") and name.endswith(".bin")]
     weights = weights or [name for name in top if name.endswith(".safetensors")]
-    return weights + [name for name in top if name.endswith(_TEXT_SUFFIXES)]
+    pooling = [name for name in names if re.fullmatch(r"\d+_Pooling/config\.json", name)]
+    return weights + pooling + [name for name in top if name.endswith(_TEXT_SUFFIXES)]
 
 
 def _offline() -> bool:

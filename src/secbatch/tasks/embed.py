@@ -8,6 +8,7 @@ import pyarrow as pa
 from secbatch.errors import JobError
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.configuration import load_config
+from secbatch.models.published_vectors import departures
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.windows import from_start
 from secbatch.task_specs import Embed
@@ -47,8 +48,13 @@ class EmbedTask(TextTask[EncodedTexts, Embedded]):
         width = getattr(load_config(encoder.model), "hidden_size", None)
         self._width = width if isinstance(width, int) else 0  # until its weights are there
         self._check_dimension(self._width)
+        self._said = departures(encoder.model, spec.pooling, spec.normalize, encoder.tokenizer.max_length)
         if encoder.compute.device.startswith("cuda"):  # it computes a vector in less time than a file remembers it
             self.repeats = Repeats(None)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return (*self.encoder.notices, *self._said)
 
     @property
     def fields(self) -> tuple[pa.Field, ...]:

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from secbatch.models.batch_runner import BatchReport
 from secbatch.models.nearest import NearestRows
+from secbatch.models.published_vectors import departures
 from secbatch.models.sequences import spans
 from secbatch.models.shared_encoder import SharedEncoder
 from secbatch.models.windows import from_start
@@ -59,6 +60,11 @@ class SimilarityTask(TextTask[EncodedTexts, Compared]):
             self._least = min(self._least, NEARLY_ONE)
         self._nearest: NearestRows | None = None
         self._width = 0
+        self._said = departures(encoder.model, spec.pooling, spec.normalize, encoder.tokenizer.max_length)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        return (*self.encoder.notices, *self._said)
 
     @property
     def fields(self) -> tuple[pa.Field, ...]:
