@@ -128,3 +128,24 @@ def test_a_sequence_without_numbers_spoils_no_other() -> None:
         base.get_input_embeddings().weight[7] = torch.nan
         got = path(texts)
     assert not got[:70].isfinite().any() and torch.equal(got[70:], wanted[70:])
+
+
+def test_few_sequences_are_compared_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, texts = model(), sequences()
+    most = 4 * 41 * 41 * 2  # scores of two of the three sequences of 41 tokens
+    monkeypatch.setattr("secbatch.models.encoder_deberta.SCORES", most)
+    compared: list[tuple[int, ...]] = []
+    whole = PackedDeberta._compared
+
+    def watched(self: PackedDeberta, *inputs: Any) -> torch.Tensor | None:
+        made = whole(self, *inputs)
+        assert made is not None
+        compared.append(tuple(made.shape))
+        return made
+
+    monkeypatch.setattr(PackedDeberta, "_compared", watched)
+    with torch.inference_mode():
+        wanted = alone(base, texts)
+        assert torch.allclose(PackedDeberta(base, "cpu")(texts), wanted, atol=2e-4)
+    of_three = {shape[0] for shape in compared if shape[-1] == 41}
+    assert of_three == {1, 2} and (1, 4, 70, 70) in compared  # a sequence that is more than that goes alone

@@ -5,6 +5,7 @@ and a key with the distance to a query. transformers compares each with all dist
 within a sequence, and a look at the products with other strides takes the place of picking them out.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from secbatch.models.packed_attention import flattened
 from secbatch.models.packed_attention_groups import views
 
 MODEL_TYPES = frozenset({"deberta-v2"})
+SCORES = 1 << 21  # of some sequences; up to four times as many products with distances are held beside them
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,19 @@ class PackedDeberta(PostNormEncoder):
         assert isinstance(layer, _Layer)
         qkv = layer.qkv(x).view(len(x), 3, self._heads, -1)
         out = x.new_empty(len(x), self._heads, qkv.shape[-1])
-        for first, count, length in block.groups:
+        for first, count, length in self._few_at_a_time(block):
             query, key, value = views(qkv, first, count, length, length)  # [count, heads, length, head_dim]
             mask = self._compared(layer, query, key, length)
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1 / self._root)
             out[first : first + count * length].view(count, length, self._heads, -1).copy_(mixed.transpose(1, 2))
         return flattened(block, out)
+
+    def _few_at_a_time(self, block: Block) -> Iterator[tuple[int, int, int]]:
+        """The block's sequences of one length, first token, number and length, of at most SCORES scores together."""
+        for first, count, length in block.groups:
+            most = max(SCORES // (self._heads * length**2), 1)
+            for start in range(0, count, most):
+                yield first + start * length, min(most, count - start), length
 
     def _compared(self, layer: _Layer, query: torch.Tensor, key: torch.Tensor, length: int) -> torch.Tensor | None:
         """[count, heads, length, length], what is added to the score that query i gives to key j."""
