@@ -494,3 +494,18 @@ def test_a_run_that_goes_on_has_the_rows_as_they_stand_now(counter: Counter, cha
     assert found["text"].tolist() == texts and found["up"].tolist() == [text.upper() for text in texts]
     assert found["secbatch_source"].unique().tolist() == [source]
     assert found["secbatch_row"].tolist() == list(range(first, 30 + first))
+
+
+@pytest.mark.parametrize("given", [WITH_ID, {"path": "in/*.csv"}], ids=["with id", "without"])
+def test_what_a_stopped_night_has_done_serves_where_its_rows_come_earlier(counter: Counter, given: Any) -> None:
+    """A file before them is gone when it goes on: they stand in shards for which there was nothing to do."""
+    write("a.csv", "id,text,note", *LINES[:30])
+    write("b.csv", "id,text,note", *LINES[30:60])
+    run_job(job(input=given))
+    write("c.csv", "id,text,note", *LINES[60:])
+    with interrupted_after(60 + 20):
+        run_job(job(input=given))
+    did = counter.rows - 60
+    Path("in/a.csv").unlink()
+    assert did and done(counter, input=given) == 40 - did
+    assert sorted(rows()["text"]) == sorted(f"word {n}" for n in range(100))

@@ -26,7 +26,7 @@ def test_shards_are_looked_up_one_at_a_time(tmp_path: Path) -> None:
         run="r",
         job=Some(input=Some(id=["id"], sentences=None), holds_conversations=False),
         layout=Some(scratch=tmp_path),
-        ledger=Some(checkpoint=lambda run, shard: None),
+        ledger=Some(checkpoint=lambda run, shard: None, last_checkpoint=lambda run: -1),
         **nothing,
     )
     reuse: Any = Some(look=look, key=lambda looked: "k", work=lambda looked: None)

@@ -45,6 +45,7 @@ class ShardLookup:
         self.reuse, self.poison, self.notice = reuse, poison, context.notice
         self._mutex = threading.Lock()  # shards are read ahead while one in which a row ends the process is tried
         self.identities = Identities.of(context.job, self.layout.scratch)
+        self._reached = self.ledger.last_checkpoint(self.run)  # by an earlier try of this run
         self.read_whole = False  # whether all of the job's input was asked for and given out
         self.input_changed = False  # since an earlier try of this run
 
@@ -103,11 +104,13 @@ class ShardLookup:
             if whole(self.layout, done) and readable(self.layout.checkpoints / f"{done.part}.parquet"):
                 return replace(item, checkpoint=done)
             self.notice(f"Checkpoint '{done.part}' is damaged, or gone; its rows are done again.")
-        if done and done.key != key and not self.input_changed:
+        todo = self.reuse.work(looked)
+        # Without a checkpoint before the last one, there was nothing to do when the input was cut as it was then.
+        changed = done.key != key if done else todo is not None and identified.shard.index < self._reached
+        if changed and not self.input_changed:
             self.input_changed = True
             self.reuse.take_over_own(self.ledger, self.run)
             return self._looked_up(identified)
-        todo = self.reuse.work(looked)
         if todo is None:
             return item
         self.sizes.record()

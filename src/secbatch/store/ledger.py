@@ -200,6 +200,10 @@ class Ledger:
         rows = self._read("SELECT * FROM checkpoints WHERE run = ? AND shard = ?", (run, shard))
         return _checkpoint(rows[0]) if rows else None
 
+    def last_checkpoint(self, run: str) -> int:
+        """The last shard of a run that has a checkpoint; -1 where none has."""
+        return int(self._read("SELECT COALESCE(MAX(shard), -1) FROM checkpoints WHERE run = ?", (run,))[0][0])
+
     def checkpoints(self) -> list[Checkpoint]:
         return [_checkpoint(row) for row in self._read("SELECT * FROM checkpoints ORDER BY run, shard")]
 
