@@ -241,6 +241,16 @@ def test_a_rejected_row_that_a_later_one_replaces_is_not_done_again_for_the_orde
     assert [done(counter, **given) for _ in range(2)] == [0, 0]
 
 
+def test_a_rejected_row_that_was_replaced_says_nothing_of_a_task_that_is_gone(counter: Counter) -> None:
+    up = {"type": "fill-mask", "model": "fake", "text": "text"}
+    write("a.csv", "id,text,note", *LINES, "x,poison,")
+    write("b.csv", "id,text,note", *(f"y{n},more," for n in range(10)), "x,later,")
+    run_job(job(input=WITH_ID, max_rejects="100%", tasks={"two": up, "up": up}))
+    Path("in/b.csv").unlink()
+    assert run_job(job(input=WITH_ID, max_rejects="100%")).rejected == 1
+    assert rows().set_index("id")["secbatch_error"]["x"] == "Task up: this row cannot be done."
+
+
 def test_replaced_rows_of_an_earlier_release_are_there_without_what_was_wrong_with_them(
     counter: Counter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -273,7 +273,7 @@ class Pool:
         for number, part in enumerate(self.parts):
             if not len(left):
                 return
-            if not part.superseded:
+            if not (part.superseded and set(part.tasks) <= set(keys.done)):  # the sentence may be of one that is gone
                 continue
             stored = self.keys(number)
             rows = stored.find_ids(keys.ids[left])
