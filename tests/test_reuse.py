@@ -241,6 +241,19 @@ def test_a_rejected_row_that_a_later_one_replaces_is_not_done_again_for_the_orde
     assert [done(counter, **given) for _ in range(2)] == [0, 0]
 
 
+def test_replaced_rows_are_done_once_for_a_task_that_got_another_name(counter: Counter) -> None:
+    given: dict[str, Any] = {"input": WITH_ID, "max_rejects": "100%"}
+    write("a.csv", "id,text,note", "x,poison,", "y,good,", *LINES)
+    write("b.csv", "id,text,note", "x,later,", "y,later,")
+    run_job(job(**given))
+    given["tasks"] = {"other": {"type": "fill-mask", "model": "fake", "text": "text"}}
+    assert done(counter, **given) == 104 and [done(counter, **given) for _ in range(2)] == [0, 0]
+    Path("in/b.csv").unlink()
+    assert done(counter, **given) == 0
+    back = rows().set_index("id")
+    assert (back["secbatch_error"]["x"], back["other"]["y"]) == ("Task other: this row cannot be done.", "GOOD")
+
+
 def test_a_rejected_row_that_was_replaced_says_nothing_of_a_task_that_is_gone(counter: Counter) -> None:
     up = {"type": "fill-mask", "model": "fake", "text": "text"}
     write("a.csv", "id,text,note", *LINES, "x,poison,")

@@ -63,7 +63,7 @@ class Merger:
         schema = pa.schema([self.schema.field(name) for name in columns], self.metadata)
         made: list[Part] = []
         for batch in batches([piece] for piece in pieces if piece.rows):
-            named = [(f"{SUPERSEDED}/{_digest_of_keys(PieceKeys(group))}", group) for group in batch]
+            named = [(f"{SUPERSEDED}/{_digest_of_keys(PieceKeys(group), columns)}", group) for group in batch]
             made += self._written(named, schema, superseded=True)
         return made
 
@@ -185,8 +185,8 @@ def _grouped(pieces: list[Piece]) -> Iterator[list[Piece]]:
         yield grouping.rest()
 
 
-def _digest_of_keys(keys: PieceKeys) -> str:
-    digest = hashlib.sha256()
+def _digest_of_keys(keys: PieceKeys, columns: list[str]) -> str:
+    digest = hashlib.sha256(json.dumps(columns).encode())  # a task may have got another name
     for name in ("ids", "flags", *(f"done {task}" for task in keys.tasks)):
         for block in keys.blocks(name):
             digest.update(np.ascontiguousarray(block).data)
