@@ -2,6 +2,7 @@
 
 import gzip
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -647,6 +648,24 @@ def test_superseded_rows_in_other_parts_are_nothing_to_publish(counter: Counter)
     write("a.csv", "id,text,note", "1,other,", *lines[2:])
     run_job(job(input=WITH_ID))  # its result is kept aside, though nobody sees it
     assert done(counter, input=WITH_ID) == 0
+
+
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-9])], ids=["gone", "cut"]
+)
+def test_superseded_rows_whose_file_is_gone_or_cut_are_done_again(
+    counter: Counter, damage: Callable[[Path], object]
+) -> None:
+    lines = [f"{n},word {n}," for n in range(30)]
+    write("a.csv", "id,text,note", *lines)
+    write("b.csv", "id,text,note", *lines[::3])
+    done(counter, input=WITH_ID)
+    write("b.csv", "id,text,note", *lines[::3], "1,later,", "20,later,")  # which makes other parts of them
+    done(counter, input=WITH_ID)
+    for file in Path("out/_secbatch/parts/_superseded").iterdir():
+        damage(file)
+    assert run_job(job(input=WITH_ID)).published and len(rows()) == 30
+    assert [done(counter, input=WITH_ID) for _ in range(2)] == [0, 0]
 
 
 def test_checkpoints_that_are_smaller_than_they_seemed_are_not_merged_by_the_next_run(
