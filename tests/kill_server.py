@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
@@ -117,14 +118,15 @@ class Forked:
 def child(request: dict[str, Any], seen: Seen, begun: int) -> int:
     os.chdir(request["folder"])
     secbatch.run_identity.new_run_id = lambda: unused(request["run"])
-    kill = request.get("kill")
+    kill, one_at_a_time = request.get("kill"), threading.Lock()
 
     def visit(point: str) -> None:
         if point not in faults.POINTS:  # records for people, which no run reads again
             return
-        count = seen.visit(point)
-        if kill and point == kill[0] and count == kill[1]:
-            os.kill(os.getpid(), signal.SIGKILL)
+        with one_at_a_time:  # no other thread comes to its next point before the kill
+            count = seen.visit(point)
+            if kill and point == kill[0] and count == kill[1]:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     faults.install(visit)
     if request.get("slow"):
