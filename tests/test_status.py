@@ -139,6 +139,23 @@ def test_a_run_that_was_killed_is_the_last_one_also_where_the_clock_was_turned_b
     assert status(capsys)[1]["state"] == "failed"
 
 
+def test_a_run_that_was_interrupted_as_soon_as_the_ledger_had_it(
+    counter: Counter, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _run(["run", "job.yaml", "--set", "max_rejects=100%"]) == 0
+    start_run = Ledger.start_run
+
+    def interrupted(self: Ledger, run: str, job: str, started: str) -> None:
+        start_run(self, run, job, started)
+        raise Interrupted("stop")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "start_run", interrupted)
+        assert _run(["run", "job.yaml", "--set", "max_rejects=100%"]) == 130
+    code, machine, text = status(capsys)
+    assert (code, machine["state"]) == (130, "interrupted") and "interrupted" in text
+
+
 def test_other_ends(counter: Counter, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert _run(["status", "out"]) == 2
     assert "holds no output of secbatch" in capsys.readouterr().err

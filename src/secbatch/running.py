@@ -92,6 +92,8 @@ class Run:
             check_settings(self.job, self.layout, self.ledger)
             for key, value in settings(self.job).items():
                 self.ledger.fix_setting(key, value)
+            # From here on the ledger has the run, which is to be told there how it ended.
+            self.result.device, self.result.precision = self.setup.device
             self.ledger.start_run(self.run, self.described, self.started)
             if self._tidying:
                 self.ledger.end_run(self._tidying, "finished", self.started)
@@ -189,7 +191,6 @@ class Run:
 
     def _go(self, context: RunContext) -> None:
         job, setup = self.job, context.setup
-        self.result.device, self.result.precision = setup.device
         for text in (*setup.compute.notices, *setup.source.notices):
             self._notice(text)
         self._clean_up()
