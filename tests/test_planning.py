@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
-from fake_task import Counter, UpperTask, install
+from fake_task import Counter, UpperTask, install, interrupted_after
 
 from secbatch import probing
 from secbatch.cli.main import _run
@@ -95,6 +95,22 @@ def test_a_slow_model_is_measured_on_fewer_rows(counter: Counter, monkeypatch: p
     monkeypatch.setattr(probing, "LONGEST_SECONDS", 0.0)
     plan = plan_job(job(up="text"))
     assert plan.probed_rows <= probing.ROWS_AT_ONCE and plan.seconds
+
+
+def test_what_a_run_that_was_stopped_has_rejected_is_done(counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secbatch.runner.shard_rows_schedule", lambda job, cuda: (2, 3))
+    rows = {n: "poison" if n % 2 else f"word {n}" for n in range(20)}
+    write(rows)
+    for change, todo in [({}, 15), ({1: "other"}, 1)]:
+        shutil.rmtree("out", ignore_errors=True)
+        write(rows)
+        counter.rows = 0
+        with interrupted_after(5):
+            run_job(job(up="text"))
+        write(rows | change)
+        plan, result = plan_job(job(up="text")), run_job(job(up="text"))
+        assert (plan.todo_rows, plan.reused_rows) == (result.enriched, result.reused)
+        assert plan.reused_rows >= 2 and plan.todo_rows >= todo
 
 
 def test_texts_that_come_again_are_computed_once_and_count_once(

@@ -111,7 +111,7 @@ class FinishedShards:
                 final=final,
                 limited=self.options.limit is not None,
                 mending=self.options.retry,
-                input_changed=self.lookup.input_changed,
+                input_changed=self.lookup.earlier.input_changed,
                 worked_on=self.worked_on,
                 on_their_way=on_their_way,
             )

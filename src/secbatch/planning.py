@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from secbatch import run_identity, runner
-from secbatch.identity import Identities
+from secbatch.earlier_try import EarlierTry
+from secbatch.identity import Identified, Identities
 from secbatch.job import Job, check_job
 from secbatch.models.device import faster_precision
 from secbatch.models.threads import restored_threads
@@ -17,7 +18,7 @@ from secbatch.output_checks import check_mode, check_place, check_settings
 from secbatch.pacing import LARGEST, ShardSizes
 from secbatch.preparing import Setup, set_up
 from secbatch.probing import Sample, measure
-from secbatch.reuse import Reuse
+from secbatch.reuse import Looked, Reuse
 from secbatch.run_date import pinned
 from secbatch.run_options import RunOptions
 from secbatch.running import SPEED
@@ -93,17 +94,26 @@ def _newest_run(layout: Layout) -> Run | None:
 
 def _planned(job: Job, layout: Layout, run: str, limit: int | None, scratch: Path) -> Plan:
     ledger = Ledger.read_only(layout.ledger) if layout.ledger.exists() else None
+    tidying = False
     try:
         newest = ledger.latest_version() if ledger else 0
         if ledger:
             unfinished = ledger.unfinished_run(run_identity.described(job, RunOptions(limit)))
             check_mode(job, layout, ledger, goes_on=unfinished is not None)
+            tidying = unfinished is not None and ledger.all_published(unfinished)
+            if unfinished and not tidying and holder(layout.lock) is None:
+                run = unfinished  # a run would go on as this one
         grouped = job.holds_conversations
         # As a run cuts them. Where no run has measured the speed, they are large: rows are only counted in them; but
         # those of conversations are cut before the first run knows it, too.
         speed = float((ledger and ledger.setting(SPEED)) or (0 if grouped else LARGEST))
+        fixed = ledger.shard_rows(run) if ledger else {}
         setup = set_up(
-            job, run, lambda cuda: ShardSizes(runner.shard_rows_schedule(job, cuda), expected=speed), newest, scratch
+            job,
+            run,
+            lambda cuda: ShardSizes(runner.shard_rows_schedule(job, cuda), fixed, expected=speed),
+            newest,
+            scratch,
         )
         plan = Plan(
             files=len(setup.source.files),
@@ -121,16 +131,18 @@ def _planned(job: Job, layout: Layout, run: str, limit: int | None, scratch: Pat
             ledger,
             setup.worker,
             setup.source.schema,
-            base=ledger.latest_version() if ledger else 0,
+            base=ledger.version_before(run) if ledger else 0,
             run=run,
             about={"id": list(job.input.id)},
             fresh=job.output.mode == "overwrite",
+            redone=tidying,
             scratch=scratch,
         )
         check_columns(job, reuse.base_columns(), setup.source.schema, plan.notices.append)
         check_tasks(job, reuse.base_tasks(), False, plan.notices.append)
         begin = time.monotonic()
-        sample = _count(setup, reuse, plan, limit, scratch)
+        earlier = EarlierTry(layout, ledger, run, reuse, plan.notices.append) if ledger else None
+        sample = _count(setup, reuse, earlier, plan, limit, scratch)
         counting = time.monotonic() - begin  # a run reads and looks up the same rows
     finally:
         if ledger:
@@ -152,7 +164,9 @@ def _planned(job: Job, layout: Layout, run: str, limit: int | None, scratch: Pat
     return plan
 
 
-def _count(setup: Setup, reuse: Reuse, plan: Plan, limit: int | None, scratch: Path) -> Sample:
+def _count(
+    setup: Setup, reuse: Reuse, earlier: EarlierTry | None, plan: Plan, limit: int | None, scratch: Path
+) -> Sample:
     """Fills in the plan's counts; returns a sample of the rows that are still to be done."""
     job = setup.job
     identities = Identities.of(job, scratch)
@@ -166,9 +180,9 @@ def _count(setup: Setup, reuse: Reuse, plan: Plan, limit: int | None, scratch: P
             continue
         plan.shards += 1
         identified = identities.name(shard)
-        looked = reuse.look(identified)
+        looked, finished = _looked_up(identified, reuse, earlier)
         match = looked.match
-        todo = {name: match.todo(name) for name in setup.worker.tasks}
+        todo = {name: match.todo(name) & (not finished) for name in setup.worker.tasks}
         wanted = int(np.logical_or.reduce(list(todo.values())).sum())
         plan.superseded += shard.num_rows - len(match.kept)
         plan.todo_rows += wanted
@@ -178,3 +192,14 @@ def _count(setup: Setup, reuse: Reuse, plan: Plan, limit: int | None, scratch: P
         reads = {name: looked.keys.done[name][:, 0] for name in todo}
         sample.add(identified, todo, reads, conversations_held(setup.worker.tasks, identified.shard.table))
     return sample
+
+
+def _looked_up(identified: Identified, reuse: Reuse, earlier: EarlierTry | None) -> tuple[Looked, bool]:
+    """Also whether an earlier try of the run has finished the shard."""
+    looked = reuse.look(identified)
+    if not earlier:
+        return looked, False
+    key = reuse.key(looked)
+    if earlier.finished(looked, key):
+        return looked, True
+    return reuse.look(identified) if earlier.takes_over(looked, key) else looked, False

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from secbatch.earlier_try import EarlierTry
 from secbatch.errors import OutputError, counted
 from secbatch.identity import Identified, Identities
 from secbatch.poison import Poison
@@ -11,9 +12,7 @@ from secbatch.reuse import KeptRows, Reuse
 from secbatch.run_context import RunContext
 from secbatch.shards import input_shards
 from secbatch.sources.shard import Shard
-from secbatch.store.checkpoints import whole
 from secbatch.store.ledger_records import Checkpoint
-from secbatch.store.parts import readable
 from secbatch.store.row_keys import RowKeys
 from secbatch.worker import Enriched, Work
 
@@ -42,12 +41,11 @@ class ShardLookup:
         self.run, self.job, self.layout, self.ledger = context.run, context.job, context.layout, context.ledger
         self.options, self.setup, self.sizes = context.options, context.setup, context.sizes
         self.rejects, self.result, self.clock = context.rejects, context.result, context.clock
-        self.reuse, self.poison, self.notice = reuse, poison, context.notice
+        self.reuse, self.poison = reuse, poison
         self._mutex = threading.Lock()  # shards are read ahead while one in which a row ends the process is tried
         self.identities = Identities.of(context.job, self.layout.scratch)
-        self._reached = self.ledger.last_checkpoint(self.run)  # by an earlier try of this run
+        self.earlier = EarlierTry(self.layout, self.ledger, self.run, reuse, context.notice)
         self.read_whole = False  # whether all of the job's input was asked for and given out
-        self.input_changed = False  # since an earlier try of this run
 
     def check_recompute(self) -> None:
         """Raises OutputError before a changed task has more rows done again than the job allows."""
@@ -99,18 +97,11 @@ class ShardLookup:
         while poison := self.poison.errors(looked.keys):  # a turn that is left out is no history of those after it
             looked = self.reuse.look(looked.identified.with_errors(poison))
         key, item = self.reuse.key(looked), Item(identified.shard.index, looked.kept, looked.identified)
-        done = self.ledger.checkpoint(self.run, identified.shard.index)
-        if done and done.key == key:
-            if whole(self.layout, done) and readable(self.layout.checkpoints / f"{done.part}.parquet"):
-                return replace(item, checkpoint=done)
-            self.notice(f"Checkpoint '{done.part}' is damaged, or gone; its rows are done again.")
-        todo = self.reuse.work(looked)
-        # Without a checkpoint before the last one, there was nothing to do when the input was cut as it was then.
-        changed = done.key != key if done else todo is not None and identified.shard.index < self._reached
-        if changed and not self.input_changed:
-            self.input_changed = True
-            self.reuse.take_over_own(self.ledger, self.run)
+        if done := self.earlier.finished(looked, key):
+            return replace(item, checkpoint=done)
+        if self.earlier.takes_over(looked, key):
             return self._looked_up(identified)
+        todo = self.reuse.work(looked)
         if todo is None:
             return item
         self.sizes.record()
