@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from secbatch.errors import UnfitOutputError
-from secbatch.store.filesystem import check_output_place, explain
+from secbatch.store.filesystem import check_output_place, explain, make_folder
 from secbatch.store.layout import Layout
 from secbatch.store.versions import check_own
 
@@ -60,3 +60,15 @@ def test_a_link_of_somebody_else_is_left_alone(target: str, tmp_path: Path) -> N
     (tmp_path / "data").symlink_to(target)
     with pytest.raises(UnfitOutputError, match="is there already and was not made by secbatch"):
         check_own(Layout(tmp_path))
+
+
+def test_a_folder_that_another_run_makes_at_the_same_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exists, folder = Path.exists, tmp_path / "out"
+
+    def made_meanwhile(path: Path) -> bool:
+        folder.mkdir(exist_ok=True)
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", made_meanwhile)
+    make_folder(folder)
+    assert folder.is_dir()

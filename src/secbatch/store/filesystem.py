@@ -125,7 +125,7 @@ def add_folder(path: Path) -> list[Path]:
         changed = add_folder(path.parent)
         if path.is_dir():  # `a/..` is there once `a` is
             return changed
-        if path.exists():
+        if path.exists() and not path.is_dir():  # another run may have made it at this moment
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         path.mkdir(exist_ok=True)
         faults.record("folder", path)
