@@ -304,3 +304,21 @@ def test_a_reference_that_lies_on_disk_needs_no_output(monkeypatch: pytest.Monke
     values = {"name": "n", "input": {"path": "in.csv"}, "tasks": {"near": near}, "output": {"path": "out"}}
     assert plan_job(Job.model_validate(values)).todo_rows == 9
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("ledger", [None, b"", b"rubbish" * 99])
+def test_without_a_ledger_that_can_be_read_what_the_parts_hold_is_done(ledger: bytes | None, counter: Counter) -> None:
+    rows = {n: f"word {n}" for n in range(20)}
+    write(rows)
+    run_job(job(up="text"))
+    write(rows | {20: "new"})
+    layout = Layout(Path("out"))
+    layout.ledger.unlink()
+    if ledger is not None:
+        layout.ledger.write_bytes(ledger)
+    before = sorted(path for path in Path("out").rglob("*"))
+    plan = plan_job(job(up="text"))
+    assert (plan.todo_rows, plan.reused_rows) == (1, 20) and "is gone or damaged; a run makes" in plan.notices[0]
+    assert sorted(path for path in Path("out").rglob("*")) == before
+    result = run_job(job(up="text"))
+    assert (result.enriched, result.reused) == (1, 20)

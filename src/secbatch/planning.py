@@ -27,9 +27,11 @@ from secbatch.shards import input_shards
 from secbatch.store.filesystem import check_writable
 from secbatch.store.layout import Layout
 from secbatch.store.ledger import Ledger
+from secbatch.store.ledger_errors import DamagedLedgerError
 from secbatch.store.ledger_records import Run
 from secbatch.store.lock import held, holder
 from secbatch.store.parts import DamagedPartError
+from secbatch.store.rebuild import look_at_ledger
 from secbatch.task_keys import conversations_held
 from secbatch.tasks.repeats import forget
 
@@ -88,12 +90,15 @@ def plan_job(job: Job, *, limit: int | None = None) -> Plan:
 def _newest_run(layout: Layout) -> Run | None:
     if not layout.ledger.exists():
         return None
-    with closing(Ledger.read_only(layout.ledger)) as ledger:
-        return ledger.newest_run()
+    try:
+        with closing(Ledger.read_only(layout.ledger)) as ledger:
+            return ledger.newest_run()
+    except DamagedLedgerError:  # nobody knows of one
+        return None
 
 
 def _planned(job: Job, layout: Layout, run: str, limit: int | None, scratch: Path) -> Plan:
-    ledger = Ledger.read_only(layout.ledger) if layout.ledger.exists() else None
+    ledger, notice = look_at_ledger(layout, scratch)
     tidying = False
     try:
         newest = ledger.latest_version() if ledger else 0
@@ -120,7 +125,7 @@ def _planned(job: Job, layout: Layout, run: str, limit: int | None, scratch: Pat
             device=setup.device[0],
             precision=setup.device[1],
             models=[f"{name}: {model.name}" for name, model in setup.models.items()],
-            notices=[*setup.compute.notices, *setup.source.notices],
+            notices=[*filter(None, [notice]), *setup.compute.notices, *setup.source.notices],
         )
         if ledger:
             check_settings(job, layout, ledger)

@@ -28,10 +28,33 @@ def open_ledger(layout: Layout) -> tuple[Ledger, str | None]:
     return ledger, notice
 
 
+def look_at_ledger(layout: Layout, scratch: Path) -> tuple[Ledger | None, str | None]:
+    """The ledger as `open_ledger` would have it, for who changes nothing: one that is gone or damaged is made anew in
+    the folder `scratch`, which is said. None where there is no dataset.
+
+    Parts that are gone or damaged are met when they are read.
+    """
+    if not _is_lost(layout):
+        if not layout.ledger.exists():
+            return None, None
+        try:
+            return Ledger.read_only(layout.ledger), None
+        except DamagedLedgerError:
+            pass
+    ledger = Ledger(scratch / layout.ledger.name)
+    versions = counted(_restore(layout, ledger, mend=False), "version")
+    return ledger, (
+        f"The ledger of '{layout.root}' is gone or damaged; a run makes a new one from the parts of {versions}."
+    )
+
+
+def _is_lost(layout: Layout) -> bool:
+    """SQLite takes an empty file for a new ledger: then nothing of the dataset would be known."""
+    return layout.data.is_symlink() and (not layout.ledger.exists() or not layout.ledger.stat().st_size)
+
+
 def _opened(layout: Layout) -> tuple[Ledger, str | None]:
-    # SQLite takes an empty file for a new ledger: then nothing of the dataset would be known.
-    lost = layout.data.is_symlink() and (not layout.ledger.exists() or not layout.ledger.stat().st_size)
-    if not lost:
+    if not _is_lost(layout):
         try:
             ledger = Ledger(layout.ledger)
         except DamagedLedgerError as error:
@@ -155,13 +178,16 @@ def _remove_with_log(ledger: Path) -> None:
         ledger.with_name(ledger.name + ending).unlink(missing_ok=True)
 
 
-def _restore(layout: Layout, ledger: Ledger) -> int:
+def _restore(layout: Layout, ledger: Ledger, mend: bool = True) -> int:
+    """Returns how many versions there are. `mend`: a part whose own name is gone gets it back."""
     folders = sorted(path for path in layout.versions.glob("[0-9]*") if path.name.isdigit())
     current = layout.data.resolve().name if layout.data.is_symlink() else None
-    hidden = [_part(layout, path, f"{SUPERSEDED}/{path.stem}") for path in layout.parts.glob(f"{SUPERSEDED}/*.parquet")]
+    hidden = [
+        _part(layout, path, f"{SUPERSEDED}/{path.stem}", mend) for path in layout.parts.glob(f"{SUPERSEDED}/*.parquet")
+    ]
     for folder in folders:
         found = _links(folder)
-        parts = [_part(layout, path, part_name(path.relative_to(folder))) for path in found]
+        parts = [_part(layout, path, part_name(path.relative_to(folder)), mend) for path in found]
         whole = None not in parts and all(path.name.startswith(f"{n:06d}-") for n, path in enumerate(found))
         if folder != folders[-1] and folder.name != current and not whole:
             continue  # an earlier version that cannot be shown again as it was
@@ -188,7 +214,7 @@ def _keys(path: Path) -> StoredKeys | None:
         return None
 
 
-def _part(layout: Layout, path: Path, name: str) -> Part | None:
+def _part(layout: Layout, path: Path, name: str, mend: bool) -> Part | None:
     """None where the file is damaged, as far as its footer tells."""
     file = layout.parts / f"{name}.parquet"
     keys = _keys(layout.keys / f"{name}.keys")
@@ -200,7 +226,7 @@ def _part(layout: Layout, path: Path, name: str) -> Part | None:
     if keys and not is_part_of(path, keys):
         return None
     if not file.exists():  # the version has the only copy
-        if not _is_whole(path, keys):
+        if not mend or not _is_whole(path, keys):
             return None
         link_durably(path, file, "part")
     size = path.stat().st_size
