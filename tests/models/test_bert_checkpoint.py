@@ -112,6 +112,27 @@ def test_numbers_are_brought_to_the_format_asked_for(tmp_path: Path) -> None:
     assert made.lm_head.decoder.weight is made.get_input_embeddings().weight
 
 
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_vocabulary_is_brought_to_the_format_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, twice: bool
+) -> None:
+    """Of XLM-R's a second copy is 732 MiB of the peak."""
+    model = saved(tmp_path, "roberta", "masked-lm")
+    if twice:
+        state = load_file(tmp_path / "model.safetensors")
+        state["lm_head.decoder.weight"] = state["roberta.embeddings.word_embeddings.weight"].clone()
+        save_file(state, tmp_path / "model.safetensors")
+    shapes, to = [], torch.Tensor.to
+
+    def spied(tensor: torch.Tensor, *how: Any) -> torch.Tensor:
+        shapes.append(tuple(tensor.shape))
+        return to(tensor, *how)
+
+    monkeypatch.setattr(torch.Tensor, "to", spied)
+    assert plain(model, "masked-lm", torch.bfloat16) is not None
+    assert shapes.count((99, 32)) == 1
+
+
 def missing(state: Tensors) -> None:
     del state["roberta.encoder.layer.1.output.dense.bias"]
 

@@ -6,6 +6,7 @@ All others are for transformers, and for its words on what is wrong with them.
 import re
 import zipfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def read_bert(resolved: ResolvedModel, config: Any, kind: Kind, dtype: torch.dty
         weights = None if tensors is None else _weights(tensors, model, config, kind)
         if weights is None:
             return None
-        model.load_state_dict({name: weight.to(dtype) for name, weight in weights.items()}, assign=True)
+        brought = cache(lambda weight: weight.to(dtype))  # the vocabulary's once, which two names stand for
+        model.load_state_dict({name: brought(weight) for name, weight in weights.items()}, assign=True)
         if kind == "masked-lm":
             head_parts(model)[3].weight = model.get_input_embeddings().weight
     return model
@@ -136,6 +138,7 @@ def _tied(found: dict[str, torch.Tensor], others: dict[str, torch.Tensor], confi
         other = found.setdefault(name, one)
         if other.data_ptr() != one.data_ptr() and not (other.dtype == one.dtype and torch.equal(other, one)):
             return False
+        found[name] = one
     return True
 
 
