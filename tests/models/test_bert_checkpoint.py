@@ -250,6 +250,21 @@ def test_the_layers_matrices_are_mapped_by_themselves_and_let_go_of(tmp_path: Pa
     assert mappings() == 1
 
 
+def test_one_mapping_serves_where_there_is_no_room_for_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RoBERTa-base in 2,400 MiB of address space."""
+    model = saved(tmp_path, "roberta", "masked-lm")
+    wanted, mapped, taken = outputs(plain(model, "masked-lm"), "roberta"), bert_checkpoint._tensors, []
+
+    def once(file: Path) -> Any:
+        taken.append(file)
+        if len(taken) > 1:
+            raise RuntimeError(f"unable to mmap 498813948 bytes from file <{file}>: Cannot allocate memory (12)")
+        return mapped(file)
+
+    monkeypatch.setattr(bert_checkpoint, "_tensors", once)
+    assert torch.equal(outputs(plain(model, "masked-lm"), "roberta"), wanted)
+
+
 def test_a_run_does_not_import_modelling_code(tmp_path: Path) -> None:
     """It takes a fifth of a start: torch's compiler and its parts for many machines are imported with it."""
     (tmp_path / "text.csv").write_text("text\nA <mask> attack\n")

@@ -25,6 +25,7 @@ from secbatch.models.bert_modules import (
 from secbatch.models.content_hash import weight_files
 from secbatch.models.masked_lm_head_packed import head_parts
 from secbatch.models.model_kinds import Kind
+from secbatch.models.out_of_memory import is_out_of_memory
 from secbatch.models.resolved import ResolvedModel
 from secbatch.models.transformers_calls import explained, refuse_shards_of_training
 
@@ -84,7 +85,13 @@ def _known(config: Any) -> bool:
 
 def _with_layers_apart(file: Path) -> Mapping[str, torch.Tensor] | None:
     """As `_tensors`; the layers' matrices are mapped by themselves, and are let go of once they are laid out anew."""
-    tensors, again = _tensors(file), _tensors(file)
+    tensors = _tensors(file)
+    try:
+        again = _tensors(file)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return tensors  # the process's address space (ulimit -v) has room for one mapping
     if tensors is None or again is None:
         return None
     matrices = {name: again[name] for name, tensor in tensors.items() if ".layer." in name and tensor.dim() == 2}
