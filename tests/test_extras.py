@@ -32,7 +32,7 @@ MEASURED = ["evaluate", "builtin/mlm", "--data", "in.csv", "--text", "text", "--
             "httpx2; install it with `pip install 'secbatch[endpoint]'`",
             EXIT_FAILURE,
         ),
-        (["finetune", "train.yaml"], "nervaluate", "A training needs nervaluate; install it with `pip", EXIT_USAGE),
+        (["finetune", "train.yaml"], "sklearn", "A training needs scikit-learn; install it with `pip", EXIT_USAGE),
         (
             ["finetune", "train.yaml", "--set", "hyperparameters.lora={}", "--dry-run"],
             "peft",

@@ -10,7 +10,7 @@ from secbatch.comparison.known_labels import UnknownLabels, unknown_labels
 from secbatch.comparison.labelled_rows import LabelledRows
 from secbatch.comparison.predictions import Predicted, Progress, predict
 from secbatch.evaluation import f_scores
-from secbatch.evaluation.spans import SPANS, Span, span_figures, span_labels, span_tally
+from secbatch.evaluation.spans import SPANS, Span, lenient_f1, span_labels, span_tally
 from secbatch.evaluation.tally import Figure
 from secbatch.labelled.checks import label_places
 from secbatch.labelled.files import LabelledFiles
@@ -76,7 +76,7 @@ class Entities(LabelledRows):
         hits, _, misses = f_scores.split(tally.total())
         support = (hits + misses).astype(int).tolist()
         parts = [(label, support[place], f_scores.of_label(place), tally, None) for place, label in enumerate(labels)]
-        return Measured(tally, parts, {"lenient_f1": span_figures(true, guesses).lenient_f1})
+        return Measured(tally, parts, {"lenient_f1": lenient_f1(true, guesses, labels)})
 
 
 def _spans(row: list[dict[str, Any]] | None) -> list[Span]:

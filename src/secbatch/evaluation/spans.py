@@ -27,11 +27,10 @@ class SpanFigures:
     f1: float  # micro average, strict
     f1_macro: float  # mean over the labels that occur or were predicted, strict
     by_label: tuple[LabelFigures, ...]  # strict; support: spans in the data
-    lenient_f1: dict[str, float]  # exact: both ends right, any label; partial: overlaps count half; type: label right
 
 
 def span_figures(true: Sequence[Collection[Span]], predicted: Sequence[Collection[Span]]) -> SpanFigures:
-    """`true` and `predicted`: the spans of each row. The lenient figures are nervaluate's (extra `finetune`)."""
+    """`true` and `predicted`: the spans of each row. Raises ValueError where there are none."""
     labels = span_labels(true, predicted)
     if not true:
         raise ValueError("there are no rows to evaluate")
@@ -48,7 +47,7 @@ def span_figures(true: Sequence[Collection[Span]], predicted: Sequence[Collectio
         for part in (f_scores.precision_by_label, f_scores.recall_by_label, f_scores.f1_by_label)
     )
     macro = float(np.nan_to_num(f_scores.f1_macro(counts)))
-    return SpanFigures(len(true), precision, recall, f1, macro, each, _lenient(true, predicted, labels))
+    return SpanFigures(len(true), precision, recall, f1, macro, each)
 
 
 def span_labels(true: Sequence[Collection[Span]], predicted: Sequence[Collection[Span]]) -> list[str]:
@@ -56,9 +55,13 @@ def span_labels(true: Sequence[Collection[Span]], predicted: Sequence[Collection
     return sorted({label for row in (*true, *predicted) for _, _, label in row})
 
 
-def _lenient(
-    true: Sequence[Collection[Span]], predicted: Sequence[Collection[Span]], labels: list[str]
+def lenient_f1(
+    true: Sequence[Collection[Span]], predicted: Sequence[Collection[Span]], labels: Sequence[str]
 ) -> dict[str, float]:
+    """exact: both ends right, any label; partial: overlaps count half; type: label right. `labels`: all that occur.
+
+    They are nervaluate's (extra `finetune`), which looks at each pair of a row's spans.
+    """
     from nervaluate.evaluator import Evaluator
 
     if not labels:
@@ -70,7 +73,7 @@ def _lenient(
             [{"label": label, "start": start, "end": end - 1} for start, end, label in sorted(set(row))] for row in rows
         ]
 
-    overall = Evaluator(entities(true), entities(predicted), tags=labels, loader="dict").evaluate()["overall"]
+    overall = Evaluator(entities(true), entities(predicted), tags=list(labels), loader="dict").evaluate()["overall"]
     return {ours: float(overall[theirs].f1) for theirs, ours in LENIENT.items()}
 
 

@@ -145,7 +145,7 @@ def check_output(job: FinetuneJob) -> ModelFolder:
 
     SecbatchError where the curve could not be drawn, which is done when all is learned.
     """
-    check_extra("a training", ["sklearn", "nervaluate", "matplotlib"], "finetune")
+    check_extra("a training", ["sklearn", "matplotlib"], "finetune")
     if job.hyperparameters.lora:
         check_extra("hyperparameters.lora", ["peft"], "lora")
     check_matplotlib()
