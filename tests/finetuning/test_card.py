@@ -31,12 +31,19 @@ def test_paths_stand_as_they_are_and_labels_are_no_markdown(
     card = model_card(record)
     assert "| ``` a\\|b`c``d_e.csv ``` | train |" in card  # the bar would end the cell
     assert "\n`models/my_base|x`, hash of its weights" in card
-    assert "| \\<img\\>\\|\\*x\\* \\[31m\\`\\_ |" in card
-    record["by_label"]["dev"][0]["label"] = "R&amp;D ~~old~~"
-    assert "| R\\&amp;D \\~\\~old\\~\\~ |" in model_card(record)
+    assert "| `` <img>\\|*x* [31m`_ `` |" in card
     step = {"name": "x`\n# Heading", "objective": "<b>", "metrics": {}, "base": {"name": "y"}}
     record["base"]["trained"] = step
-    assert ", which is `y` trained further (`` x` # Heading ``, objective \\<b\\>)" in model_card(record)
+    assert ", which is `y` trained further (`` x` # Heading ``, objective `<b>`)" in model_card(record)
+    # Outside of code GitHub makes links of these, and formulas, references and pictures.
+    live = ["http://evil.example/x", "www.evil.example", "a@evil.example", "$x$", ":bomb:", "R&amp;D ~~old~~"]
+    for label in live:
+        record["name"] = record["base"]["licence"] = record["data"]["columns"]["label"] = label
+        record["by_label"]["dev"][0]["label"] = label
+        record["confused"]["dev"] = [[label, "tool", 1]]
+        card = model_card(record)
+        assert card.count(label) == card.count(f"`{label}`") == 5, label
+        assert f"\n# `{label}`\n" in card and f"Licence of the base: `{label}`. " in card
 
 
 RECORD: dict[str, Any] = {

@@ -62,7 +62,7 @@ def test_classify(base: str, tiny: Tiny, tmp_path: Path) -> None:
         right += model.config.id2label[int(logits.argmax())] == example.labels[0]
     assert right / len(dev) == pytest.approx(done.metrics["dev"]["accuracy"])
     card = (done.folder / "README.md").read_text()
-    assert record["data"]["train"]["files"][0]["sha256"] in card and "| malware |" in card
+    assert record["data"]["train"]["files"][0]["sha256"] in card and "| `malware` |" in card
     assert (done.folder / "training_curve.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(entry.name for entry in (done.folder / "_training").iterdir()) == ["lock"]
 
@@ -229,7 +229,7 @@ def test_masked_lm_falls_in_perplexity(tiny: Tiny, tmp_path: Path) -> None:
     assert not finetune(spec).trained and not (second.folder / "_training" / "compared").exists()
     assert second.record["base"]["trained"]["objective"] == "masked-lm"
     card = (second.folder / "README.md").read_text()
-    assert "trained further (`small`, objective masked-lm, perplexity on" in card
+    assert "trained further (`small`, objective `masked-lm`, perplexity on" in card
     assert "The same training from " in card and "better for the task" in card
 
 

@@ -29,9 +29,9 @@ def _head(record: dict[str, Any]) -> str:
 library_name: transformers
 pipeline_tag: {tag}
 ---
-# {_cell(record["name"])}
+# {_code(record["name"])}
 
-{_cell(record["base"]["name"])}, fine-tuned by `secbatch finetune` (objective `{record["objective"]}`), finished
+{_code(record["base"]["name"])}, fine-tuned by `secbatch finetune` (objective `{record["objective"]}`), finished
 {record["finished"]}. It opens with transformers' `{auto_class}`, and in a job of secbatch
 with `type: {task}` and this folder as `model`."""
 
@@ -76,8 +76,8 @@ def _labels(record: dict[str, Any]) -> str:
             lines += ["", f"### By label, {side}", "", "| label | precision | recall | F1 | support |"]
             lines += ["|---|---:|---:|---:|---:|"]
             lines += [
-                f"| {_cell(row['label'])} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} |"
-                f" {row['support']} |"
+                f"| {_code(row['label'], in_table=True)} | {row['precision']:.3f} | {row['recall']:.3f} |"
+                f" {row['f1']:.3f} | {row['support']} |"
                 for row in rows
             ]
     return "\n".join(lines).strip()
@@ -88,7 +88,10 @@ def _confusion(record: dict[str, Any]) -> str:
     for side, pairs in record["confused"].items():
         if pairs:
             lines += ["", f"### Most confused, {side}", "", "| true | predicted | how often |", "|---|---|---:|"]
-            lines += [f"| {_cell(true)} | {_cell(guess)} | {count} |" for true, guess, count in pairs]
+            lines += [
+                f"| {_code(true, in_table=True)} | {_code(guess, in_table=True)} | {count} |"
+                for true, guess, count in pairs
+            ]
     return "\n".join(lines).strip()
 
 
@@ -128,14 +131,14 @@ def _data(record: dict[str, Any]) -> str:
         f"| {_code(path, in_table=True)} | {' and '.join(names)} | {sizes[path, digest]:,} | `{digest}` |"
         for (path, digest), names in seen.items()
     ]
-    columns = ", ".join(f"{key}: {_cell(str(value))}" for key, value in data["columns"].items())
+    columns = ", ".join(f"{key}: {_code(str(value))}" for key, value in data["columns"].items())
     return "\n".join([*lines, "", f"Read with {columns}."])
 
 
 def _training(record: dict[str, Any]) -> str:
     other = WITHOUT_MEANING.get(record["objective"], ())
     rows = [
-        f"| {key} | {_cell(_written(value))} |"
+        f"| {key} | {_written(value)} |"
         for key, value in record["hyperparameters"].items()
         if value is not None and key not in other
     ]
@@ -146,7 +149,7 @@ def _training(record: dict[str, Any]) -> str:
             "## Training",
             "",
             f"{counted(record['steps'], 'step')}, {counted(record['tokens'], 'token')} in {minutes:.1f} minutes"
-            f" ({record['tokens_per_second'] or 0:,.0f} tokens/s) on {_cell(record['device'])}, {record['precision']}.",
+            f" ({record['tokens_per_second'] or 0:,.0f} tokens/s) on {_code(record['device'])}, {record['precision']}.",
             f"Versions: {versions}.",
             "",
             "| hyperparameter | value |",
@@ -164,12 +167,12 @@ def _base(record: dict[str, Any]) -> str:
         line = {**line["trained"]["base"], "step": line["trained"]}
         step = line["step"]
         where += f", which is {_code(line['name'])} trained further ({_code(step['name'])}, objective"
-        where += f" {_cell(step['objective'])}{_change(step)})"
-    licence = base["licence"] or "not known to secbatch; see its own card"
+        where += f" {_code(step['objective'])}{_change(step)})"
+    licence = _code(base["licence"]) if base["licence"] else "not known to secbatch; see its own card"
     return f"""## Base model and licence
 
 {_code(base["name"])}{where}, hash of its weights and configuration `{base["weights_hash"]}`, of its tokenizer
-`{base["tokenizer_hash"]}`. Licence of the base: {_cell(licence)}. It binds this model, too, and so do the terms of the
+`{base["tokenizer_hash"]}`. Licence of the base: {licence}. It binds this model, too, and so do the terms of the
 data above; whoever passes the model on has to see to both."""
 
 
@@ -193,13 +196,11 @@ def _written(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _cell(text: str) -> str:
-    """Text from data, harmless in a table of Markdown."""
-    return re.sub(r"([\\`|<>\[\]*_&~])", r"\\\1", _flat(text))
-
-
 def _code(text: str, in_table: bool = False) -> str:
-    """A name, as it is, between backticks; in code a backslash escapes nothing but the bar of a table."""
+    """A text of others, as it is, between backticks: elsewhere a bare URL is a link, and `$` begins a formula.
+
+    A backslash escapes nothing there but the bar of a table.
+    """
     name = _flat(text)
     longest = max(map(len, re.findall("`+", name)), default=0)
     fence, space = "`" * (longest + 1), " " if longest else ""
