@@ -1,5 +1,7 @@
 """Windows over long contexts: within the model's positions, overlapping, nothing left out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tiny_models import SENTENCES, make_fine_tuned, resolved, with_token_types
@@ -55,8 +57,22 @@ def test_a_question_takes_half_of_the_positions_at_most(parts: tuple[TextTokeniz
     tokenizer, frame = parts
     made = question_windows([(LONG, LONG), ("x" * 1_000_000, "a host")], frame, tokenizer, 5)
     assert made.sequences.lengths.max() <= tokenizer.max_length
-    assert made.sizes[0] >= (tokenizer.max_length - frame.special_tokens) // 2
+    room = tokenizer.max_length - frame.special_tokens
+    assert made.sizes[0] == room - room // 2  # and no less, where it is so long
     assert made.sizes[-1] == len(tokenizer.located(["a host"]).starts)
+
+
+def test_windows_share_half_of_their_tokens_at_most(parts: tuple[TextTokenizer, PairFrame]) -> None:
+    """Whatever a job says: a step of one token makes a forward of each."""
+    tokenizer, frame = parts
+    made = question_windows([("Why?", LONG)], frame, tokenizer, 1000)
+    assert np.diff(made.first)[:-1].min() == made.sizes[0] - made.sizes[0] // 2
+
+
+def test_the_place_of_no_answer_may_be_counted_from_the_end(parts: tuple[TextTokenizer, PairFrame]) -> None:
+    tokenizer, frame = parts
+    made = question_windows([("Why?", LONG), ("Who?", "a host")], replace(frame, null=-1), tokenizer, 7)
+    assert made.null.tolist() == (made.sequences.offsets[1:] - 1).tolist()
 
 
 def test_places_in_a_very_long_context_are_its_own(

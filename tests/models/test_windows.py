@@ -61,6 +61,18 @@ def test_masks_that_fit_together_are_seen_together(tokenizer: TextTokenizer) -> 
 
 
 @kinds
+def test_masks_stand_in_the_middle_as_long_as_they_fit(tokenizer: TextTokenizer) -> None:
+    """Up to one at each end of the window; one token more between them, and the first alone is in its middle."""
+    size = tokenizer.max_length - 2
+    for between in range(size + 3):
+        text = "the " * 100 + "<mask>" + " the" * between + " <mask>" + " the" * 100
+        body = around_masks([text], tokenizer).sequences[0][1:-1]
+        masks = np.flatnonzero(body == tokenizer.mask_id)
+        assert len(masks) == (2 if between <= size - 2 else 1)
+        assert masks[0] - (size - 1 - masks[-1]) in (0, 1)
+
+
+@kinds
 def test_the_first_mask_is_kept_when_they_do_not_all_fit(tokenizer: TextTokenizer) -> None:
     text = "<mask> server " + "the code " * 100 + "host <mask>"
     seen = around_masks([text], tokenizer)
