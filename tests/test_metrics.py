@@ -70,7 +70,10 @@ def test_good_nights_and_bad_ones(counter: Counter) -> None:
     assert samples()["secbatch_runs_total[75]"] == 1
     Path("job.yaml").write_text("name: [")
     assert night() == 2
-    assert samples()["secbatch_runs_total[2]"] == 2
+    last = samples()
+    assert last["secbatch_runs_total[2]"] == 2
+    for gauge in ("secbatch_dataset_rows", "secbatch_dataset_version"):  # what readers see is not gone
+        assert last[gauge] == third[gauge] > 0
 
 
 @pytest.mark.parametrize(
@@ -80,10 +83,11 @@ def test_good_nights_and_bad_ones(counter: Counter) -> None:
         b'secbatch_runs_total{job_name="night"} 3\n',
         b'secbatch_runs_total{job_name="night",exit_code="0"} -3\n',
         b'secbatch_runs_total{job_name="night",exit_code="0"} NaN\n',
+        b'secbatch_runs_total{job_name="other",exit_code="0"} 3\n',
     ],
-    ids=["no metrics", "no exit code", "below zero", "no number"],
+    ids=["no metrics", "no exit code", "below zero", "no number", "another job's"],
 )
-def test_a_damaged_file_is_written_anew_whole(counter: Counter, text: bytes) -> None:
+def test_a_file_of_no_runs_of_this_job_is_written_anew_whole(counter: Counter, text: bytes) -> None:
     FILE.write_bytes(text)
     assert night() == 0
     assert samples()["secbatch_runs_total[0]"] == 1
