@@ -30,8 +30,8 @@ from secbatch.redaction import redacted, redacted_values
         ("proxy http://me:SECRET@proxy:8080/ fails", "proxy http://***@proxy:8080/ fails"),
         ("http://:SECRET@host/", "http://***@host/"),
         (
-            "no folder /work/s3:/KEY:SEC/RE+T=@b and 's3:/b?secret_key=SECRET'",
-            "no folder /work/s3:/***@b and 's3:/b?secret_key=***'",
+            "no folder /data/s3:/KEY:SEC/RE+T=@b and 's3:/b?secret_key=SECRET'",
+            "no folder /data/s3:/***@b and 's3:/b?secret_key=***'",
         ),
         # no secrets:
         ("hdfs://host:8020/mail/a@b.csv", "hdfs://host:8020/mail/a@b.csv"),
